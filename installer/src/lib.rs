@@ -1,0 +1,30 @@
+//! metalstrap's installer: PID 1 of a tiny netboot initrd, and an ordinary command on any Linux.
+//!
+//! Start at [`install`]: every name there is a module beside it.
+
+pub mod bootvars;
+pub mod clock;
+pub mod config;
+pub mod console;
+pub mod converge;
+pub mod disk;
+pub mod drivers;
+pub mod ending;
+pub mod esp;
+pub mod eventlog;
+pub mod failure;
+pub mod fat;
+pub mod fetch;
+pub mod gpt;
+pub mod handoff;
+pub mod init;
+pub mod install;
+pub mod inventory;
+pub mod net;
+pub mod plan;
+pub mod progress;
+pub mod report;
+pub mod resolve;
+pub mod sys;
+pub mod target;
+pub mod tpm;

@@ -1,0 +1,11 @@
+//! What a release is: its manifest, the payload format, the verity tree and the sections of a UKI.
+//!
+//! Shared by the installer, the operator's command and the tests. It reads and writes through `std::io` traits
+//! only: where bytes come from and where they go is the caller's policy.
+
+pub mod digest;
+pub mod manifest;
+pub mod payload;
+pub mod site;
+pub mod uki;
+pub mod verity;

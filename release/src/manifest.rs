@@ -1,0 +1,313 @@
+//! The manifest: what a release consists of. JSON, `format: 1`, unknown fields refused.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::digest::Digest;
+use crate::verity;
+
+/// The only format this code reads.
+pub const FORMAT: u32 = 1;
+/// No manifest is larger; the installer stops reading there.
+pub const MAX_BYTES: usize = 1 << 20;
+/// No artifact is larger (16 TiB): keeps every product of sizes far from overflow.
+pub const MAX_ARTIFACT_BYTES: u64 = 1 << 44;
+/// A UKI or boot loader has to fit an ESP beside others.
+pub const MAX_BOOT_BYTES: u64 = 1 << 30;
+
+/// One published version of an OS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Format of this document: [`FORMAT`].
+    pub format: u32,
+    /// Name of the OS, as in file names and partition labels (`[a-z0-9][a-z0-9-]*`, at most 16 characters).
+    pub name: String,
+    /// Version (UAPI version format: `[a-zA-Z0-9.~^-]`, at most 12 characters, so that labels fit a GPT name).
+    pub version: String,
+    /// Architecture by the Discoverable Partitions Specification: `x86-64`.
+    pub architecture: String,
+    /// What is started, and by what.
+    pub boot: Boot,
+    /// The verity-protected file systems: in this format exactly one, with designator `root`.
+    pub filesystems: Vec<FileSystem>,
+    /// What the disk looks like.
+    pub layout: Layout,
+}
+
+/// What the firmware starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// The unified kernel image.
+    pub uki: Artifact,
+    /// The boot loader for `\EFI\BOOT\BOOTX64.EFI` and `\EFI\systemd\systemd-bootx64.efi`.
+    pub loader: Artifact,
+    /// The kernel command line in the UKI's `.cmdline` section, without trailing NUL or newline.
+    pub cmdline: String,
+    /// The most bytes of command line the kernel takes, from its boot header's `cmdline_size`
+    /// (Documentation/arch/x86/boot.rst).
+    pub cmdline_limit: u32,
+}
+
+/// A file, padded with zeroes to whole blocks, and the hash tree over its blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Artifact {
+    /// Bytes of the file itself, without padding.
+    pub size: u64,
+    /// SHA-256 of the file itself.
+    pub sha256: Digest,
+    /// Root hash of its tree.
+    pub root_hash: Digest,
+    /// Salt of its tree, hexadecimal.
+    pub salt: Salt,
+    /// The file, padded to whole blocks.
+    pub data: Payload,
+    /// Its hash tree, as `veritysetup format` writes it (superblock first).
+    pub hash_tree: Payload,
+}
+
+/// A verity-protected file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSystem {
+    /// Which one.
+    pub designator: Designator,
+    /// dm-verity root hash.
+    pub root_hash: Digest,
+    /// dm-verity salt, hexadecimal.
+    pub salt: Salt,
+    /// The image.
+    pub data: Payload,
+    /// Its hash tree, superblock first.
+    pub hash_tree: Payload,
+}
+
+/// A file system's place, by the Discoverable Partitions Specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Designator {
+    /// `/`
+    Root,
+}
+
+/// The bytes of one artifact as published: seekable zstd at `payloads/<sha256>.zst` of the repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payload {
+    /// SHA-256 of the compressed file, which is also its name.
+    pub sha256: Digest,
+    /// Bytes of the compressed file, seek table included.
+    pub size: u64,
+    /// Bytes after decompression: a multiple of 4096.
+    pub content_size: u64,
+    /// Bytes of the seek table (the skippable frame at the end, header and footer included).
+    pub seek_table_size: u64,
+    /// SHA-256 of the seek table.
+    pub seek_table_sha256: Digest,
+}
+
+/// What the disk looks like: sizes in bytes, multiples of 1 MiB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layout {
+    /// EFI system partition: at least 512 MiB.
+    pub esp_size: u64,
+    /// Each slot's data partition.
+    pub root_size: u64,
+    /// Each slot's hash-tree partition.
+    pub root_verity_size: u64,
+    /// Slots: 2 is what systemd-sysupdate needs.
+    pub slots: u32,
+    /// What must stay free behind the slots for the OS's own partitions (/var); systemd-repart makes them.
+    pub free_size: u64,
+}
+
+/// A verity salt: at most 256 bytes (the superblock's field).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Salt(pub Vec<u8>);
+
+impl Serialize for Salt {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&crate::digest::to_hex(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Salt {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = crate::digest::from_hex(&text)
+            .filter(|bytes| bytes.len() <= 256)
+            .ok_or_else(|| serde::de::Error::custom("a salt is at most 256 bytes of lower-case hexadecimal"))?;
+        Ok(Self(bytes))
+    }
+}
+
+/// Why bytes are no manifest this installer takes.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Longer than [`MAX_BYTES`].
+    #[error("the manifest has {0} bytes, more than the {MAX_BYTES} allowed")]
+    TooLong(usize),
+    /// Not JSON of this shape.
+    #[error("the manifest is not valid")]
+    Json(#[source] serde_json::Error),
+    /// A value that cannot hold.
+    #[error("the manifest's {field} {problem}")]
+    Value {
+        /// Path of the field in the document.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+fn refuse<T>(field: &'static str, problem: impl Into<String>) -> Result<T, ManifestError> {
+    Err(ManifestError::Value { field, problem: problem.into() })
+}
+
+impl Manifest {
+    /// Parses and checks a manifest: a value of this type holds no contradiction the installer would meet later.
+    ///
+    /// # Errors
+    /// Names the field and what is wrong with it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        if bytes.len() > MAX_BYTES {
+            return Err(ManifestError::TooLong(bytes.len()));
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(ManifestError::Json)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The root file system.
+    ///
+    /// # Errors
+    /// When there is none; [`Manifest::parse`] lets no such manifest through.
+    pub fn root(&self) -> Result<&FileSystem, ManifestError> {
+        match self.filesystems.as_slice() {
+            [root] => Ok(root),
+            other => refuse("filesystems", format!("has {} entries, but one `root` is expected", other.len())),
+        }
+    }
+
+    /// File name of the UKI on the ESP, with three boot attempts left
+    /// (<https://uapi-group.org/specifications/specs/boot_loader_specification/#boot-counting>).
+    #[must_use]
+    pub fn uki_name(&self) -> String {
+        format!("{}_{}+3.efi", self.name, self.version)
+    }
+
+    /// Label of the slot's data partition, as systemd-sysupdate matches it.
+    #[must_use]
+    pub fn root_label(&self) -> String {
+        format!("{}_{}", self.name, self.version)
+    }
+
+    /// Label of the slot's hash-tree partition.
+    #[must_use]
+    pub fn root_verity_label(&self) -> String {
+        format!("{}_{}_verity", self.name, self.version)
+    }
+
+    fn check(&self) -> Result<(), ManifestError> {
+        if self.format != FORMAT {
+            return refuse("format", format!("is {}, but this installer reads {FORMAT}", self.format));
+        }
+        let name_ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if self.name.is_empty() || self.name.len() > 16 || !self.name.chars().all(name_ok) || self.name.starts_with('-')
+        {
+            return refuse("name", format!("{:?} is not 1 to 16 of a-z, 0-9 and '-'", self.name));
+        }
+        let version_ok = |c: char| c.is_ascii_alphanumeric() || ".~^-".contains(c);
+        if self.version.is_empty() || self.version.len() > 12 || !self.version.chars().all(version_ok) {
+            return refuse("version", format!("{:?} is not 1 to 12 of a-z, A-Z, 0-9 and '.~^-'", self.version));
+        }
+        if self.architecture != "x86-64" {
+            return refuse("architecture", format!("is {:?}, but this installer is for x86-64", self.architecture));
+        }
+        let root = self.root()?;
+        check_tree("filesystems.root", &root.data, &root.hash_tree, MAX_ARTIFACT_BYTES)?;
+        check_artifact("boot.uki", &self.boot.uki)?;
+        check_artifact("boot.loader", &self.boot.loader)?;
+        if !self.boot.cmdline.split_ascii_whitespace().any(|word| word == format!("roothash={}", root.root_hash)) {
+            return refuse("boot.cmdline", format!("does not hold roothash={}", root.root_hash));
+        }
+        self.check_layout(root)
+    }
+
+    fn check_layout(&self, root: &FileSystem) -> Result<(), ManifestError> {
+        let layout = &self.layout;
+        for (field, size, needed) in [
+            ("layout.esp_size", layout.esp_size, 512 << 20),
+            ("layout.root_size", layout.root_size, root.data.content_size),
+            ("layout.root_verity_size", layout.root_verity_size, root.hash_tree.content_size),
+        ] {
+            if size % (1 << 20) != 0 || size > MAX_ARTIFACT_BYTES || size < needed {
+                return refuse(
+                    field,
+                    format!("is {size}, not a multiple of 1 MiB from {needed} to {MAX_ARTIFACT_BYTES}"),
+                );
+            }
+        }
+        if layout.free_size > MAX_ARTIFACT_BYTES {
+            return refuse("layout.free_size", format!("is {}, more than {MAX_ARTIFACT_BYTES}", layout.free_size));
+        }
+        if !(1..=8).contains(&layout.slots) {
+            return refuse("layout.slots", format!("is {}, not 1 to 8", layout.slots));
+        }
+        Ok(())
+    }
+}
+
+fn check_artifact(field: &'static str, artifact: &Artifact) -> Result<(), ManifestError> {
+    if artifact.size == 0 || artifact.size > MAX_BOOT_BYTES {
+        return refuse(field, format!("has a size of {}, not 1 to {MAX_BOOT_BYTES}", artifact.size));
+    }
+    if artifact.size.next_multiple_of(verity::BLOCK) != artifact.data.content_size {
+        return refuse(
+            field,
+            format!("has a size of {} and a content_size of {}", artifact.size, artifact.data.content_size),
+        );
+    }
+    check_tree(field, &artifact.data, &artifact.hash_tree, MAX_BOOT_BYTES)
+}
+
+fn check_tree(field: &'static str, data: &Payload, tree: &Payload, most: u64) -> Result<(), ManifestError> {
+    if data.content_size == 0 || data.content_size % verity::BLOCK != 0 || data.content_size > most {
+        return refuse(field, format!("has a content_size of {}, not whole blocks up to {most}", data.content_size));
+    }
+    let blocks = data.content_size / verity::BLOCK;
+    let needed = verity::Geometry::new(blocks).map(|geometry| geometry.total_blocks() * verity::BLOCK);
+    if needed != Some(tree.content_size) {
+        return refuse(field, format!("has a hash tree of {} bytes for {blocks} blocks", tree.content_size));
+    }
+    for payload in [data, tree] {
+        let sane = payload.seek_table_size <= payload.size && payload.size <= 2 * payload.content_size + (1 << 20);
+        if !sane {
+            return refuse(
+                field,
+                format!("has a payload of {} bytes for {} of content", payload.size, payload.content_size),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The UUID of a data partition: the first 128 bits of its root hash
+/// (Discoverable Partitions Specification). Textual byte order.
+#[must_use]
+pub fn data_uuid(root_hash: &Digest) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(root_hash.0.first_chunk::<16>().unwrap_or(&[0; 16]));
+    Uuid::from_bytes(bytes)
+}
+
+/// The UUID of a hash-tree partition: the last 128 bits of its root hash.
+#[must_use]
+pub fn verity_uuid(root_hash: &Digest) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(root_hash.0.last_chunk::<16>().unwrap_or(&[0; 16]));
+    Uuid::from_bytes(bytes)
+}

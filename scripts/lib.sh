@@ -1,0 +1,8 @@
+# Sourced by the scripts beside it: where things go, and what a script says.
+set -euo pipefail
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+out=$top/out
+mkdir -p "$out"
+
+say() { printf '%s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
