@@ -1,1 +1,169 @@
-//! Being written.
+//! Where the bytes of a release come from: the seam between the installer and its repository.
+//!
+//! Nothing here is trusted: every byte is checked by whoever receives it.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use anyhow::{Context as _, Result, bail};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::sync::mpsc;
+
+use crate::failure::{Code, WithCode as _, coded};
+
+/// A fetch under way: dropped, it stops.
+pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+/// A small file on its way: dropped, it stops.
+pub type Getting<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>>> + Send + 'a>>;
+
+/// Bytes read from a file at once.
+const CHUNK: usize = 256 << 10;
+
+/// A repository: files below one place, read by range.
+pub trait Source: Send + Sync + Debug {
+    /// Sends bytes `range` of the file at `path` (below the repository) to `sink`, in order and without gaps.
+    /// Retries and the resumption at the next byte are inside. A closed `sink` ends it without error: who receives
+    /// knows why it stopped.
+    ///
+    /// # Errors
+    /// When the bytes cannot be had, or the file ends before the range does.
+    fn fetch<'a>(&'a self, path: &'a str, range: Range<u64>, sink: mpsc::Sender<Bytes>) -> Fetching<'a>;
+
+    /// The whole of a small file, at most `limit` bytes.
+    ///
+    /// # Errors
+    /// When it cannot be had, or is larger.
+    fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a>;
+
+    /// The repository as a person would name it.
+    fn describe(&self) -> String;
+}
+
+/// A repository in a directory: a USB stick, a mounted share, a test.
+#[derive(Debug, Clone)]
+pub struct DirectorySource {
+    root: PathBuf,
+}
+
+impl DirectorySource {
+    /// A repository below `root`.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The place of `path`, which may not lead out of the directory.
+    fn place(&self, path: &str) -> Result<PathBuf> {
+        let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+        if !path.split('/').all(plain) {
+            return Err(coded(Code::Repository, format!("{path:?} is no plain relative path")));
+        }
+        Ok(self.root.join(path))
+    }
+
+    async fn send(&self, path: &str, range: Range<u64>, sink: &mpsc::Sender<Bytes>) -> Result<()> {
+        let place = self.place(path)?;
+        let mut file = tokio::fs::File::open(&place).await.context("opening it")?;
+        file.seek(std::io::SeekFrom::Start(range.start)).await.context("seeking in it")?;
+        let mut rest = file.take(range.end.saturating_sub(range.start));
+        loop {
+            let mut chunk = BytesMut::with_capacity(CHUNK);
+            if rest.read_buf(&mut chunk).await.context("reading it")? == 0 {
+                break;
+            }
+            if sink.send(chunk.freeze()).await.is_err() {
+                return Ok(());
+            }
+        }
+        if rest.limit() > 0 {
+            bail!("it ends {} bytes too early", rest.limit());
+        }
+        Ok(())
+    }
+
+    async fn read(&self, path: &str, limit: usize) -> Result<Vec<u8>> {
+        let file = tokio::fs::File::open(self.place(path)?).await.context("opening it")?;
+        let most = u64::try_from(limit)?.saturating_add(1);
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes).await.context("reading it")?;
+        if bytes.len() > limit {
+            bail!("it has more than {limit} bytes");
+        }
+        Ok(bytes)
+    }
+}
+
+impl Source for DirectorySource {
+    fn fetch<'a>(&'a self, path: &'a str, range: Range<u64>, sink: mpsc::Sender<Bytes>) -> Fetching<'a> {
+        Box::pin(async move {
+            let sent = self.send(path, range, &sink).await;
+            sent.code(Code::Repository, || format!("fetching {}", self.root.join(path).display()))
+        })
+    }
+
+    fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
+        Box::pin(async move {
+            let read = self.read(path, limit).await;
+            read.code(Code::Repository, || format!("fetching {}", self.root.join(path).display()))
+        })
+    }
+
+    fn describe(&self) -> String {
+        self.root.display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn collect(source: &dyn Source, path: &str, range: Range<u64>) -> (Result<()>, Vec<u8>) {
+        let (sink, mut chunks) = mpsc::channel::<Bytes>(4);
+        let receive = async {
+            let mut all = Vec::new();
+            while let Some(chunk) = chunks.recv().await {
+                all.extend_from_slice(&chunk);
+            }
+            all
+        };
+        tokio::join!(source.fetch(path, range, sink), receive)
+    }
+
+    fn repository() -> (tempfile::TempDir, Vec<u8>) {
+        let place = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..700_001_u32).flat_map(u32::to_le_bytes).collect();
+        std::fs::create_dir(place.path().join("payloads")).unwrap();
+        std::fs::write(place.path().join("payloads/a.zst"), &content).unwrap();
+        (place, content)
+    }
+
+    #[tokio::test]
+    async fn a_directory_sends_exactly_the_range() {
+        let (place, content) = repository();
+        let source = DirectorySource::new(place.path());
+        let (sent, bytes) = collect(&source, "payloads/a.zst", 5..2_000_003).await;
+        sent.unwrap();
+        assert!(bytes == content[5..2_000_003]);
+        assert_eq!(source.get("payloads/a.zst", content.len()).await.unwrap().len(), content.len());
+    }
+
+    #[tokio::test]
+    async fn a_directory_names_what_is_missing() {
+        let (place, content) = repository();
+        let source = DirectorySource::new(place.path());
+        let root = place.path().display();
+        let (sent, _) = collect(&source, "payloads/a.zst", 0..content.len() as u64 + 7).await;
+        assert_eq!(
+            format!("{:#}", sent.unwrap_err()),
+            format!("fetching {root}/payloads/a.zst: it ends 7 bytes too early")
+        );
+        let error = source.get("payloads/a.zst", 10).await.unwrap_err();
+        assert_eq!(format!("{error:#}"), format!("fetching {root}/payloads/a.zst: it has more than 10 bytes"));
+        let error = source.get("../a", 10).await.unwrap_err();
+        assert_eq!(format!("{error:#}"), format!("fetching {root}/../a: \"../a\" is no plain relative path"));
+        assert_eq!(crate::failure::code_of(&error), Code::Repository);
+    }
+}
