@@ -1,6 +1,24 @@
 //! The disk as a seam: a block device, a plain file, and in tests a recording or a failing one.
 
+mod block_device;
+mod faulty;
+mod file_disk;
+mod guarded;
+mod identity;
+mod memory;
+mod recording;
+mod region;
+
 use std::io;
+
+pub use block_device::BlockDevice;
+pub use faulty::{Faulty, Operation};
+pub use file_disk::FileDisk;
+pub use guarded::Guarded;
+pub use identity::Identity;
+pub use memory::Memory;
+pub use recording::{Recorded, Recording, replay};
+pub use region::Region;
 
 /// Where the installation goes. Offsets and lengths are bytes; every write is whole logical sectors.
 pub trait Disk: Send + Sync + std::fmt::Debug {
@@ -30,4 +48,60 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
 
     /// How the disk is called in messages: kernel name and serial, or a path.
     fn describe(&self) -> String;
+
+    /// Drops what the kernel keeps of the disk in memory, so that the next reads come from the drive. Flush first.
+    ///
+    /// # Errors
+    /// The device's error.
+    fn forget_cache(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Has the kernel read the partition table anew, where there is a kernel view of it.
+    ///
+    /// # Errors
+    /// The device's error, as `EBUSY` when a partition is in use. The table on the disk is good all the same.
+    fn reread_table(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An I/O error with the disk and the bytes it happened at; its source is the device's error.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} bytes {start} to {end} of {disk}")]
+struct Failed {
+    doing: &'static str,
+    start: u64,
+    end: u64,
+    disk: String,
+    #[source]
+    cause: io::Error,
+}
+
+/// Adds disk and byte range to a device's error; its kind stays.
+fn at(doing: &'static str, disk: &dyn Disk, start: u64, length: usize, cause: io::Error) -> io::Error {
+    let end = start.saturating_add(as_u64(length));
+    io::Error::new(cause.kind(), Failed { doing, start, end, disk: disk.describe(), cause })
+}
+
+/// Refuses a range that leaves the disk or, for a write, is not whole sectors: the devices would take it otherwise,
+/// or grow.
+fn check(disk: &dyn Disk, doing: &'static str, offset: u64, length: usize) -> io::Result<()> {
+    let refuse = |text| Err(at(doing, disk, offset, length, io::Error::new(io::ErrorKind::InvalidInput, text)));
+    if offset.checked_add(as_u64(length)).is_none_or(|end| end > disk.size()) {
+        return refuse("the range is outside of the disk");
+    }
+    let sector = u64::from(disk.sector_size()).max(1);
+    if doing == WRITING && (!offset.is_multiple_of(sector) || !as_u64(length).is_multiple_of(sector)) {
+        return refuse("the range is not whole sectors");
+    }
+    Ok(())
+}
+
+const READING: &str = "reading";
+const WRITING: &str = "writing";
+
+/// A length of memory as a number of bytes: `usize` is at most 64 bits wide on every platform Rust has.
+fn as_u64(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }

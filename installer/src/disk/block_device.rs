@@ -1,0 +1,189 @@
+//! A block device, held exclusively for the whole run.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::{Disk, Identity, READING, WRITING, at, check};
+use crate::failure::{Code, WithCode as _, coded};
+use crate::sys;
+
+/// How long another holder of the lock is waited for: udev takes a shared one while it looks at a device
+/// (<https://systemd.io/BLOCK_DEVICE_LOCKING/>).
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A whole disk, opened exclusively (`O_EXCL`: nothing of it is mounted, swap, or part of md or dm, nor becomes so) and
+/// locked (`flock`: udev and partitioning tools stay away).
+#[derive(Debug)]
+pub struct BlockDevice {
+    file: File,
+    sys: PathBuf,
+    name: String,
+    size: u64,
+    sector_size: u32,
+    expected: Identity,
+    /// What the check right before the first write found: `Some` is the difference.
+    checked: OnceLock<Option<String>>,
+}
+
+impl BlockDevice {
+    /// Opens the block device at `path` (`/dev/…`), which must be the disk `expected`, for the whole run. `sys` is where
+    /// sysfs is mounted.
+    ///
+    /// # Errors
+    /// [`Code::DiskInUse`] if it is mounted, held or locked, or by now is another disk; [`Code::DiskIo`] otherwise.
+    pub fn open(path: &Path, expected: &Identity, sys: &Path) -> Result<Self> {
+        let name =
+            path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+        let disk = match &expected.serial {
+            Some(serial) => format!("{name} (serial {serial})"),
+            None => name,
+        };
+        let file = open_exclusively(path, &disk)?;
+        let fail = |doing: &str| format!("{doing} of disk {disk}");
+        let size = sys::block_device_size(file.as_fd()).code(Code::DiskIo, || fail("asking the size"))?;
+        let sector_size =
+            sys::logical_sector_size(file.as_fd()).code(Code::DiskIo, || fail("asking the sector size"))?;
+        let device = Self {
+            file,
+            sys: sys.to_owned(),
+            name: disk,
+            size,
+            sector_size,
+            expected: expected.clone(),
+            checked: OnceLock::new(),
+        };
+        match device.difference().with_context(|| format!("checking the identity of disk {}", device.name))? {
+            Some(difference) => Err(other_disk(&device.name, &difference)),
+            None => Ok(device),
+        }
+    }
+
+    /// What is different about the disk behind the descriptor from the one that was chosen: the device number of the
+    /// open file leads to its sysfs directory, whatever the name in `/dev` has become.
+    fn difference(&self) -> io::Result<Option<String>> {
+        let number = self.file.metadata()?.rdev();
+        let block =
+            self.sys.join(format!("dev/block/{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number)));
+        if block.join("partition").exists() {
+            return Ok(Some("a partition, not a whole disk".to_owned()));
+        }
+        let found = Identity { size: sys::block_device_size(self.file.as_fd())?, ..Identity::read(&block) };
+        Ok(self.expected.difference(&found))
+    }
+
+    /// Right before the first write: is it still the disk that was chosen?
+    fn check_once(&self) -> io::Result<()> {
+        let found = match self.checked.get() {
+            Some(found) => found,
+            None => {
+                let found = self.difference()?;
+                self.checked.get_or_init(|| found)
+            }
+        };
+        match found {
+            Some(difference) => Err(io::Error::other(format!("the disk is not the chosen one: it has {difference}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn other_disk(name: &str, difference: &str) -> anyhow::Error {
+    coded(Code::DiskInUse, format!("disk {name} is not the one that was chosen: it has {difference}"))
+}
+
+fn open_exclusively(path: &Path, disk: &str) -> Result<File> {
+    let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_EXCL).open(path);
+    let file = match opened {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let text = "it or a partition of it is mounted, used as swap, or held by md, dm or another program";
+            return Err(coded(Code::DiskInUse, format!("disk {disk} is in use: {text}")));
+        }
+        other => other.code(Code::DiskIo, || format!("opening disk {disk}"))?,
+    };
+    let metadata = file.metadata().code(Code::DiskIo, || format!("opening disk {disk}"))?;
+    if !metadata.file_type().is_block_device() {
+        return Err(coded(Code::DiskIo, format!("{} is not a block device", path.display())));
+    }
+    lock(&file, disk)?;
+    Ok(file)
+}
+
+/// Takes the exclusive BSD lock of a disk, and waits for a short-lived other holder.
+///
+/// # Errors
+/// [`Code::DiskInUse`] if somebody else has it and keeps it.
+pub(super) fn lock(file: &File, disk: &str) -> Result<()> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            // flock(2) knows no time-out, so the lock is asked for again and again.
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+            Err(TryLockError::WouldBlock) => {
+                return Err(coded(Code::DiskInUse, format!("disk {disk} is locked by another program")));
+            }
+            Err(TryLockError::Error(error)) => return Err(error).code(Code::DiskIo, || format!("locking disk {disk}")),
+        }
+    }
+}
+
+impl Disk for BlockDevice {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.sector_size
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        check(self, READING, offset, buffer.len())?;
+        let length = buffer.len();
+        self.file.read_exact_at(buffer, offset).map_err(|error| at(READING, self, offset, length, error))
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        check(self, WRITING, offset, bytes.len())?;
+        let fail = |error| at(WRITING, self, offset, bytes.len(), error);
+        self.check_once().map_err(fail)?;
+        self.file.write_all_at(bytes, offset).map_err(fail)
+    }
+
+    /// fsync(2) on a block device writes its dirty pages and then has the drive empty its cache
+    /// (`blkdev_fsync` in the kernel's block/fops.c).
+    fn flush(&self) -> io::Result<()> {
+        self.file.sync_all().map_err(|error| flushing(&self.name, error))
+    }
+
+    fn describe(&self) -> String {
+        self.name.clone()
+    }
+
+    fn forget_cache(&self) -> io::Result<()> {
+        sys::flush_buffers(self.file.as_fd())
+    }
+
+    fn reread_table(&self) -> io::Result<()> {
+        sys::reread_partition_table(self.file.as_fd())
+    }
+}
+
+/// An error of a flush with the disk's name; its kind stays.
+pub(super) fn flushing(disk: &str, cause: io::Error) -> io::Error {
+    io::Error::new(cause.kind(), FlushFailed { disk: disk.to_owned(), cause })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("flushing {disk}")]
+struct FlushFailed {
+    disk: String,
+    #[source]
+    cause: io::Error,
+}

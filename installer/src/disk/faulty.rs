@@ -1,0 +1,75 @@
+//! A disk that fails where a test says so.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::{Disk, READING, WRITING, as_u64, at, block_device::flushing};
+
+/// What is about to be done to a [`Faulty`] disk; offset and length in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// A read of so many bytes at an offset.
+    Read(u64, u64),
+    /// A write of so many bytes at an offset.
+    Write(u64, u64),
+    /// A flush.
+    Flush,
+}
+
+/// Decides what fails: `None` lets the operation through.
+type Judge = dyn Fn(Operation) -> Option<io::Error> + Send + Sync;
+
+/// Passes to another disk what its judge lets through.
+pub struct Faulty {
+    inner: Arc<dyn Disk>,
+    judge: Box<Judge>,
+}
+
+impl Faulty {
+    /// `judge` is asked before every operation on `inner`; the error it returns is the operation's.
+    pub fn new(inner: Arc<dyn Disk>, judge: impl Fn(Operation) -> Option<io::Error> + Send + Sync + 'static) -> Self {
+        Self { inner, judge: Box::new(judge) }
+    }
+}
+
+impl fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faulty").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl Disk for Faulty {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.inner.sector_size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match (self.judge)(Operation::Read(offset, as_u64(buffer.len()))) {
+            Some(error) => Err(at(READING, self, offset, buffer.len(), error)),
+            None => self.inner.read_at(offset, buffer),
+        }
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        match (self.judge)(Operation::Write(offset, as_u64(bytes.len()))) {
+            Some(error) => Err(at(WRITING, self, offset, bytes.len(), error)),
+            None => self.inner.write_at(offset, bytes),
+        }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        match (self.judge)(Operation::Flush) {
+            Some(error) => Err(flushing(&self.describe(), error)),
+            None => self.inner.flush(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
