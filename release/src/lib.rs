@@ -6,6 +6,8 @@
 pub mod digest;
 pub mod manifest;
 pub mod payload;
+mod payload_writer;
+pub mod seek_table;
 pub mod site;
 pub mod uki;
 pub mod verity;

@@ -275,7 +275,7 @@ fn check_artifact(field: &'static str, artifact: &Artifact) -> Result<(), Manife
 }
 
 fn check_tree(field: &'static str, data: &Payload, tree: &Payload, most: u64) -> Result<(), ManifestError> {
-    if data.content_size == 0 || data.content_size % verity::BLOCK != 0 || data.content_size > most {
+    if data.content_size == 0 || !data.content_size.is_multiple_of(verity::BLOCK) || data.content_size > most {
         return refuse(field, format!("has a content_size of {}, not whole blocks up to {most}", data.content_size));
     }
     let blocks = data.content_size / verity::BLOCK;

@@ -1,30 +1,35 @@
-//! dm-verity hash trees (being written).
+//! dm-verity hash trees: hash type 1, SHA-256, blocks of 4096 bytes.
+//!
+//! A *hash file* is what `veritysetup format` writes and what a hash partition holds: the superblock in block 0,
+//! then the levels of the tree, top level first. Everything here works block by block through [`BlockStore`], so
+//! memory does not grow with the image: a block that is needed again is read back and checked again up to the
+//! root hash.
+//!
+//! Sources: cryptsetup `lib/verity/verity.c` and `verity_hash.c`; the kernel's
+//! Documentation/admin-guide/device-mapper/verity.rst.
 
-/// Bytes of a block.
+mod build;
+mod geometry;
+mod levels;
+mod store;
+mod superblock;
+mod tree;
+mod writer;
+
+pub use build::build;
+pub use geometry::{Geometry, Level, MAX_DATA_BLOCKS};
+pub use store::{BlockStore, MemoryStore};
+pub use superblock::{MAX_SALT, Superblock, SuperblockError};
+pub use tree::{Tree, TreeError};
+pub use writer::TreeWriter;
+
+/// Bytes of a block, for offsets in files.
 pub const BLOCK: u64 = 4096;
-
-/// Where the levels of a tree lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Geometry {
-    total: u64,
-}
-
-impl Geometry {
-    /// The geometry over `data_blocks` blocks; `None` for zero blocks.
-    #[must_use]
-    pub fn new(data_blocks: u64) -> Option<Self> {
-        let mut total = 1;
-        let mut n = data_blocks;
-        while n > 1 {
-            n = n.div_ceil(128);
-            total += n;
-        }
-        (data_blocks > 0).then_some(Self { total })
-    }
-
-    /// Blocks of the whole hash file, superblock included.
-    #[must_use]
-    pub fn total_blocks(&self) -> u64 {
-        self.total
-    }
-}
+/// Bytes of a block, for buffers.
+pub const BLOCK_SIZE: usize = 4096;
+/// One block of data or of the hash file.
+pub type Block = [u8; BLOCK_SIZE];
+/// Digests in a block of the tree.
+pub const DIGESTS_PER_BLOCK: u64 = 128;
+/// log2 of [`DIGESTS_PER_BLOCK`].
+const DIGEST_BITS: u32 = 7;
