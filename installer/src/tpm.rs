@@ -1,1 +1,284 @@
-//! Being written.
+//! The TPM as a seam: the machine's device, a software TPM in tests, or none.
+//!
+//! The installer measures into PCR 13 only. PCRs 16 and 23 can be reset by software, 11 belongs to the UKI and its
+//! boot phases, 12 to its parameters (<https://uapi-group.org/specifications/specs/linux_tpm_pcr_registry/>).
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr as _;
+
+use anyhow::{Context as _, Result, bail};
+use metalstrap_release::digest::to_hex;
+use serde::Serialize;
+use sha2::Digest as _;
+use tss_esapi::constants::CapabilityType;
+use tss_esapi::handles::PcrHandle;
+use tss_esapi::interface_types::algorithm::HashingAlgorithm;
+use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::structures::{CapabilityData, Digest, DigestValues, PcrSelectionList, PcrSlot};
+use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
+
+#[cfg(test)]
+pub(crate) mod swtpm;
+
+/// The PCR the installer measures into.
+pub const PCR: u32 = 13;
+const HANDLE: PcrHandle = PcrHandle::Pcr13;
+const SLOT: PcrSlot = PcrSlot::Slot13;
+
+/// The kernel's TPM devices, the one with the resource manager first.
+const DEVICES: [&str; 2] = ["/dev/tpmrm0", "/dev/tpm0"];
+
+/// A PCR bank, named by its hash algorithm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bank {
+    /// SHA-1.
+    Sha1,
+    /// SHA-256.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+}
+
+impl Bank {
+    /// The digest of `bytes` that this bank is extended with.
+    #[must_use]
+    pub fn digest(self, bytes: &[u8]) -> BankDigest {
+        let digest = match self {
+            Self::Sha1 => sha1::Sha1::digest(bytes).to_vec(),
+            Self::Sha256 => sha2::Sha256::digest(bytes).to_vec(),
+            Self::Sha384 => sha2::Sha384::digest(bytes).to_vec(),
+            Self::Sha512 => sha2::Sha512::digest(bytes).to_vec(),
+        };
+        BankDigest { bank: self, digest }
+    }
+
+    fn algorithm(self) -> HashingAlgorithm {
+        match self {
+            Self::Sha1 => HashingAlgorithm::Sha1,
+            Self::Sha256 => HashingAlgorithm::Sha256,
+            Self::Sha384 => HashingAlgorithm::Sha384,
+            Self::Sha512 => HashingAlgorithm::Sha512,
+        }
+    }
+}
+
+impl TryFrom<HashingAlgorithm> for Bank {
+    type Error = anyhow::Error;
+
+    /// A bank that cannot be computed here must not stay as it is: whoever reads only that bank would see a machine
+    /// on which nothing was measured.
+    fn try_from(algorithm: HashingAlgorithm) -> Result<Self> {
+        Ok(match algorithm {
+            HashingAlgorithm::Sha1 => Self::Sha1,
+            HashingAlgorithm::Sha256 => Self::Sha256,
+            HashingAlgorithm::Sha384 => Self::Sha384,
+            HashingAlgorithm::Sha512 => Self::Sha512,
+            other => bail!("the TPM has an active PCR bank of {other:?}, which this installer cannot extend"),
+        })
+    }
+}
+
+impl fmt::Display for Bank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+        })
+    }
+}
+
+/// A digest with the bank it belongs to. As JSON in the form of systemd's log: `{"hashAlg": "sha256", "digest": hex}`.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct BankDigest {
+    /// The bank.
+    #[serde(rename = "hashAlg")]
+    pub bank: Bank,
+    /// As many bytes as the bank's algorithm makes.
+    #[serde(serialize_with = "hex")]
+    pub digest: Vec<u8>,
+}
+
+fn hex<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&to_hex(bytes))
+}
+
+impl fmt::Debug for BankDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.bank, to_hex(&self.digest))
+    }
+}
+
+/// What the installer needs of a TPM.
+pub trait Tpm: Send + fmt::Debug {
+    /// The banks in which [`PCR`] exists.
+    fn banks(&self) -> &[Bank];
+
+    /// Extends [`PCR`] with one digest per bank.
+    ///
+    /// # Errors
+    /// The TPM's answer; no bank is extended then.
+    fn extend(&mut self, digests: &[BankDigest]) -> Result<()>;
+
+    /// The value of [`PCR`] in every active bank.
+    ///
+    /// # Errors
+    /// The TPM's answer.
+    fn read(&mut self) -> Result<Vec<BankDigest>>;
+}
+
+/// Opens the machine's TPM; `None` where the kernel has no device for one.
+///
+/// # Errors
+/// There is a device, but no TPM 2.0 answers on it, or it has no bank that can be extended.
+pub fn open() -> Result<Option<Box<dyn Tpm>>> {
+    let Some(device) = DEVICES.into_iter().find(|device| Path::new(device).exists()) else { return Ok(None) };
+    let config = DeviceConfig::from_str(device).with_context(|| format!("opening {device}"))?;
+    let tpm = TssTpm::connect(TctiNameConf::Device(config)).with_context(|| format!("opening the TPM at {device}"))?;
+    Ok(Some(Box::new(tpm)))
+}
+
+/// A TPM 2.0 behind tpm2-tss.
+#[derive(Debug)]
+pub(crate) struct TssTpm {
+    context: tss_esapi::Context,
+    banks: Vec<Bank>,
+}
+
+impl TssTpm {
+    /// Connects, and asks which banks are active.
+    pub(crate) fn connect(tcti: TctiNameConf) -> Result<Self> {
+        let mut context = tss_esapi::Context::new(tcti).context("connecting")?;
+        let banks = active_banks(&mut context).context("reading its active PCR banks")?;
+        Ok(Self { context, banks })
+    }
+}
+
+/// TPM2_GetCapability(TPM_CAP_PCRS): TCG TPM 2.0 Library, part 2, TPMS_CAPABILITY_DATA. An inactive bank is in the
+/// list with no PCR selected, or is missing.
+fn active_banks(context: &mut tss_esapi::Context) -> Result<Vec<Bank>> {
+    let (data, _) = context.get_capability(CapabilityType::AssignedPcr, 0, 1)?;
+    let CapabilityData::AssignedPcr(selections) = data else { bail!("the TPM answered another question") };
+    let active = selections.get_selections().iter().filter(|selection| selection.is_selected(SLOT));
+    let mut banks = active.map(|selection| Bank::try_from(selection.hashing_algorithm())).collect::<Result<Vec<_>>>()?;
+    banks.sort_unstable();
+    if banks.is_empty() {
+        bail!("the TPM has no active PCR bank");
+    }
+    Ok(banks)
+}
+
+impl Tpm for TssTpm {
+    fn banks(&self) -> &[Bank] {
+        &self.banks
+    }
+
+    fn extend(&mut self, digests: &[BankDigest]) -> Result<()> {
+        let mut values = DigestValues::new();
+        for BankDigest { bank, digest } in digests {
+            let digest = Digest::try_from(digest.as_slice()).with_context(|| format!("taking a {bank} digest"))?;
+            values.set(bank.algorithm(), digest);
+        }
+        // The PCR has an empty authorisation value: a password session without password.
+        self.context
+            .execute_with_session(Some(AuthSession::Password), |context| context.pcr_extend(HANDLE, values))
+            .with_context(|| format!("extending PCR {PCR}"))
+    }
+
+    fn read(&mut self) -> Result<Vec<BankDigest>> {
+        let mut values = Vec::with_capacity(self.banks.len());
+        for &bank in &self.banks {
+            let selection = PcrSelectionList::builder().with_selection(bank.algorithm(), &[SLOT]).build()?;
+            let (_, _, digests) =
+                self.context.pcr_read(selection).with_context(|| format!("reading PCR {PCR} of bank {bank}"))?;
+            let [digest] = digests.value() else {
+                bail!("reading PCR {PCR} of bank {bank}: the TPM gave {} values", digests.len())
+            };
+            values.push(BankDigest { bank, digest: digest.value().to_vec() });
+        }
+        Ok(values)
+    }
+}
+
+/// What `value` becomes when a bank is extended with `digest`: H(value ‖ digest), as the TPM does it.
+#[cfg(test)]
+pub(crate) fn extended(value: &BankDigest, digest: &BankDigest) -> BankDigest {
+    assert_eq!(value.bank, digest.bank);
+    value.bank.digest(&[value.digest.as_slice(), digest.digest.as_slice()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::swtpm::Swtpm;
+    use super::*;
+
+    const BANKS: [Bank; 4] = [Bank::Sha1, Bank::Sha256, Bank::Sha384, Bank::Sha512];
+
+    #[test]
+    fn digests_are_those_of_fips_180_4() {
+        let hex = |bank: Bank| to_hex(&bank.digest(b"abc").digest);
+        assert_eq!(hex(Bank::Sha1), "a9993e364706816aba3e25717850c26c9cd0d89d");
+        assert_eq!(hex(Bank::Sha256), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            hex(Bank::Sha384),
+            "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7"
+        );
+        assert_eq!(
+            hex(Bank::Sha512),
+            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+             2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
+        );
+    }
+
+    #[test]
+    fn every_active_bank_is_extended() {
+        let swtpm = Swtpm::start();
+        let mut tpm = swtpm.connect();
+        assert_eq!(tpm.banks(), BANKS);
+        let fresh = tpm.read().unwrap();
+        assert_eq!(fresh.iter().map(|value| value.digest.len()).collect::<Vec<_>>(), [20, 32, 48, 64]);
+        assert!(fresh.iter().all(|value| value.digest.iter().all(|&byte| byte == 0)), "{fresh:?}");
+
+        let digests: Vec<_> = BANKS.iter().map(|bank| bank.digest(b"abc")).collect();
+        tpm.extend(&digests).unwrap();
+
+        let after = tpm.read().unwrap();
+        // python3: hashlib.sha256(bytes(32) + hashlib.sha256(b"abc").digest()), and so on.
+        let hex: Vec<_> = after.iter().map(|value| to_hex(&value.digest)).collect();
+        assert_eq!(hex[0], "ccd5bd41458de644ac34a2478b58ff819bef5acf");
+        assert_eq!(hex[1], "589f9ffed4c477966bfb8d41f37895b08c69047df8f911d6f3b57fbe08faee8d");
+        assert_eq!(after, fresh.iter().zip(&digests).map(|(old, new)| extended(old, new)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn only_the_active_banks_are_extended() {
+        let swtpm = Swtpm::start_with_banks("sha256");
+        let mut tpm = swtpm.connect();
+        assert_eq!(tpm.banks(), [Bank::Sha256]);
+        tpm.extend(&[Bank::Sha256.digest(b"abc")]).unwrap();
+        let hex: Vec<_> = tpm.read().unwrap().iter().map(|value| to_hex(&value.digest)).collect();
+        assert_eq!(hex, ["589f9ffed4c477966bfb8d41f37895b08c69047df8f911d6f3b57fbe08faee8d"]);
+    }
+
+    #[test]
+    fn a_bank_that_cannot_be_computed_is_refused() {
+        assert_eq!(
+            Bank::try_from(HashingAlgorithm::Sm3_256).unwrap_err().to_string(),
+            "the TPM has an active PCR bank of Sm3_256, which this installer cannot extend"
+        );
+    }
+
+    #[test]
+    fn a_tpm_that_is_gone_is_an_error() {
+        let swtpm = Swtpm::start();
+        let mut tpm = swtpm.connect();
+        drop(swtpm);
+        let error = tpm.extend(&[Bank::Sha256.digest(b"abc")]).unwrap_err();
+        assert_eq!(error.to_string(), "extending PCR 13");
+    }
+}

@@ -1,0 +1,101 @@
+//! A software TPM for tests: a process of its own with fresh state, which ends with the value.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tss_esapi::tcti_ldr::{NetworkTPMConfig, TctiNameConf};
+
+use super::TssTpm;
+
+/// swtpm on two neighbouring loopback ports, as the TCTI of tpm2-tss expects it.
+#[derive(Debug)]
+pub(crate) struct Swtpm {
+    child: Child,
+    port: u16,
+    _state: TempDir,
+}
+
+impl Drop for Swtpm {
+    /// Also runs when the test panics.
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Swtpm {
+    /// Starts one with the banks that libtpms has by default: SHA-1, SHA-256, SHA-384 and SHA-512.
+    pub(crate) fn start() -> Self {
+        Self::launch(tempfile::tempdir().unwrap())
+    }
+
+    /// Starts one that was set up with these banks only (comma-separated).
+    pub(crate) fn start_with_banks(banks: &str) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let output = Command::new("swtpm_setup")
+            .args(["--tpm2", "--pcr-banks", banks, "--tpmstate"])
+            .arg(state.path())
+            .output()
+            .expect("swtpm_setup (Debian package swtpm-tools) can be run");
+        assert!(output.status.success(), "{output:?}");
+        Self::launch(state)
+    }
+
+    /// A connection to it; it takes one at a time.
+    pub(crate) fn connect(&self) -> TssTpm {
+        let address = format!("host=127.0.0.1,port={}", self.port);
+        TssTpm::connect(TctiNameConf::Swtpm(NetworkTPMConfig::from_str(&address).unwrap())).unwrap()
+    }
+
+    /// Another process may take a port between its choice and swtpm's bind: then swtpm ends, and other ports are tried.
+    fn launch(state: TempDir) -> Self {
+        for _ in 0..20 {
+            let port = neighbouring_ports();
+            let child = Command::new("swtpm")
+                .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear", "--server"])
+                .arg(format!("type=tcp,bindaddr=127.0.0.1,port={port}"))
+                .arg("--ctrl")
+                .arg(format!("type=tcp,bindaddr=127.0.0.1,port={}", port + 1))
+                .arg("--tpmstate")
+                .arg(format!("dir={}", state.path().display()))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("swtpm (Debian package swtpm) can be run");
+            let mut child = child;
+            if comes_up(&mut child, port + 1) {
+                return Self { child, port, _state: state };
+            }
+        }
+        panic!("swtpm found no free ports");
+    }
+}
+
+/// A port that is free together with the one above it.
+fn neighbouring_ports() -> u16 {
+    for _ in 0..100 {
+        let lower = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = lower.local_addr().unwrap().port();
+        if port < u16::MAX && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no two free neighbouring ports");
+}
+
+/// Waits until the control port answers; false when the process ended instead.
+fn comes_up(child: &mut Child, control: u16) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while child.try_wait().unwrap().is_none() {
+        if TcpStream::connect((Ipv4Addr::LOCALHOST, control)).is_ok() {
+            return true;
+        }
+        assert!(Instant::now() < deadline, "swtpm does not listen on port {control}");
+        thread::sleep(Duration::from_millis(10));
+    }
+    false
+}
