@@ -1,1 +1,271 @@
-//! Being written.
+//! Measuring: each input goes into the TPM right after it is loaded and before it is parsed, with an event log.
+//!
+//! The log has systemd's userspace format, so that the installed OS can read it beside its own: JSON text sequences
+//! (RFC 7464) of a subset of TCG CEL-JSON, one record a measurement. systemd-pcrlock shows `content.string` of every
+//! record whose `content_type` is `systemd`; for an `eventType` it does not know, it does not expect the digest to be
+//! that string's (systemd, src/pcrlock/pcrlock.c, event_log_record_parse_json).
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use metalstrap_release::site::TpmPolicy;
+use nix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::failure::{Code, WithCode as _, coded};
+use crate::tpm::{self, BankDigest, Tpm};
+
+/// Where the log is while the installer runs.
+pub const LOG: &str = "/run/metalstrap/tpm2-measure.log";
+
+/// Set on the file while a record is being made: a log that has it misses a measurement (as in systemd's log).
+const STICKY: u32 = 0o1000;
+
+/// One record, as systemd writes it (src/shared/tpm2-util.c, tpm2_userspace_log).
+#[derive(Debug, Serialize)]
+struct Record<'a> {
+    pcr: u32,
+    digests: &'a [BankDigest],
+    content_type: &'static str,
+    content: Content<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Content<'a> {
+    string: String,
+    boot_id: &'a str,
+    /// Microseconds of CLOCK_BOOTTIME.
+    timestamp: u64,
+    event_type: &'static str,
+}
+
+/// The measurements made since the machine was switched on: in a file, and whole in memory.
+#[derive(Debug)]
+pub struct EventLog {
+    file: File,
+    text: String,
+    boot_id: String,
+}
+
+impl EventLog {
+    /// Opens the log. What an earlier run of this boot wrote stays: its measurements are in the PCR too.
+    ///
+    /// # Errors
+    /// The file cannot be made or read, or an earlier run was stopped between the TPM and the log.
+    pub fn open(path: &Path) -> Result<Self> {
+        let what = || format!("opening the event log {}", path.display());
+        if let Some(directory) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o755).create(directory).with_context(what)?;
+        }
+        let options = OpenOptions::new().read(true).append(true).create(true).mode(0o600).to_owned();
+        let mut file = options.open(path).with_context(what)?;
+        file.lock().with_context(what)?;
+        let stopped = file.metadata().with_context(what)?.permissions().mode() & STICKY != 0;
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(what)?;
+        file.unlock().with_context(what)?;
+        if stopped {
+            bail!(
+                "{}: an earlier run was stopped while measuring, so a record may be missing; only a restart of the machine clears that",
+                what()
+            );
+        }
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
+        Ok(Self { file, text, boot_id: boot_id.trim().replace('-', "") })
+    }
+
+    /// All records, as in the file.
+    #[must_use]
+    pub fn to_text(&self) -> &str {
+        &self.text
+    }
+
+    /// Lock, extend the TPM, append: whoever reads the log under its lock sees what the PCR holds.
+    fn measure(&mut self, tpm: &mut dyn Tpm, what: &str, bytes: &[u8]) -> Result<Vec<BankDigest>> {
+        let digests: Vec<_> = tpm.banks().iter().map(|bank| bank.digest(bytes)).collect();
+        let record = self.record(what, &digests)?;
+        self.file.lock().context("locking the event log")?;
+        let result = self.extend_and_append(tpm, &digests, &record);
+        self.file.unlock().context("unlocking the event log")?;
+        result.map(|()| digests)
+    }
+
+    fn extend_and_append(&mut self, tpm: &mut dyn Tpm, digests: &[BankDigest], record: &str) -> Result<()> {
+        let mark = |file: &File, mode| file.set_permissions(Permissions::from_mode(mode));
+        mark(&self.file, 0o600 | STICKY).context("marking the event log as incomplete")?;
+        tpm.extend(digests)?;
+        self.text.push_str(record);
+        self.file
+            .seek(SeekFrom::End(0))
+            .and_then(|_| self.file.write_all(record.as_bytes()))
+            .context("appending to the event log")?;
+        mark(&self.file, 0o600).context("marking the event log as complete")
+    }
+
+    fn record(&self, what: &str, digests: &[BankDigest]) -> Result<String> {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).context("reading CLOCK_BOOTTIME")?;
+        let timestamp = u64::try_from(now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000).unwrap_or(0);
+        let string = format!("metalstrap:{what}");
+        let content = Content { string, boot_id: &self.boot_id, timestamp, event_type: "metalstrap" };
+        let record = Record { pcr: tpm::PCR, digests, content_type: "systemd", content };
+        Ok(format!("\u{1e}{}\n", serde_json::to_string(&record).context("writing an event log record")?))
+    }
+}
+
+/// One input that went by: what the caller tells as an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measurement {
+    /// What was measured: `site-config`, `manifest`, `plan`, `root-hash`, `uki`, `kernel-cmdline`.
+    pub what: String,
+    /// What each active bank was extended with; empty if nothing was measured.
+    pub digests: Vec<BankDigest>,
+    /// Why nothing was measured.
+    pub skipped: Option<String>,
+}
+
+impl Measurement {
+    /// The fields of its event.
+    #[must_use]
+    pub fn fields(&self) -> Map<String, Value> {
+        let mut fields = Map::from_iter([("what".to_owned(), json!(self.what))]);
+        match &self.skipped {
+            None => {
+                fields.insert("pcr".to_owned(), json!(tpm::PCR));
+                fields.insert("digests".to_owned(), json!(self.digests));
+            }
+            Some(why) => drop(fields.insert("skipped".to_owned(), json!(why))),
+        }
+        fields
+    }
+}
+
+/// Measures into the TPM and its log, or knows why it does not.
+///
+/// The site config is measured before it is parsed, and only then says whether a TPM is required: until
+/// [`Measurer::decide`], a failure is kept; from then on it ends the run or is passed over, as the site config says.
+#[derive(Debug)]
+pub struct Measurer {
+    state: State,
+    required: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Measuring {
+        tpm: Box<dyn Tpm>,
+        log: EventLog,
+    },
+    /// The log is kept: what was measured before the failure stays true.
+    Failed {
+        cause: String,
+        log: String,
+    },
+    Absent,
+    Off,
+}
+
+/// What [`Measurer::decide`] decided, for the console and an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether inputs are measured from here on.
+    pub measuring: bool,
+    /// One sentence.
+    pub text: String,
+}
+
+impl Measurer {
+    /// For a machine that is being installed: its TPM, if it has one, and the log at [`LOG`].
+    #[must_use]
+    pub fn start() -> Self {
+        Self::with(tpm::open(), Path::new(LOG))
+    }
+
+    /// For an ordinary command, which leaves the TPM of the machine it runs on alone.
+    #[must_use]
+    pub fn off() -> Self {
+        Self { state: State::Off, required: false }
+    }
+
+    /// With this TPM and a log at `path`.
+    #[must_use]
+    pub fn with(tpm: Result<Option<Box<dyn Tpm>>>, path: &Path) -> Self {
+        let state = match tpm.and_then(|tpm| tpm.map(|tpm| Ok((tpm, EventLog::open(path)?))).transpose()) {
+            Ok(Some((tpm, log))) => State::Measuring { tpm, log },
+            Ok(None) => State::Absent,
+            Err(error) => State::Failed { cause: format!("{error:#}"), log: String::new() },
+        };
+        Self { state, required: false }
+    }
+
+    /// Measures `bytes`, which are called `what` in the log.
+    ///
+    /// # Errors
+    /// [`Code::Tpm`]: the TPM or the log failed, and the site config requires a TPM.
+    pub fn measure(&mut self, what: &str, bytes: &[u8]) -> Result<Measurement> {
+        let done = |digests, skipped| Measurement { what: what.to_owned(), digests, skipped };
+        match &mut self.state {
+            State::Absent => Ok(done(Vec::new(), Some("the machine has no TPM".to_owned()))),
+            State::Off => Ok(done(Vec::new(), Some("measuring is off".to_owned()))),
+            State::Failed { cause, .. } => Ok(done(Vec::new(), Some(cause.clone()))),
+            State::Measuring { tpm, log } => match log.measure(tpm.as_mut(), what, bytes) {
+                Ok(digests) => Ok(done(digests, None)),
+                Err(error) if self.required => Err(error).code(Code::Tpm, || format!("measuring the {what}")),
+                Err(error) => {
+                    let cause = format!("measuring the {what}: {error:#}");
+                    self.state = State::Failed { cause: cause.clone(), log: log.text.clone() };
+                    Ok(done(Vec::new(), Some(cause)))
+                }
+            },
+        }
+    }
+
+    /// Applies the site config's rule to what has happened so far and to all that follows.
+    ///
+    /// # Errors
+    /// [`Code::Tpm`]: a TPM is required, and there is none, or it failed.
+    pub fn decide(&mut self, policy: TpmPolicy) -> Result<Decision> {
+        self.required = policy == TpmPolicy::Required;
+        let (measuring, text) = match &self.state {
+            State::Measuring { tpm, .. } => {
+                let banks: Vec<_> = tpm.banks().iter().map(ToString::to_string).collect();
+                (true, format!("measuring into PCR {} of the banks {}", tpm::PCR, banks.join(", ")))
+            }
+            State::Absent => (false, "nothing is measured: the machine has no TPM".to_owned()),
+            State::Off => (false, "nothing is measured: this is not the netboot image".to_owned()),
+            State::Failed { cause, .. } => (false, format!("nothing more is measured: {cause}")),
+        };
+        if self.required && !measuring {
+            return Err(coded(Code::Tpm, format!("the site config requires a TPM, but {text}")));
+        }
+        Ok(Decision { measuring, text })
+    }
+
+    /// The log, for the final report and the installed OS; empty if nothing was measured.
+    #[must_use]
+    pub fn log(&self) -> &str {
+        match &self.state {
+            State::Measuring { log, .. } => log.to_text(),
+            State::Failed { log, .. } => log,
+            State::Absent | State::Off => "",
+        }
+    }
+
+    /// The value of PCR 13 in every active bank; empty where nothing is measured.
+    ///
+    /// # Errors
+    /// [`Code::Tpm`]: the TPM failed.
+    pub fn read(&mut self) -> Result<Vec<BankDigest>> {
+        match &mut self.state {
+            State::Measuring { tpm, .. } => tpm.read().code(Code::Tpm, || "reading the TPM".to_owned()),
+            State::Failed { .. } | State::Absent | State::Off => Ok(Vec::new()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

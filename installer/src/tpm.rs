@@ -165,7 +165,8 @@ fn active_banks(context: &mut tss_esapi::Context) -> Result<Vec<Bank>> {
     let (data, _) = context.get_capability(CapabilityType::AssignedPcr, 0, 1)?;
     let CapabilityData::AssignedPcr(selections) = data else { bail!("the TPM answered another question") };
     let active = selections.get_selections().iter().filter(|selection| selection.is_selected(SLOT));
-    let mut banks = active.map(|selection| Bank::try_from(selection.hashing_algorithm())).collect::<Result<Vec<_>>>()?;
+    let mut banks =
+        active.map(|selection| Bank::try_from(selection.hashing_algorithm())).collect::<Result<Vec<_>>>()?;
     banks.sort_unstable();
     if banks.is_empty() {
         bail!("the TPM has no active PCR bank");
