@@ -75,7 +75,7 @@ pub(super) fn long_entries(name: &str, alias: &Alias) -> Vec<[u8; SLOT]> {
         return Vec::new();
     }
     let mut units: Vec<u16> = name.encode_utf16().collect();
-    if units.len() % UNITS != 0 {
+    if !units.len().is_multiple_of(UNITS) {
         units.push(0);
         units.resize(units.len().next_multiple_of(UNITS), 0xFFFF);
     }

@@ -1,0 +1,324 @@
+use std::fs;
+use std::io;
+
+use metalstrap_release::verity::MemoryStore;
+use proptest::prelude::*;
+
+use super::testing::{Repository, SALT, bytes, open_tree, tree_over};
+use super::*;
+use crate::disk::{Disk, Faulty, Memory, Operation, Recorded, Recording};
+use crate::failure::code_of;
+
+const START: u64 = 1 << 20;
+
+fn region_on(disk: Arc<dyn Disk>, size: u64) -> Region {
+    Region { disk, start: START, size }
+}
+
+fn recording(size: u64) -> (Arc<Recording>, Region) {
+    let disk = Arc::new(Recording::memory(START + size, 512));
+    (Arc::clone(&disk), region_on(disk, size))
+}
+
+fn on_disk(region: &Region, length: usize) -> Vec<u8> {
+    let mut found = vec![0; length];
+    region.read_at(0, &mut found).unwrap();
+    found
+}
+
+/// Every byte that was ever written is the one that belongs there.
+fn assert_only_verified(disk: &Recording, content: &[u8]) {
+    for what in disk.log() {
+        let Recorded::Write { offset, bytes } = what else { continue };
+        let start = usize::try_from(offset - START).unwrap();
+        assert!(content[start..start + bytes.len()] == bytes, "unverified bytes at {start}");
+    }
+}
+
+/// Flips one bit of the published file.
+fn flip(repository: &Repository, payload: &Payload, at: u64) {
+    let path = repository.path(payload);
+    let mut file = fs::read(&path).unwrap();
+    file[usize::try_from(at).unwrap()] ^= 1;
+    fs::write(path, file).unwrap();
+}
+
+#[tokio::test]
+async fn a_payload_is_written_in_long_writes_and_counted() {
+    let content = bytes(1, 5 * (1 << 19) + 4096);
+    let repository = Repository::new();
+    let payload = repository.publish(&content);
+    let (disk, region) = recording(4 << 20);
+    let progress = Progress::default();
+    let tally = data(&repository.source, &payload, &open_tree(&content), &region, &progress).await.unwrap();
+    assert!(on_disk(&region, content.len()) == content);
+    let length = content.len() as u64;
+    assert_eq!(tally, Tally { fetched_bytes: payload.size, written_bytes: length, blocks: 641 });
+    assert_eq!(progress.snapshot(), (length, length, payload.size));
+    let writes: Vec<_> = disk
+        .log()
+        .into_iter()
+        .map(|what| match what {
+            Recorded::Write { offset, bytes } => (offset - START, bytes.len()),
+            Recorded::Flush => panic!("the caller flushes"),
+        })
+        .collect();
+    assert_eq!(writes, [(0, 1 << 20), (1 << 20, 1 << 20), (2 << 20, (1 << 19) + 4096)]);
+}
+
+#[tokio::test]
+async fn a_wrong_block_is_refused_and_nothing_of_its_frame_written() {
+    let content = bytes(2, 3 << 20);
+    let mut wrong = content.clone();
+    wrong[389 * 4096 + 17] ^= 1;
+    let repository = Repository::new();
+    let payload = repository.replace(&repository.publish(&content), &wrong);
+    let (disk, region) = recording(4 << 20);
+    let tree = open_tree(&content);
+    let error = data(&repository.source, &payload, &tree, &region, &Progress::default()).await.unwrap_err();
+    assert_eq!(code_of(&error), Code::Corrupt);
+    let text = format!(
+        "payloads/{}.zst from {} is corrupt at byte 1593344 of its content: block 389 has digest {}, but the hash tree \
+         says {}",
+        payload.sha256,
+        repository.source.describe(),
+        Digest::salted(&SALT, &wrong[389 * 4096..390 * 4096]),
+        Digest::salted(&SALT, &content[389 * 4096..390 * 4096]),
+    );
+    assert_eq!(format!("{error:#}"), text);
+    // What was found right before it is there as far as it filled a write.
+    assert_only_verified(&disk, &content);
+    assert_eq!(written(&disk), 1 << 20);
+}
+
+fn written(disk: &Recording) -> usize {
+    let length = |what| if let Recorded::Write { bytes, .. } = what { bytes.len() } else { 0 };
+    disk.log().into_iter().map(length).sum()
+}
+
+#[tokio::test]
+async fn a_short_file_is_the_sources_error() {
+    let content = bytes(3, 1 << 20);
+    let repository = Repository::new();
+    let payload = repository.publish(&content);
+    let path = repository.path(&payload);
+    let file = fs::read(&path).unwrap();
+    let (_, region) = recording(4 << 20);
+    let attempt = async || {
+        let tree = open_tree(&content);
+        let error = data(&repository.source, &payload, &tree, &region, &Progress::default()).await.unwrap_err();
+        (code_of(&error), format!("{error:#}"))
+    };
+    let cut = usize::try_from(payload.size - payload.seek_table_size).unwrap();
+    fs::write(&path, &file[..cut]).unwrap();
+    let text = format!("fetching {}: it ends {} bytes too early", path.display(), payload.seek_table_size);
+    assert_eq!(attempt().await, (Code::Repository, text));
+    fs::remove_file(&path).unwrap();
+    let text = format!("fetching {}: opening it: No such file or directory (os error 2)", path.display());
+    assert_eq!(attempt().await, (Code::Repository, text));
+}
+
+#[tokio::test]
+async fn a_damaged_seek_table_is_refused() {
+    let content = bytes(4, 1 << 20);
+    let repository = Repository::new();
+    let payload = repository.publish(&content);
+    flip(&repository, &payload, payload.size - 20);
+    let (disk, region) = recording(4 << 20);
+    let tree = open_tree(&content);
+    let error = data(&repository.source, &payload, &tree, &region, &Progress::default()).await.unwrap_err();
+    assert_eq!(code_of(&error), Code::Corrupt);
+    let table = fs::read(repository.path(&payload)).unwrap();
+    let table = &table[usize::try_from(payload.size - payload.seek_table_size).unwrap()..];
+    let text = format!(
+        "payloads/{}.zst from {} is corrupt: the seek table has digest {}, but the manifest says {}",
+        payload.sha256,
+        repository.source.describe(),
+        Digest::of(table),
+        payload.seek_table_sha256
+    );
+    assert_eq!(format!("{error:#}"), text);
+    assert_eq!(disk.log(), []);
+}
+
+#[tokio::test]
+async fn a_hash_tree_is_checked_before_it_is_kept() {
+    let content = bytes(5, 300 << 12);
+    let (root, file) = tree_over(&content);
+    let repository = Repository::new();
+    let payload = repository.publish(&file);
+    let fetch = async |payload: &Payload| {
+        let store = Arc::new(MemoryStore::default());
+        let kept = Arc::clone(&store);
+        let tree = hash_tree(&repository.source, payload, store, root, SALT.to_vec(), 300, &Progress::default()).await;
+        // A failed fetch leaves no other owner of the store.
+        (tree.map(|tree| tree.leaf_digest(299).unwrap()), kept)
+    };
+    let (digest, store) = fetch(&payload).await;
+    assert_eq!(digest.unwrap(), Digest::salted(&SALT, &content[299 * 4096..]));
+    assert!(Arc::try_unwrap(store).unwrap().into_bytes() == file);
+
+    // Superblock, top, three blocks of leaf digests: the last but one is wrong.
+    let mut wrong = file.clone();
+    wrong[3 * 4096] ^= 1;
+    let payload = repository.replace(&payload, &wrong);
+    let (digest, store) = fetch(&payload).await;
+    let error = digest.unwrap_err();
+    assert_eq!(code_of(&error), Code::Corrupt);
+    let text = format!(
+        "payloads/{}.zst from {} is corrupt at byte 12288 of its content: hash tree block 3 has digest {}, but the \
+         block above says {}",
+        payload.sha256,
+        repository.source.describe(),
+        Digest::salted(&SALT, &wrong[3 * 4096..4 * 4096]),
+        Digest::salted(&SALT, &file[3 * 4096..4 * 4096]),
+    );
+    assert_eq!(format!("{error:#}"), text);
+    assert!(Arc::try_unwrap(store).unwrap().into_bytes() == file[..3 * 4096]);
+}
+
+#[tokio::test]
+async fn a_failing_disk_is_named() {
+    let content = bytes(6, 3 << 20);
+    let repository = Repository::new();
+    let payload = repository.publish(&content);
+    let judge = |operation| match operation {
+        Operation::Write(offset, _) if offset >= START + (1 << 20) => Some(io::Error::from_raw_os_error(5)),
+        _ => None,
+    };
+    let disk = Faulty::new(Arc::new(Memory::new(START + (4 << 20), 512)), judge);
+    let region = region_on(Arc::new(disk), 4 << 20);
+    let tree = open_tree(&content);
+    let error = data(&repository.source, &payload, &tree, &region, &Progress::default()).await.unwrap_err();
+    assert_eq!(code_of(&error), Code::DiskIo);
+    assert_eq!(
+        format!("{error:#}"),
+        "writing verified blocks: writing bytes 2097152 to 3145728 of memory: Input/output error (os error 5)"
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_refused_before_anything_is_fetched() {
+    let content = bytes(7, 2 << 20);
+    let repository = Repository::new();
+    let payload = repository.publish(&content);
+    let progress = Progress::default();
+    let (disk, region) = recording(1 << 20);
+    let error = data(&repository.source, &payload, &open_tree(&content), &region, &progress).await.unwrap_err();
+    assert_eq!(error.to_string(), "the payload has 2097152 bytes, but its place on the disk 1048576");
+    let tree = open_tree(&content[..1 << 20]);
+    let error = data(&repository.source, &payload, &tree, &region, &progress).await.unwrap_err();
+    assert_eq!(error.to_string(), "the hash tree is over 256 blocks, but the payload has 2097152 bytes");
+    assert_eq!((disk.log(), progress.snapshot().2), (vec![], 0));
+}
+
+#[tokio::test]
+async fn reading_back_finds_what_the_drive_lost() {
+    let content = bytes(8, (2 << 20) + 8192);
+    let (disk, region) = recording(4 << 20);
+    let tree = open_tree(&content);
+    region.write_at(0, &content).unwrap();
+    let progress = Progress::default();
+    read_back(&region, &tree, 514, &progress).await.unwrap();
+    assert_eq!(progress.snapshot(), (content.len() as u64, content.len() as u64, 0));
+    assert_eq!(disk.log().last(), Some(&Recorded::Flush));
+    let mut block = content[513 * 4096..].to_vec();
+    block[4095] ^= 0x80;
+    region.write_at(513 * 4096, &block).unwrap();
+    let error = read_back(&region, &tree, 514, &progress).await.unwrap_err();
+    assert_eq!(code_of(&error), Code::DiskIo);
+    let text = format!(
+        "memory did not keep what was written to it at byte 3149824: block 513 has digest {}, but the hash tree says {}",
+        Digest::salted(&SALT, &block),
+        Digest::salted(&SALT, &content[513 * 4096..]),
+    );
+    assert_eq!(format!("{error:#}"), text);
+    read_back(&region, &tree, 513, &progress).await.unwrap();
+}
+
+/// A mirror that sends one byte and then waits for ever.
+#[derive(Debug)]
+struct Stalling(Repository, u64);
+
+impl Source for Stalling {
+    fn fetch<'a>(
+        &'a self,
+        path: &'a str,
+        range: std::ops::Range<u64>,
+        sink: tokio::sync::mpsc::Sender<bytes::Bytes>,
+    ) -> crate::fetch::Fetching<'a> {
+        if range.start > 0 {
+            return self.0.source.fetch(path, range, sink);
+        }
+        Box::pin(async move {
+            let garbage = vec![0; usize::try_from(self.1).unwrap()];
+            sink.send(garbage.into()).await.unwrap();
+            std::future::pending().await
+        })
+    }
+
+    fn get<'a>(&'a self, path: &'a str, limit: usize) -> crate::fetch::Getting<'a> {
+        self.0.source.get(path, limit)
+    }
+
+    fn describe(&self) -> String {
+        "https://stalling/".to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_refused_frame_ends_a_source_that_waits() {
+    let content = bytes(9, 1 << 20);
+    let repository = Repository::new();
+    let payload = repository.publish(&content);
+    let source = Stalling(repository, 70_000);
+    let (disk, region) = recording(1 << 20);
+    let tree = open_tree(&content);
+    let error = data(&source, &payload, &tree, &region, &Progress::default()).await.unwrap_err();
+    let text = format!(
+        "payloads/{}.zst from https://stalling/ is corrupt: the frame at 0 of the payload is no zstd frame: Unknown \
+         frame descriptor",
+        payload.sha256
+    );
+    assert_eq!((code_of(&error), format!("{error:#}")), (Code::Corrupt, text));
+    assert_eq!(disk.log(), []);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever bytes of the file are damaged, what reaches the disk is verified, and all of it if there is no error.
+    #[test]
+    fn damage_never_reaches_the_disk(seed in any::<u64>(), blocks in 1..400_usize, compressible in any::<bool>(),
+                                     damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3)) {
+        let mut content = bytes(seed, blocks * 4096);
+        if compressible {
+            content.iter_mut().for_each(|byte| *byte &= 0x11);
+        }
+        let repository = Repository::new();
+        let payload = repository.publish(&content);
+        let path = repository.path(&payload);
+        let mut file = fs::read(&path).unwrap();
+        for (at, value) in &damage {
+            let length = file.len();
+            file[at.index(length)] = *value;
+        }
+        let damaged = file != fs::read(&path).unwrap();
+        fs::write(&path, file).unwrap();
+        let (disk, region) = recording(2 << 20);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let tree = open_tree(&content);
+        let done = runtime.block_on(data(&repository.source, &payload, &tree, &region, &Progress::default()));
+        assert_only_verified(&disk, &content);
+        match done {
+            Ok(tally) => {
+                prop_assert_eq!(tally.blocks, blocks as u64);
+                prop_assert!(on_disk(&region, content.len()) == content);
+            }
+            Err(error) => {
+                prop_assert!(damaged);
+                prop_assert_eq!(code_of(&error), Code::Corrupt);
+            }
+        }
+    }
+}
