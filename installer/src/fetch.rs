@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::sync::mpsc;
 
 use crate::failure::{Code, WithCode as _, coded};
+pub use crate::https::HttpsSource;
 
 /// A fetch under way: dropped, it stops.
 pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;

@@ -17,14 +17,23 @@ pub mod fat;
 pub mod fetch;
 pub mod gpt;
 pub mod handoff;
+pub mod http;
+pub mod https;
 pub mod init;
 pub mod install;
 pub mod inventory;
 pub mod net;
 pub mod plan;
+pub mod post;
 pub mod progress;
 pub mod report;
 pub mod resolve;
 pub mod sys;
 pub mod target;
+pub mod tls;
 pub mod tpm;
+
+#[cfg(test)]
+mod https_tests;
+#[cfg(test)]
+mod test_server;
