@@ -1,10 +1,15 @@
 //! The manifest: what a release consists of. JSON, `format: 1`, unknown fields refused.
+//!
+//! [`Manifest::parse`] is the only way in from outside; what it lets through holds no contradiction.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::digest::Digest;
-use crate::verity;
+
+mod check;
+#[cfg(test)]
+mod tests;
 
 /// The only format this code reads.
 pub const FORMAT: u32 = 1;
@@ -210,89 +215,6 @@ impl Manifest {
     pub fn root_verity_label(&self) -> String {
         format!("{}_{}_verity", self.name, self.version)
     }
-
-    fn check(&self) -> Result<(), ManifestError> {
-        if self.format != FORMAT {
-            return refuse("format", format!("is {}, but this installer reads {FORMAT}", self.format));
-        }
-        let name_ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if self.name.is_empty() || self.name.len() > 16 || !self.name.chars().all(name_ok) || self.name.starts_with('-')
-        {
-            return refuse("name", format!("{:?} is not 1 to 16 of a-z, 0-9 and '-'", self.name));
-        }
-        let version_ok = |c: char| c.is_ascii_alphanumeric() || ".~^-".contains(c);
-        if self.version.is_empty() || self.version.len() > 12 || !self.version.chars().all(version_ok) {
-            return refuse("version", format!("{:?} is not 1 to 12 of a-z, A-Z, 0-9 and '.~^-'", self.version));
-        }
-        if self.architecture != "x86-64" {
-            return refuse("architecture", format!("is {:?}, but this installer is for x86-64", self.architecture));
-        }
-        let root = self.root()?;
-        check_tree("filesystems.root", &root.data, &root.hash_tree, MAX_ARTIFACT_BYTES)?;
-        check_artifact("boot.uki", &self.boot.uki)?;
-        check_artifact("boot.loader", &self.boot.loader)?;
-        if !self.boot.cmdline.split_ascii_whitespace().any(|word| word == format!("roothash={}", root.root_hash)) {
-            return refuse("boot.cmdline", format!("does not hold roothash={}", root.root_hash));
-        }
-        self.check_layout(root)
-    }
-
-    fn check_layout(&self, root: &FileSystem) -> Result<(), ManifestError> {
-        let layout = &self.layout;
-        for (field, size, needed) in [
-            ("layout.esp_size", layout.esp_size, 512 << 20),
-            ("layout.root_size", layout.root_size, root.data.content_size),
-            ("layout.root_verity_size", layout.root_verity_size, root.hash_tree.content_size),
-        ] {
-            if size % (1 << 20) != 0 || size > MAX_ARTIFACT_BYTES || size < needed {
-                return refuse(
-                    field,
-                    format!("is {size}, not a multiple of 1 MiB from {needed} to {MAX_ARTIFACT_BYTES}"),
-                );
-            }
-        }
-        if layout.free_size > MAX_ARTIFACT_BYTES {
-            return refuse("layout.free_size", format!("is {}, more than {MAX_ARTIFACT_BYTES}", layout.free_size));
-        }
-        if !(1..=8).contains(&layout.slots) {
-            return refuse("layout.slots", format!("is {}, not 1 to 8", layout.slots));
-        }
-        Ok(())
-    }
-}
-
-fn check_artifact(field: &'static str, artifact: &Artifact) -> Result<(), ManifestError> {
-    if artifact.size == 0 || artifact.size > MAX_BOOT_BYTES {
-        return refuse(field, format!("has a size of {}, not 1 to {MAX_BOOT_BYTES}", artifact.size));
-    }
-    if artifact.size.next_multiple_of(verity::BLOCK) != artifact.data.content_size {
-        return refuse(
-            field,
-            format!("has a size of {} and a content_size of {}", artifact.size, artifact.data.content_size),
-        );
-    }
-    check_tree(field, &artifact.data, &artifact.hash_tree, MAX_BOOT_BYTES)
-}
-
-fn check_tree(field: &'static str, data: &Payload, tree: &Payload, most: u64) -> Result<(), ManifestError> {
-    if data.content_size == 0 || !data.content_size.is_multiple_of(verity::BLOCK) || data.content_size > most {
-        return refuse(field, format!("has a content_size of {}, not whole blocks up to {most}", data.content_size));
-    }
-    let blocks = data.content_size / verity::BLOCK;
-    let needed = verity::Geometry::new(blocks).map(|geometry| geometry.total_blocks() * verity::BLOCK);
-    if needed != Some(tree.content_size) {
-        return refuse(field, format!("has a hash tree of {} bytes for {blocks} blocks", tree.content_size));
-    }
-    for payload in [data, tree] {
-        let sane = payload.seek_table_size <= payload.size && payload.size <= 2 * payload.content_size + (1 << 20);
-        if !sane {
-            return refuse(
-                field,
-                format!("has a payload of {} bytes for {} of content", payload.size, payload.content_size),
-            );
-        }
-    }
-    Ok(())
 }
 
 /// The UUID of a data partition: the first 128 bits of its root hash

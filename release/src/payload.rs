@@ -159,3 +159,6 @@ impl FrameDecoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

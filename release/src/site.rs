@@ -8,6 +8,13 @@ use crate::digest::Digest;
 /// Where the installer finds it in its initrd.
 pub const PATH: &str = "/etc/metalstrap/site.json";
 
+/// No site config is larger.
+pub const MAX_BYTES: usize = 1 << 20;
+/// The most bytes that may be added to a kernel command line: what x86 kernels take as a whole.
+const MAX_CMDLINE: usize = 2048;
+/// Longest wait for a network, in seconds.
+const MAX_TIMEOUT: u32 = 24 * 3600;
+
 /// The site config.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +145,9 @@ pub enum BootOrder {
 /// Why bytes are no site config.
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
+    /// Longer than [`MAX_BYTES`].
+    #[error("the site config has {0} bytes, more than the {MAX_BYTES} allowed")]
+    TooLong(usize),
     /// Not JSON of this shape.
     #[error("the site config is not valid")]
     Json(#[source] serde_json::Error),
@@ -151,27 +161,75 @@ pub enum SiteError {
     },
 }
 
+fn refuse<T>(field: &'static str, problem: impl Into<String>) -> Result<T, SiteError> {
+    Err(SiteError::Value { field, problem: problem.into() })
+}
+
 impl Site {
     /// Parses and checks a site config.
     ///
     /// # Errors
     /// Names the field and what is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, SiteError> {
+        if bytes.len() > MAX_BYTES {
+            return Err(SiteError::TooLong(bytes.len()));
+        }
         let site: Self = serde_json::from_slice(bytes).map_err(SiteError::Json)?;
-        let refuse = |field, problem: String| Err(SiteError::Value { field, problem });
-        if site.format != 1 {
-            return refuse("format", format!("is {}, but this installer reads 1", site.format));
-        }
-        for (field, url) in [("repository", Some(&site.repository)), ("report_url", site.report_url.as_ref())] {
-            if let Some(url) = url.filter(|url| !url.starts_with("https://")) {
-                return refuse(field, format!("is {url:?}, not an https:// URL"));
-            }
-        }
-        let path = &site.manifest.path;
-        let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
-        if !path.split('/').all(plain) || !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._~^+-".contains(&b)) {
-            return refuse("manifest.path", format!("is {path:?}, not a plain relative path"));
-        }
+        site.check()?;
         Ok(site)
     }
+
+    fn check(&self) -> Result<(), SiteError> {
+        if self.format != 1 {
+            return refuse("format", format!("is {}, but this installer reads 1", self.format));
+        }
+        check_url("repository", &self.repository)?;
+        // What follows is appended, and a query would swallow it.
+        if self.repository.ends_with('/') || self.repository.contains('?') {
+            return refuse("repository", format!("is {:?}, with a slash at its end or a query", self.repository));
+        }
+        self.report_url.iter().try_for_each(|url| check_url("report_url", url))?;
+        check_path(&self.manifest.path)?;
+        if !self.ca.contains("-----BEGIN CERTIFICATE-----") {
+            return refuse("ca", "holds no PEM certificate");
+        }
+        if let (Some(min), Some(max)) = (self.disk.min_size, self.disk.max_size)
+            && min > max
+        {
+            return refuse("disk.min_size", format!("is {min}, more than max_size, which is {max}"));
+        }
+        if !self.cmdline_extra.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+            return refuse("cmdline_extra", "holds other characters than printable ASCII");
+        }
+        if self.cmdline_extra.len() > MAX_CMDLINE {
+            return refuse("cmdline_extra", format!("has {} bytes, more than {MAX_CMDLINE}", self.cmdline_extra.len()));
+        }
+        if !(1..=MAX_TIMEOUT).contains(&self.network_timeout) {
+            return refuse("network_timeout", format!("is {}, not 1 to {MAX_TIMEOUT}", self.network_timeout));
+        }
+        Ok(())
+    }
 }
+
+fn check_url(field: &'static str, url: &str) -> Result<(), SiteError> {
+    let host = url.strip_prefix("https://").and_then(|rest| rest.split('/').next());
+    match host {
+        None | Some("") => refuse(field, format!("is {url:?}, not an https:// URL")),
+        Some(host) if host.contains('@') => refuse(field, "holds a user name or password"),
+        Some(_) if !url.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\"\\<>".contains(&byte)) => {
+            refuse(field, format!("is {url:?}, with characters that a URL here must not have"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn check_path(path: &str) -> Result<(), SiteError> {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+    if !path.split('/').all(plain) || !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._~^+-".contains(&b)) {
+        return refuse("manifest.path", format!("is {path:?}, not a plain relative path"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -232,3 +232,6 @@ pub fn cmdline_limit(kernel_head: &[u8]) -> Result<u32, UkiError> {
     }
     header.u32(0x238).map_err(short)
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,3 +33,6 @@ pub type Block = [u8; BLOCK_SIZE];
 pub const DIGESTS_PER_BLOCK: u64 = 128;
 /// log2 of [`DIGESTS_PER_BLOCK`].
 const DIGEST_BITS: u32 = 7;
+
+#[cfg(test)]
+mod tests;

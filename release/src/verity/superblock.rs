@@ -87,17 +87,20 @@ impl Superblock {
         expect("version", fields.u32(), VERSION)?;
         expect("hash type", fields.u32(), HASH_TYPE)?;
         let uuid = Uuid::from_bytes(fields.take());
-        expect("algorithm", text(&fields.take::<32>()), text(ALGORITHM))?;
+        let algorithm = fields.take();
+        if algorithm != *ALGORITHM {
+            return Err(SuperblockError::new("algorithm", text(&algorithm), text(ALGORITHM)));
+        }
         expect("data block size", fields.u32(), BLOCK_SIZE_FIELD)?;
         expect("hash block size", fields.u32(), BLOCK_SIZE_FIELD)?;
         let data_blocks = u64::from_le_bytes(fields.take());
         let salt_size = usize::from(u16::from_le_bytes(fields.take()));
-        expect("padding", fields.take::<6>() == [0; 6], true).map_err(|_| not_zero())?;
+        let padding: [u8; 6] = fields.take();
         let salt_field = fields.take::<MAX_SALT>();
         let Some((salt, behind)) = salt_field.split_at_checked(salt_size) else {
             return Err(SuperblockError::new("salt size", salt_size, format!("{MAX_SALT} at most")));
         };
-        if behind.iter().chain(fields.0).any(|byte| *byte != 0) {
+        if padding.iter().chain(behind).chain(fields.0).any(|byte| *byte != 0) {
             return Err(not_zero());
         }
         Self::new(uuid, data_blocks, salt)
@@ -131,6 +134,7 @@ fn not_zero() -> SuperblockError {
     SuperblockError::new("padding", "bytes other than zero", "zero")
 }
 
+/// A NUL-padded field as text.
 fn text(field: &[u8; 32]) -> String {
-    field.trim_ascii_end().escape_ascii().to_string().trim_end_matches("\\x00").to_string()
+    field.escape_ascii().to_string().trim_end_matches("\\x00").to_owned()
 }

@@ -1,0 +1,253 @@
+use std::error::Error as _;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+const ROOT: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+const OTHER: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+fn payload(content_size: u64) -> Value {
+    json!({
+        "sha256": OTHER,
+        "size": 2000,
+        "content_size": content_size,
+        "seek_table_size": 25,
+        "seek_table_sha256": OTHER,
+    })
+}
+
+fn artifact(size: u64) -> Value {
+    json!({
+        "size": size,
+        "sha256": OTHER,
+        "root_hash": OTHER,
+        "salt": "00ff",
+        "data": payload(8192),
+        "hash_tree": payload(8192),
+    })
+}
+
+fn manifest() -> Value {
+    json!({
+        "format": 1,
+        "name": "debian",
+        "version": "1.0~rc1",
+        "architecture": "x86-64",
+        "boot": {
+            "uki": artifact(5000),
+            "loader": artifact(8192),
+            "cmdline": format!("console=ttyS0 gpt roothash={ROOT}"),
+            "cmdline_limit": 2047,
+        },
+        "filesystems": [{
+            "designator": "root",
+            "root_hash": ROOT,
+            "salt": "",
+            "data": payload(129 * 4096),
+            "hash_tree": payload(4 * 4096),
+        }],
+        "layout": {
+            "esp_size": 512 << 20,
+            "root_size": 256 << 20,
+            "root_verity_size": 4 << 20,
+            "slots": 2,
+            "free_size": 0,
+        },
+    })
+}
+
+fn with(pointer: &str, value: Value) -> String {
+    let mut manifest = manifest();
+    *manifest.pointer_mut(pointer).expect(pointer) = value;
+    manifest.to_string()
+}
+
+/// The error's text and that of its cause.
+fn refusal(text: &str) -> String {
+    let error = Manifest::parse(text.as_bytes()).unwrap_err();
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
+#[test]
+fn a_manifest_reads_back_and_names_its_parts() {
+    let manifest = Manifest::parse(manifest().to_string().as_bytes()).unwrap();
+    assert_eq!(Manifest::parse(&serde_json::to_vec(&manifest).unwrap()).unwrap(), manifest);
+    assert_eq!(manifest.uki_name(), "debian_1.0~rc1+3.efi");
+    assert_eq!(manifest.root_label(), "debian_1.0~rc1");
+    assert_eq!(manifest.root_verity_label(), "debian_1.0~rc1_verity");
+    assert_eq!(manifest.boot.uki.salt, Salt(vec![0, 0xff]));
+    let root = manifest.root().unwrap();
+    assert_eq!(data_uuid(&root.root_hash).to_string(), "ba7816bf-8f01-cfea-4141-40de5dae2223");
+    assert_eq!(verity_uuid(&root.root_hash).to_string(), "b00361a3-9617-7a9c-b410-ff61f20015ad");
+}
+
+#[test]
+fn the_longest_labels_fit_a_gpt_name() {
+    let mut longest = manifest();
+    longest["name"] = json!("a".repeat(16));
+    longest["version"] = json!("1".repeat(12));
+    let manifest = Manifest::parse(longest.to_string().as_bytes()).unwrap();
+    assert_eq!(manifest.root_verity_label().len(), 36);
+}
+
+#[test]
+fn names_and_versions_are_narrow() {
+    for name in ["", "Debian", "-a", "a_b", "a/b", "ä", "aaaaaaaaaaaaaaaaa"] {
+        let expected = format!("the manifest's name {name:?} is not 1 to 16 of a-z, 0-9 and '-'");
+        assert_eq!(refusal(&with("/name", json!(name))), expected);
+    }
+    for version in ["", "1_0", "1+0", "1 0", "../x", "1234567890123"] {
+        let expected = format!("the manifest's version {version:?} is not 1 to 12 of a-z, A-Z, 0-9 and '.~^-'");
+        assert_eq!(refusal(&with("/version", json!(version))), expected);
+    }
+}
+
+#[test]
+fn values_that_cannot_hold_are_refused_by_field() {
+    let multiple = |least: u64| format!("not a multiple of 1 MiB from {least} to 17592186044416");
+    let root = "/filesystems/0";
+    for (pointer, value, expected) in [
+        ("/format".to_owned(), json!(2), "format is 2, but this installer reads 1".to_owned()),
+        (
+            "/architecture".to_owned(),
+            json!("arm64"),
+            "architecture is \"arm64\", but this installer is for x86-64".to_owned(),
+        ),
+        ("/filesystems".to_owned(), json!([]), "filesystems has 0 entries, but one `root` is expected".to_owned()),
+        (
+            format!("{root}/root_hash"),
+            json!(OTHER),
+            format!("boot.cmdline does not hold roothash={OTHER} and no other"),
+        ),
+        (
+            "/boot/cmdline".to_owned(),
+            json!(format!("roothash={ROOT} roothash={OTHER}")),
+            format!("boot.cmdline does not hold roothash={ROOT} and no other"),
+        ),
+        (
+            "/boot/cmdline".to_owned(),
+            json!(format!("a\n roothash={ROOT}")),
+            "boot.cmdline holds other characters than printable ASCII".to_owned(),
+        ),
+        ("/boot/cmdline_limit".to_owned(), json!(90), "boot.cmdline has 91 bytes, but the kernel takes 90".to_owned()),
+        ("/boot/uki/size".to_owned(), json!(0), "boot.uki has a size of 0, not 1 to 1073741824".to_owned()),
+        (
+            "/boot/uki/size".to_owned(),
+            json!(u64::MAX),
+            "boot.uki has a size of 18446744073709551615, not 1 to 1073741824".to_owned(),
+        ),
+        (
+            "/boot/loader/size".to_owned(),
+            json!(9000),
+            "boot.loader has a size of 9000 and a content_size of 8192".to_owned(),
+        ),
+        (
+            "/boot/uki/hash_tree/content_size".to_owned(),
+            json!(4096),
+            "boot.uki has a hash tree of 4096 bytes for 2 blocks".to_owned(),
+        ),
+        (
+            format!("{root}/data/content_size"),
+            json!(u64::MAX),
+            "filesystems.root has a content_size of 18446744073709551615, not whole blocks up to 17592186044416"
+                .to_owned(),
+        ),
+        (
+            format!("{root}/data/content_size"),
+            json!(4095),
+            "filesystems.root has a content_size of 4095, not whole blocks up to 17592186044416".to_owned(),
+        ),
+        (
+            format!("{root}/data/seek_table_size"),
+            json!(u64::MAX),
+            "filesystems.root has a seek table of 18446744073709551615 bytes, not 25 to 1049".to_owned(),
+        ),
+        (
+            format!("{root}/hash_tree/size"),
+            json!(u64::MAX),
+            "filesystems.root has a payload of 18446744073709551615 bytes for 16384 of content".to_owned(),
+        ),
+        (
+            format!("{root}/data/size"),
+            json!(25),
+            "filesystems.root has a payload of 25 bytes for 528384 of content".to_owned(),
+        ),
+        ("/layout/esp_size".to_owned(), json!(1 << 20), format!("layout.esp_size is 1048576, {}", multiple(512 << 20))),
+        ("/layout/root_size".to_owned(), json!(0), format!("layout.root_size is 0, {}", multiple(528384))),
+        (
+            "/layout/root_verity_size".to_owned(),
+            json!((4 << 20) + 512),
+            format!("layout.root_verity_size is 4194816, {}", multiple(16384)),
+        ),
+        (
+            "/layout/free_size".to_owned(),
+            json!(u64::MAX),
+            format!("layout.free_size is 18446744073709551615, {}", multiple(0)),
+        ),
+        ("/layout/slots".to_owned(), json!(0), "layout.slots is 0, not 1 to 8".to_owned()),
+        ("/layout/slots".to_owned(), json!(9), "layout.slots is 9, not 1 to 8".to_owned()),
+    ] {
+        assert_eq!(refusal(&with(&pointer, value)), format!("the manifest's {expected}"));
+    }
+}
+
+#[test]
+fn shapes_other_than_the_format_are_refused() {
+    let cause = |text: &str| {
+        let text = refusal(text);
+        let cause = text.strip_prefix("the manifest is not valid: ").expect(&text).to_owned();
+        cause.split(" at line").next().unwrap().to_owned()
+    };
+    let mut unknown = manifest();
+    unknown["layout"]["swap_size"] = json!(0);
+    assert_eq!(
+        cause(&unknown.to_string()),
+        "unknown field `swap_size`, expected one of `esp_size`, `root_size`, `root_verity_size`, `slots`, `free_size`"
+    );
+    let doubled = manifest().to_string().replacen("\"version\":", "\"version\":\"0\",\"version\":", 1);
+    assert_eq!(cause(&doubled), "duplicate field `version`");
+    let doubled = manifest().to_string().replacen("\"esp_size\":", "\"esp_size\":1,\"esp_size\":", 1);
+    assert_eq!(cause(&doubled), "duplicate field `esp_size`");
+    assert_eq!(cause(&with("/layout/slots", json!("2"))), "invalid type: string \"2\", expected u32");
+    assert_eq!(cause(&with("/layout/slots", json!(2.5))), "invalid type: floating point `2.5`, expected u32");
+    assert_eq!(cause(&with("/layout/slots", json!(-2))), "invalid value: integer `-2`, expected u32");
+    assert_eq!(cause(&with("/filesystems/0/designator", json!("usr"))), "unknown variant `usr`, expected `root`");
+    let digest = "not a SHA-256 digest (64 lower-case hexadecimal characters)";
+    assert_eq!(cause(&with("/boot/uki/sha256", json!("AB"))), format!("{digest}: \"AB\""));
+    let salt = "a salt is at most 256 bytes of lower-case hexadecimal";
+    assert_eq!(cause(&with("/boot/uki/salt", json!("00".repeat(257)))), salt);
+    assert_eq!(cause(&with("/boot/uki/salt", json!("0"))), salt);
+    assert_eq!(cause("{"), "EOF while parsing an object");
+    let long = " ".repeat(MAX_BYTES + 1);
+    assert_eq!(refusal(&long), "the manifest has 1048577 bytes, more than the 1048576 allowed");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512), at in 0_usize..2000) {
+        prop_assert!(Manifest::parse(&bytes).is_err());
+        let mut damaged = manifest().to_string().into_bytes();
+        damaged.splice(at.min(damaged.len()).., bytes);
+        let _: Result<Manifest, ManifestError> = Manifest::parse(&damaged);
+    }
+
+    #[test]
+    fn any_number_anywhere_never_panics(number: u64, which in 0_usize..64) {
+        fn numbers<'a>(value: &'a mut Value, found: &mut Vec<&'a mut Value>) {
+            match value {
+                Value::Object(map) => map.values_mut().for_each(|value| numbers(value, found)),
+                Value::Array(list) => list.iter_mut().for_each(|value| numbers(value, found)),
+                Value::Number(_) => found.push(value),
+                _ => {}
+            }
+        }
+        let mut manifest = manifest();
+        let mut found = Vec::new();
+        numbers(&mut manifest, &mut found);
+        let count = found.len();
+        *found[which % count] = json!(number);
+        let _: Result<Manifest, ManifestError> = Manifest::parse(manifest.to_string().as_bytes());
+    }
+}
