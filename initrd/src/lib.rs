@@ -1,1 +1,16 @@
-//! Being written.
+//! What goes into the netboot initrd: drivers, cpio, UKI assembly.
+//!
+//! Everything here is deterministic: the same kernel package, installer and site config give the same bytes.
+
+pub mod cpio;
+pub mod drivers;
+pub mod image;
+pub mod index;
+pub mod kernel;
+pub mod modules;
+pub mod netboot;
+pub mod uki;
+
+pub use kernel::Kernel;
+pub use netboot::{NetbootOptions, NetbootSizes, netboot};
+pub use uki::BootTools;

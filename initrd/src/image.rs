@@ -1,0 +1,102 @@
+//! Compresses archives for the kernel, and keeps what is expensive to make.
+//!
+//! The kernel unpacks any number of compressed archives one after the other (kernel: `init/initramfs.c`), so what
+//! seldom changes is an archive of its own.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use metalstrap_release::digest::Digest;
+
+use crate::cpio::pad;
+
+/// The highest level that needs no long window.
+const LEVEL: i32 = 19;
+/// The kernel allocates the window while it unpacks (kernel: `lib/decompress_unzstd.c`): 8 MiB, which machines of
+/// 512 MiB have to spare.
+const WINDOW_LOG: u32 = 23;
+
+/// `archive` as one zstd frame, padded with zeroes to 4 bytes as the boot stub expects of each initrd.
+///
+/// # Errors
+///
+/// None in practice: memory is the only thing that can run out.
+pub fn compress(archive: &[u8]) -> Result<Vec<u8>> {
+    let compressing = "compressing an archive";
+    let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL).context(compressing)?;
+    encoder.window_log(WINDOW_LOG).context(compressing)?;
+    encoder.include_checksum(true).context(compressing)?;
+    encoder.set_pledged_src_size(Some(archive.len().try_into()?)).context(compressing)?;
+    encoder.write_all(archive).context(compressing)?;
+    let mut out = encoder.finish().context(compressing)?;
+    pad(&mut out);
+    Ok(out)
+}
+
+/// A directory of things made before, named by the digest of what they are made of.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    dir: PathBuf,
+}
+
+impl Cache {
+    /// A cache in `dir`, which is made when something is kept.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// What was kept under `key`, or what `make` makes, kept from now on.
+    ///
+    /// # Errors
+    ///
+    /// What `make` returns, or that the directory cannot be written.
+    pub fn get(&self, key: &Digest, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        let path = self.dir.join(key.to_string());
+        if let Ok(kept) = std::fs::read(&path) {
+            return Ok(kept);
+        }
+        let made = make()?;
+        let keeping = || format!("keeping {}", path.display());
+        std::fs::create_dir_all(&self.dir).with_context(keeping)?;
+        // Appears whole or not at all: two builds may run at the same time.
+        let part = self.dir.join(format!("{key}.{}", std::process::id()));
+        std::fs::write(&part, &made).with_context(keeping)?;
+        std::fs::rename(&part, &path).with_context(keeping)?;
+        Ok(made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn zstd_reads_it_and_the_window_is_8_mib() {
+        let data: Vec<u8> = (0..20u32 << 20).map(|i| u8::try_from((i.wrapping_mul(i) >> 9) & 0xff).unwrap()).collect();
+        let packed = compress(&data).unwrap();
+        assert_eq!(packed.len() % 4, 0);
+        assert_eq!(packed, compress(&data).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.zst");
+        // Up to three zero bytes of padding follow the frame: the kernel skips them, the tool does not know them.
+        let frame = packed.len() - packed.iter().rev().take_while(|byte| **byte == 0).count();
+        std::fs::write(&path, &packed[..frame]).unwrap();
+        let output = Command::new("zstd").args(["-dc", "--memory=8MB"]).arg(&path).stderr(Stdio::inherit()).output();
+        let output = output.unwrap();
+        assert!(output.status.success() && output.stdout == data);
+    }
+
+    #[test]
+    fn the_cache_makes_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(&dir.path().join("new"));
+        let key = Digest::of(b"k");
+        assert_eq!(cache.get(&key, || Ok(vec![1])).unwrap(), [1]);
+        assert_eq!(cache.get(&key, || Ok(vec![2])).unwrap(), [1]);
+        let error = cache.get(&Digest::of(b"l"), || anyhow::bail!("making it")).unwrap_err();
+        assert_eq!(error.to_string(), "making it");
+    }
+}
