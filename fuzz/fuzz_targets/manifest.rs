@@ -1,0 +1,12 @@
+//! Any bytes as a manifest: one that is taken reads back as it was.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use metalstrap_release::manifest::Manifest;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(manifest) = Manifest::parse(bytes) {
+        let text = serde_json::to_vec(&manifest).expect("a manifest is JSON");
+        assert_eq!(Manifest::parse(&text).expect("what was written"), manifest);
+    }
+});
