@@ -34,6 +34,7 @@ use crate::progress::Progress;
 use merge::Merge;
 use payload::Origin;
 pub use read_back::read_back;
+pub(crate) use read_back::{check, each_piece};
 
 /// What a payload cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,9 +69,22 @@ pub async fn hash_tree<S: BlockStore + 'static>(
     data_blocks: u64,
     progress: &Progress,
 ) -> Result<Tree<S>> {
+    progress.expect(payload.content_size);
+    place_tree(source, payload, store, root_hash, salt, data_blocks, progress).await
+}
+
+/// [`hash_tree`] as a part of a longer step, which says itself how much there is to do.
+pub(crate) async fn place_tree<S: BlockStore + 'static>(
+    source: &dyn Source,
+    payload: &Payload,
+    store: S,
+    root_hash: Digest,
+    salt: Vec<u8>,
+    data_blocks: u64,
+    progress: &Progress,
+) -> Result<Tree<S>> {
     let origin = Origin::new(source, payload);
     let writer = TreeWriter::new(store, root_hash, salt, data_blocks).with_context(|| origin.to_string())?;
-    progress.expect(payload.content_size);
     let told = progress.clone();
     let (writer, _) = payload::frames(source, payload, progress, writer, move |writer, origin, frame, content| {
         for (index, block) in blocks(frame, content) {

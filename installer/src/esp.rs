@@ -1,1 +1,150 @@
-//! Being written.
+//! The EFI system partition: a fresh FAT with the boot loader and the UKI, written so that a power cut at any point
+//! leaves either no file system, or one in which every file that has a name is whole.
+//!
+//! The order is: hash trees (nothing written yet), the old file system's boot sectors away, the files' blocks into
+//! their places, FATs and directories, all of it read back, boot sectors, and last the one sector that names the UKI;
+//! with a flush wherever a later write means something only with the earlier ones.
+
+mod place;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use metalstrap_release::manifest::{Artifact, Manifest};
+use metalstrap_release::verity::{BLOCK, MemoryStore, Tree};
+
+use crate::converge::{self, Tally};
+use crate::disk::Region;
+use crate::failure::{Code, coded};
+use crate::fat::{File, Layout, Stage};
+use crate::fetch::Source;
+use crate::progress::Progress;
+use place::Place;
+
+/// Where firmware looks when no boot entry works (UEFI specification, "Removable Media Boot Behavior").
+pub const FALLBACK_LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
+/// Where bootctl keeps systemd-boot, and what our boot entry names.
+pub const LOADER: &str = "EFI/systemd/systemd-bootx64.efi";
+/// Where systemd-boot looks for UKIs (Boot Loader Specification, type 2).
+pub const UKI_DIRECTORY: &str = "EFI/Linux";
+/// systemd-boot's configuration: start the newest entry that has attempts left, at once.
+const LOADER_CONF: (&str, &[u8]) = ("loader/loader.conf", b"timeout 0\n");
+/// Says which specification the entries follow, as bootctl writes it.
+const ENTRIES_SREL: (&str, &[u8]) = ("loader/entries.srel", b"type1\n");
+/// Entropy for the kernel, refreshed by systemd-boot and the OS at every boot.
+const RANDOM_SEED: &str = "loader/random-seed";
+const RANDOM_SEED_BYTES: usize = 32;
+/// Volume label.
+const LABEL: &str = "ESP";
+/// The largest hash tree that is kept in memory: that of a file of [`metalstrap_release::manifest::MAX_BOOT_BYTES`]
+/// has about 8 MiB.
+const MOST_TREE_BYTES: u64 = 16 << 20;
+
+/// The hash tree of a file on the ESP, in memory.
+pub type FileTree = Arc<Tree<MemoryStore>>;
+
+/// A written ESP, and what the handoff needs of it.
+#[derive(Debug)]
+pub struct Esp {
+    /// The UKI's blocks on the disk, padding included.
+    pub uki: Region,
+    /// Bytes of the UKI itself.
+    pub uki_size: u64,
+    /// What each block of the UKI must be.
+    pub uki_tree: FileTree,
+    /// The UKI's path on the ESP, parts separated by `/`.
+    pub uki_path: String,
+    /// What fetching and writing the files cost, the hash trees apart.
+    pub tally: Tally,
+}
+
+/// The ESP's layout, computed without the disk: what the plan checks before the first write.
+///
+/// # Errors
+/// [`Code::DiskTooSmall`] when the files do not fit `size` bytes.
+pub fn layout(manifest: &Manifest, size: u64, sector_size: u32, volume_id: u32) -> Result<Layout> {
+    let boot = &manifest.boot;
+    let file = |path: &str, size: u64| File { path: path.to_owned(), size };
+    let length = |bytes: &[u8]| u64::try_from(bytes.len());
+    let files = [
+        file(FALLBACK_LOADER, boot.loader.size),
+        file(LOADER, boot.loader.size),
+        file(LOADER_CONF.0, length(LOADER_CONF.1)?),
+        file(ENTRIES_SREL.0, length(ENTRIES_SREL.1)?),
+        file(RANDOM_SEED, length(&[0; RANDOM_SEED_BYTES])?),
+        file(&uki_path(manifest), boot.uki.size),
+    ];
+    Layout::new(size, sector_size, volume_id, LABEL, &files).context("laying out the EFI system partition")
+}
+
+fn uki_path(manifest: &Manifest) -> String {
+    format!("{UKI_DIRECTORY}/{}", manifest.uki_name())
+}
+
+/// Writes the ESP of `manifest` to `region`, the whole partition. `volume_id` is the FAT's serial number.
+///
+/// # Errors
+/// [`Code::Corrupt`] when a payload is not what the manifest says, [`Code::DiskTooSmall`], [`Code::DiskIo`], and the
+/// source's.
+pub async fn write(
+    source: &dyn Source,
+    manifest: &Manifest,
+    region: &Region,
+    volume_id: u32,
+    progress: &Progress,
+) -> Result<Esp> {
+    let layout = layout(manifest, region.size, region.disk.sector_size(), volume_id)?;
+    let place = Place::new(region.clone(), layout);
+    let (loader, uki) = (&manifest.boot.loader, &manifest.boot.uki);
+    // Each file is written and read back.
+    let (trees, files) = (
+        loader.hash_tree.content_size + uki.hash_tree.content_size,
+        2 * loader.data.content_size + uki.data.content_size,
+    );
+    progress.expect(trees + 2 * files);
+    let loader_tree = tree(source, loader, progress).await.context("fetching the boot loader's hash tree")?;
+    let uki_tree = tree(source, uki, progress).await.context("fetching the UKI's hash tree")?;
+
+    place.stage(Stage::Invalidate).await.context("removing the old file system")?;
+    let [fallback, second] = [place.of(FALLBACK_LOADER)?, place.of(LOADER)?];
+    let mut tally = converge::place(source, &loader.data, &loader_tree, &fallback, progress).await?;
+    tally += place::copy(&fallback, &second, &loader_tree, progress).await.context("copying the boot loader")?;
+    place.small(LOADER_CONF.0, LOADER_CONF.1.to_vec()).await?;
+    place.small(ENTRIES_SREL.0, ENTRIES_SREL.1.to_vec()).await?;
+    place.small(RANDOM_SEED, random_seed()?).await?;
+    let uki_path = uki_path(manifest);
+    let uki_place = place.of(&uki_path)?;
+    tally += converge::place(source, &uki.data, &uki_tree, &uki_place, progress).await?;
+    place.stage(Stage::Tables).await.context("writing the FATs and directories")?;
+
+    // Before the UKI has a name: one that the drive did not keep never gets it.
+    for (file, tree) in [(&fallback, &loader_tree), (&second, &loader_tree), (&uki_place, &uki_tree)] {
+        converge::check(file, tree, file.size / BLOCK, progress).await?;
+    }
+    place.stage(Stage::BootSectors).await.context("writing the boot sectors")?;
+    place.stage(Stage::Publish).await.context("publishing the UKI")?;
+    Ok(Esp { uki: uki_place, uki_size: uki.size, uki_tree, uki_path, tally })
+}
+
+/// Fetches the hash tree of a small file into memory.
+async fn tree(source: &dyn Source, artifact: &Artifact, progress: &Progress) -> Result<FileTree> {
+    let payload = &artifact.hash_tree;
+    if payload.content_size > MOST_TREE_BYTES {
+        let message = format!("a hash tree of {} bytes, more than the {MOST_TREE_BYTES} allowed", payload.content_size);
+        return Err(coded(Code::Manifest, message));
+    }
+    let blocks = artifact.data.content_size / BLOCK;
+    let store = MemoryStore::default();
+    let salt = artifact.salt.0.clone();
+    converge::place_tree(source, payload, store, artifact.root_hash, salt, blocks, progress).await.map(Arc::new)
+}
+
+/// Fresh entropy, from the generator that TLS uses: the kernel's, which was seeded before the first connection.
+fn random_seed() -> Result<Vec<u8>> {
+    let mut seed = vec![0; RANDOM_SEED_BYTES];
+    let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
+    random.fill(&mut seed).map_err(|_| coded(Code::Internal, "no random numbers for the ESP's random seed"))?;
+    Ok(seed)
+}
