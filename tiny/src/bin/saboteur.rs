@@ -1,0 +1,108 @@
+//! Test only: kills the installer in its initrd, to see what PID 1 makes of it.
+//!
+//! The kernel starts it by `rdinit=/saboteur`. It leaves a child behind and becomes `/init`. The child waits until a
+//! process runs whose first argument is `run` (the supervisor's child), with `saboteur.after=TEXT` also until TEXT
+//! has appeared in the kernel's log, and then does once what `saboteur=` says: `kill` sends SIGKILL, `segv` sends
+//! SIGSEGV, `oom` uses up the memory until the kernel's OOM killer has taken the process.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use metalstrap_tiny::words;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The argument that makes it the child.
+const CHILD: &str = "lie-in-wait";
+/// The argument that makes a process the victim.
+const VICTIM: &str = "run";
+/// Small enough that the memory of the victim, once it is gone, is more than what is still asked for.
+const BITE: usize = 256 << 10;
+
+fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some(CHILD) {
+        return sabotage();
+    }
+    let me = std::env::current_exe().unwrap_or_else(|_| "/saboteur".into());
+    Command::new(me).arg(CHILD).spawn().context("starting the child")?;
+    Err(Command::new("/init").exec()).context("becoming /init")
+}
+
+fn sabotage() -> Result<()> {
+    // The supervisor mounts both.
+    wait_for(|| Path::new("/proc/cmdline").exists() && Path::new("/dev/kmsg").exists());
+    let cmdline = fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
+    let deed = words::value(&cmdline, "saboteur").context("no saboteur= on the command line")?;
+    if let Some(text) = words::value(&cmdline, "saboteur.after") {
+        appears(&text)?;
+    }
+    let mut victim = None;
+    wait_for(|| {
+        victim = find();
+        victim.is_some()
+    });
+    let Some(victim) = victim else { bail!("no process to harm") };
+    let send = |signal| kill(victim, signal).with_context(|| format!("sending {signal} to {victim}"));
+    match deed.as_str() {
+        "kill" => send(Signal::SIGKILL)?,
+        "segv" => send(Signal::SIGSEGV)?,
+        "oom" => use_up_memory(victim)?,
+        other => bail!("saboteur={other}: not one of kill, segv, oom"),
+    }
+    let mut log = File::options().write(true).open("/dev/kmsg").context("opening /dev/kmsg")?;
+    writeln!(log, "saboteur: {deed} done to process {victim}").context("writing to /dev/kmsg")
+}
+
+fn wait_for(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until a record of the kernel's log holds `text`.
+fn appears(text: &str) -> Result<()> {
+    let mut log = File::open("/dev/kmsg").context("opening /dev/kmsg")?;
+    let mut record = [0; 8192];
+    loop {
+        // One read is one record. EPIPE: records were overwritten before they were read; the next one follows.
+        match log.read(&mut record) {
+            Ok(length) => {
+                if String::from_utf8_lossy(record.get(..length).unwrap_or_default()).contains(text) {
+                    return Ok(());
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            Err(error) => return Err(error).context("reading /dev/kmsg"),
+        }
+    }
+}
+
+/// The process whose first argument is [`VICTIM`].
+fn find() -> Option<Pid> {
+    let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.map(Pid::from_raw).find(|pid| is_victim(*pid))
+}
+
+fn is_victim(pid: Pid) -> bool {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.split(|byte| *byte == 0).nth(1) == Some(VICTIM.as_bytes())
+}
+
+/// Takes memory, out of the OOM killer's reach itself, until `victim` is gone; then gives it back.
+fn use_up_memory(victim: Pid) -> Result<()> {
+    fs::write("/proc/self/oom_score_adj", "-1000").context("hiding from the OOM killer")?;
+    let mut hoard = Vec::new();
+    // A process that is gone or a zombie has no command line.
+    while is_victim(victim) {
+        let mut bite = vec![0u8; BITE];
+        // Only pages that were written to are memory.
+        bite.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        hoard.push(std::hint::black_box(bite));
+    }
+    Ok(())
+}
