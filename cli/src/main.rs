@@ -1,2 +1,63 @@
-//! Being written.
-fn main() {}
+//! `metalstrap`: the operator's command. One file a verb.
+//!
+//! Standard output carries one line of JSON with the result; progress and warnings go to standard error.
+
+mod artifact;
+mod checked;
+mod layout;
+mod netboot;
+mod progress;
+mod publish;
+mod repository;
+mod size;
+mod uki;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Publishes OS releases and makes the image that machines boot from the network to install them.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Publish(publish::Args),
+    Netboot(netboot::Args),
+}
+
+impl Verb {
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Publish(args) => args.run(),
+            Self::Netboot(args) => args.run(),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().verb.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("metalstrap: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -11,6 +11,8 @@ mod check;
 #[cfg(test)]
 mod tests;
 
+pub use check::{check_name, check_version};
+
 /// The only format this code reads.
 pub const FORMAT: u32 = 1;
 /// No manifest is larger; the installer stops reading there.

@@ -71,7 +71,11 @@ impl Manifest {
     }
 }
 
-fn check_name(name: &str) -> Result<(), ManifestError> {
+/// Checks the name of an OS.
+///
+/// # Errors
+/// Says which names there are.
+pub fn check_name(name: &str) -> Result<(), ManifestError> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if name.is_empty() || name.len() > 16 || !name.chars().all(allowed) || name.starts_with('-') {
         return refuse("name", format!("{} is not 1 to 16 of a-z, 0-9 and '-'", shown(name)));
@@ -79,7 +83,11 @@ fn check_name(name: &str) -> Result<(), ManifestError> {
     Ok(())
 }
 
-fn check_version(version: &str) -> Result<(), ManifestError> {
+/// Checks a version.
+///
+/// # Errors
+/// Says which versions there are.
+pub fn check_version(version: &str) -> Result<(), ManifestError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || ".~^-".contains(c);
     if version.is_empty() || version.len() > 12 || !version.chars().all(allowed) {
         return refuse("version", format!("{} is not 1 to 12 of a-z, A-Z, 0-9 and '.~^-'", shown(version)));

@@ -1,0 +1,61 @@
+//! The layout of a disk, with defaults that leave room for the next releases.
+
+use metalstrap_release::manifest::{Artifact, FileSystem, Layout};
+use metalstrap_release::verity::{BLOCK, Geometry};
+
+use crate::size::{self, MIB};
+
+/// Least size of a data partition.
+const LEAST_ROOT: u64 = 256 * MIB;
+/// Least size of an ESP.
+const LEAST_ESP: u64 = 512 * MIB;
+
+/// Sizes of the partitions: whole MiB.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Layout of the disk")]
+pub struct LayoutArgs {
+    /// EFI system partition [default: 512M, or more where one UKI a slot and one more need it]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    layout_esp_size: Option<u64>,
+    /// Data partition of a slot [default: the image and a quarter more, at least 256M]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    layout_root_size: Option<u64>,
+    /// Hash-tree partition of a slot [default: what a full data partition needs]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    layout_root_verity_size: Option<u64>,
+    /// Slots; systemd-sysupdate needs two
+    #[arg(long, value_name = "NUMBER", default_value_t = 2)]
+    layout_slots: u32,
+    /// What must stay free behind the slots for the OS's own partitions
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "256M")]
+    layout_free_size: u64,
+}
+
+impl LayoutArgs {
+    /// The layout for these artifacts. Whether it holds them is for the manifest to check.
+    pub fn layout(&self, root: &FileSystem, uki: &Artifact, loader: &Artifact) -> Layout {
+        let content = root.data.content_size;
+        let root_size = self.layout_root_size.unwrap_or_else(|| mib_up(content + content / 4).max(LEAST_ROOT));
+        let verity_size = || {
+            let blocks = Geometry::new(root_size / BLOCK).map_or(1, |geometry| geometry.total_blocks());
+            mib_up(blocks * BLOCK).max(mib_up(root.hash_tree.content_size))
+        };
+        let esp_size = || {
+            // While an update is written there is one UKI more than slots. The loader lies there twice; a sixteenth
+            // and 16 MiB are for FATs, directories and what the OS adds.
+            let files = uki.size * (u64::from(self.layout_slots) + 1) + loader.size * 2;
+            mib_up(files + files / 16 + 16 * MIB).max(LEAST_ESP)
+        };
+        Layout {
+            esp_size: self.layout_esp_size.unwrap_or_else(esp_size),
+            root_size,
+            root_verity_size: self.layout_root_verity_size.unwrap_or_else(verity_size),
+            slots: self.layout_slots,
+            free_size: self.layout_free_size,
+        }
+    }
+}
+
+fn mib_up(bytes: u64) -> u64 {
+    bytes.next_multiple_of(MIB)
+}

@@ -1,0 +1,83 @@
+//! `metalstrap netboot`: makes the image that machines boot from the network.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result};
+use metalstrap_initrd::{BootTools, Kernel, NetbootOptions, netboot};
+use metalstrap_release::site::Site;
+use serde_json::json;
+
+/// Makes the netboot UKI of a site: kernel, drivers, installer and site config in one file for UEFI HTTP boot or PXE.
+///
+/// Kernel command line and initrd are written beside it too, for boot loaders that take them apart.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  metalstrap netboot --installer metalstrap-installer --kernel-package out/kernels/generic \\
+      --boot-tools out/boot-tools --site site.json --output netboot.efi
+It prints one line of JSON with the bytes of the parts.")]
+pub struct Args {
+    /// The static installer
+    #[arg(long, value_name = "FILE")]
+    installer: PathBuf,
+    /// Unpacked tree of a Debian kernel package, with the indexes that depmod makes
+    #[arg(long, value_name = "DIR")]
+    kernel_package: PathBuf,
+    /// Unpacked tree of systemd-ukify, systemd-boot-efi and python3-pefile
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    boot_tools: PathBuf,
+    /// EFI stub [default: linuxx64.efi.stub of the boot tools]
+    #[arg(long, value_name = "FILE")]
+    stub: Option<PathBuf>,
+    /// Site config: whom to believe, where to look, what to install
+    #[arg(long, value_name = "FILE")]
+    site: PathBuf,
+    /// Seconds of Unix time that the installer's clock starts from at least [default: now]
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    build_time: Option<u64>,
+    /// Goes behind the standard kernel command line
+    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    cmdline_extra: String,
+    /// Directory where finished archives are kept, which makes the next image faster
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// The UKI
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+impl Args {
+    /// Makes the image and prints the bytes of its parts.
+    ///
+    /// # Errors
+    /// When the site config is none that the installer takes, or a part cannot be read or made.
+    pub fn run(self) -> Result<()> {
+        let site =
+            std::fs::read(&self.site).with_context(|| format!("reading the site config {}", self.site.display()))?;
+        Site::parse(&site).with_context(|| format!("checking the site config {}", self.site.display()))?;
+        let tools = BootTools::find(&self.boot_tools)?;
+        let now = || SystemTime::UNIX_EPOCH.elapsed().map(|elapsed| elapsed.as_secs());
+        let sizes = netboot(&NetbootOptions {
+            kernel: Kernel::find(&self.kernel_package)?,
+            installer: self.installer,
+            site,
+            build_time: self.build_time.map_or_else(now, Ok).context("reading the clock")?,
+            tools: BootTools { stub: self.stub.unwrap_or(tools.stub), ..tools },
+            cmdline_extra: self.cmdline_extra,
+            extra_files: Vec::new(),
+            cache: self.cache,
+            output: self.output.clone(),
+        })?;
+        eprint!("{sizes}");
+        let bytes = json!({
+            "kernel": sizes.kernel,
+            "initrd": sizes.initrd,
+            "drivers": sizes.drivers,
+            "installer": sizes.installer,
+            "site": sizes.site,
+            "uki": sizes.uki,
+        });
+        println!("{}", json!({"netboot": self.output, "bytes": bytes}));
+        Ok(())
+    }
+}

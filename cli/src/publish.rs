@@ -1,0 +1,141 @@
+//! `metalstrap publish`: adds a release to a repository.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use metalstrap_release::digest::Digest;
+use metalstrap_release::manifest::{Artifact, Boot, FORMAT, FileSystem, Manifest, Payload, check_name, check_version};
+use metalstrap_release::payload::CompressOptions;
+use serde_json::{Value, json};
+
+use crate::artifact::{publish_file, publish_root};
+use crate::layout::LayoutArgs;
+use crate::repository::Repository;
+use crate::size;
+use crate::uki::UkiFacts;
+
+/// Adds a release to a repository: compresses its artifacts and writes its manifest, which comes last.
+///
+/// The same inputs give the same files, so it can be run again at any time.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  metalstrap publish --name debian --version 13.2 --root root.raw --verity root.verity.raw \\
+      --uki debian.efi --loader systemd-bootx64.efi --repository /srv/os
+It prints one line of JSON: `manifest` and `sha256` are what a site config pins.")]
+pub struct Args {
+    /// Name of the OS: 1 to 16 of a-z, 0-9 and '-'
+    #[arg(long)]
+    name: String,
+    /// Version: 1 to 12 of a-z, A-Z, 0-9 and '.~^-'
+    #[arg(long)]
+    version: String,
+    /// Image of the root file system
+    #[arg(long, value_name = "FILE")]
+    root: PathBuf,
+    /// Its dm-verity hash tree, with superblock and 4096-byte blocks
+    #[arg(long, value_name = "FILE")]
+    verity: PathBuf,
+    /// Root hash that the UKI's command line must name [default: the one that it names]
+    #[arg(long, value_name = "HEX")]
+    root_hash: Option<Digest>,
+    /// Unified kernel image, with roothash= on its command line
+    #[arg(long, value_name = "FILE")]
+    uki: PathBuf,
+    /// Boot loader, such as systemd-bootx64.efi
+    #[arg(long, value_name = "FILE")]
+    loader: PathBuf,
+    /// Directory of the repository; made if there is none
+    #[arg(long, value_name = "DIR")]
+    repository: PathBuf,
+    #[command(flatten)]
+    layout: LayoutArgs,
+    #[command(flatten)]
+    compression: CompressionArgs,
+}
+
+/// How payloads are compressed.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Compression")]
+struct CompressionArgs {
+    /// zstd's level
+    #[arg(long, value_name = "LEVEL", default_value_t = CompressOptions::default().level,
+          value_parser = clap::value_parser!(i32).range(1..=19))]
+    level: i32,
+    /// Content of a frame: what a changed block costs a client
+    #[arg(long, value_name = "SIZE", default_value = "128K", value_parser = size::parse)]
+    frame_size: u64,
+    /// Threads [default: one a processor]; the result does not depend on it
+    #[arg(long, value_name = "NUMBER")]
+    threads: Option<NonZeroUsize>,
+}
+
+impl CompressionArgs {
+    fn options(&self) -> CompressOptions {
+        let threads = self.threads.unwrap_or_else(|| CompressOptions::default().threads);
+        CompressOptions { level: self.level, frame_size: self.frame_size, threads }
+    }
+}
+
+impl Args {
+    /// Publishes the release and prints the result.
+    ///
+    /// # Errors
+    /// When an input is not what the others say, or the repository cannot be written. Then no manifest is written.
+    pub fn run(self) -> Result<()> {
+        check_name(&self.name)?;
+        check_version(&self.version)?;
+        let facts = UkiFacts::read(&self.uki)?;
+        if let Some(expected) = self.root_hash {
+            let found = facts.root_hash;
+            ensure!(found == expected, "the UKI's command line names root hash {found}, not {expected}");
+        }
+        if !facts.has_gpt() {
+            eprintln!(
+                "warning: the UKI's command line lacks `gpt`: its kernel will not look at the backup partition table \
+                 when the primary one is damaged"
+            );
+        }
+        let repository = Repository::open(&self.repository, self.compression.options())?;
+        let manifest = self.publish(&repository, facts)?;
+        let (path, sha256) = repository.add_manifest(&manifest)?;
+        println!("{}", json!({"manifest": path, "sha256": sha256, "bytes": bytes(&manifest)?}));
+        Ok(())
+    }
+
+    /// Publishes the payloads, and returns the manifest that names them.
+    fn publish(&self, repository: &Repository, facts: UkiFacts) -> Result<Manifest> {
+        let uki = publish_file(repository, "UKI", &self.uki, &self.name)?;
+        let loader = publish_file(repository, "boot loader", &self.loader, &self.name)?;
+        let root = publish_root(repository, &self.root, &self.verity, facts.root_hash)?;
+        let layout = self.layout.layout(&root, &uki, &loader);
+        Ok(Manifest {
+            format: FORMAT,
+            name: self.name.clone(),
+            version: self.version.clone(),
+            architecture: "x86-64".to_owned(),
+            boot: Boot { uki, loader, cmdline: facts.cmdline, cmdline_limit: facts.cmdline_limit },
+            filesystems: vec![root],
+            layout,
+        })
+    }
+}
+
+/// Bytes of every artifact: as it is, and as published.
+fn bytes(manifest: &Manifest) -> Result<Value> {
+    let FileSystem { data, hash_tree, .. } = manifest.root().context("summing up")?;
+    let Boot { uki, loader, .. } = &manifest.boot;
+    let pair = |payload: &Payload| json!({"content": payload.content_size, "payload": payload.size});
+    let trees = |artifact: &Artifact| pair(&artifact.hash_tree);
+    let payloads = [data, hash_tree, &uki.data, &uki.hash_tree, &loader.data, &loader.hash_tree];
+    Ok(json!({
+        "root": pair(data),
+        "root_hash_tree": pair(hash_tree),
+        "uki": pair(&uki.data),
+        "uki_hash_tree": trees(uki),
+        "loader": pair(&loader.data),
+        "loader_hash_tree": trees(loader),
+        "content": payloads.iter().map(|payload| payload.content_size).sum::<u64>(),
+        "payload": payloads.iter().map(|payload| payload.size).sum::<u64>(),
+    }))
+}
