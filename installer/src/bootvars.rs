@@ -1,1 +1,164 @@
-//! Being written.
+//! The firmware's boot entry for what was installed: one entry, found again by partition and path, placed by policy.
+//!
+//! Nothing here ends a run. `\EFI\BOOT\BOOTX64.EFI` always exists, so a firmware that takes no entry still boots.
+
+pub mod load_option;
+pub mod variables;
+
+use anyhow::{Context as _, Result, bail};
+use metalstrap_release::site::BootOrder;
+
+pub use load_option::{LoadOption, Partition};
+pub use variables::{Efivarfs, Variables};
+
+/// The boot loader's path on the ESP; `\EFI\BOOT\BOOTX64.EFI` is the same file for firmware that lost its variables.
+pub const LOADER: &str = r"\EFI\systemd\systemd-bootx64.efi";
+
+const BOOT_ORDER: &str = "BootOrder";
+const BOOT_NEXT: &str = "BootNext";
+const BOOT_CURRENT: &str = "BootCurrent";
+
+/// What became of the boot entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootEntry {
+    /// Its variable, as `Boot0003`; `None` if there is no entry that could be read back.
+    pub name: Option<String>,
+    /// What did not go as it should: each one sentence.
+    pub warnings: Vec<String>,
+}
+
+/// Makes the entry, puts it into `BootOrder` and makes it the next boot, so that a hung jump becomes a boot from disk.
+///
+/// `title` is what the firmware's menu shows. Writes nothing that is already as it should be.
+#[must_use]
+pub fn install(variables: &dyn Variables, partition: &Partition, title: &str, policy: BootOrder) -> BootEntry {
+    let mut warnings = Vec::new();
+    let mut warn = |what: &str, error: &anyhow::Error| warnings.push(format!("{what}: {error:#}"));
+    let number = match place(variables, partition, title) {
+        Ok(number) => number,
+        Err(error) => {
+            warn("the firmware has no boot entry for the installed OS", &error);
+            return BootEntry { name: None, warnings };
+        }
+    };
+    if let Err(error) = remove_duplicates(variables, partition, number) {
+        warn("an old boot entry for the same partition remains", &error);
+    }
+    if let Err(error) = order(variables, number, policy) {
+        warn("the boot order is not as the site config wants it", &error);
+    }
+    if let Err(error) = write_checked(variables, BOOT_NEXT, &number.to_le_bytes()) {
+        warn("the next boot is not from the installed disk", &error);
+    }
+    BootEntry { name: Some(name_of(number)), warnings }
+}
+
+/// Reuses the lowest own entry, else takes the lowest free number.
+fn place(variables: &dyn Variables, partition: &Partition, title: &str) -> Result<u16> {
+    let option = LoadOption::new(title, partition, LOADER).and_then(|option| option.encode());
+    let bytes = option.context("encoding the boot entry")?;
+    let numbers = entries(variables)?;
+    let number = match own(variables, &numbers, partition)?.first() {
+        Some(&own) => own,
+        None => (0..=u16::MAX).find(|number| !numbers.contains(number)).context("every boot entry number is taken")?,
+    };
+    write_checked(variables, &name_of(number), &bytes)?;
+    Ok(number)
+}
+
+fn remove_duplicates(variables: &dyn Variables, partition: &Partition, keep: u16) -> Result<()> {
+    let others: Vec<u16> = own(variables, &entries(variables)?, partition)?;
+    for number in others.into_iter().filter(|&number| number != keep) {
+        // First out of the order: a number in it without an entry confuses some firmware.
+        let order = read_order(variables)?;
+        let without: Vec<u16> = order.into_iter().filter(|&other| other != number).collect();
+        write_order(variables, &without)?;
+        variables.remove(&name_of(number))?;
+    }
+    Ok(())
+}
+
+/// The numbers of all `Boot####` variables, ascending.
+fn entries(variables: &dyn Variables) -> Result<Vec<u16>> {
+    let number = |name: &str| {
+        let digits = name.strip_prefix("Boot").filter(|digits| digits.len() == 4)?;
+        let upper = |c: u8| c.is_ascii_digit() || (b'A'..=b'F').contains(&c);
+        u16::from_str_radix(digits, 16).ok().filter(|_| digits.bytes().all(upper))
+    };
+    let mut numbers: Vec<u16> = variables.names()?.iter().filter_map(|name| number(name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Those of `numbers` whose entries start our loader on our partition. An entry that cannot be read is not ours.
+fn own(variables: &dyn Variables, numbers: &[u16], partition: &Partition) -> Result<Vec<u16>> {
+    let mut own = Vec::new();
+    for &number in numbers {
+        let Some(bytes) = variables.read(&name_of(number))? else { continue };
+        let target = LoadOption::parse(&bytes).and_then(|option| option.target());
+        if target.is_some_and(|(guid, path)| guid == partition.guid && path.eq_ignore_ascii_case(LOADER)) {
+            own.push(number);
+        }
+    }
+    Ok(own)
+}
+
+fn order(variables: &dyn Variables, number: u16, policy: BootOrder) -> Result<()> {
+    let order = read_order(variables)?;
+    let current = variables.read(BOOT_CURRENT)?.and_then(|bytes| bytes.try_into().ok().map(u16::from_le_bytes));
+    let wanted = arrange(&order, number, policy, current);
+    write_order(variables, &wanted)
+}
+
+/// Where the entry goes. `current` is the entry this boot came from, which may be in no order (a one-time boot menu,
+/// or firmware that names an entry that does not exist): then the network comes first only if we come last.
+fn arrange(order: &[u16], number: u16, policy: BootOrder, current: Option<u16>) -> Vec<u16> {
+    let mut others: Vec<u16> = order.iter().copied().filter(|&other| other != number).collect();
+    let stays = order.contains(&number);
+    let position = match policy {
+        BootOrder::DiskFirst => 0,
+        BootOrder::Leave if stays => return order.to_vec(),
+        // This boot came from the disk: what to stay behind is unknown.
+        BootOrder::NetworkFirst if current == Some(number) && stays => return order.to_vec(),
+        BootOrder::NetworkFirst => others
+            .iter()
+            .position(|&other| Some(other) == current)
+            .map_or(others.len(), |network| network.saturating_add(1)),
+        BootOrder::Leave => others.len(),
+    };
+    others.insert(position.min(others.len()), number);
+    others
+}
+
+fn read_order(variables: &dyn Variables) -> Result<Vec<u16>> {
+    let bytes = variables.read(BOOT_ORDER)?.unwrap_or_default();
+    let (numbers, rest) = bytes.as_chunks::<2>();
+    if !rest.is_empty() {
+        bail!("{BOOT_ORDER} has {} bytes, an odd number", bytes.len());
+    }
+    Ok(numbers.iter().map(|&bytes| u16::from_le_bytes(bytes)).collect())
+}
+
+fn write_order(variables: &dyn Variables, order: &[u16]) -> Result<()> {
+    let bytes: Vec<u8> = order.iter().flat_map(|number| number.to_le_bytes()).collect();
+    write_checked(variables, BOOT_ORDER, &bytes)
+}
+
+/// Writes what is not there yet, and reads it back: some firmware answers success and keeps the old value.
+fn write_checked(variables: &dyn Variables, name: &str, data: &[u8]) -> Result<()> {
+    if variables.read(name)?.as_deref() == Some(data) {
+        return Ok(());
+    }
+    variables.write(name, data)?;
+    if variables.read(name)?.as_deref() != Some(data) {
+        bail!("the firmware took the EFI variable {name}, but reading it gives something else");
+    }
+    Ok(())
+}
+
+fn name_of(number: u16) -> String {
+    format!("Boot{number:04X}")
+}
+
+#[cfg(test)]
+mod tests;

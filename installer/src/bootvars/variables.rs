@@ -1,0 +1,132 @@
+//! EFI variables as a seam: efivarfs, and in tests a store that is full, read-only or lying.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::sys;
+
+/// `EFI_GLOBAL_VARIABLE`, the namespace of `Boot####`, `BootOrder`, `BootNext` and `BootCurrent` (UEFI 2.10 §3.3).
+const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+/// Non-volatile, and accessible before and after `ExitBootServices`.
+const ATTRIBUTES: u32 = 7;
+
+/// The firmware's global variables.
+pub trait Variables: fmt::Debug {
+    /// The names of all.
+    ///
+    /// # Errors
+    /// They cannot be listed: not started by UEFI, or efivarfs is not mounted.
+    fn names(&self) -> Result<BTreeSet<String>>;
+
+    /// A variable's data; `None` if there is no such variable.
+    ///
+    /// # Errors
+    /// The firmware's.
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>>;
+
+    /// Sets a non-volatile variable in one go.
+    ///
+    /// # Errors
+    /// The firmware's: full, read-only.
+    fn write(&self, name: &str, data: &[u8]) -> Result<()>;
+
+    /// Removes a variable.
+    ///
+    /// # Errors
+    /// The firmware's.
+    fn remove(&self, name: &str) -> Result<()>;
+}
+
+/// efivarfs (Linux `Documentation/filesystems/efivarfs.rst`): a file is 4 bytes of attributes, then the data.
+#[derive(Debug)]
+pub struct Efivarfs(PathBuf);
+
+impl Efivarfs {
+    /// Where it is mounted.
+    pub const MOUNT: &str = "/sys/firmware/efi/efivars";
+
+    /// The variables below `directory`.
+    #[must_use]
+    pub fn at(directory: &Path) -> Self {
+        Self(directory.to_owned())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}-{GLOBAL}"))
+    }
+
+    fn make_mutable(&self, name: &str) -> io::Result<()> {
+        match File::open(self.path(name)) {
+            Ok(file) => sys::clear_immutable(&file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Variables for Efivarfs {
+    fn names(&self) -> Result<BTreeSet<String>> {
+        let list = || -> io::Result<BTreeSet<String>> {
+            let files = fs::read_dir(&self.0)?.collect::<io::Result<Vec<_>>>()?;
+            let names = files.iter().filter_map(|file| file.file_name().into_string().ok());
+            Ok(names.filter_map(|name| Some(name.strip_suffix(GLOBAL)?.strip_suffix('-')?.to_owned())).collect())
+        };
+        let names = list().with_context(|| format!("listing the EFI variables in {}", self.0.display()))?;
+        if names.is_empty() {
+            bail!(
+                "there are no EFI variables in {}: not started by UEFI, or efivarfs is not mounted",
+                self.0.display()
+            );
+        }
+        Ok(names)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        match fs::read(self.path(name)) {
+            Ok(bytes) => match bytes.split_at_checked(4) {
+                Some((_, data)) => Ok(Some(data.to_vec())),
+                None => bail!("the EFI variable {name} has no attributes"),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading the EFI variable {name}")),
+        }
+    }
+
+    fn write(&self, name: &str, data: &[u8]) -> Result<()> {
+        let what = || format!("writing the EFI variable {name}");
+        self.make_mutable(name).with_context(what)?;
+        // Not truncated: a write replaces the variable as a whole, and one of no size would be a deletion.
+        let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).to_owned();
+        let mut file = options.open(self.path(name)).map_err(meaning).with_context(what)?;
+        let bytes = [&ATTRIBUTES.to_le_bytes(), data].concat();
+        let written = file.write(&bytes).map_err(meaning).with_context(what)?;
+        if written != bytes.len() {
+            bail!("{}: the firmware took {written} of {} bytes", what(), bytes.len());
+        }
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let what = || format!("removing the EFI variable {name}");
+        self.make_mutable(name).with_context(what)?;
+        fs::remove_file(self.path(name)).map_err(meaning).with_context(what)
+    }
+}
+
+/// What errno stands for here (Linux `drivers/firmware/efi/vars.c`, `efi_status_to_err`).
+fn meaning(error: io::Error) -> anyhow::Error {
+    let meaning = match error.kind() {
+        io::ErrorKind::StorageFull => "the firmware's variable store is full",
+        io::ErrorKind::ReadOnlyFilesystem => "the firmware's variables are read-only",
+        io::ErrorKind::PermissionDenied => "the firmware or the kernel does not permit it",
+        io::ErrorKind::InvalidInput => "the firmware does not take it",
+        _ => "the firmware failed",
+    };
+    anyhow::Error::new(error).context(meaning)
+}
