@@ -1,1 +1,352 @@
-//! Being written.
+//! Every console the kernel lists: screens and serial lines. Writing never waits long; keys come from any of them.
+//!
+//! A screen gets progress as one rewritten line, a serial line (whose log is read later) a plain line every few seconds.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::{self, ControlFlags, InputFlags, LocalFlags, SetArg, SpecialCharacterIndices};
+
+/// Consoles the kernel writes to, one name a word (Linux `Documentation/ABI/testing/sysfs-tty`).
+const ACTIVE: &str = "/sys/class/tty/console/active";
+
+/// The longest a line may keep us waiting; a serial port at 9600 baud drains about 1000 bytes in it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a serial line or a pipe gets a line of progress.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// Columns of progress text on a screen: one less than the least there is, so that the line never wraps.
+const COLUMNS: usize = 79;
+
+/// Where people look. All methods take `&self`; threads may share it.
+pub struct Consoles(Mutex<Vec<Console>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A screen: lines can be rewritten.
+    Screen,
+    /// A serial line: every line stays in somebody's log.
+    Serial,
+    /// Standard error that is no terminal.
+    Pipe,
+}
+
+struct Console {
+    name: String,
+    kind: Kind,
+    output: Output,
+    /// Whether keys are read; false after a hang-up and for standard error.
+    keys: bool,
+    /// Whether the terminal was told to hand over single keys.
+    raw: bool,
+    /// Set when a write ran out of patience: until it takes bytes again, writes do not wait at all.
+    stuck: bool,
+    /// Whether the cursor stands behind a line of progress.
+    on_progress: bool,
+    last_progress: Option<Instant>,
+}
+
+enum Output {
+    /// Opened by us, non-blocking.
+    Tty(File),
+    /// Shared with whoever started us: its flags are not ours to change.
+    Stderr,
+}
+
+impl Consoles {
+    /// Opens every console the kernel lists; `/dev/console` where it lists none. Consoles that cannot be opened are
+    /// left out, even if none remains: a machine without any is installed all the same.
+    #[must_use]
+    pub fn open() -> Self {
+        let active = fs::read_to_string(ACTIVE).unwrap_or_default();
+        let mut consoles: Vec<Console> = active.split_whitespace().filter_map(Console::open).collect();
+        if consoles.is_empty() {
+            consoles.extend(Console::open("console"));
+        }
+        Self(Mutex::new(consoles))
+    }
+
+    /// Standard error: what the installer as an ordinary command writes to.
+    #[must_use]
+    pub fn stderr() -> Self {
+        let kind = if io::stderr().is_terminal() { Kind::Screen } else { Kind::Pipe };
+        Self(Mutex::new(vec![Console::new("stderr".into(), kind, Output::Stderr)]))
+    }
+
+    /// Names of the open consoles, as the kernel calls them.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.lock().iter().map(|console| console.name.clone()).collect()
+    }
+
+    /// Writes a line to every console. Control characters in it are replaced: text may come from the network.
+    pub fn line(&self, text: &str) {
+        let text = clean(text);
+        self.lock().iter_mut().for_each(|console| console.line(&text));
+    }
+
+    /// Shows progress: rewritten in place on a screen; elsewhere a plain line every few seconds, the rest is left out.
+    pub fn progress(&self, text: &str) {
+        let text = clean(text);
+        self.lock().iter_mut().for_each(|console| console.progress(&text));
+    }
+
+    /// The same on screens only: for what changes every second.
+    pub fn rewrite(&self, text: &str) {
+        let text = clean(text);
+        let mut consoles = self.lock();
+        consoles.iter_mut().filter(|console| console.kind == Kind::Screen).for_each(|console| console.progress(&text));
+    }
+
+    /// Waits up to `timeout` for a key on any console. From the first call on, the terminals hand over single keys.
+    /// Other threads' lines wait meanwhile.
+    pub fn read_key(&self, timeout: Duration) -> Option<char> {
+        let mut consoles = self.lock();
+        consoles.iter_mut().for_each(Console::make_raw);
+        let mut ready = Vec::new();
+        {
+            let readable: Vec<(usize, &File)> =
+                consoles.iter().enumerate().filter_map(|(index, console)| Some((index, console.readable()?))).collect();
+            let mut fds: Vec<PollFd<'_>> =
+                readable.iter().map(|(_, file)| PollFd::new(file.as_fd(), PollFlags::POLLIN)).collect();
+            // An interrupted or failed poll is a time without a key.
+            let _ = poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX));
+            for (fd, (index, _)) in fds.iter().zip(&readable) {
+                if fd.any() == Some(true) {
+                    ready.push(*index);
+                }
+            }
+        }
+        ready.into_iter().filter_map(|index| consoles.get_mut(index)?.key()).next()
+    }
+
+    /// A serial console on one end of a pseudo-terminal, and the person's end, which blocks.
+    #[cfg(test)]
+    pub(crate) fn pty() -> (Self, File) {
+        tests::pair(Kind::Serial, false)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Console>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Consoles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Consoles").field(&self.names()).finish()
+    }
+}
+
+impl Console {
+    fn new(name: String, kind: Kind, output: Output) -> Self {
+        let keys = matches!(output, Output::Tty(_));
+        Self { name, kind, output, keys, raw: false, stuck: false, on_progress: false, last_progress: None }
+    }
+
+    fn open(name: &str) -> Option<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+            .open(format!("/dev/{name}"))
+            .ok()?;
+        Some(Self::new(name.to_owned(), kind_of(name), Output::Tty(file)))
+    }
+
+    fn line(&mut self, text: &str) {
+        let start = if self.on_progress { "\r\x1b[K" } else { "" };
+        self.on_progress = false;
+        self.write(&format!("{start}{text}\n"));
+    }
+
+    fn progress(&mut self, text: &str) {
+        if self.kind == Kind::Screen {
+            let text: String = text.chars().take(COLUMNS).collect();
+            self.write(&format!("\r{text}\x1b[K"));
+            self.on_progress = true;
+        } else if self.last_progress.is_none_or(|last| last.elapsed() >= PROGRESS_EVERY) {
+            self.last_progress = Some(Instant::now());
+            self.write(&format!("{text}\n"));
+        }
+    }
+
+    fn write(&mut self, text: &str) {
+        match &self.output {
+            Output::Tty(file) => {
+                let patience = if self.stuck { Duration::ZERO } else { PATIENCE };
+                self.stuck = !write_within(file, text.as_bytes(), patience);
+            }
+            // Nothing is left to complain to when standard error is closed.
+            Output::Stderr => drop(io::stderr().write_all(text.as_bytes())),
+        }
+    }
+
+    fn readable(&self) -> Option<&File> {
+        match &self.output {
+            Output::Tty(file) if self.keys => Some(file),
+            _ => None,
+        }
+    }
+
+    /// One key, or none if what came is no ASCII character. A terminal that hung up is not read again.
+    fn key(&mut self) -> Option<char> {
+        let Output::Tty(file) = &self.output else { return None };
+        let mut byte = [0];
+        let mut file: &File = file;
+        match file.read(&mut byte) {
+            Ok(1) => byte.first().copied().map(char::from).filter(char::is_ascii),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
+            _ => {
+                self.keys = false;
+                None
+            }
+        }
+    }
+
+    /// Single keys, no echo, no signals; output is left as it is, so that a line end still returns the carriage.
+    fn make_raw(&mut self) {
+        if self.raw {
+            return;
+        }
+        self.raw = true;
+        let Output::Tty(file) = &self.output else { return };
+        // What is no terminal is read as it is.
+        let Ok(mut settings) = termios::tcgetattr(file) else { return };
+        settings.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG | LocalFlags::IEXTEN);
+        settings.input_flags.remove(InputFlags::IXON | InputFlags::ICRNL);
+        // A serial line without modem signals would count as hung up.
+        settings.control_flags.insert(ControlFlags::CLOCAL | ControlFlags::CREAD);
+        for (index, value) in [(SpecialCharacterIndices::VMIN, 1), (SpecialCharacterIndices::VTIME, 0)] {
+            if let Some(slot) = settings.control_chars.get_mut(index as usize) {
+                *slot = value;
+            }
+        }
+        let _ = termios::tcsetattr(file, SetArg::TCSANOW, &settings);
+    }
+}
+
+/// Screens are `tty0`, `tty1`…; all else behaves like a serial line.
+fn kind_of(name: &str) -> Kind {
+    let number = name.strip_prefix("tty").unwrap_or_default();
+    if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) { Kind::Screen } else { Kind::Serial }
+}
+
+/// Writes all of `bytes` to a non-blocking file; false if that took longer than `patience` or failed.
+fn write_within(mut file: &File, mut bytes: &[u8], patience: Duration) -> bool {
+    let start = Instant::now();
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return false,
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let left = patience.saturating_sub(start.elapsed());
+                let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
+                let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+                if left.is_zero() || !matches!(poll(&mut fds, timeout), Ok(1..)) {
+                    return false;
+                }
+            }
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Replaces control characters but line ends and tabs, so that no text steers a terminal.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    /// A console on one end of a pseudo-terminal, and the person's end.
+    pub(super) fn pair(kind: Kind, person_nonblock: bool) -> (Consoles, File) {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let nonblock = |fd: &OwnedFd| {
+            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+        };
+        nonblock(&pty.slave);
+        if person_nonblock {
+            nonblock(&pty.master);
+        }
+        let console = Console::new("pty".into(), kind, Output::Tty(File::from(pty.slave)));
+        (Consoles(Mutex::new(vec![console])), File::from(pty.master))
+    }
+
+    fn seen(person: &mut File) -> String {
+        let mut bytes = vec![0; 65536];
+        let got = person.read(&mut bytes).unwrap();
+        String::from_utf8(bytes[..got].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_screen_rewrites_progress_and_a_line_replaces_it() {
+        let (consoles, mut person) = pair(Kind::Screen, true);
+        consoles.progress("1 of 2");
+        consoles.progress("2 of 2");
+        consoles.line("done");
+        assert_eq!(seen(&mut person), "\r1 of 2\x1b[K\r2 of 2\x1b[K\r\x1b[Kdone\r\n");
+    }
+
+    #[test]
+    fn a_serial_line_gets_few_lines_of_progress() {
+        let (consoles, mut person) = pair(Kind::Serial, true);
+        (0..100).for_each(|n| consoles.progress(&format!("{n} of 100")));
+        consoles.line("done");
+        assert_eq!(seen(&mut person), "0 of 100\r\ndone\r\n");
+    }
+
+    #[test]
+    fn text_cannot_steer_the_terminal() {
+        let (consoles, mut person) = pair(Kind::Serial, true);
+        consoles.line("a\x1b[2Jb\rc");
+        assert_eq!(seen(&mut person), "a\u{fffd}[2Jb\u{fffd}c\r\n");
+    }
+
+    #[test]
+    fn a_stuck_line_is_given_up_in_bounded_time() {
+        let (consoles, _person) = pair(Kind::Serial, true);
+        let start = Instant::now();
+        (0..5).for_each(|_| consoles.line(&"x".repeat(100_000)));
+        assert!(start.elapsed() < 2 * PATIENCE, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn keys_come_one_by_one_without_a_line_end() {
+        let (consoles, mut person) = pair(Kind::Serial, true);
+        assert_eq!(consoles.read_key(Duration::ZERO), None);
+        person.write_all(b"rb").unwrap();
+        assert_eq!(consoles.read_key(Duration::from_secs(1)), Some('r'));
+        assert_eq!(consoles.read_key(Duration::from_secs(1)), Some('b'));
+        assert_eq!(consoles.read_key(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_terminal_that_hung_up_is_not_polled_in_a_loop() {
+        let (consoles, person) = pair(Kind::Serial, true);
+        drop(person);
+        assert_eq!(consoles.read_key(Duration::ZERO), None);
+        let start = Instant::now();
+        assert_eq!(consoles.read_key(Duration::from_millis(50)), None);
+        assert!(start.elapsed() >= Duration::from_millis(50));
+    }
+
+    #[test]
+    fn screens_are_known_by_name() {
+        let kinds = ["tty0", "tty12", "ttyS0", "hvc0", "tty", "ttyAMA0"].map(kind_of);
+        use Kind::{Screen, Serial};
+        assert_eq!(kinds, [Screen, Screen, Serial, Serial, Serial, Serial]);
+    }
+}

@@ -1,10 +1,20 @@
 //! How a run ends: what the installer process tells PID 1, which alone carries it out.
+//!
+//! The way is a pipe: the supervisor names its descriptor in [`FD_VARIABLE`], the installer writes one [`Message`] a
+//! line as JSON. A message each [`BEAT_EVERY`] says that the installer still runs.
 
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 
-/// The last message of the installer process to the supervisor, one JSON line on [`FD_VARIABLE`]'s descriptor.
+/// The last message of the installer process to the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ending {
@@ -23,5 +33,170 @@ pub enum Ending {
     },
 }
 
-/// Names the descriptor that the supervisor hands to its child for [`Ending`].
+/// One line on the pipe from the installer to the supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Message {
+    /// The installer still runs.
+    Beat,
+    /// What the site config says about failures, told as soon as it is read.
+    Policy {
+        /// Seconds until a failed installation reboots; `None`: hold.
+        reboot_on_failure_after: Option<u32>,
+    },
+    /// What the installer does now: what the supervisor says about a sudden death.
+    Step {
+        /// The step's id.
+        step: String,
+        /// Whether a write to the disk may have happened.
+        disk_touched: bool,
+    },
+    /// The ending; nothing follows.
+    Ending(Ending),
+}
+
+/// Names the descriptor that the supervisor hands to its child for [`Message`]s.
 pub const FD_VARIABLE: &str = "METALSTRAP_ENDING_FD";
+
+/// How often the installer tells that it runs. The supervisor's patience is many times this.
+pub const BEAT_EVERY: Duration = Duration::from_secs(10);
+
+/// The installer's end of the pipe. Clones write to the same one.
+#[derive(Debug, Clone)]
+pub struct EndingPipe(Arc<Mutex<File>>);
+
+impl EndingPipe {
+    /// Takes the pipe that the environment names and starts the thread that beats; `None` without a supervisor.
+    ///
+    /// # Errors
+    /// The variable is set but names no descriptor that can be written to.
+    pub fn from_env() -> Result<Option<Self>> {
+        let Some(value) = std::env::var_os(FD_VARIABLE) else { return Ok(None) };
+        let number: RawFd = value
+            .to_str()
+            .and_then(|text| text.parse().ok())
+            .with_context(|| format!("reading {FD_VARIABLE}={}", value.display()))?;
+        // Opening it anew needs no unsafe claim of ownership. The inherited one is closed: else a process started
+        // here would keep the pipe open beyond our death.
+        let file = OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/self/fd/{number}"))
+            .with_context(|| format!("opening descriptor {number} of {FD_VARIABLE}"))?;
+        nix::unistd::close(number).with_context(|| format!("closing descriptor {number} of {FD_VARIABLE}"))?;
+        let pipe = Self(Arc::new(Mutex::new(file)));
+        pipe.beat();
+        Ok(Some(pipe))
+    }
+
+    /// Tells what the site config says about failures.
+    pub fn policy(&self, reboot_on_failure_after: Option<u32>) {
+        self.tell(&Message::Policy { reboot_on_failure_after });
+    }
+
+    /// Tells what is done now, and whether a write to the disk may already have happened.
+    pub fn step(&self, step: &str, disk_touched: bool) {
+        self.tell(&Message::Step { step: step.to_owned(), disk_touched });
+    }
+
+    /// Hands over the ending. The installer exits after it.
+    ///
+    /// # Errors
+    /// The supervisor does not read any more.
+    pub fn end(&self, ending: &Ending) -> Result<()> {
+        self.send(&Message::Ending(ending.clone())).context("telling the supervisor how the run ends")
+    }
+
+    /// A lost message other than the ending changes no outcome: it is logged.
+    fn tell(&self, message: &Message) {
+        if let Err(error) = self.send(message) {
+            log::warn!("telling the supervisor {message:?}: {error}");
+        }
+    }
+
+    fn send(&self, message: &Message) -> io::Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
+    }
+
+    fn beat(&self) {
+        let pipe = self.clone();
+        let beats = std::thread::Builder::new().name("beat".into()).stack_size(64 * 1024).spawn(move || {
+            while pipe.send(&Message::Beat).is_ok() {
+                std::thread::sleep(BEAT_EVERY);
+            }
+        });
+        if let Err(error) = beats {
+            log::warn!("starting the thread that beats: {error}");
+        }
+    }
+}
+
+/// Cuts a stream of bytes into [`Message`]s. Lines that are none are logged and left out.
+#[derive(Debug, Default)]
+pub struct Messages {
+    buffer: Vec<u8>,
+}
+
+impl Messages {
+    /// A line longer than this is no message.
+    const MAX_LINE: usize = 64 * 1024;
+
+    /// Adds what was read and returns the messages that it completes.
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<Message> {
+        self.buffer.extend_from_slice(bytes);
+        let mut messages = Vec::new();
+        while let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.buffer.drain(..=end).collect();
+            match serde_json::from_slice(&line) {
+                Ok(message) => messages.push(message),
+                Err(error) => {
+                    log::warn!("the installer wrote what is no message ({error}): {}", line.escape_ascii());
+                }
+            }
+        }
+        if self.buffer.len() > Self::MAX_LINE {
+            log::warn!("the installer wrote {} bytes without a line end: left out", self.buffer.len());
+            self.buffer.clear();
+        }
+        messages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_one_json_line_each() {
+        let text = |message: &Message| serde_json::to_string(message).unwrap();
+        assert_eq!(text(&Message::Beat), r#""beat""#);
+        assert_eq!(
+            text(&Message::Policy { reboot_on_failure_after: Some(5) }),
+            r#"{"policy":{"reboot_on_failure_after":5}}"#
+        );
+        assert_eq!(text(&Message::Ending(Ending::Kexec)), r#"{"ending":"kexec"}"#);
+        assert_eq!(
+            text(&Message::Step { step: "root".into(), disk_touched: true }),
+            r#"{"step":{"step":"root","disk_touched":true}}"#
+        );
+    }
+
+    #[test]
+    fn messages_survive_being_cut_anywhere() {
+        let stream = b"\"beat\"\nnonsense\n{\"ending\":\"reboot\"}\n\"be";
+        for cut in 0..stream.len() {
+            let mut messages = Messages::default();
+            let mut got = messages.push(&stream[..cut]);
+            got.extend(messages.push(&stream[cut..]));
+            assert_eq!(got, [Message::Beat, Message::Ending(Ending::Reboot)]);
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_dropped() {
+        let mut messages = Messages::default();
+        assert_eq!(messages.push(&vec![b'x'; Messages::MAX_LINE + 1]), []);
+        assert_eq!(messages.push(b"\"beat\"\n"), [Message::Beat]);
+    }
+}

@@ -1,4 +1,5 @@
-//! Being written.
+//! System calls that no crate wraps safely: the only file with `unsafe`.
+#![allow(unsafe_code, reason = "each function is a safe wrapper of one call; its unsafe block says what makes it safe")]
 
 mod block {
     //! The ioctls of linux/fs.h.
@@ -13,7 +14,6 @@ mod block {
 ///
 /// # Errors
 /// The kernel's; `ENOTTY` for what is no block device.
-#[allow(unsafe_code, reason = "an ioctl")]
 pub fn block_device_size(device: std::os::fd::BorrowedFd<'_>) -> std::io::Result<u64> {
     use std::os::fd::AsRawFd as _;
     let mut bytes: usize = 0;
@@ -27,7 +27,6 @@ pub fn block_device_size(device: std::os::fd::BorrowedFd<'_>) -> std::io::Result
 ///
 /// # Errors
 /// The kernel's; `ENOTTY` for what is no block device.
-#[allow(unsafe_code, reason = "an ioctl")]
 pub fn logical_sector_size(device: std::os::fd::BorrowedFd<'_>) -> std::io::Result<u32> {
     use std::os::fd::AsRawFd as _;
     let mut bytes: nix::libc::c_int = 0;
@@ -41,7 +40,6 @@ pub fn logical_sector_size(device: std::os::fd::BorrowedFd<'_>) -> std::io::Resu
 ///
 /// # Errors
 /// The kernel's.
-#[allow(unsafe_code, reason = "an ioctl")]
 pub fn flush_buffers(device: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
     use std::os::fd::AsRawFd as _;
     // SAFETY: the descriptor is open while it is borrowed, and BLKFLSBUF takes no argument.
@@ -53,7 +51,6 @@ pub fn flush_buffers(device: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()>
 ///
 /// # Errors
 /// The kernel's; `EBUSY` while a partition is in use.
-#[allow(unsafe_code, reason = "an ioctl")]
 pub fn reread_partition_table(device: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
     use std::os::fd::AsRawFd as _;
     // SAFETY: the descriptor is open while it is borrowed, and BLKRRPART takes no argument.
@@ -66,7 +63,6 @@ pub fn reread_partition_table(device: std::os::fd::BorrowedFd<'_>) -> std::io::R
 ///
 /// # Errors
 /// The file system's, except that it has no such flags.
-#[allow(unsafe_code, reason = "a system call")]
 pub fn clear_immutable(file: &std::fs::File) -> std::io::Result<()> {
     use std::os::fd::AsRawFd as _;
     mod raw {
@@ -94,7 +90,6 @@ pub fn clear_immutable(file: &std::fs::File) -> std::io::Result<()> {
 ///
 /// # Errors
 /// The kernel's reason; nothing is loaded then.
-#[allow(unsafe_code, reason = "a system call")]
 pub fn kexec_file_load(
     kernel: &impl std::os::fd::AsFd,
     initrd: &impl std::os::fd::AsFd,
@@ -115,7 +110,6 @@ pub fn kexec_file_load(
 ///
 /// # Errors
 /// The kernel's: no such interface, no permission; `InvalidInput` for a name that cannot be one.
-#[allow(unsafe_code, reason = "a system call")]
 pub fn set_link(name: &str, up: bool) -> std::io::Result<()> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
     use std::os::fd::AsRawFd as _;
@@ -142,4 +136,21 @@ pub fn set_link(name: &str, up: bool) -> std::io::Result<()> {
     // SAFETY: the request only reads the live local.
     unsafe { raw::set_flags(socket.as_raw_fd(), &raw const request) }?;
     Ok(())
+}
+
+/// Sets a watchdog's timeout in seconds and returns what the driver made of it (`WDIOC_SETTIMEOUT`,
+/// Linux `Documentation/watchdog/watchdog-api.rst`).
+///
+/// # Errors
+/// The driver's: `EOPNOTSUPP` where the timeout is fixed, `EINVAL` where it cannot be that long.
+pub fn watchdog_set_timeout(watchdog: std::os::fd::BorrowedFd<'_>, seconds: i32) -> std::io::Result<i32> {
+    use std::os::fd::AsRawFd as _;
+    mod raw {
+        nix::ioctl_readwrite!(wdioc_settimeout, b'W', 6, libc::c_int);
+    }
+    let mut timeout: libc::c_int = seconds;
+    // SAFETY: the request reads and writes one int through the pointer, which is to a live local of that type; the
+    // descriptor is open while it is borrowed.
+    unsafe { raw::wdioc_settimeout(watchdog.as_raw_fd(), &raw mut timeout) }?;
+    Ok(timeout)
 }

@@ -1,0 +1,164 @@
+//! What PID 1 says when the installer process ended without an ending.
+
+use std::fmt;
+
+use nix::sys::signal::Signal;
+
+use crate::failure::{Code, Failure};
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// It could not be started, and why.
+    NotStarted(String),
+    /// It exited by itself, with this code.
+    Exited(i32),
+    /// A signal that was not ours killed it.
+    Killed(Signal),
+    /// The kernel killed it to get memory.
+    OutOfMemory,
+    /// It said nothing for so many seconds, and PID 1 killed it.
+    Hung(u64),
+    /// It told its ending but did not exit, or ran for longer than it may, and PID 1 killed it.
+    Overdue(u64),
+}
+
+/// A death with what was known before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// How it ended.
+    pub cause: Cause,
+    /// The step it was in and whether the disk may have been written to, if it told.
+    pub step: Option<(String, bool)>,
+    /// What it wrote last to its standard error.
+    pub last_words: Option<String>,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the installer process ")?;
+        match self {
+            Self::NotStarted(error) => write!(f, "could not be started: {error}"),
+            Self::Exited(code) => write!(f, "exited with code {code} without saying how the run ends"),
+            Self::Killed(signal) => write!(f, "was killed by signal {} ({signal})", *signal as i32),
+            Self::OutOfMemory => f.write_str("was killed by the kernel because memory ran out (SIGKILL)"),
+            Self::Hung(seconds) => write!(f, "did not respond for {seconds} s and was killed"),
+            Self::Overdue(seconds) => write!(f, "did not end within {seconds} s and was killed"),
+        }
+    }
+}
+
+impl Death {
+    /// What the person reads.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let mut happened = self.cause.to_string();
+        if let Some(words) = &self.last_words {
+            happened += &format!("; it last wrote: {words}");
+        }
+        let untouched = match &self.step {
+            None => "whether the disk was written to is not known; no other disk was",
+            Some((_, false)) => "no disk was written to",
+            Some((_, true)) => "disks other than the one being installed to",
+        };
+        let advice = if self.cause == Cause::OutOfMemory {
+            "give the machine more memory, then retry"
+        } else {
+            "retry: what is right on the disk stays; if it happens again, keep this text and the console's log"
+        };
+        Failure {
+            code: Code::InstallerDied,
+            step: self.step.as_ref().map_or("installer", |(step, _)| step).to_owned(),
+            happened,
+            untouched: untouched.to_owned(),
+            advice: advice.to_owned(),
+        }
+    }
+}
+
+/// The last lines a process wrote: what a panic says, else its last line.
+#[derive(Debug, Default)]
+pub struct LastWords(Vec<String>);
+
+impl LastWords {
+    /// Lines kept; a panic says its place and its message in two.
+    const LINES: usize = 8;
+
+    /// Characters of the result.
+    const LENGTH: usize = 400;
+
+    /// Adds a line.
+    pub fn heard(&mut self, line: &str) {
+        if line.trim().is_empty() || line.starts_with("note: ") {
+            return;
+        }
+        if self.0.len() == Self::LINES {
+            self.0.remove(0);
+        }
+        self.0.push(line.trim().to_owned());
+    }
+
+    /// The panic, or the last line, if there was any.
+    #[must_use]
+    pub fn say(&self) -> Option<String> {
+        let from = self.0.iter().rposition(|line| line.contains(" panicked at "));
+        let from = from.unwrap_or(self.0.len().saturating_sub(1));
+        let text = self.0.get(from..).unwrap_or_default().join(" ");
+        (!text.is_empty()).then(|| text.chars().take(Self::LENGTH).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn happened(cause: Cause) -> String {
+        Death { cause, step: None, last_words: None }.failure().happened
+    }
+
+    #[test]
+    fn every_cause_is_one_plain_sentence() {
+        assert_eq!(happened(Cause::Killed(Signal::SIGKILL)), "the installer process was killed by signal 9 (SIGKILL)");
+        assert_eq!(happened(Cause::Killed(Signal::SIGSEGV)), "the installer process was killed by signal 11 (SIGSEGV)");
+        assert_eq!(
+            happened(Cause::OutOfMemory),
+            "the installer process was killed by the kernel because memory ran out (SIGKILL)"
+        );
+        assert_eq!(
+            happened(Cause::Exited(101)),
+            "the installer process exited with code 101 without saying how the run ends"
+        );
+        assert_eq!(happened(Cause::Hung(300)), "the installer process did not respond for 300 s and was killed");
+        assert_eq!(happened(Cause::Overdue(60)), "the installer process did not end within 60 s and was killed");
+        assert_eq!(
+            happened(Cause::NotStarted("Cannot allocate memory (os error 12)".into())),
+            "the installer process could not be started: Cannot allocate memory (os error 12)"
+        );
+    }
+
+    #[test]
+    fn the_failure_says_what_was_not_touched() {
+        let death =
+            |step| Death { cause: Cause::Killed(Signal::SIGABRT), step, last_words: Some("oh".into()) }.failure();
+        let early = death(Some(("network".to_owned(), false)));
+        assert_eq!((early.step.as_str(), early.untouched.as_str()), ("network", "no disk was written to"));
+        assert_eq!(early.happened, "the installer process was killed by signal 6 (SIGABRT); it last wrote: oh");
+        assert_eq!(death(Some(("root".into(), true))).untouched, "disks other than the one being installed to");
+        assert_eq!(death(None).untouched, "whether the disk was written to is not known; no other disk was");
+        assert_eq!(early.code, Code::InstallerDied);
+    }
+
+    #[test]
+    fn a_panic_is_told_without_its_note() {
+        let mut words = LastWords::default();
+        assert_eq!(words.say(), None);
+        for line in ["working", "", "thread 'main' (7) panicked at a.rs:1:2:", "boom", "note: run with `X`"] {
+            words.heard(line);
+        }
+        assert_eq!(words.say().as_deref(), Some("thread 'main' (7) panicked at a.rs:1:2: boom"));
+        words.heard("more");
+        assert_eq!(words.say().as_deref(), Some("thread 'main' (7) panicked at a.rs:1:2: boom more"));
+        (0..20).for_each(|n| words.heard(&n.to_string()));
+        assert_eq!(words.say().as_deref(), Some("19"));
+    }
+}
