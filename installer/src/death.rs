@@ -102,7 +102,7 @@ impl LastWords {
     #[must_use]
     pub fn say(&self) -> Option<String> {
         let from = self.0.iter().rposition(|line| line.contains(" panicked at "));
-        let from = from.unwrap_or(self.0.len().saturating_sub(1));
+        let from = from.unwrap_or_else(|| self.0.len().saturating_sub(1));
         let text = self.0.get(from..).unwrap_or_default().join(" ");
         (!text.is_empty()).then(|| text.chars().take(Self::LENGTH).collect())
     }

@@ -80,6 +80,9 @@ fn canonical(name: &str) -> String {
     name.replace('-', "_")
 }
 
+/// Names to load before and after a module.
+type Soft = (Vec<String>, Vec<String>);
+
 /// What depmod wrote about a directory of modules.
 #[derive(Debug, Default)]
 pub struct Modules {
@@ -87,7 +90,7 @@ pub struct Modules {
     /// Name to the file's path below the directory and the names it needs, in depmod's order.
     files: HashMap<String, (String, Vec<String>)>,
     /// Modules to load before and after one, if they exist.
-    soft: HashMap<String, (Vec<String>, Vec<String>)>,
+    soft: HashMap<String, Soft>,
     aliases: Aliases,
     parameters: Parameters,
     done: HashSet<String>,
@@ -210,7 +213,7 @@ fn name_of(path: &str) -> String {
 }
 
 /// A line of `modules.softdep`: `softdep NAME [pre: NAME…] [post: NAME…]`.
-fn soft_dependency(line: &str) -> Option<(String, (Vec<String>, Vec<String>))> {
+fn soft_dependency(line: &str) -> Option<(String, Soft)> {
     let mut words = line.split_ascii_whitespace();
     let ("softdep", name) = (words.next()?, words.next()?) else { return None };
     let (mut before, mut after) = (Vec::new(), Vec::new());
