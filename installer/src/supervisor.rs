@@ -319,7 +319,7 @@ mod tests {
     /// Runs a shell script as the installer; `$METALSTRAP_ENDING_FD` is where it tells.
     fn script(text: &str, limits: Limits) -> Run {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("say() {{ eval \"echo '$1' >&$METALSTRAP_ENDING_FD\"; }}\n{text}")]);
+        command.args(["-c", &format!("say() {{ echo \"$1\" >/proc/$$/fd/$METALSTRAP_ENDING_FD; }}\n{text}")]);
         let (consoles, _person) = Consoles::pty();
         run(command, b"", limits, Guard { consoles: &consoles, signals: None, reap_all: false, duties: &mut || () })
     }
