@@ -6,6 +6,7 @@ mod file_disk;
 mod guarded;
 mod identity;
 mod memory;
+mod read_only;
 mod recording;
 mod region;
 
@@ -16,7 +17,9 @@ pub use faulty::{Faulty, Operation};
 pub use file_disk::FileDisk;
 pub use guarded::Guarded;
 pub use identity::Identity;
+pub(crate) use identity::text as sysfs_text;
 pub use memory::Memory;
+pub use read_only::ReadOnly;
 pub use recording::{Recorded, Recording, replay};
 pub use region::Region;
 

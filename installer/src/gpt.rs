@@ -1,1 +1,116 @@
-//! Being written.
+//! The GUID partition table: reading it as the kernel does, destroying old ones, and committing the plan's.
+//!
+//! A table is two copies (UEFI specification 2.10, section 5.3): header and entries at the disk's start behind a
+//! protective MBR, entries and header at its end. Firmware restores a bad copy from the good one, and Linux believes the
+//! one at the end only with `gpt` on its command line. So a table is destroyed from its end to its start, since the old
+//! system boots until the last moment and nothing brings back what is gone, and is written in the same order, since the
+//! copy at the start, which everybody reads, has to be the last to appear.
+
+mod image;
+mod table;
+
+use std::io;
+
+use anyhow::{Context as _, Result};
+
+use crate::disk::{Disk, Memory};
+use crate::failure::{Code, WithCode as _, coded};
+use crate::inventory::{self, Contents};
+use crate::plan::Plan;
+
+pub use image::Image;
+pub(crate) use table::is_protective;
+pub use table::{Entry, Table, read, read_backup};
+
+/// Entries of our tables: the least that UEFI allows (16 KiB of them).
+pub const ENTRIES: u32 = 128;
+
+/// Zeroes are written in pieces of this many bytes.
+const PIECE: u64 = 1 << 20;
+
+/// Bytes that the backup table takes at the end of a disk: the entries and the header's sector.
+#[must_use]
+pub fn backup_bytes(sector_size: u32) -> u64 {
+    let sector = u64::from(sector_size);
+    u64::from(ENTRIES) * 128 + sector
+}
+
+/// Bytes that the primary table takes at the start of a disk: protective MBR, header and entries.
+#[must_use]
+pub fn primary_bytes(sector_size: u32) -> u64 {
+    backup_bytes(sector_size) + u64::from(sector_size)
+}
+
+/// Destroys what is on the disk as the plan says, with a flush after each of its steps, and checks that nothing known is
+/// left. Where the plan has nothing to destroy, nothing is written.
+///
+/// # Errors
+/// [`Code::DiskIo`]: the device's error, or the disk still shows something afterwards.
+pub fn invalidate(disk: &dyn Disk, plan: &Plan) -> Result<()> {
+    for step in &plan.wipes {
+        for range in &step.ranges {
+            zero(disk, range.start, range.size).code(Code::DiskIo, || format!("wiping {}", step.what))?;
+        }
+        disk.flush().code(Code::DiskIo, || format!("wiping {}", step.what))?;
+    }
+    if plan.wipes.is_empty() {
+        return Ok(());
+    }
+    disk.forget_cache().code(Code::DiskIo, || format!("checking that {} is blank", disk.describe()))?;
+    match inventory::inspect(disk).code(Code::DiskIo, || format!("checking that {} is blank", disk.describe()))? {
+        Contents::Blank => Ok(()),
+        rest => Err(coded(Code::DiskIo, format!("disk {} was wiped, but still holds {rest}", disk.describe()))),
+    }
+}
+
+fn zero(disk: &dyn Disk, start: u64, size: u64) -> io::Result<()> {
+    let zeroes = vec![0; usize::try_from(PIECE.min(size)).map_err(io::Error::other)?];
+    let mut done = 0;
+    while done < size {
+        let piece = usize::try_from(PIECE.min(size - done)).map_err(io::Error::other)?;
+        disk.write_at(start + done, zeroes.get(..piece).unwrap_or_default())?;
+        done += PIECE.min(size - done);
+    }
+    Ok(())
+}
+
+/// Whether the disk has the plan's table already: the protective MBR and both copies.
+///
+/// # Errors
+/// The device's.
+pub fn is_current(disk: &dyn Disk, plan: &Plan) -> io::Result<bool> {
+    let wanted = plan.table();
+    Ok(read(disk)?.is_some_and(|table| table == wanted) && read_backup(disk)?.is_some_and(|table| table == wanted))
+}
+
+/// Writes the plan's table: entries and header at the end, flush, then entries, header and protective MBR at the start,
+/// flush. It was laid out in memory and read back there before the first byte. A disk that has it already is not
+/// written to.
+///
+/// # Errors
+/// [`Code::DiskIo`]: the device's error.
+pub fn commit(disk: &dyn Disk, plan: &Plan) -> Result<()> {
+    let context = || format!("writing the partition table of {}", disk.describe());
+    if is_current(disk, plan).code(Code::DiskIo, || format!("reading the partition table of {}", disk.describe()))? {
+        return Ok(());
+    }
+    let wanted = plan.table();
+    let image = Image::new(&wanted, disk.size(), disk.sector_size()).with_context(context)?;
+    rehearse(&image, &wanted, disk).with_context(context)?;
+    image.write(disk).code(Code::DiskIo, context)
+}
+
+/// Writes the image to a disk in memory and reads it back by the rules that the real one will be read by.
+fn rehearse(image: &Image, wanted: &Table, disk: &dyn Disk) -> Result<()> {
+    let memory = Memory::new(disk.size(), disk.sector_size());
+    image.write(&memory)?;
+    let (primary, backup) = (read(&memory)?, read_backup(&memory)?);
+    anyhow::ensure!(
+        primary.as_ref() == Some(wanted) && backup.as_ref() == Some(wanted),
+        "the table laid out in memory reads back as {primary:?} and {backup:?}"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

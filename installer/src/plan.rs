@@ -1,1 +1,310 @@
-//! Being written.
+//! The plan: what will be done to the disk, as data, before anything is done. A pure function of what was found, the
+//! manifest and the site config: no random numbers, no clock, so that the same facts give the same plan, and a run that
+//! was interrupted finds its own work again.
+
+mod layout;
+mod wipes;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use serde::{Serialize, Serializer};
+use uuid::Uuid;
+
+use metalstrap_release::digest::Digest;
+use metalstrap_release::manifest::Manifest;
+use metalstrap_release::site::{Existing, Site};
+
+use crate::disk::{Disk, Guarded, Identity, Region};
+use crate::failure::{Code, coded};
+use crate::gpt::{self, Entry, Table};
+use crate::inventory::Contents;
+
+pub use wipes::Wipe;
+
+/// What the plan has to know about the disk.
+#[derive(Debug, Clone)]
+pub struct PlanDisk {
+    /// How the disk is called in messages; no part of the plan, since kernel names change.
+    pub name: String,
+    /// What the disk is known by.
+    pub identity: Identity,
+    /// Logical sector size in bytes.
+    pub sector_size: u32,
+    /// What is on it.
+    pub contents: Contents,
+}
+
+/// What will be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Format of the plan's JSON: 1.
+    pub format: u32,
+    /// What gets installed.
+    pub release: Release,
+    /// The disk.
+    pub disk: Identity,
+    /// Its logical sector size in bytes.
+    pub sector_size: u32,
+    /// GUID of the partition table.
+    pub disk_guid: Uuid,
+    /// What becomes of what is on the disk.
+    pub existing: Becomes,
+    /// Our partitions, by index.
+    pub partitions: Vec<Partition>,
+    /// Partitions that the installed OS has made and that stay as they are.
+    pub kept: Vec<Entry>,
+    /// What stays free for the OS's own partitions; on a disk that is ours already they may be in it.
+    pub free: Area,
+    /// What is overwritten with zeroes first, in this order, with a flush after each step.
+    pub wipes: Vec<Wipe>,
+    /// What is written then.
+    pub writes: Vec<Write>,
+}
+
+/// Which release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Release {
+    /// Name of the OS.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Root hash of its root file system.
+    pub root_hash: Digest,
+}
+
+/// What becomes of what is on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Becomes {
+    /// There is nothing.
+    Blank,
+    /// It is this plan's own table, from an earlier run: it stays, and so do the OS's partitions.
+    Kept,
+    /// It is destroyed.
+    Wiped {
+        /// What it was.
+        what: String,
+    },
+}
+
+/// A partition of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Partition {
+    /// What it is for.
+    pub role: Role,
+    /// Its entry in the table.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+/// What a partition is for. Its text form is `esp`, `root-a`, `root-verity-a`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// EFI system partition.
+    Esp,
+    /// Root file system of a slot.
+    Root {
+        /// `a` to `h`.
+        slot: char,
+    },
+    /// Its hash tree.
+    RootVerity {
+        /// `a` to `h`.
+        slot: char,
+    },
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Esp => write!(f, "esp"),
+            Self::Root { slot } => write!(f, "root-{slot}"),
+            Self::RootVerity { slot } => write!(f, "root-verity-{slot}"),
+        }
+    }
+}
+
+impl Serialize for Role {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Bytes of the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Area {
+    /// First byte.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl Area {
+    /// The bytes as a range.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        self.start..self.start.saturating_add(self.size)
+    }
+}
+
+/// A range that is written, and what for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Write {
+    /// What for: a partition's role, or `partition table`.
+    pub purpose: String,
+    /// Where.
+    #[serde(flatten)]
+    pub area: Area,
+}
+
+impl Plan {
+    /// Plans the installation of `manifest`'s release to `disk`, as `site` permits.
+    ///
+    /// # Errors
+    /// [`Code::DiskTooSmall`] if the layout does not fit; [`Code::DiskNotBlank`] if there is something on the disk that
+    /// may not go; [`Code::DiskIo`] if the disk cannot be read or has sectors of an odd size.
+    pub fn new(disk: &PlanDisk, manifest: &Manifest, site: &Site) -> Result<Self> {
+        if !matches!(disk.sector_size, 512 | 4096) {
+            let text = format!("disk {} has sectors of {} bytes, not 512 or 4096", disk.name, disk.sector_size);
+            return Err(coded(Code::DiskIo, text));
+        }
+        let root = manifest.root()?;
+        let (partitions, free) = layout::partitions(disk, manifest)?;
+        let mut plan = Self {
+            format: 1,
+            release: Release {
+                name: manifest.name.clone(),
+                version: manifest.version.clone(),
+                root_hash: root.root_hash,
+            },
+            disk: disk.identity.clone(),
+            sector_size: disk.sector_size,
+            disk_guid: layout::derived_uuid(&disk.identity, "disk"),
+            existing: Becomes::Blank,
+            partitions,
+            kept: Vec::new(),
+            free,
+            wipes: Vec::new(),
+            writes: Vec::new(),
+        };
+        plan.settle_existing(disk, site)?;
+        plan.wipes = wipes::steps(&plan, &disk.contents, root.data.content_size, root.hash_tree.content_size);
+        plan.writes = plan.list_writes(root.data.content_size, root.hash_tree.content_size);
+        Ok(plan)
+    }
+
+    /// Decides what becomes of the disk's contents.
+    fn settle_existing(&mut self, disk: &PlanDisk, site: &Site) -> Result<()> {
+        match &disk.contents {
+            Contents::Blank => self.existing = Becomes::Blank,
+            Contents::Unreadable { error } => {
+                return Err(coded(Code::DiskIo, format!("disk {} cannot be read: {error}", disk.name)));
+            }
+            Contents::Gpt { table, .. } if self.owns(table) => {
+                let ours = |entry: &Entry| self.partitions.iter().any(|ours| ours.entry.index == entry.index);
+                self.kept = table.partitions.iter().filter(|entry| !ours(entry)).cloned().collect();
+                self.existing = Becomes::Kept;
+            }
+            contents if site.existing == Existing::Wipe => {
+                self.existing = Becomes::Wiped { what: contents.to_string() }
+            }
+            contents => {
+                let text = "and the site config does not permit wiping it (\"existing\": \"wipe\")";
+                return Err(coded(Code::DiskNotBlank, format!("disk {} holds {contents}, {text}", disk.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a table on the disk is this plan's: the same GUID and every partition as planned. More partitions may be
+    /// there (systemd-repart makes them on first boot), as long as they lie where the plan left room for them.
+    fn owns(&self, table: &Table) -> bool {
+        let ours = |entry: &Entry| self.partitions.iter().any(|partition| partition.entry == *entry);
+        let free = self.free.range();
+        let within = |entry: &Entry| {
+            entry.index <= gpt::ENTRIES
+                && entry.start >= free.start
+                && !self.partitions.iter().any(|p| p.entry.index == entry.index)
+        };
+        table.disk_guid == self.disk_guid
+            && self.partitions.iter().all(|partition| table.partitions.contains(&partition.entry))
+            && table.partitions.iter().all(|entry| ours(entry) || within(entry))
+    }
+
+    fn list_writes(&self, data: u64, tree: u64) -> Vec<Write> {
+        let (primary, backup) = (gpt::primary_bytes(self.sector_size), gpt::backup_bytes(self.sector_size));
+        let mut writes: Vec<Write> = Vec::new();
+        for Partition { role, entry } in &self.partitions {
+            let size = match role {
+                Role::Esp => entry.size,
+                Role::Root { slot: TARGET_SLOT } => data,
+                Role::RootVerity { slot: TARGET_SLOT } => tree,
+                Role::Root { .. } | Role::RootVerity { .. } => continue,
+            };
+            writes.push(Write { purpose: role.to_string(), area: Area { start: entry.start, size } });
+        }
+        for (start, size) in [(0, primary), (self.disk.size.saturating_sub(backup), backup)] {
+            writes.push(Write { purpose: "partition table".to_owned(), area: Area { start, size } });
+        }
+        writes
+    }
+
+    /// The partition table as it will be.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        let ours = self.partitions.iter().map(|partition| partition.entry.clone());
+        let mut partitions: Vec<Entry> = ours.chain(self.kept.iter().cloned()).collect();
+        partitions.sort_by_key(|entry| entry.index);
+        Table { disk_guid: self.disk_guid, partitions }
+    }
+
+    /// The partition with this role.
+    ///
+    /// # Errors
+    /// When the plan has none.
+    pub fn partition(&self, role: Role) -> Result<&Entry> {
+        let found = self.partitions.iter().find(|partition| partition.role == role);
+        found.map(|partition| &partition.entry).with_context(|| format!("the plan has no partition {role}"))
+    }
+
+    /// The part of `disk` that is the partition with this role.
+    ///
+    /// # Errors
+    /// When the plan has none.
+    pub fn region(&self, disk: &Arc<dyn Disk>, role: Role) -> Result<Region> {
+        let entry = self.partition(role)?;
+        Ok(Region { disk: Arc::clone(disk), start: entry.start, size: entry.size })
+    }
+
+    /// `disk`, but writes go only where the plan has a wipe or a write.
+    #[must_use]
+    pub fn guard(&self, disk: Arc<dyn Disk>) -> Guarded {
+        let wipes = self.wipes.iter().flat_map(|step| &step.ranges).map(Area::range);
+        Guarded::new(disk, wipes.chain(self.writes.iter().map(|write| write.area.range())))
+    }
+
+    /// The plan for people: indented JSON.
+    ///
+    /// # Errors
+    /// None that occur: every field has a JSON form.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self)
+    }
+
+    /// SHA-256 of the plan's canonical JSON: no white space, keys sorted.
+    ///
+    /// # Errors
+    /// None that occur: every field has a JSON form.
+    pub fn hash(&self) -> serde_json::Result<Digest> {
+        Ok(Digest::of(&serde_json::to_vec(&serde_json::to_value(self)?)?))
+    }
+}
+
+/// The slot that gets the release.
+pub const TARGET_SLOT: char = 'a';
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,55 @@
+//! A disk that is only looked at: neither opened for writing nor locked.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{Disk, READING, WRITING, at, check};
+
+/// A block device or plain file, opened for reading.
+#[derive(Debug)]
+pub struct ReadOnly {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    sector_size: u32,
+}
+
+impl ReadOnly {
+    /// Opens the disk at `path`, of which size and sector size are known.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(path: &Path, size: u64, sector_size: u32) -> io::Result<Self> {
+        Ok(Self { file: File::open(path)?, path: path.to_owned(), size, sector_size })
+    }
+}
+
+impl Disk for ReadOnly {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.sector_size
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        check(self, READING, offset, buffer.len())?;
+        let length = buffer.len();
+        self.file.read_exact_at(buffer, offset).map_err(|error| at(READING, self, offset, length, error))
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        Err(at(WRITING, self, offset, bytes.len(), io::ErrorKind::ReadOnlyFilesystem.into()))
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        self.path.display().to_string()
+    }
+}

@@ -1,0 +1,125 @@
+//! What is on a disk: nothing, a partition table, or something else.
+
+use std::fmt;
+use std::io;
+
+use serde::Serialize;
+
+use super::{mbr, probe};
+use crate::disk::Disk;
+use crate::gpt::{self, Table};
+
+/// What is on a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Contents {
+    /// No table, no signature that is known, and nothing but zeroes in the first 1 MiB.
+    Blank,
+    /// A GUID partition table.
+    Gpt {
+        /// Which copies of it are valid.
+        copies: Copies,
+        /// The table; the one at the start where both are valid.
+        #[serde(flatten)]
+        table: Table,
+        /// What each partition holds, in the table's order: names of signatures.
+        holds: Vec<Vec<&'static str>>,
+    },
+    /// Something else.
+    Foreign {
+        /// What, by name.
+        what: Vec<&'static str>,
+        /// Where parts of it lie.
+        areas: Vec<OldArea>,
+    },
+    /// The disk could not be read.
+    Unreadable {
+        /// Why.
+        error: String,
+    },
+}
+
+/// Which copies of a partition table are valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Copies {
+    /// Both, and they are the same.
+    Both,
+    /// The one at the start of the disk; Linux uses it.
+    Primary,
+    /// The one at the end: an update of the table was interrupted.
+    Backup,
+}
+
+/// A partition of a table that is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OldArea {
+    /// First byte.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Whether firmware boots from it.
+    pub boots: bool,
+}
+
+/// Bytes at the start that are zero on a blank disk: where tables and boot code are, and before any partition of ours.
+const BLANK_HEAD: usize = 1 << 20;
+
+/// Looks what is on `disk`. Nothing is written.
+///
+/// # Errors
+/// The device's.
+pub fn inspect(disk: &dyn Disk) -> io::Result<Contents> {
+    let old = mbr::read(disk)?;
+    if let Some((copies, table)) = read_table(disk, old.is_none())? {
+        let holds = table.partitions.iter().map(|entry| probe::signatures(disk, entry.start, entry.size));
+        let holds = holds.collect::<io::Result<_>>()?;
+        return Ok(Contents::Gpt { copies, table, holds });
+    }
+    let mut what = probe::signatures(disk, 0, disk.size())?;
+    what.extend(old.as_ref().map(|_| "MBR partition table"));
+    what.extend(probe::broken_tables(disk)?);
+    if !what.is_empty() {
+        return Ok(Contents::Foreign { what, areas: old.unwrap_or_default() });
+    }
+    let mut head = vec![0; BLANK_HEAD.min(usize::try_from(disk.size()).unwrap_or(BLANK_HEAD))];
+    disk.read_at(0, &mut head)?;
+    if head.iter().all(|byte| *byte == 0) {
+        return Ok(Contents::Blank);
+    }
+    Ok(Contents::Foreign { what: vec!["unknown data in the first 1 MiB"], areas: Vec::new() })
+}
+
+/// The table and which copies are valid. A copy at the end counts on its own only where no other table was put over it.
+fn read_table(disk: &dyn Disk, alone: bool) -> io::Result<Option<(Copies, Table)>> {
+    let backup = gpt::read_backup(disk)?;
+    Ok(match gpt::read(disk)? {
+        Some(table) if backup.as_ref() == Some(&table) => Some((Copies::Both, table)),
+        Some(table) => Some((Copies::Primary, table)),
+        None => backup.filter(|_| alone).map(|table| (Copies::Backup, table)),
+    })
+}
+
+impl fmt::Display for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blank => write!(f, "nothing"),
+            Self::Unreadable { error } => write!(f, "what cannot be read ({error})"),
+            Self::Foreign { what, .. } => write!(f, "{}", what.join(", ")),
+            Self::Gpt { table, holds, .. } if table.partitions.is_empty() && holds.is_empty() => {
+                write!(f, "an empty GPT")
+            }
+            Self::Gpt { table, holds, .. } => {
+                write!(f, "a GPT with ")?;
+                for (n, (entry, holds)) in table.partitions.iter().zip(holds).enumerate() {
+                    let comma = if n == 0 { "" } else { ", " };
+                    write!(f, "{comma}{} {:?}", entry.index, entry.label)?;
+                    if !holds.is_empty() {
+                        write!(f, " ({})", holds.join(", "))?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What is mounted: `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+
+/// The block devices that file systems are mounted from.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    /// (device number as `major:minor`, source, mount point)
+    entries: Vec<(String, String, String)>,
+}
+
+impl Mounts {
+    /// Parses the file's text. Lines of another form are left out.
+    pub(super) fn parse(text: &str) -> Self {
+        let entry = |line: &str| {
+            let (before, after) = line.split_once(" - ")?;
+            let mut before = before.split(' ');
+            let (number, point) = (before.nth(2)?, before.nth(1)?);
+            let source = after.split(' ').nth(1)?;
+            Some((number.to_owned(), source.to_owned(), point.to_owned()))
+        };
+        Self { entries: text.lines().filter_map(entry).collect() }
+    }
+
+    /// Where the device with this number or name is mounted. btrfs has device numbers of its own, so the source's name
+    /// counts too.
+    pub(super) fn point(&self, number: &str, name: &str) -> Option<&str> {
+        let mounted =
+            |(n, source, _): &&(String, String, String)| n == number || source.strip_prefix("/dev/") == Some(name);
+        self.entries.iter().find(mounted).map(|(_, _, point)| point.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_found_by_number_and_by_name() {
+        let mounts = Mounts::parse(
+            "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n\
+             40 35 0:45 / /srv rw - btrfs /dev/vdb3 rw,subvol=/\n\
+             nonsense\n",
+        );
+        assert_eq!(mounts.point("98:0", "sda1"), Some("/mnt2"));
+        assert_eq!(mounts.point("254:19", "vdb3"), Some("/srv"));
+        assert_eq!(mounts.point("254:16", "vdb"), None);
+    }
+}

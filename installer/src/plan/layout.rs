@@ -1,0 +1,113 @@
+//! Where the partitions lie and what they are called.
+
+use anyhow::Result;
+use metalstrap_release::digest::Digest;
+use metalstrap_release::manifest::{Manifest, data_uuid, verity_uuid};
+use uuid::{Uuid, uuid};
+
+use super::{Area, Partition, PlanDisk, Role, TARGET_SLOT};
+use crate::disk::Identity;
+use crate::failure::{Code, coded};
+use crate::gpt::{self, Entry};
+
+/// Partitions start and end at multiples of this, whatever the sector size.
+pub(super) const ALIGNMENT: u64 = 1 << 20;
+
+/// EFI system partition (UEFI specification 2.10, table 5.7).
+pub const ESP_TYPE: Uuid = uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
+/// Root file system for x86-64 (Discoverable Partitions Specification).
+const ROOT_TYPE: Uuid = uuid!("4f68bce3-e8cd-4db1-96e7-fbcaf984b709");
+/// Hash tree of the root file system for x86-64 (Discoverable Partitions Specification).
+const ROOT_VERITY_TYPE: Uuid = uuid!("2c7357ed-ebd2-46d9-aec1-23d437ec2bf5");
+/// Attribute bit 60: read-only (Discoverable Partitions Specification).
+const READ_ONLY: u64 = 1 << 60;
+/// What systemd-sysupdate takes for a free slot.
+const EMPTY: &str = "_empty";
+
+/// The partitions in their order on the disk, and what stays free behind them.
+///
+/// # Errors
+/// [`Code::DiskTooSmall`].
+pub(super) fn partitions(disk: &PlanDisk, manifest: &Manifest) -> Result<(Vec<Partition>, Area)> {
+    let usable_end = usable_end(disk, manifest)?;
+    let (layout, root_hash) = (&manifest.layout, &manifest.root()?.root_hash);
+    let mut builder = Builder { disk, next: ALIGNMENT, partitions: Vec::new() };
+    builder.add(Role::Esp, layout.esp_size, None);
+    for slot in slots(layout.slots) {
+        let filled = slot == TARGET_SLOT;
+        let verity = filled.then(|| (manifest.root_verity_label(), verity_uuid(root_hash)));
+        builder.add(Role::RootVerity { slot }, layout.root_verity_size, verity);
+        let data = filled.then(|| (manifest.root_label(), data_uuid(root_hash)));
+        builder.add(Role::Root { slot }, layout.root_size, data);
+    }
+    let free = Area { start: builder.next, size: usable_end.saturating_sub(builder.next) };
+    Ok((builder.partitions, free))
+}
+
+fn slots(number: u32) -> impl Iterator<Item = char> {
+    ('a'..='z').zip(0..number).map(|(slot, _)| slot)
+}
+
+/// The last multiple of 1 MiB before the backup table, if everything fits before it.
+fn usable_end(disk: &PlanDisk, manifest: &Manifest) -> Result<u64> {
+    let layout = &manifest.layout;
+    let slot = layout.root_size.saturating_add(layout.root_verity_size);
+    let slots = slot.saturating_mul(u64::from(layout.slots));
+    let wanted = layout.esp_size.saturating_add(slots).saturating_add(layout.free_size);
+    let backup = gpt::backup_bytes(disk.sector_size);
+    let size = disk.identity.size;
+    let end = wanted.saturating_add(ALIGNMENT).checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX);
+    let needed = end.saturating_add(backup);
+    if size < needed {
+        let text = format!(
+            "disk {} has {size} bytes, but the layout needs {needed}: ESP {}, {} slots of {slot}, {} free, {} for partition \
+             tables and alignment",
+            disk.name,
+            layout.esp_size,
+            layout.slots,
+            layout.free_size,
+            needed.saturating_sub(wanted),
+        );
+        return Err(coded(Code::DiskTooSmall, text));
+    }
+    let usable = size.saturating_sub(backup);
+    Ok(usable - usable % ALIGNMENT)
+}
+
+struct Builder<'a> {
+    disk: &'a PlanDisk,
+    next: u64,
+    partitions: Vec<Partition>,
+}
+
+impl Builder<'_> {
+    /// Adds a partition behind the last one. `filled` has its label and UUID; without, the UUID comes from the disk.
+    fn add(&mut self, role: Role, size: u64, filled: Option<(String, Uuid)>) {
+        let (type_guid, attributes, empty) = match role {
+            Role::Esp => (ESP_TYPE, 0, "esp"),
+            Role::Root { .. } => (ROOT_TYPE, 0, EMPTY),
+            Role::RootVerity { .. } => (ROOT_VERITY_TYPE, READ_ONLY, EMPTY),
+        };
+        let (label, uuid) =
+            filled.unwrap_or_else(|| (empty.to_owned(), derived_uuid(&self.disk.identity, &role.to_string())));
+        let index = self.partitions.last().map_or(1, |last| last.entry.index + 1);
+        let entry = Entry { index, type_guid, uuid, label, start: self.next, size, attributes };
+        self.next = self.next.saturating_add(size);
+        self.partitions.push(Partition { role, entry });
+    }
+}
+
+/// A UUID for `role` that is the same on every run on this disk, and of the form that random ones have (RFC 9562,
+/// version 4): the first 128 bits of a SHA-256 over what the disk is known by. Every part has its length before it, so
+/// that no two lists of parts give the same bytes.
+pub(super) fn derived_uuid(disk: &Identity, role: &str) -> Uuid {
+    let size = disk.size.to_string();
+    let parts = [&disk.wwid, &disk.serial, &disk.model].map(|part| part.as_deref().unwrap_or_default());
+    let mut bytes = b"metalstrap uuid 1".to_vec();
+    for part in parts.into_iter().chain([size.as_str(), role]) {
+        bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    let digest = Digest::of(&bytes);
+    uuid::Builder::from_random_bytes(*digest.0.first_chunk().unwrap_or(&[0; 16])).into_uuid()
+}

@@ -1,0 +1,289 @@
+use metalstrap_release::manifest::{Artifact, Boot, Designator, FileSystem, Layout, Payload, Salt};
+use metalstrap_release::site::PinnedManifest;
+use metalstrap_release::verity::Geometry;
+use proptest::prelude::*;
+
+use super::*;
+use crate::failure::code_of;
+use crate::gpt::Table;
+use crate::inventory::Copies;
+
+pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const GIB: u64 = 1 << 30;
+
+fn payload(content_size: u64) -> Payload {
+    let digest = Digest::of(b"payload");
+    Payload { sha256: digest, size: content_size, content_size, seek_table_size: 17, seek_table_sha256: digest }
+}
+
+fn artifact(content_size: u64) -> Artifact {
+    let tree = Geometry::new(content_size / 4096).unwrap().total_blocks() * 4096;
+    Artifact {
+        size: content_size,
+        sha256: Digest::of(b"file"),
+        root_hash: Digest::of(b"tree"),
+        salt: Salt::default(),
+        data: payload(content_size),
+        hash_tree: payload(tree),
+    }
+}
+
+/// A manifest whose root has 24 MiB and whose slots have 32 + 1 MiB.
+pub(crate) fn manifest() -> Manifest {
+    let root_hash = Digest::of(b"root");
+    let root = artifact(24 * MIB);
+    let manifest = Manifest {
+        format: 1,
+        name: "debian".into(),
+        version: "13.1".into(),
+        architecture: "x86-64".into(),
+        boot: Boot {
+            uki: artifact(8 * MIB),
+            loader: artifact(4096),
+            cmdline: format!("roothash={root_hash}"),
+            cmdline_limit: 2047,
+        },
+        filesystems: vec![FileSystem {
+            designator: Designator::Root,
+            root_hash,
+            salt: Salt::default(),
+            data: root.data,
+            hash_tree: root.hash_tree,
+        }],
+        layout: Layout {
+            esp_size: 512 * MIB,
+            root_size: 32 * MIB,
+            root_verity_size: MIB,
+            slots: 2,
+            free_size: 64 * MIB,
+        },
+    };
+    Manifest::parse(&serde_json::to_vec(&manifest).unwrap()).unwrap()
+}
+
+pub(crate) fn site(existing: Existing) -> Site {
+    let json = serde_json::json!({
+        "format": 1,
+        "repository": "https://repository.example",
+        "manifest": PinnedManifest { path: "targets/a.json".into(), sha256: Digest::of(b"manifest") },
+        "ca": "",
+        "existing": existing,
+    });
+    Site::parse(json.to_string().as_bytes()).unwrap()
+}
+
+pub(crate) fn disk(size: u64, sector_size: u32, contents: Contents) -> PlanDisk {
+    let identity = Identity { wwid: None, serial: Some("X".into()), model: Some("M".into()), size };
+    PlanDisk { name: "vda (serial X)".into(), identity, sector_size, contents }
+}
+
+pub(crate) fn plan(size: u64, sector_size: u32, contents: Contents) -> Plan {
+    Plan::new(&disk(size, sector_size, contents), &manifest(), &site(Existing::Wipe)).unwrap()
+}
+
+fn refused(disk: &PlanDisk, existing: Existing) -> (Code, String) {
+    let error = Plan::new(disk, &manifest(), &site(existing)).unwrap_err();
+    (code_of(&error), format!("{error:#}"))
+}
+
+#[test]
+fn the_plan_of_a_blank_disk_is_as_written_here() {
+    let plan = plan(GIB, 512, Contents::Blank);
+    let shown: Vec<_> = plan
+        .partitions
+        .iter()
+        .map(|Partition { role, entry }| {
+            let Entry { index, label, start, size, attributes, .. } = entry;
+            format!("{index} {role} {label} {} {} {:#x}", start / MIB, size / MIB, attributes)
+        })
+        .collect();
+    let expected = [
+        "1 esp esp 1 512 0x0",
+        "2 root-verity-a debian_13.1_verity 513 1 0x1000000000000000",
+        "3 root-a debian_13.1 514 32 0x0",
+        "4 root-verity-b _empty 546 1 0x1000000000000000",
+        "5 root-b _empty 547 32 0x0",
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!(plan.free, Area { start: 579 * MIB, size: (1023 - 579) * MIB });
+    // sha256("root") = 4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2
+    assert_eq!(plan.partitions[2].entry.uuid.to_string(), "4813494d-137e-1631-bba3-01d5acab6e7b");
+    assert_eq!(plan.partitions[1].entry.uuid.to_string(), "b7aa74ce-1185-d456-565e-f51d737677b2");
+    let others = [plan.disk_guid, plan.partitions[0].entry.uuid, plan.partitions[3].entry.uuid];
+    assert!(others.iter().all(|uuid| uuid.get_version_num() == 4), "{others:?}");
+    let wipes: Vec<_> = plan.wipes.iter().map(|step| step.what.as_str()).collect();
+    assert_eq!(wipes, ["signatures in the new partitions"]);
+    let writes: Vec<_> = plan.writes.iter().map(|w| (w.purpose.as_str(), w.area.start, w.area.size)).collect();
+    let tree = Geometry::new(24 * MIB / 4096).unwrap().total_blocks() * 4096;
+    let expected = [
+        ("esp", MIB, 512 * MIB),
+        ("root-verity-a", 513 * MIB, tree),
+        ("root-a", 514 * MIB, 24 * MIB),
+        ("partition table", 0, 34 * 512),
+        ("partition table", GIB - 33 * 512, 33 * 512),
+    ];
+    assert_eq!(writes, expected);
+}
+
+#[test]
+fn an_interrupted_run_of_this_plan_keeps_what_it_wrote() {
+    let plan = plan(GIB, 512, Contents::Blank);
+    let content = [513 * MIB..513 * MIB + 196_608, 514 * MIB..538 * MIB];
+    for wipe in plan.wipes.iter().flat_map(|step| &step.ranges).map(Area::range) {
+        assert!(content.iter().all(|c| wipe.end <= c.start || c.end <= wipe.start), "{wipe:?} hits content");
+    }
+}
+
+#[test]
+fn a_disk_that_is_too_small_is_refused_with_every_number() {
+    // 1 MiB, the partitions and 64 MiB are 643 MiB; the backup table comes on top.
+    let needed = 643 * MIB + 33 * 512;
+    assert_eq!(
+        refused(&disk(needed - 512, 512, Contents::Blank), Existing::Wipe),
+        (
+            Code::DiskTooSmall,
+            "disk vda (serial X) has 674253312 bytes, but the layout needs 674253824: ESP 536870912, 2 slots of 34603008, \
+             67108864 free, 1065472 for partition tables and alignment"
+                .to_owned()
+        )
+    );
+    assert_eq!(plan(needed, 512, Contents::Blank).free.size, 64 * MIB);
+    let needed = 643 * MIB + 5 * 4096;
+    assert_eq!(refused(&disk(needed - 4096, 4096, Contents::Blank), Existing::Wipe).0, Code::DiskTooSmall);
+    assert_eq!(plan(needed, 4096, Contents::Blank).free.size, 64 * MIB);
+}
+
+fn foreign_gpt() -> Contents {
+    let entry = |index, type_guid, label: &str, start, size| Entry {
+        index,
+        type_guid,
+        uuid: Uuid::from_u128(u128::from(index)),
+        label: label.into(),
+        start,
+        size,
+        attributes: 0,
+    };
+    let linux = uuid::uuid!("0fc63daf-8483-4772-8e79-3d69d8477de4");
+    let partitions =
+        vec![entry(1, linux, "data", 600 * MIB, 100 * MIB), entry(2, layout::ESP_TYPE, "EFI", MIB, 100 * MIB)];
+    let table = Table { disk_guid: Uuid::from_u128(7), partitions };
+    Contents::Gpt { copies: Copies::Both, table, holds: vec![vec!["LUKS"], vec!["FAT"]] }
+}
+
+#[test]
+fn what_is_on_the_disk_goes_only_with_permission() {
+    let disk = disk(GIB, 512, foreign_gpt());
+    let text = "disk vda (serial X) holds a GPT with 1 \"data\" (LUKS), 2 \"EFI\" (FAT), and the site config does not permit \
+                wiping it (\"existing\": \"wipe\")";
+    assert_eq!(refused(&disk, Existing::Refuse), (Code::DiskNotBlank, text.to_owned()));
+    let plan = Plan::new(&disk, &manifest(), &site(Existing::Wipe)).unwrap();
+    let what = "a GPT with 1 \"data\" (LUKS), 2 \"EFI\" (FAT)".to_owned();
+    assert_eq!(plan.existing, Becomes::Wiped { what });
+    let area = |start: u64, size: u64| Area { start: start * MIB, size: size * MIB };
+    let expected = [
+        ("the old EFI system partition", vec![area(1, 5), area(100, 1)]),
+        ("signatures in the old partitions", vec![area(600, 5), area(699, 1)]),
+        ("the old partition table at the end of the disk", vec![area(1023, 1)]),
+        ("the old partition table at the start of the disk", vec![area(0, 5)]),
+    ];
+    let wipes: Vec<_> = plan.wipes.iter().map(|step| (step.what.as_str(), step.ranges.clone())).collect();
+    assert_eq!(wipes[..4], expected);
+    assert_eq!((wipes.len(), wipes[4].0), (5, "signatures in the new partitions"));
+    let unreadable = PlanDisk { contents: Contents::Unreadable { error: "no medium".into() }, ..disk };
+    let text = "disk vda (serial X) cannot be read: no medium".to_owned();
+    assert_eq!(refused(&unreadable, Existing::Wipe), (Code::DiskIo, text));
+}
+
+#[test]
+fn our_own_table_is_kept_with_what_the_os_added() {
+    let blank = plan(GIB, 512, Contents::Blank);
+    let own = |change: &dyn Fn(&mut Table)| {
+        let mut table = blank.table();
+        change(&mut table);
+        let holds = vec![Vec::new(); table.partitions.len()];
+        disk(GIB, 512, Contents::Gpt { copies: Copies::Backup, table, holds })
+    };
+    let var = Entry {
+        index: 9,
+        type_guid: uuid::uuid!("4d21b016-b534-45c2-a9fb-5c16e091fd2d"),
+        uuid: Uuid::from_u128(5),
+        label: "var".into(),
+        start: 579 * MIB,
+        size: 64 * MIB,
+        attributes: 0,
+    };
+    let again = Plan::new(&own(&|_| ()), &manifest(), &site(Existing::Refuse)).unwrap();
+    assert_eq!((again.existing, again.kept, again.wipes), (Becomes::Kept, vec![], vec![]));
+    let with_var = own(&|table| table.partitions.push(var.clone()));
+    for existing in [Existing::Refuse, Existing::Wipe] {
+        let plan = Plan::new(&with_var, &manifest(), &site(existing)).unwrap();
+        assert_eq!((&plan.existing, &plan.kept, &plan.wipes), (&Becomes::Kept, &vec![var.clone()], &vec![]));
+        assert_eq!(plan.table().partitions.last(), Some(&var));
+    }
+    let changes: [&dyn Fn(&mut Table); 4] = [
+        &|table| table.disk_guid = Uuid::from_u128(1),
+        &|table| table.partitions[4].label = "debian_13.2".into(),
+        &|table| drop(table.partitions.remove(0)),
+        // In the way: it begins inside of slot B.
+        &|table| table.partitions.push(Entry { start: 578 * MIB, ..var.clone() }),
+    ];
+    for change in changes {
+        assert_eq!(refused(&own(change), Existing::Refuse).0, Code::DiskNotBlank);
+    }
+}
+
+#[test]
+fn the_same_facts_give_the_same_hash_and_other_facts_another() {
+    let hash = |disk: &PlanDisk| Plan::new(disk, &manifest(), &site(Existing::Wipe)).unwrap().hash().unwrap();
+    let base = disk(GIB, 512, Contents::Blank);
+    let first = hash(&base);
+    assert_eq!(first, hash(&PlanDisk { name: "vdb".into(), ..base.clone() }), "kernel names are no part of it");
+    let other = Identity { serial: Some("Y".into()), ..base.identity.clone() };
+    assert_ne!(first, hash(&PlanDisk { identity: other, ..base.clone() }));
+    // A golden value: a change of it makes interrupted installations of older installers look foreign.
+    assert_eq!(plan(GIB, 512, Contents::Blank).disk_guid.to_string(), "GOLDEN");
+}
+
+#[test]
+fn a_guarded_disk_takes_writes_only_where_the_plan_has_them() {
+    let plan = plan(GIB, 512, Contents::Blank);
+    let guarded = plan.guard(Arc::new(crate::disk::Memory::new(GIB, 512)));
+    guarded.write_at(514 * MIB, &[1; 4096]).unwrap();
+    guarded.write_at(GIB - 512, &[1; 512]).unwrap();
+    // In the middle of the space for the OS.
+    let error = anyhow::Error::new(guarded.write_at(800 * MIB, &[1; 512]).unwrap_err());
+    assert_eq!(format!("{error:#}"), "writing bytes 838860800 to 838861312 of memory: the plan does not write there");
+}
+
+proptest! {
+    #[test]
+    fn partitions_are_aligned_apart_and_inside(
+        sector_size in prop::sample::select(vec![512_u32, 4096]),
+        esp in 512_u64..2048, root in 24_u64..8192, verity in 1_u64..64, slots in 1_u32..=8, free in 0_u64..4096 * MIB,
+        spare in 0_u64..(1 << 30),
+    ) {
+        let mut manifest = manifest();
+        manifest.layout = Layout {
+            esp_size: esp * MIB, root_size: root * MIB, root_verity_size: verity * MIB, slots, free_size: free,
+        };
+        let sector = u64::from(sector_size);
+        let least = (1 + esp + u64::from(slots) * (root + verity)) * MIB + free.next_multiple_of(MIB) + 16384 + sector;
+        let size = (least + spare) / sector * sector;
+        let make = |size| Plan::new(&disk(size, sector_size, Contents::Blank), &manifest, &site(Existing::Refuse));
+        prop_assert!(make(least - sector).is_err());
+        let plan = make(size).unwrap();
+        prop_assert_eq!(&plan, &make(size).unwrap());
+        let mut end = MIB;
+        for (n, partition) in plan.partitions.iter().enumerate() {
+            let entry = &partition.entry;
+            prop_assert_eq!(usize::try_from(entry.index).unwrap(), n + 1);
+            prop_assert!(entry.start >= end && entry.start % MIB == 0 && entry.size % MIB == 0 && entry.size > 0);
+            end = entry.start + entry.size;
+        }
+        prop_assert!(plan.free.start >= end && plan.free.size >= free && plan.free.size % MIB == 0);
+        prop_assert!(plan.free.start + plan.free.size <= size - 16384 - sector);
+        for area in plan.wipes.iter().flat_map(|step| &step.ranges).chain(plan.writes.iter().map(|write| &write.area)) {
+            prop_assert!(area.start % sector == 0 && area.size % sector == 0 && area.start + area.size <= size);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What is overwritten with zeroes, and in which order.
+//!
+//! The old system is made unbootable first (its ESP), so that a machine whose power fails in the middle does not start a
+//! kernel without its root. Then the signatures go, while the old table still says where they are: an interrupted run
+//! finds them again. Then the table, from the end of the disk to its start (see [`crate::gpt`]). Last the heads and tails
+//! of the new partitions, where something older than the old table may lie.
+
+use serde::Serialize;
+
+use super::layout::ESP_TYPE;
+use super::{Area, Becomes, Partition, Plan, Role, TARGET_SLOT};
+use crate::inventory::{Contents, OldArea};
+
+/// A step of wiping: ranges that become zero, then a flush.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Wipe {
+    /// What goes, for people.
+    pub what: String,
+    /// Where.
+    pub ranges: Vec<Area>,
+}
+
+/// Bytes wiped at the start of a partition: the farthest that a superblock is looked for is LUKS2's second header at
+/// 4 MiB (libblkid, `secondary_offsets` in superblocks/luks.c).
+const HEAD: u64 = 5 << 20;
+/// Bytes wiped at the end: ZFS has two labels of 256 KiB there, md, DDF and backup tables lie in the last 128 KiB.
+const TAIL: u64 = 1 << 20;
+
+/// The steps for what becomes of `contents`. `data` and `tree` are the bytes that the target slot's partitions get.
+pub(super) fn steps(plan: &Plan, contents: &Contents, data: u64, tree: u64) -> Vec<Wipe> {
+    let mut steps = match plan.existing {
+        Becomes::Kept => return Vec::new(),
+        Becomes::Blank => Vec::new(),
+        Becomes::Wiped { .. } => old_steps(plan, &old_areas(contents)),
+    };
+    steps.push(Wipe { what: "signatures in the new partitions".to_owned(), ranges: new_ranges(plan, data, tree) });
+    steps
+}
+
+fn old_areas(contents: &Contents) -> Vec<OldArea> {
+    match contents {
+        Contents::Blank | Contents::Unreadable { .. } => Vec::new(),
+        Contents::Foreign { areas, .. } => areas.clone(),
+        Contents::Gpt { table, .. } => {
+            let old = |entry: &crate::gpt::Entry| OldArea {
+                start: entry.start,
+                size: entry.size,
+                boots: entry.type_guid == ESP_TYPE,
+            };
+            table.partitions.iter().map(old).collect()
+        }
+    }
+}
+
+fn old_steps(plan: &Plan, old: &[OldArea]) -> Vec<Wipe> {
+    let size = plan.disk.size;
+    let both_ends = |areas: &mut dyn Iterator<Item = &OldArea>| -> Vec<Area> {
+        areas.flat_map(|area| ends(area.start, area.size, size)).collect()
+    };
+    let boot = both_ends(&mut old.iter().filter(|area| area.boots));
+    let rest = both_ends(&mut old.iter().filter(|area| !area.boots));
+    let tail = size.saturating_sub(TAIL);
+    let steps = [
+        ("the old EFI system partition", boot),
+        ("signatures in the old partitions", rest),
+        ("the old partition table at the end of the disk", vec![Area { start: tail, size: size - tail }]),
+        ("the old partition table at the start of the disk", vec![Area { start: 0, size: HEAD.min(size) }]),
+    ];
+    let steps = steps.into_iter().filter(|(_, ranges)| !ranges.is_empty());
+    steps.map(|(what, ranges)| Wipe { what: what.to_owned(), ranges }).collect()
+}
+
+/// Head and tail of an area, as far as they lie on the disk.
+fn ends(start: u64, size: u64, disk: u64) -> Vec<Area> {
+    let end = start.saturating_add(size).min(disk);
+    let size = end.saturating_sub(start);
+    if size <= HEAD + TAIL {
+        return if size == 0 { Vec::new() } else { vec![Area { start, size }] };
+    }
+    vec![Area { start, size: HEAD }, Area { start: end - TAIL, size: TAIL }]
+}
+
+/// Heads and tails of what the plan makes. The target slot's content stays: on a disk that looks blank it may be what an
+/// interrupted run has written, and every block of it is checked in any case. Only what lies behind it goes.
+fn new_ranges(plan: &Plan, data: u64, tree: u64) -> Vec<Area> {
+    let mut ranges = Vec::new();
+    for Partition { role, entry } in &plan.partitions {
+        let content = match role {
+            Role::Root { slot: TARGET_SLOT } => data,
+            Role::RootVerity { slot: TARGET_SLOT } => tree,
+            _ => {
+                ranges.extend(ends(entry.start, entry.size, plan.disk.size));
+                continue;
+            }
+        };
+        // Content is whole blocks of 4096 bytes, so whole sectors.
+        let start = entry.start + content.max(entry.size.saturating_sub(TAIL)).min(entry.size);
+        let end = entry.start + entry.size;
+        if start < end {
+            ranges.push(Area { start, size: end - start });
+        }
+    }
+    ranges.extend(ends(plan.free.start, plan.free.size, plan.disk.size));
+    ranges
+}
