@@ -108,3 +108,6 @@ const WRITING: &str = "writing";
 fn as_u64(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,8 +83,8 @@ pub fn is_current(disk: &dyn Disk, plan: &Plan) -> io::Result<bool> {
     Ok(read(disk)?.is_some_and(|table| table == wanted) && read_backup(disk)?.is_some_and(|table| table == wanted))
 }
 
-/// Writes the plan's table: entries and header at the end, flush, then entries, header and protective MBR at the start,
-/// flush. It was laid out in memory and read back there before the first byte. A disk that has it already is not
+/// Writes the plan's table: entries at the end, flush, header at the end, flush, then entries, header and protective MBR
+/// at the start, flush. It was laid out in memory and read back there before the first byte. A disk that has it already is not
 /// written to.
 ///
 /// # Errors
@@ -113,4 +113,4 @@ fn rehearse(image: &Image, wanted: &Table, disk: &dyn Disk) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -111,16 +111,16 @@ fn open_exclusively(path: &Path, disk: &str) -> Result<File> {
     if !metadata.file_type().is_block_device() {
         return Err(coded(Code::DiskIo, format!("{} is not a block device", path.display())));
     }
-    lock(&file, disk)?;
+    lock(&file, disk, LOCK_PATIENCE)?;
     Ok(file)
 }
 
-/// Takes the exclusive BSD lock of a disk, and waits for a short-lived other holder.
+/// Takes the exclusive BSD lock of a disk, and waits for another holder for as long as `patience`.
 ///
 /// # Errors
 /// [`Code::DiskInUse`] if somebody else has it and keeps it.
-pub(super) fn lock(file: &File, disk: &str) -> Result<()> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
+pub(super) fn lock(file: &File, disk: &str, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -39,7 +40,7 @@ impl FileDisk {
         if !matches!(sector_size, 512 | 4096) || size % u64::from(sector_size) != 0 {
             return Err(coded(Code::DiskIo, format!("{name} has {size} bytes, not whole sectors of {sector_size}")));
         }
-        lock(&file, &name)?;
+        lock(&file, &name, Duration::ZERO)?;
         Ok(Self { file, path: path.to_owned(), size, sector_size })
     }
 }

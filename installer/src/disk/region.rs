@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+use metalstrap_release::verity::{BLOCK, Block, BlockStore};
+
 use super::{Disk, READING, WRITING, as_u64, at};
 
 /// `size` bytes of a disk from `start` on. Nothing outside of them can be reached through it.
@@ -42,5 +44,15 @@ impl Region {
             let cause = io::Error::new(io::ErrorKind::InvalidInput, text);
             at(doing, self.disk.as_ref(), self.start.saturating_add(offset), length, cause)
         })
+    }
+}
+
+impl BlockStore for Region {
+    fn read_block(&self, index: u64, block: &mut Block) -> io::Result<()> {
+        self.read_at(index.saturating_mul(BLOCK), block)
+    }
+
+    fn write_block(&self, index: u64, block: &Block) -> io::Result<()> {
+        self.write_at(index.saturating_mul(BLOCK), block)
     }
 }

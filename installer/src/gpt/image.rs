@@ -46,14 +46,19 @@ impl Image {
         })
     }
 
-    /// Writes the copy at the end, flushes, writes the copy at the start and the protective MBR, flushes.
+    /// Writes the copy at the end, flushes, writes the copy at the start and the protective MBR, flushes. At the end, a
+    /// flush parts entries and header: a header without its entries would look like somebody's damaged table.
     ///
     /// # Errors
     /// The device's.
     pub fn write(&self, disk: &dyn Disk) -> io::Result<()> {
-        self.backup.write(disk)?;
+        let write = |(offset, bytes): &(u64, Vec<u8>)| disk.write_at(*offset, bytes);
+        write(&self.backup.entries)?;
         disk.flush()?;
-        self.primary.write(disk)?;
+        write(&self.backup.header)?;
+        disk.flush()?;
+        write(&self.primary.entries)?;
+        write(&self.primary.header)?;
         disk.write_at(0, &self.protective_mbr)?;
         disk.flush()
     }
@@ -81,11 +86,6 @@ impl Copy {
         let mut sector = vec![0; block.as_usize()];
         memory.read_at(position(header.current_lba)?, &mut sector)?;
         Ok(Self { entries: (position(header.part_start)?, entries), header: (position(header.current_lba)?, sector) })
-    }
-
-    fn write(&self, disk: &dyn Disk) -> io::Result<()> {
-        disk.write_at(self.entries.0, &self.entries.1)?;
-        disk.write_at(self.header.0, &self.header.1)
     }
 }
 

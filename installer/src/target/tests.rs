@@ -1,1 +1,96 @@
+use super::*;
+use crate::disk::Identity;
+use crate::failure::code_of;
+use crate::inventory::Contents;
 
+fn disk(name: &str, serial: &str, transport: &str, size: u64) -> DiskFacts {
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    DiskFacts {
+        name: name.into(),
+        path: format!("/dev/{name}").into(),
+        identity: Identity {
+            wwid: some(format!("eui.{name}")),
+            serial: some(serial.into()),
+            model: some("Model".into()),
+            size,
+        },
+        sector_size: 512,
+        physical_sector_size: 512,
+        transport: transport.into(),
+        rotational: false,
+        removable: false,
+        read_only: false,
+        used_by: Vec::new(),
+        contents: Contents::Blank,
+    }
+}
+
+fn machine() -> Vec<DiskFacts> {
+    vec![disk("nvme0n1", "A", "nvme", 2000), disk("sda", "B", "sata", 1000), disk("sdb", "", "usb", 500)]
+}
+
+fn refused(disks: &[DiskFacts], selector: &DiskSelector) -> (Code, String) {
+    let error = choose(disks, selector).unwrap_err();
+    (code_of(&error), format!("{error:#}"))
+}
+
+#[test]
+fn exactly_one_disk_is_chosen_by_any_rule() {
+    let some = |text: &str| Some(text.to_owned());
+    let rules = [
+        (DiskSelector { serial: some("B"), ..DiskSelector::default() }, "sda"),
+        (DiskSelector { wwid: some("eui.nvme0n1"), ..DiskSelector::default() }, "nvme0n1"),
+        (DiskSelector { transport: some("sata"), model: some("Model "), ..DiskSelector::default() }, "sda"),
+        (DiskSelector { min_size: Some(1001), ..DiskSelector::default() }, "nvme0n1"),
+        (DiskSelector { max_size: Some(1000), ..DiskSelector::default() }, "sda"),
+        (DiskSelector { transport: some("usb"), ..DiskSelector::default() }, "sdb"),
+        (DiskSelector { wwid: some("eui.sdb"), ..DiskSelector::default() }, "sdb"),
+    ];
+    for (selector, name) in rules {
+        assert_eq!(choose(&machine(), &selector).unwrap().name, name, "{selector:?}");
+    }
+}
+
+#[test]
+fn several_disks_are_all_listed_with_their_reasons() {
+    let text = "several disks match (no rules given): \
+        nvme0n1 (serial A, WWID eui.nvme0n1, model Model, nvme, 2000 bytes) matches; \
+        sda (serial B, WWID eui.sda, model Model, sata, 1000 bytes) matches; \
+        sdb (serial none, WWID eui.sdb, model Model, usb, 500 bytes) dropped, since it is on USB, and the rules name \
+        neither that nor its serial or WWID";
+    assert_eq!(refused(&machine(), &DiskSelector::default()), (Code::SeveralDisks, text.to_owned()));
+}
+
+#[test]
+fn no_disk_is_told_with_every_reason() {
+    let selector = DiskSelector { serial: Some("C".into()), min_size: Some(100), ..DiskSelector::default() };
+    let text = "no disk matches (serial C, at least bytes 100): \
+        nvme0n1 (serial A, WWID eui.nvme0n1, model Model, nvme, 2000 bytes) dropped, since its serial is A; \
+        sda (serial B, WWID eui.sda, model Model, sata, 1000 bytes) dropped, since its serial is B; \
+        sdb (serial none, WWID eui.sdb, model Model, usb, 500 bytes) dropped, since it has no serial";
+    assert_eq!(refused(&machine(), &selector), (Code::NoDisk, text.to_owned()));
+    assert_eq!(refused(&[], &selector), (Code::NoDisk, "the machine has no disk".to_owned()));
+    let odd = [
+        DiskFacts { removable: true, ..disk("sda", "A", "sata", 7) },
+        DiskFacts { sector_size: 520, ..disk("sdb", "B", "sas", 8) },
+    ];
+    let selector = DiskSelector { max_size: Some(9), ..DiskSelector::default() };
+    let text = "no disk matches (at most bytes 9): \
+        sda (serial A, WWID eui.sda, model Model, sata, 7 bytes) dropped, since it is removable, and the rules do not name \
+        its serial or WWID; \
+        sdb (serial B, WWID eui.sdb, model Model, sas, 8 bytes) dropped, since its sectors have 520 bytes, not 512 or 4096";
+    assert_eq!(refused(&odd, &selector), (Code::NoDisk, text.to_owned()));
+}
+
+#[test]
+fn a_disk_in_use_is_refused_and_not_passed_over() {
+    let mut disks = machine();
+    disks[0].used_by = vec!["nvme0n1p1 is mounted on /".into(), "nvme0n1p2 is held by dm-0".into()];
+    let selector = DiskSelector { transport: Some("nvme".into()), ..DiskSelector::default() };
+    let text = "disk nvme0n1 (serial A) is in use: nvme0n1p1 is mounted on /, nvme0n1p2 is held by dm-0";
+    assert_eq!(refused(&disks, &selector), (Code::DiskInUse, text.to_owned()));
+    assert_eq!(refused(&disks, &DiskSelector::default()).0, Code::SeveralDisks);
+    disks[0].used_by.clear();
+    disks[0].read_only = true;
+    assert_eq!(refused(&disks, &selector), (Code::DiskInUse, "disk nvme0n1 (serial A) is read-only".to_owned()));
+}

@@ -1,1 +1,137 @@
+use std::process::Command;
 
+use super::*;
+use crate::disk::{FileDisk, Memory};
+use crate::inventory::{Contents, OldArea, inspect};
+
+const MIB: u64 = 1 << 20;
+
+/// What is found in a file of 64 MiB that `make` (program and arguments; the file comes last) has filled.
+fn found_after(make: &[&str]) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(64 * MIB).unwrap();
+    let output = Command::new(make[0]).args(&make[1..]).arg(file.path()).output().unwrap();
+    assert!(output.status.success(), "{make:?}: {}", String::from_utf8_lossy(&output.stderr));
+    inspect(&FileDisk::open(file.path(), 512).unwrap()).unwrap().to_string()
+}
+
+#[test]
+fn file_systems_made_by_their_tools_are_found() {
+    assert_eq!(found_after(&["true"]), "nothing");
+    assert_eq!(found_after(&["mkfs.ext4", "-q"]), "ext");
+    for bits in ["12", "16", "32"] {
+        assert_eq!(found_after(&["mkfs.vfat", "-F", bits]), "FAT");
+    }
+    assert_eq!(found_after(&["mkswap", "-q"]), "swap");
+}
+
+#[test]
+fn images_made_by_their_tools_are_found() {
+    let tree = tempfile::tempdir().unwrap();
+    std::fs::write(tree.path().join("file"), b"content").unwrap();
+    let image = tree.path().join("image");
+    let output = Command::new("mkfs.erofs").arg(&image).arg(tree.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(inspect(&FileDisk::open(&image, 512).unwrap()).unwrap().to_string(), "EROFS");
+    let hash = tree.path().join("hash");
+    let output = Command::new("veritysetup").arg("format").args([&image, &hash]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(inspect(&FileDisk::open(&hash, 512).unwrap()).unwrap().to_string(), "dm-verity");
+}
+
+/// What is found on an otherwise empty disk of 64 MiB and 192 KiB.
+fn found_with(offset: u64, magic: &[u8]) -> String {
+    let disk = Memory::new(64 * MIB + (192 << 10), 512);
+    let mut sectors = vec![0; 1024];
+    let inside = usize::try_from(offset % 512).unwrap();
+    sectors[inside..inside + magic.len()].copy_from_slice(magic);
+    let end = disk.size().min(offset - offset % 512 + 1024);
+    let length = usize::try_from(end - (offset - offset % 512)).unwrap();
+    disk.write_at(offset - offset % 512, &sectors[..length]).unwrap();
+    inspect(&disk).unwrap().to_string()
+}
+
+#[test]
+fn every_signature_is_found_at_its_place() {
+    for (name, offset, magic) in AT_START {
+        assert_eq!(found_with(*offset, magic), *name, "{offset}");
+    }
+    let size = 64 * MIB + (192 << 10);
+    let ends: &[(&str, u64, &[u8])] = &[
+        ("md RAID", size - 8192, MD),
+        ("md RAID", size - 65536, MD),
+        ("Intel RAID", size - 1024, b"Intel Raid ISM Cfg Sig. 1.3.00"),
+        ("DDF RAID", size - 512, b"\xde\x11\xde\x11"),
+        ("ZFS", 128 << 10, b"\x0c\xb1\xba\0\0\0\0\0"),
+        ("ZFS", (384 << 10) + 1024, b"\x0c\xb1\xba\0\0\0\0\0"),
+        // Labels lie at multiples of 256 KiB, so the odd 192 KiB at the end do not count.
+        ("ZFS", 64 * MIB - (384 << 10), b"\0\0\0\0\0\xba\xb1\x0c"),
+        ("ZFS", 64 * MIB - 1024, b"\0\0\0\0\0\xba\xb1\x0c"),
+        ("a GPT that is damaged or made for another sector size", 512, b"EFI PART"),
+        ("a GPT that is damaged or made for another sector size", 4096, b"EFI PART"),
+        ("a GPT that is damaged or made for another sector size", size - 4096, b"EFI PART"),
+        ("unknown data in the first 1 MiB", 5000, b"\x01"),
+        ("unknown data in the first 1 MiB", MIB - 1, b"\x01"),
+        ("nothing", MIB, b"\x01"),
+    ];
+    for (name, offset, magic) in ends {
+        assert_eq!(found_with(*offset, magic), *name, "{offset}");
+    }
+}
+
+#[test]
+fn small_disks_and_areas_are_no_trouble() {
+    for size in [512, 1024, 4096, 8192, 65536] {
+        assert_eq!(inspect(&Memory::new(size, 512)).unwrap(), Contents::Blank);
+        assert_eq!(signatures(&Memory::new(size, 512), size - 512, 512).unwrap(), [""; 0]);
+    }
+}
+
+#[test]
+fn partitions_of_an_mbr_table_are_found_with_the_logical_ones() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(64 * MIB).unwrap();
+    let script = tempfile::NamedTempFile::new().unwrap();
+    let text = "label: dos\nstart=2048, size=8M, type=ef\nsize=40M, type=5\nx5: size=8M\nx6: size=10M\n";
+    std::fs::write(script.path(), text).unwrap();
+    let mut sfdisk = Command::new("sfdisk");
+    sfdisk.arg("--quiet").arg(file.path()).stdin(std::fs::File::open(script.path()).unwrap());
+    assert!(sfdisk.status().unwrap().success());
+    let json = Command::new("sfdisk").arg("--json").arg(file.path()).output().unwrap().stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let number = |value: &serde_json::Value| value.as_u64().unwrap() * 512;
+    let mut expected: Vec<_> = json["partitiontable"]["partitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|partition| OldArea {
+            start: number(&partition["start"]),
+            size: number(&partition["size"]),
+            boots: partition["type"] == "ef",
+        })
+        .collect();
+    assert_eq!(expected.len(), 4);
+    let Contents::Foreign { what, mut areas } = inspect(&FileDisk::open(file.path(), 512).unwrap()).unwrap() else {
+        panic!("not foreign")
+    };
+    assert_eq!(what, ["MBR partition table"]);
+    areas.sort_by_key(|area| area.start);
+    expected.sort_by_key(|area| area.start);
+    assert_eq!(areas, expected);
+}
+
+#[test]
+fn a_chain_of_logical_partitions_that_never_ends_is_left() {
+    let disk = Memory::new(MIB, 512);
+    let mut record = [0; 512];
+    record[510..].copy_from_slice(&[0x55, 0xaa]);
+    let extended = |start: u8| [0, 0, 0, 0, 5, 0, 0, 0, start, 0, 0, 0, 1, 0, 0, 0];
+    record[446..462].copy_from_slice(&extended(1));
+    disk.write_at(0, &record).unwrap();
+    // Records at 1 and 2 lead to each other (relative to the first, which is at 1).
+    record[446..462].copy_from_slice(&extended(1));
+    disk.write_at(512, &record).unwrap();
+    record[446..462].copy_from_slice(&extended(0));
+    disk.write_at(1024, &record).unwrap();
+    assert_eq!(inspect(&disk).unwrap().to_string(), "MBR partition table");
+}
