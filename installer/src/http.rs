@@ -50,13 +50,16 @@ impl Default for Limits {
 /// A connection that waits for the next request to its host.
 type Connection = SendRequest<Full<Bytes>>;
 
+/// Connections that wait, by host and port.
+type Idle = Arc<Mutex<HashMap<String, Vec<Connection>>>>;
+
 /// Speaks HTTPS with any number of hosts. Clones share connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     resolver: Resolver,
     tls: Arc<rustls::ClientConfig>,
     limits: Limits,
-    idle: Arc<Mutex<HashMap<String, Vec<Connection>>>>,
+    idle: Idle,
 }
 
 /// What is asked for.
@@ -181,7 +184,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     body: Incoming,
     stall: Duration,
-    back: Option<(Arc<Mutex<HashMap<String, Vec<Connection>>>>, String, Connection)>,
+    back: Option<(Idle, String, Connection)>,
 }
 
 impl Answer {

@@ -1,1 +1,332 @@
-//! Being written.
+//! The network of the netboot initrd: every Ethernet device at once, until one leads to the repository.
+//!
+//! Each link has its own tasks: wait for a signal, then DHCP and IPv6's routers side by side. They go on while the
+//! installation runs, so leases are renewed and a link that comes late still counts. An ordinary command uses the
+//! network that is there and nothing of this.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+use rtnetlink::{Handle, MulticastGroup};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::failure::{Code, coded};
+use crate::link::{self, Link, Which};
+use crate::resolve::{Resolver, Servers, source_for};
+use crate::router::{Advertisement, Routers};
+use crate::{dhcp, dhcp6};
+
+/// Where the name servers are kept for a later process of the same boot.
+pub const KEPT: &str = "/run/metalstrap/network.json";
+/// When a link that has a signal but no address yet is said to be waiting.
+const SAY_AFTER: Duration = Duration::from_secs(5);
+/// Route metric of the link that was booted from, and of the others (plus their index).
+const METRIC: (u32, u32) = (512, 1024);
+
+/// Tells a person what is being waited for: one sentence each.
+pub type Say = Arc<dyn Fn(String) + Send + Sync>;
+
+/// A network that is up. Dropped, leases are no longer renewed; addresses and routes stay.
+#[derive(Debug)]
+pub struct Network {
+    servers: Servers,
+    links: watch::Receiver<BTreeMap<u32, Link>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Network {
+    /// A resolver that asks the name servers learnt here, those learnt later included.
+    #[must_use]
+    pub fn resolver(&self) -> Resolver {
+        Resolver::learnt(self.servers.clone())
+    }
+
+    /// The links with an address that reaches further, as `eth0 10.0.0.7, 2001:db8::7`.
+    #[must_use]
+    pub fn describe(&self) -> Vec<String> {
+        let text = |link: &Link| {
+            let all: Vec<String> = link.global().iter().map(ToString::to_string).collect();
+            (!all.is_empty()).then(|| format!("{} {}", link.name, all.join(", ")))
+        };
+        self.links.borrow().values().filter_map(text).collect()
+    }
+}
+
+/// Brings the network up until there is a way to `host` (of the repository: a name or an address): for an address, a
+/// route to it; for a name, a route to a name server. Loopback comes up too.
+///
+/// # Errors
+/// [`Code::NoNetworkDevice`]: there is no link after `timeout`. [`Code::NoNetwork`]: none of the links leads to `host`
+/// by then; the message says how far each one came.
+pub async fn up(which: Which, timeout: Duration, host: &str, say: Say) -> Result<Network> {
+    let deadline = Instant::now().checked_add(timeout).context("the time-out is too long")?;
+    let mut tasks = JoinSet::new();
+    let (handle, mut links) = watch_links(which, &mut tasks).await?;
+    raise_loopback(&handle).await?;
+    let servers = Servers::default();
+    let mut named = servers.follow();
+    let mut started = BTreeSet::new();
+    loop {
+        let now = links.borrow_and_update().clone();
+        for link in now.values().filter(|link| started.insert(link.index)).cloned() {
+            let worker = Worker { handle: handle.clone(), link, links: links.clone(), servers: servers.clone() };
+            tasks.spawn(worker.run(say.clone()));
+        }
+        let missing = match way_to(host, &servers.list()) {
+            // The kernel may be ahead of what we have heard: the address must be known too.
+            Ok(()) if now.values().any(|link| !link.global().is_empty()) => break,
+            Ok(()) => String::new(),
+            Err(missing) => missing,
+        };
+        let changed = async {
+            tokio::select! {
+                changed = links.changed() => changed.is_ok(),
+                changed = named.changed() => changed.is_ok(),
+            }
+        };
+        match tokio::time::timeout_at(deadline, changed).await {
+            Ok(true) => {}
+            Ok(false) => return Err(coded(Code::NoNetwork, "the kernel no longer tells about links")),
+            Err(_elapsed) => return Err(no_network(&links.borrow(), host, &missing, timeout)),
+        }
+    }
+    keep(Path::new(KEPT), &servers.list())?;
+    tasks.spawn(keep_later(named));
+    Ok(Network { servers, links, _tasks: tasks })
+}
+
+/// The name servers that an earlier process of this boot learnt.
+///
+/// # Errors
+/// When there was none, or its file cannot be read.
+pub fn recall() -> Result<Servers> {
+    recall_from(Path::new(KEPT))
+}
+
+fn recall_from(path: &Path) -> Result<Servers> {
+    let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let list: Vec<SocketAddr> = serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?;
+    let servers = Servers::default();
+    servers.add(list);
+    Ok(servers)
+}
+
+fn keep(path: &Path, servers: &[SocketAddr]) -> Result<()> {
+    let text = serde_json::to_vec(servers).context("writing the name servers")?;
+    path.parent().map_or(Ok(()), std::fs::create_dir_all).with_context(|| format!("making {}", path.display()))?;
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+async fn keep_later(mut named: watch::Receiver<Vec<SocketAddr>>) {
+    while named.changed().await.is_ok() {
+        let list = named.borrow_and_update().clone();
+        if let Err(error) = keep(Path::new(KEPT), &list) {
+            log::warn!("{error:#}");
+        }
+    }
+}
+
+/// The links, looked at anew whenever the kernel tells of a change.
+async fn watch_links(which: Which, tasks: &mut JoinSet<()>) -> Result<(Handle, watch::Receiver<BTreeMap<u32, Link>>)> {
+    use MulticastGroup::{Ipv4Ifaddr, Ipv4Route, Ipv6Ifaddr, Ipv6Route, Link as Links};
+    let groups = [Links, Ipv4Ifaddr, Ipv4Route, Ipv6Ifaddr, Ipv6Route];
+    let (connection, handle, mut events) = rtnetlink::new_multicast_connection(&groups).context("opening rtnetlink")?;
+    tasks.spawn(connection);
+    let (sender, receiver) = watch::channel(link::links(&handle, &which).await?);
+    let asking = handle.clone();
+    tasks.spawn(async move {
+        while events.next().await.is_some() {
+            // One look is enough for all the events that are there.
+            while let Ok(Some(_more)) = tokio::time::timeout(Duration::ZERO, events.next()).await {}
+            match link::links(&asking, &which).await {
+                // Routes are not part of it, but whoever waits must look again.
+                Ok(links) => sender.send_modify(|known| *known = links),
+                Err(error) => log::warn!("{error:#}"),
+            }
+        }
+    });
+    Ok((handle, receiver))
+}
+
+/// Loopback's index is 1 in every network namespace (net/core/dev.c, LOOPBACK_IFINDEX).
+async fn raise_loopback(handle: &Handle) -> Result<()> {
+    link::bring_up(handle, 1).await.context("on loopback")
+}
+
+/// What works on one link.
+struct Worker {
+    handle: Handle,
+    link: Link,
+    links: watch::Receiver<BTreeMap<u32, Link>>,
+    servers: Servers,
+}
+
+impl Worker {
+    async fn run(mut self, say: Say) {
+        if let Err(error) = self.work(say).await {
+            log::warn!("{}: {error:#}", self.link.name);
+        }
+    }
+
+    async fn work(&mut self, say: Say) -> Result<()> {
+        link::bring_up(&self.handle, self.link.index).await?;
+        if tokio::time::timeout(SAY_AFTER, self.until(|link| link.carrier)).await.is_err() {
+            say(format!("{}: no carrier yet", self.link.name));
+            self.until(|link| link.carrier).await;
+        }
+        let boot = std::fs::read_to_string("/proc/cmdline").ok().and_then(|cmdline| link::boot_mac(&cmdline));
+        let metric = if boot == Some(self.link.mac) { METRIC.0 } else { METRIC.1.saturating_add(self.link.index) };
+        let lease = dhcp::keep_lease(self.handle.clone(), self.link.clone(), metric, self.servers.clone());
+        let six = async {
+            if let Err(error) = self.six().await {
+                log::warn!("{}: {error:#}", self.link.name);
+            }
+        };
+        tokio::join!(lease, six, self.say_waiting(&say));
+        Ok(())
+    }
+
+    /// IPv6: hears the routers, and does as they say.
+    async fn six(&self) -> Result<()> {
+        let mut routers = Routers::open(&self.link)?;
+        let mut tasks = JoinSet::new();
+        let (mut leased, mut asked) = (false, false);
+        loop {
+            let Advertisement { managed, other, servers } = routers.next().await?;
+            self.servers.add(dhcp6::scoped(&servers, self.link.index));
+            if !(managed || other) {
+                continue;
+            }
+            let (handle, link, known) = (self.handle.clone(), self.link.clone(), self.servers.clone());
+            let own = self.until_link_local().await;
+            if managed && !leased {
+                leased = true;
+                tasks.spawn(dhcp6::keep_lease(handle, link, own, known));
+            } else if other && !managed && !asked {
+                asked = true;
+                tasks.spawn(dhcp6::ask_servers(link, own, known));
+            }
+        }
+    }
+
+    async fn say_waiting(&self, say: &Say) {
+        if tokio::time::timeout(SAY_AFTER, self.until(|link| !link.global().is_empty())).await.is_err() {
+            let name = &self.link.name;
+            say(format!("{name}: waiting for the switch port (there is a signal, but no answer yet)"));
+        }
+    }
+
+    async fn until(&self, ready: impl Fn(&Link) -> bool) {
+        let index = self.link.index;
+        // An error means that nobody looks any more: the whole is being dropped.
+        let mut links = self.links.clone();
+        let _seen = links.wait_for(|links| links.get(&index).is_some_and(&ready)).await;
+    }
+
+    async fn until_link_local(&self) -> std::net::Ipv6Addr {
+        let index = self.link.index;
+        let own = |links: &BTreeMap<u32, Link>| links.get(&index).and_then(Link::link_local);
+        let mut links = self.links.clone();
+        match links.wait_for(|links| own(links).is_some()).await {
+            Ok(links) => own(&links).unwrap_or(std::net::Ipv6Addr::UNSPECIFIED),
+            Err(_) => std::net::Ipv6Addr::UNSPECIFIED,
+        }
+    }
+}
+
+/// Whether there is a way to `host`; else what is missing.
+fn way_to(host: &str, servers: &[SocketAddr]) -> Result<(), String> {
+    if let Ok(literal) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        return if reaches(&SocketAddr::new(literal, 443)) { Ok(()) } else { Err(format!("no route to {host}")) };
+    }
+    match servers {
+        [] => Err(format!("no name server to ask for {host}")),
+        _ if servers.iter().any(reaches) => Ok(()),
+        _ => Err("no route to a name server".into()),
+    }
+}
+
+/// Whether the kernel has a route there and an address of ours that is good for it.
+fn reaches(destination: &SocketAddr) -> bool {
+    let near = |address: &SocketAddr| match address.ip() {
+        IpAddr::V4(four) => four.is_link_local(),
+        IpAddr::V6(six) => six.is_unicast_link_local(),
+    };
+    source_for(destination).is_ok_and(|own| near(destination) || !near(&own))
+}
+
+fn no_network(links: &BTreeMap<u32, Link>, host: &str, missing: &str, timeout: Duration) -> anyhow::Error {
+    let seconds = timeout.as_secs();
+    if links.is_empty() {
+        return coded(Code::NoNetworkDevice, format!("there is no network device (waited {seconds} s)"));
+    }
+    let state = |link: &Link| {
+        let name = &link.name;
+        let addresses: Vec<String> = link.global().iter().map(ToString::to_string).collect();
+        match (link.carrier, addresses.is_empty()) {
+            (false, _) => format!("{name}: no carrier"),
+            (true, true) => format!("{name}: neither DHCP nor an IPv6 router answered in {seconds} s"),
+            (true, false) => format!("{name}: has {}, but {missing}", addresses.join(", ")),
+        }
+    };
+    let states: Vec<String> = links.values().map(state).collect();
+    coded(Code::NoNetwork, format!("no network leads to {host}: {}", states.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::code_of;
+
+    fn link(index: u32, carrier: bool, addresses: &[&str]) -> (u32, Link) {
+        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        (index, Link { index, name: format!("eth{}", index - 2), mac: [2; 6], carrier, addresses })
+    }
+
+    #[test]
+    fn each_link_says_how_far_it_came() {
+        let links = BTreeMap::from([
+            link(2, false, &[]),
+            link(3, true, &["fe80::1"]),
+            link(4, true, &["fe80::2", "10.0.0.7", "2001:db8::7"]),
+        ]);
+        let wait = Duration::from_secs(180);
+        let error = no_network(&links, "deploy.example", "no name server to ask for deploy.example", wait);
+        assert_eq!(
+            error.to_string(),
+            "no network leads to deploy.example: eth0: no carrier; \
+             eth1: neither DHCP nor an IPv6 router answered in 180 s; \
+             eth2: has 10.0.0.7, 2001:db8::7, but no name server to ask for deploy.example"
+        );
+        assert_eq!(code_of(&error), Code::NoNetwork);
+        let error = no_network(&BTreeMap::new(), "deploy.example", "", wait);
+        assert_eq!(error.to_string(), "there is no network device (waited 180 s)");
+        assert_eq!(code_of(&error), Code::NoNetworkDevice);
+    }
+
+    #[test]
+    fn a_way_is_a_route_and_an_own_address() {
+        assert_eq!(way_to("127.0.0.1", &[]), Ok(()));
+        assert_eq!(way_to("deploy.example", &[]), Err("no name server to ask for deploy.example".into()));
+        assert_eq!(way_to("deploy.example", &["127.0.0.53:53".parse().unwrap()]), Ok(()));
+        // 240.0.0.0/4 is never routed.
+        assert_eq!(way_to("255.255.255.255", &[]), Err("no route to 255.255.255.255".into()));
+    }
+
+    #[test]
+    fn servers_are_recalled() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("run/network.json");
+        let list: Vec<SocketAddr> = ["10.0.0.1:53", "[fe80::1%7]:53"].map(|text| text.parse().unwrap()).to_vec();
+        keep(&path, &list).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), r#"["10.0.0.1:53","[fe80::1%7]:53"]"#);
+        assert_eq!(recall_from(&path).unwrap().list(), list);
+    }
+}

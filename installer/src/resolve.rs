@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -11,6 +11,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::failure::{Code, WithCode as _, coded};
@@ -23,24 +24,39 @@ const ASK: (Duration, usize) = (Duration::from_secs(3), 2);
 
 /// The name servers learnt from the network so far, best first, each once. Clones share the list, which may still grow
 /// while an installation runs.
-#[derive(Debug, Clone, Default)]
-pub struct Servers(Arc<RwLock<Vec<SocketAddr>>>);
+#[derive(Debug, Clone)]
+pub struct Servers(Arc<watch::Sender<Vec<SocketAddr>>>);
+
+impl Default for Servers {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(Vec::new())))
+    }
+}
 
 impl Servers {
     /// Adds servers at the end; those known already keep their place.
     pub fn add(&self, servers: impl IntoIterator<Item = SocketAddr>) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        for server in servers {
-            if !known.contains(&server) {
-                known.push(server);
+        self.0.send_if_modified(|known| {
+            let before = known.len();
+            for server in servers {
+                if !known.contains(&server) {
+                    known.push(server);
+                }
             }
-        }
+            known.len() > before
+        });
     }
 
     /// The servers of now.
     #[must_use]
     pub fn list(&self) -> Vec<SocketAddr> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().clone()
+    }
+
+    /// Follows the list.
+    #[must_use]
+    pub fn follow(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.0.subscribe()
     }
 }
 
@@ -53,7 +69,7 @@ enum Kind {
     /// The servers the installer learnt itself; no hosts file.
     Learnt(Servers),
     /// An ordinary command's: `/etc/resolv.conf` and `/etc/hosts`.
-    System(ResolverConfig, ResolverOpts),
+    System(Box<(ResolverConfig, ResolverOpts)>),
 }
 
 impl Resolver {
@@ -78,7 +94,7 @@ impl Resolver {
                     .with_context(|| format!("reading {}", path.display()))?
             }
         };
-        Ok(Self(Arc::new(Kind::System(config, options))))
+        Ok(Self(Arc::new(Kind::System(Box::new((config, options))))))
     }
 
     /// The addresses of `host`, which may be a literal address (as in a URL, with or without brackets); IPv6 and IPv4
@@ -125,7 +141,7 @@ impl Resolver {
 
     fn resolver(&self) -> Result<TokioResolver> {
         let (config, options) = match &*self.0 {
-            Kind::System(config, options) => (config.clone(), options.clone()),
+            Kind::System(system) => (**system).clone(),
             Kind::Learnt(servers) => learnt_config(&servers.list())?,
         };
         let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
@@ -135,7 +151,7 @@ impl Resolver {
     /// Whom it asks, for messages.
     fn describe(&self) -> String {
         let servers: Vec<String> = match &*self.0 {
-            Kind::System(config, _) => config.name_servers().iter().map(|server| server.ip.to_string()).collect(),
+            Kind::System(system) => system.0.name_servers().iter().map(|server| server.ip.to_string()).collect(),
             Kind::Learnt(servers) => servers.list().iter().map(|server| server.ip().to_string()).collect(),
         };
         if servers.is_empty() { "no name server is known".into() } else { format!("asked {}", servers.join(", ")) }
