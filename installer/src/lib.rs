@@ -33,6 +33,7 @@ pub mod meminfo;
 pub mod modalias;
 pub mod modules;
 pub mod mounts;
+pub mod name_server;
 pub mod net;
 pub mod plan;
 pub mod post;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric, RouteProtocol, RouteScope};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
@@ -133,12 +133,17 @@ pub async fn bring_up(handle: &Handle, index: u32) -> Result<()> {
     handle.link().set(up).execute().await.context("bringing the link up")
 }
 
-/// Adds an address, or refreshes it.
+/// Adds an address, or refreshes it. An IPv4 address brings no route with it: see [`add_route`].
 ///
 /// # Errors
 /// When rtnetlink fails.
 pub async fn add_address(handle: &Handle, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
-    let adding = handle.address().add(index, address, prefix).replace();
+    let mut adding = handle.address().add(index, address, prefix).replace();
+    if address.is_ipv4() {
+        // The kernel's own route to the network would win over ours, which has a metric and an MTU.
+        let flags = AddressAttribute::Flags(AddressFlags::Noprefixroute);
+        adding.message_mut().attributes.push(flags);
+    }
     adding.execute().await.with_context(|| format!("adding the address {address}/{prefix}"))
 }
 

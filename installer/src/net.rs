@@ -97,8 +97,13 @@ pub async fn up(which: Which, timeout: Duration, host: &str, say: Say) -> Result
             Err(_elapsed) => return Err(no_network(&links.borrow(), host, &missing, timeout)),
         }
     }
-    keep(Path::new(KEPT), &servers.list())?;
-    tasks.spawn(keep_later(named));
+    keep_or_warn(&servers.list());
+    tasks.spawn(async move {
+        while named.changed().await.is_ok() {
+            let list = named.borrow_and_update().clone();
+            keep_or_warn(&list);
+        }
+    });
     Ok(Network { servers, links, _tasks: tasks })
 }
 
@@ -124,12 +129,10 @@ fn keep(path: &Path, servers: &[SocketAddr]) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
-async fn keep_later(mut named: watch::Receiver<Vec<SocketAddr>>) {
-    while named.changed().await.is_ok() {
-        let list = named.borrow_and_update().clone();
-        if let Err(error) = keep(Path::new(KEPT), &list) {
-            log::warn!("{error:#}");
-        }
+/// Only a later process needs them: a failure is no reason to stop.
+fn keep_or_warn(servers: &[SocketAddr]) {
+    if let Err(error) = keep(Path::new(KEPT), servers) {
+        log::warn!("{error:#}");
     }
 }
 

@@ -1,65 +1,23 @@
 //! Names to addresses, and addresses to a connection, without libc's resolver (a static binary has none).
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::config::{ResolverConfig, ResolverOpts};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::failure::{Code, WithCode as _, coded};
+use crate::name_server::{Scoped, learnt_config};
+pub use crate::name_server::{Servers, source_for};
 
 /// After this time without a connection the next address is tried too
 /// ("Connection Attempt Delay", RFC 8305 section 5).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
-/// Wait for one answer of a name server, and how often it is asked again.
-const ASK: (Duration, usize) = (Duration::from_secs(3), 2);
-
-/// The name servers learnt from the network so far, best first, each once. Clones share the list, which may still grow
-/// while an installation runs.
-#[derive(Debug, Clone)]
-pub struct Servers(Arc<watch::Sender<Vec<SocketAddr>>>);
-
-impl Default for Servers {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Vec::new())))
-    }
-}
-
-impl Servers {
-    /// Adds servers at the end; those known already keep their place.
-    pub fn add(&self, servers: impl IntoIterator<Item = SocketAddr>) {
-        self.0.send_if_modified(|known| {
-            let before = known.len();
-            for server in servers {
-                if !known.contains(&server) {
-                    known.push(server);
-                }
-            }
-            known.len() > before
-        });
-    }
-
-    /// The servers of now.
-    #[must_use]
-    pub fn list(&self) -> Vec<SocketAddr> {
-        self.0.borrow().clone()
-    }
-
-    /// Follows the list.
-    #[must_use]
-    pub fn follow(&self) -> watch::Receiver<Vec<SocketAddr>> {
-        self.0.subscribe()
-    }
-}
-
 /// Finds addresses and connects to them. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Resolver(Arc<Kind>);
@@ -139,12 +97,15 @@ impl Resolver {
         }
     }
 
-    fn resolver(&self) -> Result<TokioResolver> {
-        let (config, options) = match &*self.0 {
-            Kind::System(system) => (**system).clone(),
-            Kind::Learnt(servers) => learnt_config(&servers.list())?,
+    fn resolver(&self) -> Result<hickory_resolver::Resolver<Scoped>> {
+        let ((config, options), provider) = match &*self.0 {
+            Kind::System(system) => ((**system).clone(), Scoped::default()),
+            Kind::Learnt(servers) => {
+                let servers = servers.list();
+                (learnt_config(&servers)?, Scoped::new(&servers))
+            }
         };
-        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let builder = hickory_resolver::Resolver::builder_with_config(config, provider);
         builder.with_options(options).build().context("setting up the resolver")
     }
 
@@ -167,52 +128,6 @@ async fn try_one(address: SocketAddr, timeout: Duration) -> Result<TcpStream> {
     // Requests are small and wait for their answer: Nagle's algorithm would only delay them.
     stream.set_nodelay(true).context("setting up the connection")?;
     Ok(stream)
-}
-
-/// A resolver configuration for servers that the network named.
-fn learnt_config(servers: &[SocketAddr]) -> Result<(ResolverConfig, ResolverOpts)> {
-    if servers.is_empty() {
-        return Err(anyhow!("the network named no name server"));
-    }
-    let mut options = ResolverOpts::default();
-    (options.timeout, options.attempts) = ASK;
-    // Our /etc is the initrd's: it has no hosts file, and none must count by accident.
-    options.use_hosts_file = hickory_resolver::config::ResolveHosts::Never;
-    let servers = servers.iter().map(server_config).collect::<Result<_>>()?;
-    Ok((ResolverConfig::from_parts(None, Vec::new(), servers), options))
-}
-
-/// One server. A link-local one is reached only through its link: binding to our own link-local address there chooses
-/// it (net/ipv6/af_inet6.c, `__inet6_bind`).
-fn server_config(server: &SocketAddr) -> Result<NameServerConfig> {
-    let mut config = NameServerConfig::udp_and_tcp(server.ip());
-    // A second link's server may know names that the first one denies.
-    config.trust_negative_responses = false;
-    for connection in &mut config.connections {
-        connection.port = server.port();
-        if let SocketAddr::V6(scoped) = server
-            && scoped.scope_id() != 0
-        {
-            let mut own = source_for(server).with_context(|| format!("looking for the way to {server}"))?;
-            own.set_port(0);
-            connection.bind_addr = Some(own);
-        }
-    }
-    Ok(config)
-}
-
-/// The address of ours that the kernel would send from; nothing is sent.
-///
-/// # Errors
-/// When there is no route.
-pub fn source_for(destination: &SocketAddr) -> std::io::Result<SocketAddr> {
-    let any: SocketAddr = match destination {
-        SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(destination)?;
-    socket.local_addr()
 }
 
 /// IPv6 and IPv4 by turns, so that one family that leads nowhere costs one delay, not one for each address.
@@ -243,15 +158,6 @@ mod tests {
         let error = resolver.addresses("deploy.example").await.unwrap_err();
         assert_eq!(format!("{error:#}"), "resolving deploy.example: the network named no name server");
         assert_eq!(crate::failure::code_of(&error), Code::NameResolution);
-    }
-
-    #[test]
-    fn servers_keep_their_order_and_come_once() {
-        let servers = Servers::default();
-        let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
-        servers.add([parse("10.0.0.2:53"), parse("10.0.0.1:53")]);
-        servers.clone().add([parse("10.0.0.1:53"), parse("[fe80::1%7]:53")]);
-        assert_eq!(servers.list(), [parse("10.0.0.2:53"), parse("10.0.0.1:53"), parse("[fe80::1%7]:53")]);
     }
 
     #[test]
