@@ -7,6 +7,7 @@ pub mod variables;
 
 use anyhow::{Context as _, Result, bail};
 use metalstrap_release::site::BootOrder;
+use serde::Serialize;
 
 pub use load_option::{LoadOption, Partition};
 pub use variables::{Efivarfs, Variables};
@@ -19,7 +20,7 @@ const BOOT_NEXT: &str = "BootNext";
 const BOOT_CURRENT: &str = "BootCurrent";
 
 /// What became of the boot entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BootEntry {
     /// Its variable, as `Boot0003`; `None` if there is no entry that could be read back.
     pub name: Option<String>,

@@ -1,1 +1,152 @@
-//! Being written.
+//! Leaving the installer for the installed kernel: its command line, and the UKI on the disk split and loaded.
+//!
+//! The jump itself is PID 1's ([`Ending::Kexec`](crate::ending::Ending::Kexec)); it comes after the final report.
+
+mod split;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::CString;
+use std::fs;
+
+use metalstrap_release::digest::Digest;
+use metalstrap_release::manifest::{Boot, Manifest};
+use metalstrap_release::site::Site;
+use metalstrap_release::verity::{BlockStore, Tree};
+use nix::errno::Errno;
+
+use crate::disk::Region;
+use crate::failure::{Code, coded};
+use crate::sys;
+
+/// What the kernel keeps free for `elfcorehdr=0x… ` and the terminating NUL, also where no crash kernel is loaded
+/// (Linux `arch/x86/kernel/kexec-bzimage64.c`, `MAX_ELFCOREHDR_STR_LEN`).
+const RESERVED: u64 = 30 + 1;
+
+/// The installed kernel's command line: the UKI's, then what the site config adds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandLine(String);
+
+impl CommandLine {
+    /// Joins the two.
+    ///
+    /// # Errors
+    /// [`Code::CommandLine`]: one of them holds a NUL or a line break, which would end it early.
+    pub fn new(uki: &str, extra: &str) -> anyhow::Result<Self> {
+        for (text, source) in [(uki, "the UKI's command line"), (extra, "cmdline_extra of the site config")] {
+            if text.contains(['\0', '\n', '\r']) {
+                return Err(coded(Code::CommandLine, format!("{source} holds a NUL or a line break")));
+            }
+        }
+        Ok(Self([uki.trim(), extra.trim()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")))
+    }
+
+    /// The command line of a handoff by kexec, known to fit: to be called before the first write.
+    ///
+    /// # Errors
+    /// As [`CommandLine::new`] and [`CommandLine::check_fits`].
+    pub fn for_handoff(manifest: &Manifest, site: &Site) -> anyhow::Result<Self> {
+        let line = Self::new(&manifest.boot.cmdline, &site.cmdline_extra)?;
+        line.check_fits(manifest.boot.cmdline_limit)?;
+        Ok(line)
+    }
+
+    /// Whether a kernel whose boot header says `limit` takes it by kexec.
+    ///
+    /// # Errors
+    /// [`Code::CommandLine`], with its length and the most that fits.
+    pub fn check_fits(&self, limit: u32) -> anyhow::Result<()> {
+        let most = u64::from(limit).saturating_sub(RESERVED);
+        if self.0.len() as u64 <= most {
+            return Ok(());
+        }
+        let text = format!(
+            "the kernel command line has {} bytes, but the installed kernel takes at most {most} by kexec: shorten \
+             cmdline_extra of the site config",
+            self.0.len()
+        );
+        Err(coded(Code::CommandLine, text))
+    }
+
+    /// The text, without NUL: what is measured.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The installed kernel is loaded; only [`load`] makes one.
+#[derive(Debug)]
+pub struct Loaded {
+    uki: Digest,
+}
+
+impl Loaded {
+    /// SHA-256 of the UKI that was read from the disk, padding apart.
+    #[must_use]
+    pub fn uki(&self) -> Digest {
+        self.uki
+    }
+}
+
+/// Why the installed kernel was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The UKI on the disk is not what was installed: a reboot would not help.
+    #[error("reading the UKI back from the disk")]
+    Uki(#[source] anyhow::Error),
+    /// This machine does not jump into it; the firmware may start it after a reboot.
+    #[error("loading the installed kernel: {}", reason(*errno))]
+    Refused {
+        /// The kernel's answer.
+        #[source]
+        errno: Errno,
+    },
+}
+
+/// Reads the UKI in `region` block by block, each checked against `tree`, splits it, and loads its kernel and initrd.
+///
+/// Memory of the process is constant: kernel and initrd go to memory files that end with the call. Blocks the thread.
+///
+/// # Errors
+/// [`LoadError::Uki`] or [`LoadError::Refused`]; nothing is loaded then.
+pub fn load<S: BlockStore>(
+    region: &Region,
+    tree: &Tree<S>,
+    boot: &Boot,
+    command_line: &CommandLine,
+) -> Result<Loaded, LoadError> {
+    let parts = split::split(region, tree, boot).map_err(LoadError::Uki)?;
+    let line = CString::new(command_line.as_str()).map_err(|error| LoadError::Uki(error.into()))?;
+    sys::kexec_file_load(&parts.kernel, &parts.initrd, &line).map_err(|errno| LoadError::Refused { errno })?;
+    Ok(Loaded { uki: parts.sha256 })
+}
+
+/// What errno of kexec_file_load(2) stands for (Linux `kernel/kexec_file.c`, `arch/x86/kernel/kexec-bzimage64.c`).
+fn reason(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EPERM => "kexec is not permitted here (kernel lockdown, kexec_load_disabled, or no CAP_SYS_BOOT)",
+        Errno::ENOSYS | Errno::EOPNOTSUPP => "the installer's kernel has no kexec_file_load",
+        Errno::EBUSY => "another kernel is being loaded",
+        Errno::EKEYREJECTED | Errno::ENOKEY | Errno::ENODATA | Errno::EBADMSG => {
+            "it carries no signature that this machine trusts"
+        }
+        Errno::EADDRNOTAVAIL => "there is no free range of memory that is large enough",
+        Errno::ENOMEM => "there is too little memory",
+        Errno::ENOEXEC => "it is no bzImage that can be started without firmware",
+        Errno::EINVAL => "the kernel does not take it with this command line",
+        _ => "the kernel does not take it",
+    }
+}
+
+/// Takes all links down, so that no device writes to memory that is the next kernel's. To be called when nothing is
+/// to be sent any more, right before the jump. Returns what did not go as it should.
+#[must_use]
+pub fn quiesce() -> Vec<String> {
+    let names = match fs::read_dir("/sys/class/net") {
+        Ok(links) => links.filter_map(|link| link.ok()?.file_name().into_string().ok()).collect::<Vec<_>>(),
+        Err(error) => return vec![format!("listing the network links: {error}")],
+    };
+    let down = |name: &String| sys::set_link(name, false).err().map(|error| format!("taking {name} down: {error}"));
+    names.iter().filter(|name| *name != "lo").filter_map(down).collect()
+}

@@ -47,10 +47,14 @@ pub trait Variables: fmt::Debug {
 #[derive(Debug)]
 pub struct Efivarfs(PathBuf);
 
-impl Efivarfs {
-    /// Where it is mounted.
-    pub const MOUNT: &str = "/sys/firmware/efi/efivars";
+/// Where the kernel's is mounted.
+impl Default for Efivarfs {
+    fn default() -> Self {
+        Self("/sys/firmware/efi/efivars".into())
+    }
+}
 
+impl Efivarfs {
     /// The variables below `directory`.
     #[must_use]
     pub fn at(directory: &Path) -> Self {

@@ -1,0 +1,221 @@
+//! Up to the system call; the jump itself is tested in a virtual machine.
+
+use std::fs::File;
+use std::io::{Cursor, Read as _};
+use std::sync::Arc;
+
+use metalstrap_release::manifest::{Artifact, Payload, Salt};
+use metalstrap_release::verity::{self, BLOCK, MemoryStore};
+use uuid::Uuid;
+
+use super::*;
+use crate::disk::{Disk as _, Memory};
+use crate::failure::code_of;
+
+const CMDLINE: &str = "console=ttyS0 roothash=00";
+/// Sections of the handmade UKI start at multiples of it in the file.
+const ALIGN: usize = 512;
+
+/// A PE32+ file with these sections: (name, content, zeroes behind the content).
+fn uki(sections: &[(&str, Vec<u8>, usize)]) -> Vec<u8> {
+    let mut head = vec![0; 0x40];
+    head[..2].copy_from_slice(b"MZ");
+    head[0x3c..0x40].copy_from_slice(&0x40u32.to_le_bytes());
+    head.extend(b"PE\0\0");
+    head.extend(0x8664u16.to_le_bytes());
+    head.extend(u16::try_from(sections.len()).unwrap().to_le_bytes());
+    head.extend([0; 12]);
+    head.extend(112u16.to_le_bytes());
+    head.extend([0; 2]);
+    head.extend(0x20bu16.to_le_bytes());
+    head.resize(head.len() + 110, 0);
+    let mut body = Vec::new();
+    let body_start = (head.len() + 40 * sections.len()).next_multiple_of(ALIGN);
+    for (name, content, zeroes) in sections {
+        let stored = content.len().next_multiple_of(ALIGN);
+        let mut header = [0; 40];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        for (at, value) in [(8, content.len() + zeroes), (16, stored), (20, body_start + body.len())] {
+            header[at..at + 4].copy_from_slice(&u32::try_from(value).unwrap().to_le_bytes());
+        }
+        head.extend(header);
+        body.extend(content);
+        // Padding is not content: it must not come out.
+        body.resize(body.len().next_multiple_of(ALIGN), 0xee);
+    }
+    head.resize(body_start, 0);
+    head.extend(body);
+    head
+}
+
+/// Bytes without a pattern that repeats in a piece.
+fn bytes(length: usize, seed: u32) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// A disk with the UKI in the middle, its tree, and the manifest's part about it.
+fn on_disk(uki: &[u8]) -> (Region, Tree<MemoryStore>, Boot) {
+    let size = uki.len() as u64;
+    let blocks = size.div_ceil(BLOCK);
+    let disk = Arc::new(Memory::new(64 << 20, 512));
+    let mut padded = uki.to_vec();
+    padded.resize(usize::try_from(blocks * BLOCK).unwrap(), 0);
+    disk.write_at(1 << 20, &padded).unwrap();
+    let region = Region { disk, start: 1 << 20, size: blocks * BLOCK };
+
+    let mut hash_file = Cursor::new(Vec::new());
+    let root_hash = verity::build(&mut padded.as_slice(), blocks, b"salt", Uuid::nil(), &mut hash_file).unwrap();
+    let store = MemoryStore::new(hash_file.into_inner());
+    let tree = Tree::open(store, root_hash, b"salt".to_vec(), blocks).unwrap();
+
+    let none = Digest([0; 32]);
+    let payload = Payload { sha256: none, size: 0, content_size: 0, seek_table_size: 0, seek_table_sha256: none };
+    let salt = Salt(b"salt".to_vec());
+    let artifact =
+        Artifact { size, sha256: Digest::of(uki), root_hash, salt, data: payload.clone(), hash_tree: payload };
+    let boot = Boot { uki: artifact.clone(), loader: artifact, cmdline: CMDLINE.to_owned(), cmdline_limit: 2047 };
+    (region, tree, boot)
+}
+
+fn ordinary() -> Vec<(&'static str, Vec<u8>, usize)> {
+    vec![
+        (".osrel", b"ID=test\n".to_vec(), 0),
+        (".cmdline", format!("{CMDLINE}\n").into_bytes(), 0),
+        (".linux", bytes(3_000_001, 1), 0),
+        (".initrd", bytes(2_500_003, 2), 0),
+    ]
+}
+
+fn content(mut file: &File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_uki_is_split_into_kernel_and_initrd() {
+    let image = uki(&ordinary());
+    let (region, tree, boot) = on_disk(&image);
+    let parts = split::split(&region, &tree, &boot).unwrap();
+    assert_eq!(Digest::of(&content(&parts.kernel)), Digest::of(&bytes(3_000_001, 1)));
+    assert_eq!(Digest::of(&content(&parts.initrd)), Digest::of(&bytes(2_500_003, 2)));
+    assert_eq!(parts.sha256, Digest::of(&image));
+}
+
+#[test]
+fn microcode_comes_first_and_missing_bytes_are_zeroes() {
+    let mut sections = ordinary();
+    sections.push((".ucode", bytes(ALIGN, 3), 2));
+    let (region, tree, boot) = on_disk(&uki(&sections));
+    let parts = split::split(&region, &tree, &boot).unwrap();
+    let initrd = content(&parts.initrd);
+    assert_eq!(initrd[..ALIGN], bytes(ALIGN, 3));
+    // Two bytes that are not in the file, and two to the multiple of four.
+    assert_eq!(initrd[ALIGN..ALIGN + 4], [0; 4]);
+    assert_eq!(Digest::of(&initrd[ALIGN + 4..]), Digest::of(&bytes(2_500_003, 2)));
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_noticed() {
+    let image = uki(&ordinary());
+    let (region, tree, boot) = on_disk(&image);
+    for at in [0, 5000, image.len() as u64 - 1] {
+        let block = at / BLOCK;
+        let mut bytes = vec![0; 4096];
+        region.read_at(block * BLOCK, &mut bytes).unwrap();
+        bytes[usize::try_from(at % BLOCK).unwrap()] ^= 1;
+        region.write_at(block * BLOCK, &bytes).unwrap();
+
+        let error = load(&region, &tree, &boot, &CommandLine::new(CMDLINE, "").unwrap()).unwrap_err();
+
+        assert_eq!(error.to_string(), "reading the UKI back from the disk");
+        let LoadError::Uki(cause) = error else { panic!("{error}") };
+        assert!(format!("{cause:#}").contains(&format!("block {block} has digest ")), "{cause:#}");
+        bytes[usize::try_from(at % BLOCK).unwrap()] ^= 1;
+        region.write_at(block * BLOCK, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn what_contradicts_the_manifest_is_refused() {
+    let refused = |sections: &[(&str, Vec<u8>, usize)], change: fn(&mut Boot)| {
+        let (region, tree, mut boot) = on_disk(&uki(sections));
+        change(&mut boot);
+        format!("{:#}", split::split(&region, &tree, &boot).unwrap_err())
+    };
+    assert_eq!(
+        refused(&ordinary(), |boot| boot.cmdline = "quiet".to_owned()),
+        "the UKI's command line is \"console=ttyS0 roothash=00\", but the manifest says \"quiet\""
+    );
+    let image = Digest::of(&uki(&ordinary()));
+    assert_eq!(
+        refused(&ordinary(), |boot| boot.uki.sha256 = Digest([1; 32])),
+        format!("the UKI has SHA-256 {image}, but the manifest says {}", "01".repeat(32))
+    );
+    assert_eq!(refused(&ordinary()[..3], |_| ()), "the UKI has no section .initrd");
+    let mut cut = ordinary();
+    cut[1].2 = 1 << 20;
+    assert_eq!(refused(&cut, |_| ()), "the UKI's .cmdline has 1048602 bytes, more than 65536");
+    assert_eq!(
+        refused(&ordinary(), |boot| boot.uki.size -= 4096),
+        "the UKI's section .initrd reaches behind the end of the file"
+    );
+}
+
+#[test]
+fn the_command_line_is_the_ukis_and_the_sites() {
+    let line = |uki, extra| CommandLine::new(uki, extra).unwrap().as_str().to_owned();
+    assert_eq!(line("a b", "c=d e"), "a b c=d e");
+    assert_eq!(line("a ", ""), "a");
+    assert_eq!(line("", " x "), "x");
+    let error = CommandLine::new("a", "b\nc").unwrap_err();
+    assert_eq!(error.to_string(), "cmdline_extra of the site config holds a NUL or a line break");
+    assert_eq!(code_of(&error), Code::CommandLine);
+    assert_eq!(
+        CommandLine::new("a\0", "b").unwrap_err().to_string(),
+        "the UKI's command line holds a NUL or a line break"
+    );
+}
+
+#[test]
+fn a_command_line_that_does_not_fit_is_refused_with_both_numbers() {
+    let long = |length: usize| CommandLine::new(&"x".repeat(length), "").unwrap();
+    long(2016).check_fits(2047).unwrap();
+    let error = long(2017).check_fits(2047).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the kernel command line has 2017 bytes, but the installed kernel takes at most 2016 by kexec: shorten \
+         cmdline_extra of the site config"
+    );
+    assert_eq!(code_of(&error), Code::CommandLine);
+    long(1).check_fits(31).unwrap_err();
+}
+
+#[test]
+fn a_refusal_says_what_it_means() {
+    let text = |errno| LoadError::Refused { errno }.to_string();
+    assert_eq!(
+        text(Errno::EPERM),
+        "loading the installed kernel: kexec is not permitted here (kernel lockdown, kexec_load_disabled, or no \
+         CAP_SYS_BOOT)"
+    );
+    assert_eq!(
+        text(Errno::EADDRNOTAVAIL),
+        "loading the installed kernel: there is no free range of memory that is large enough"
+    );
+    assert_eq!(text(Errno::ENOSYS), "loading the installed kernel: the installer's kernel has no kexec_file_load");
+}
+
+#[test]
+fn a_link_that_cannot_be_is_an_error() {
+    let error = sys::set_link("no-such-link", false).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::ENODEV as i32));
+    for name in ["", "sixteen-letters!", "a\0b"] {
+        assert_eq!(sys::set_link(name, false).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+    }
+}
