@@ -77,11 +77,9 @@ pub struct NetbootSizes {
 /// A part that cannot be read, or ukify's words.
 pub fn netboot(options: &NetbootOptions) -> Result<NetbootSizes> {
     let selection = Selection::new(&options.kernel, &Drivers::standard()?)?;
-    let drivers = drivers_archive(options, &selection)?;
-    let installer = installer_archive(options)?;
-    let site = compress(&site_archive(options)?.to_bytes())?;
+    let parts @ [drivers, installer, site] = &archives(options, &selection)?;
     let (initrd, cmdline) = (options.output.with_extension("initrd"), cmdline(options));
-    write(&initrd, &[drivers.as_slice(), &installer, &site].concat())?;
+    write(&initrd, &parts.concat())?;
     write(&options.output.with_extension("cmdline"), cmdline.as_bytes())?;
     let uki = Uki {
         linux: &options.kernel.vmlinuz,
@@ -101,6 +99,12 @@ pub fn netboot(options: &NetbootOptions) -> Result<NetbootSizes> {
         classes: by_class(&options.kernel, &selection)?,
         unmatched: selection.unmatched,
     })
+}
+
+/// The archives of drivers, installer and site config, compressed, in the order in which they lie in the initrd.
+fn archives(options: &NetbootOptions, selection: &Selection) -> Result<[Vec<u8>; 3]> {
+    let site = compress(&site_archive(options)?.to_bytes())?;
+    Ok([drivers_archive(options, selection)?, installer_archive(options)?, site])
 }
 
 fn cmdline(options: &NetbootOptions) -> String {
@@ -193,5 +197,94 @@ impl fmt::Display for NetbootSizes {
             writeln!(f, "not in this kernel, or built in: {pattern}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// A kernel of one driver, compressed as Debian does.
+    fn kernel(root: &Path) -> Kernel {
+        let modules = root.join("lib/modules/6.12.1");
+        std::fs::create_dir_all(modules.join("kernel/drivers/block")).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(modules.join(name), text).unwrap();
+        write("kernel/drivers/block/virtio_blk.ko", "a module");
+        assert!(Command::new("xz").arg(modules.join("kernel/drivers/block/virtio_blk.ko")).status().unwrap().success());
+        write("modules.dep", "kernel/drivers/block/virtio_blk.ko.xz:\n");
+        write("modules.alias", "alias virtio:d00000002v* virtio_blk\n");
+        write("modules.softdep", "");
+        write("modules.builtin", "kernel/net/packet/af_packet.ko\nkernel/fs/efivarfs/efivarfs.ko\n");
+        Kernel { version: "6.12.1".into(), vmlinuz: root.join("vmlinuz"), modules }
+    }
+
+    fn options(root: &Path) -> NetbootOptions {
+        std::fs::write(root.join("installer"), "an installer").unwrap();
+        let tool = PathBuf::new;
+        NetbootOptions {
+            kernel: kernel(root),
+            installer: root.join("installer"),
+            site: b"{}".to_vec(),
+            build_time: 1_760_000_000,
+            tools: BootTools { ukify: tool(), python: tool(), stub: tool(), loader: tool() },
+            cmdline_extra: String::new(),
+            extra_files: vec![("saboteur".into(), 0o755, b"extra".to_vec())],
+            cache: None,
+            output: root.join("netboot.efi"),
+        }
+    }
+
+    fn made(options: &NetbootOptions) -> [Vec<u8>; 3] {
+        archives(options, &Selection::new(&options.kernel, &Drivers::standard().unwrap()).unwrap()).unwrap()
+    }
+
+    fn unpack(archive: &[u8], dir: &Path) {
+        std::fs::write(dir.join("a.zst"), archive).unwrap();
+        let script = "{ zstd -dcq a.zst || true; } 2>/dev/null | cpio -i --quiet && rm a.zst";
+        assert!(Command::new("sh").args(["-c", script]).current_dir(dir).status().unwrap().success());
+    }
+
+    #[test]
+    fn the_same_parts_give_the_same_bytes_kept_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = options(dir.path());
+        let first = made(&options);
+        assert_eq!(made(&options), first);
+        options.cache = Some(dir.path().join("cache"));
+        assert_eq!(made(&options), first);
+        assert_eq!(std::fs::read_dir(dir.path().join("cache")).unwrap().count(), 2);
+        options.site = b"{ }".to_vec();
+        std::fs::write(&options.installer, "another installer").unwrap();
+        let other = made(&options);
+        assert_eq!(other[0], first[0]);
+        assert!(other[1] != first[1] && other[2] != first[2]);
+    }
+
+    #[test]
+    fn the_initrd_holds_what_the_installer_looks_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        made(&options(dir.path())).iter().for_each(|archive| unpack(archive, root.path()));
+        let text = |path: &str| std::fs::read_to_string(root.path().join(path)).unwrap();
+        assert_eq!(text("init"), "an installer");
+        assert_eq!(text(SITE), "{}");
+        assert_eq!(text(BUILD_TIME), "1760000000\n");
+        assert_eq!(text("saboteur"), "extra");
+        assert_eq!(text("lib/modules/always-load"), "");
+        assert_eq!(text("lib/modules/6.12.1/kernel/drivers/block/virtio_blk.ko"), "a module");
+        assert_eq!(text("lib/modules/6.12.1/modules.dep"), "kernel/drivers/block/virtio_blk.ko:\n");
+        for directory in ["dev", "proc", "sys", "run", "tmp"] {
+            assert!(root.path().join(directory).is_dir(), "{directory}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_goes_on_with_what_is_added() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = options(dir.path());
+        assert_eq!(cmdline(&options), "panic=30 loglevel=4 console=tty0 console=ttyS0,115200");
+        options.cmdline_extra = "rdinit=/saboteur".into();
+        assert_eq!(cmdline(&options), "panic=30 loglevel=4 console=tty0 console=ttyS0,115200 rdinit=/saboteur");
     }
 }
