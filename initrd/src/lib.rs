@@ -9,6 +9,7 @@ pub mod index;
 pub mod kernel;
 pub mod modules;
 pub mod netboot;
+pub mod parts;
 pub mod uki;
 
 pub use kernel::Kernel;

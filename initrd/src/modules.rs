@@ -153,7 +153,7 @@ impl Selection {
     }
 
     /// Names and texts of the index files.
-    fn indexes(&self) -> [(&'static str, String); 4] {
+    pub(crate) fn indexes(&self) -> [(&'static str, String); 4] {
         let names: BTreeSet<String> = self.modules.keys().map(|file| name_of(file)).collect();
         let (mut dep, mut alias, mut soft) = (String::new(), String::new(), String::new());
         for file in self.modules.keys() {

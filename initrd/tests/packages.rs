@@ -1,4 +1,6 @@
 //! The netboot image from the real packages, which `scripts/fetch-kernels` fetches.
+// Clippy knows tests by their attribute only, not the helpers of an integration test.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
