@@ -1,3 +1,5 @@
+mod wiping;
+
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -9,8 +11,8 @@ use super::*;
 use crate::disk::{FileDisk, Operation, Recorded, Recording, replay};
 use crate::failure::code_of;
 use crate::inventory::Copies;
+use crate::plan::Becomes;
 use crate::plan::tests::{GIB, MIB, disk as plan_disk, manifest, plan, site};
-use crate::plan::{Area, Becomes};
 
 /// Runs a tool that has to succeed, and gives its output.
 fn run(program: &str, arguments: &[&str]) -> String {
@@ -89,7 +91,8 @@ impl Loop {
             return None;
         }
         let size = sector_size.to_string();
-        let device = run("losetup", &["--find", "--show", "--sector-size", &size, path.to_str().unwrap()]);
+        let device =
+            run("losetup", &["--find", "--show", "--partscan", "--sector-size", &size, path.to_str().unwrap()]);
         Some(Self(device.trim().to_owned()))
     }
 }
@@ -98,6 +101,24 @@ impl Drop for Loop {
     fn drop(&mut self) {
         run("losetup", &["--detach", &self.0]);
     }
+}
+
+#[test]
+fn a_block_device_goes_all_the_way_and_is_known_again() {
+    let file = file(GIB);
+    let Some(device) = Loop::attach(file.path(), 4096) else { return };
+    let sys = Path::new("/sys");
+    let facts = inventory::disk_at(&inventory::Roots::default(), Path::new(&device.0), 512).unwrap();
+    assert_eq!((facts.identity.size, facts.sector_size, &facts.contents), (GIB, 4096, &Contents::Blank));
+    let disk = facts.lock(sys).unwrap();
+    let plan = Plan::new(&facts.for_plan(), &manifest(), &site(Existing::Refuse)).unwrap();
+    invalidate(disk.as_ref(), &plan).unwrap();
+    commit(disk.as_ref(), &plan).unwrap();
+    disk.reread_table().unwrap();
+    drop(disk);
+    let facts = inventory::disk_at(&inventory::Roots::default(), Path::new(&device.0), 512).unwrap();
+    let again = Plan::new(&facts.for_plan(), &manifest(), &site(Existing::Refuse)).unwrap();
+    assert_eq!((again.existing, again.wipes, again.partitions), (Becomes::Kept, vec![], plan.partitions));
 }
 
 #[test]
@@ -216,99 +237,6 @@ fn a_copy_at_the_end_alone_is_found_but_not_under_another_table() {
     disk.write_at(0, &mbr).unwrap();
     let text = "MBR partition table, a GPT that is damaged or made for another sector size";
     assert_eq!(inventory::inspect(&disk).unwrap().to_string(), text);
-}
-
-/// An image with a table that sfdisk made and three file systems.
-fn old_system() -> tempfile::NamedTempFile {
-    let file = file(GIB);
-    let path = file.path().to_str().unwrap().to_owned();
-    let script = "label: gpt\n\
-        start=2048, size=200M, type=U, name=EFI\n\
-        size=300M, type=L, name=root\n\
-        size=100M, type=L, name=crypt\n\
-        start=1400000, type=S, name=swap\n";
-    let script_file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(script_file.path(), script).unwrap();
-    let mut sfdisk = Command::new("sfdisk");
-    sfdisk.args(["--quiet", &path]).stdin(std::fs::File::open(script_file.path()).unwrap());
-    assert!(sfdisk.status().unwrap().success());
-    run("mkfs.vfat", &["-F", "32", "--offset", "2048", &path, "204800"]);
-    run("mkfs.ext4", &["-q", "-E", &format!("offset={}", 201 * MIB), &path, "300M"]);
-    let volume = tempfile::NamedTempFile::new().unwrap();
-    volume.as_file().set_len(100 * MIB).unwrap();
-    let mut luks = Command::new("cryptsetup");
-    luks.args(["luksFormat", "-q", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]);
-    luks.args([volume.path().to_str().unwrap(), "/etc/hostname"]);
-    assert!(luks.status().unwrap().success());
-    let bytes = std::fs::read(volume.path()).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(file.as_file(), &bytes[..20 << 20], 501 * MIB).unwrap();
-    file
-}
-
-/// Whether blkid sees anything there.
-fn blkid_sees(path: &Path, area: Area) -> bool {
-    let (offset, size) = (area.start.to_string(), area.size.to_string());
-    let output =
-        Command::new("blkid").args(["--probe", "--offset", &offset, "--size", &size]).arg(path).output().unwrap();
-    match output.status.code() {
-        Some(0 | 8) => true,
-        Some(2) => false,
-        other => panic!("blkid ended with {other:?}: {}", String::from_utf8_lossy(&output.stderr)),
-    }
-}
-
-#[test]
-fn an_old_system_is_gone_without_a_trace_for_blkid() {
-    let file = old_system();
-    let disk = Arc::new(FileDisk::open(file.path(), 512).unwrap());
-    let contents = inventory::inspect(disk.as_ref()).unwrap();
-    let text = "a GPT with 1 \"EFI\" (FAT), 2 \"root\" (ext), 3 \"crypt\" (LUKS), 4 \"swap\"";
-    assert_eq!(contents.to_string(), text);
-    let recording = Recording::new(disk);
-    let plan = plan(GIB, 512, contents.clone());
-    let Contents::Gpt { table: old, .. } = contents else { panic!("{text}") };
-    let area = |entry: &Entry| Area { start: entry.start, size: entry.size };
-    assert!(old.partitions[..3].iter().all(|entry| blkid_sees(file.path(), area(entry))));
-    invalidate(&recording, &plan).unwrap();
-    let partitions = plan.table().partitions;
-    let places = old.partitions.iter().chain(&partitions).map(area).chain([plan.free, Area { start: 0, size: GIB }]);
-    for place in places {
-        assert!(!blkid_sees(file.path(), place), "{place:?}");
-    }
-    // Five steps, each with its flush; the one at the start of the disk comes after the one at its end was flushed.
-    let log = recording.take();
-    let flushes: Vec<_> = (0..log.len()).filter(|n| log[*n] == Recorded::Flush).collect();
-    assert_eq!(flushes.len(), 5);
-    let start = |n: usize| matches!(&log[n], Recorded::Write { offset, .. } if *offset == 0);
-    let end = |n: usize| matches!(&log[n], Recorded::Write { offset, .. } if *offset == GIB - MIB);
-    assert!(start(flushes[2] + 1) && end(flushes[2] - 1), "{:?}", shown(&log));
-}
-
-#[test]
-fn until_its_last_copy_goes_the_old_table_leads_to_what_has_to_be_wiped() {
-    let file = old_system();
-    let disk = Arc::new(FileDisk::open(file.path(), 512).unwrap());
-    let before = Memory::new(GIB, 512);
-    for start in (0..GIB).step_by(1 << 20) {
-        let mut piece = vec![0; 1 << 20];
-        disk.read_at(start, &mut piece).unwrap();
-        before.write_at(start, &piece).unwrap();
-    }
-    let recording = Recording::new(Arc::new(before.clone()));
-    let plan = plan(GIB, 512, inventory::inspect(&recording).unwrap());
-    invalidate(&recording, &plan).unwrap();
-    let log = recording.take();
-    // (no cut in the middle of one write: sectors of a table are zeroed in one piece of 1 MiB)
-    for cut in 0..=log.len() {
-        let disk = before.clone();
-        replay(&log[..cut], &disk).unwrap();
-        let contents = inventory::inspect(&disk).unwrap();
-        let again = Plan::new(&plan_disk(GIB, 512, contents.clone()), &manifest(), &site(Existing::Wipe)).unwrap();
-        let known = matches!(&contents, Contents::Gpt { table, .. } if table.partitions.len() == 4);
-        assert!(known || contents == Contents::Blank, "cut {cut}: {contents}");
-        invalidate(&disk, &again).unwrap();
-        assert_eq!(inventory::inspect(&disk).unwrap(), Contents::Blank);
-    }
 }
 
 #[test]
