@@ -59,7 +59,7 @@ pub fn hold(
         if let Some(after) = reboot_after.map(u64::from) {
             let left = after.saturating_sub(start.elapsed().as_secs());
             if left == 0 {
-                consoles.line("Rebooting: nobody pressed a key.");
+                consoles.line("Nobody pressed a key.");
                 return Choice::Reboot;
             }
             let text = format!("Rebooting in {left} s unless a key is pressed.");

@@ -55,7 +55,7 @@ pub fn supervise() -> ! {
             Outcome::Died(death) => {
                 let failure = death.failure();
                 // The page itself waits for the report: this says at once what is going on.
-                init.consoles.line(&format!("{}. Reporting it.", failure.happened));
+                init.consoles.line(&format!("Reporting a failure: {}", failure.happened));
                 init.report(&failure);
                 init.hold(&failure, policy())
             }

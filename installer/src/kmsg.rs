@@ -41,15 +41,16 @@ pub fn log_to_kernel() {
     }
 }
 
-/// Makes the kernel take all our lines, and keep its own below warnings off the consoles, where they would tear the
+/// Makes the kernel take all our lines, and keep what is below an error off the consoles, where they would tear the
 /// progress line apart, unless its command line asks for them.
 pub fn quiet_consoles() {
     let asked = |word: &str| word == "debug" || word == "ignore_loglevel" || word.starts_with("loglevel=");
-    let settings: [(&str, &str); 2] = [("printk_devkmsg", "on"), ("printk", "5")];
+    // The line end belongs to it: without one the kernel refuses a value of printk_devkmsg.
+    let settings: [(&str, &str); 2] = [("printk_devkmsg", "on\n"), ("printk", "4\n")];
     let keep = fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.split_whitespace().any(asked));
     for (name, value) in settings.into_iter().take(if keep { 1 } else { 2 }) {
         if let Err(error) = fs::write(format!("/proc/sys/kernel/{name}"), value) {
-            log::warn!("setting kernel.{name} to {value}: {error}");
+            log::warn!("setting kernel.{name} to {}: {error}", value.trim_end());
         }
     }
 }
