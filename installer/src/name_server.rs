@@ -2,16 +2,19 @@
 
 use std::future::Future;
 use std::net::{SocketAddr, SocketAddrV6, UdpSocket};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::{RuntimeProvider, TokioRuntimeProvider};
 use tokio::sync::watch;
 
+/// Where the name servers are kept for a later process of the same boot.
+pub const KEPT: &str = "/run/metalstrap/network.json";
 /// Wait for one answer of a name server, and how often it is asked again.
 const ASK: (Duration, usize) = (Duration::from_secs(3), 2);
 
@@ -50,6 +53,35 @@ impl Servers {
     #[must_use]
     pub fn follow(&self) -> watch::Receiver<Vec<SocketAddr>> {
         self.0.subscribe()
+    }
+}
+
+/// The name servers that an earlier process of this boot learnt.
+///
+/// # Errors
+/// When there was none, or its file cannot be read.
+pub fn recall() -> Result<Servers> {
+    recall_from(Path::new(KEPT))
+}
+
+fn recall_from(path: &Path) -> Result<Servers> {
+    let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let list: Vec<SocketAddr> = serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?;
+    let servers = Servers::default();
+    servers.add(list);
+    Ok(servers)
+}
+
+fn keep(path: &Path, servers: &[SocketAddr]) -> Result<()> {
+    let text = serde_json::to_vec(servers).context("writing the name servers")?;
+    path.parent().map_or(Ok(()), std::fs::create_dir_all).with_context(|| format!("making {}", path.display()))?;
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Keeps `servers` for a later process of the same boot; since only that needs them, a failure is no reason to stop.
+pub fn keep_or_warn(servers: &[SocketAddr]) {
+    if let Err(error) = keep(Path::new(KEPT), servers) {
+        log::warn!("{error:#}");
     }
 }
 
@@ -173,5 +205,15 @@ mod tests {
         let plain = SocketAddr::from(("fe80::1".parse::<Ipv6Addr>().unwrap(), 53));
         assert_eq!(scoped.scope(&plain), Some(servers[1]));
         assert_eq!((scoped.scope(&servers[0]), scoped.scope(&servers[2])), (None, None));
+    }
+
+    #[test]
+    fn servers_are_recalled() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("run/network.json");
+        let list: Vec<SocketAddr> = ["10.0.0.1:53", "[fe80::1%7]:53"].map(|text| text.parse().unwrap()).to_vec();
+        keep(&path, &list).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), r#"["10.0.0.1:53","[fe80::1%7]:53"]"#);
+        assert_eq!(recall_from(&path).unwrap().list(), list);
     }
 }

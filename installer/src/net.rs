@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +18,12 @@ use tokio::time::Instant;
 
 use crate::failure::{Code, coded};
 use crate::link::{self, Link, Which};
+use crate::name_server::keep_or_warn;
+pub use crate::name_server::{KEPT, recall};
 use crate::resolve::{Resolver, Servers, source_for};
 use crate::router::{Advertisement, Routers};
 use crate::{dhcp, dhcp6};
 
-/// Where the name servers are kept for a later process of the same boot.
-pub const KEPT: &str = "/run/metalstrap/network.json";
 /// When a link that has a signal but no address yet is said to be waiting.
 const SAY_AFTER: Duration = Duration::from_secs(5);
 /// Route metric of the link that was booted from, and of the others (plus their index).
@@ -105,35 +104,6 @@ pub async fn up(which: Which, timeout: Duration, host: &str, say: Say) -> Result
         }
     });
     Ok(Network { servers, links, _tasks: tasks })
-}
-
-/// The name servers that an earlier process of this boot learnt.
-///
-/// # Errors
-/// When there was none, or its file cannot be read.
-pub fn recall() -> Result<Servers> {
-    recall_from(Path::new(KEPT))
-}
-
-fn recall_from(path: &Path) -> Result<Servers> {
-    let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let list: Vec<SocketAddr> = serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?;
-    let servers = Servers::default();
-    servers.add(list);
-    Ok(servers)
-}
-
-fn keep(path: &Path, servers: &[SocketAddr]) -> Result<()> {
-    let text = serde_json::to_vec(servers).context("writing the name servers")?;
-    path.parent().map_or(Ok(()), std::fs::create_dir_all).with_context(|| format!("making {}", path.display()))?;
-    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
-}
-
-/// Only a later process needs them: a failure is no reason to stop.
-fn keep_or_warn(servers: &[SocketAddr]) {
-    if let Err(error) = keep(Path::new(KEPT), servers) {
-        log::warn!("{error:#}");
-    }
 }
 
 /// The links, looked at anew whenever the kernel tells of a change.
@@ -321,15 +291,5 @@ mod tests {
         assert_eq!(way_to("deploy.example", &["127.0.0.53:53".parse().unwrap()]), Ok(()));
         // 240.0.0.0/4 is never routed.
         assert_eq!(way_to("255.255.255.255", &[]), Err("no route to 255.255.255.255".into()));
-    }
-
-    #[test]
-    fn servers_are_recalled() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("run/network.json");
-        let list: Vec<SocketAddr> = ["10.0.0.1:53", "[fe80::1%7]:53"].map(|text| text.parse().unwrap()).to_vec();
-        keep(&path, &list).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), r#"["10.0.0.1:53","[fe80::1%7]:53"]"#);
-        assert_eq!(recall_from(&path).unwrap().list(), list);
     }
 }

@@ -3,20 +3,19 @@
 //! Each test starts itself anew in a namespace of its own (the far end), which starts itself once more in another (the
 //! machine under test). Works for root, and for others by a user namespace. Needs iproute2, util-linux and dnsmasq.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
-use std::os::fd::AsRawFd as _;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+mod far;
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_installer::failure::{Code, code_of};
 use metalstrap_installer::link::Which;
 use metalstrap_installer::net::{self, Network};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, setsockopt, socket, sockopt,
-};
+
+use far::{Far, far_end, ip_says};
 
 const ROLE: &str = "METALSTRAP_TEST_ROLE";
 
@@ -38,7 +37,7 @@ fn run(lane: &Lane) -> Result<()> {
             if !nix::unistd::geteuid().is_root() {
                 wrapped.args(["--user", "--map-current-user", "--keep-caps"]);
             }
-            wrapped.args(["--net", "--mount", "--kill-child", "--fork", "--"]);
+            wrapped.args(["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]);
             let status = again(wrapped, lane.name, "far")?.status().context("starting unshare")?;
             ensure!(status.success(), "the far end ended with {status}");
             Ok(())
@@ -52,115 +51,6 @@ fn run(lane: &Lane) -> Result<()> {
 fn again(mut wrapper: Command, test: &str, role: &str) -> Result<Command> {
     wrapper.arg(std::env::current_exe()?).args(["--exact", test, "--nocapture"]).env(ROLE, role);
     Ok(wrapper)
-}
-
-/// The far end: its children die with it.
-struct Far {
-    near: Child,
-    words: Arc<Mutex<Vec<String>>>,
-    servers: Vec<Child>,
-    scratch: tempfile::TempDir,
-}
-
-impl Drop for Far {
-    fn drop(&mut self) {
-        for child in self.servers.iter_mut().chain([&mut self.near]) {
-            let _gone = child.kill();
-            let _reaped = child.wait();
-        }
-    }
-}
-
-fn far_end(lane: &Lane) -> Result<()> {
-    let mut wrapper = Command::new("unshare");
-    // A /run of its own: the network's facts are kept there.
-    wrapper.args(["--net", "--mount", "--", "sh", "-c", "mount -t tmpfs none /run && exec \"$0\" \"$@\""]);
-    let mut near = again(wrapper, lane.name, "near")?.stdout(Stdio::piped()).spawn().context("starting unshare")?;
-    let words = Arc::<Mutex<Vec<String>>>::default();
-    let (heard, output) = (words.clone(), near.stdout.take().context("no output")?);
-    let reader = std::thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            println!("near: {line}");
-            heard.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        }
-    });
-    let mut far = Far { near, words, servers: Vec::new(), scratch: tempfile::tempdir()? };
-    far.wait_for("near is there")?;
-    (lane.far)(&mut far)?;
-    let status = far.near.wait()?;
-    let _done = reader.join();
-    ensure!(status.success(), "the machine ended with {status}");
-    Ok(())
-}
-
-impl Far {
-    /// Waits until the machine said something with `part` in it.
-    fn wait_for(&mut self, part: &str) -> Result<()> {
-        loop {
-            if self.words.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|line| line.contains(part)) {
-                return Ok(());
-            }
-            ensure!(self.near.try_wait()?.is_none(), "the machine ended before it said {part:?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// A cable to the machine, which sees it as `name`; unplugged if `plugged` is false.
-    fn cable(&self, name: &str, plugged: bool) -> Result<()> {
-        let pid = self.near.id().to_string();
-        ip(&["link", "add", &format!("far-{name}"), "type", "veth", "peer", "name", name, "netns", &pid])?;
-        if plugged { ip(&["link", "set", &format!("far-{name}"), "up"]) } else { Ok(()) }
-    }
-
-    fn address(&self, address: &str) -> Result<()> {
-        let nodad = if address.contains(':') { vec!["nodad"] } else { Vec::new() };
-        ip(&[&["addr", "add", address, "dev", "far-eth0"], nodad.as_slice()].concat())
-    }
-
-    fn dnsmasq(&mut self, arguments: &[&str]) -> Result<()> {
-        let leases = format!("--dhcp-leasefile={}", self.scratch.path().join("leases").display());
-        let mut server = Command::new("dnsmasq");
-        server.args(["--no-daemon", "--conf-file=/dev/null", "--pid-file=", "--no-resolv", "--no-hosts", "--no-ping"]);
-        server.args(["--interface=far-eth0", "--bind-dynamic", "--log-dhcp", &leases]).args(arguments);
-        if nix::unistd::geteuid().is_root() {
-            server.arg("--user=root");
-        }
-        self.servers.push(server.spawn().context("starting dnsmasq")?);
-        Ok(())
-    }
-
-    /// A router without name servers: an advertisement each second with `flags`; its prefix makes addresses if
-    /// `autonomous`.
-    fn router(&self, flags: u8, autonomous: bool) -> Result<()> {
-        let raw = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::IcmpV6)?;
-        setsockopt(&raw, sockopt::BindToDevice, &"far-eth0".into())?;
-        setsockopt(&raw, sockopt::Ipv6MulticastHops, &255)?;
-        // Hop limit 64, flags, router lifetime 1800 s; a prefix option: /64, on link, valid and preferred 3600 s.
-        let mut message = vec![134, 0, 0, 0, 64, flags, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
-        message.extend([3, 4, 64, if autonomous { 0xc0 } else { 0x80 }, 0, 0, 14, 16, 0, 0, 14, 16, 0, 0, 0, 0]);
-        message.extend("fd77::".parse::<Ipv6Addr>()?.octets());
-        let index = nix::net::if_::if_nametoindex("far-eth0")?;
-        let everyone = SockaddrIn6::from(SocketAddrV6::new("ff02::1".parse()?, 0, 0, index));
-        std::thread::spawn(move || {
-            loop {
-                // Refused until the far end's own link-local address is ready.
-                let _sent = sendto(raw.as_raw_fd(), &message, &everyone, MsgFlags::empty());
-                std::thread::sleep(Duration::from_secs(1));
-            }
-        });
-        Ok(())
-    }
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    let status = Command::new("ip").args(arguments).status().context("starting ip")?;
-    ensure!(status.success(), "ip {} ended with {status}", arguments.join(" "));
-    Ok(())
-}
-
-fn ip_says(arguments: &[&str]) -> Result<String> {
-    let output = Command::new("ip").args(arguments).output().context("starting ip")?;
-    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Brings the machine's network up to reach `host`, and hands it to `check`.
