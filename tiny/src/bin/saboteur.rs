@@ -55,7 +55,8 @@ fn sabotage() -> Result<()> {
         other => bail!("saboteur={other}: not one of kill, segv, oom"),
     }
     let mut log = File::options().write(true).open("/dev/kmsg").context("opening /dev/kmsg")?;
-    writeln!(log, "saboteur: {deed} done to process {victim}").context("writing to /dev/kmsg")
+    // Each write is a record of its own, so it is one write.
+    log.write_all(format!("saboteur: {deed} done to process {victim}\n").as_bytes()).context("writing to /dev/kmsg")
 }
 
 fn wait_for(mut condition: impl FnMut() -> bool) {
