@@ -92,6 +92,13 @@ impl Consoles {
         self.lock().iter_mut().for_each(|console| console.line(&text));
     }
 
+    /// Writes a line to every console but screens: for readers that are programs.
+    pub fn serial_line(&self, text: &str) {
+        let text = clean(text);
+        let mut consoles = self.lock();
+        consoles.iter_mut().filter(|console| console.kind != Kind::Screen).for_each(|console| console.line(&text));
+    }
+
     /// Shows progress: rewritten in place on a screen; elsewhere a plain line every few seconds, the rest is left out.
     pub fn progress(&self, text: &str) {
         let text = clean(text);

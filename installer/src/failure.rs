@@ -19,6 +19,101 @@ pub struct Failure {
     pub advice: String,
 }
 
+impl Failure {
+    /// What to show for `error`, which ended `step`.
+    #[must_use]
+    pub fn new(step: &str, error: &anyhow::Error, touched: &Touched) -> Self {
+        let code = code_of(error);
+        let advice = code.advice().to_owned();
+        Self { code, step: step.to_owned(), happened: format!("{error:#}"), untouched: touched.to_string(), advice }
+    }
+}
+
+/// How far the run got with the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Touched {
+    /// Nothing was written.
+    #[default]
+    Nothing,
+    /// Writes to this disk have begun.
+    Begun(String),
+    /// The release on this disk is complete and bootable.
+    Complete(String),
+}
+
+impl fmt::Display for Touched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => write!(f, "No disk was written to."),
+            Self::Begun(disk) => {
+                write!(f, "No disk but {disk} was written to. What is on {disk} is not complete and does not boot.")
+            }
+            Self::Complete(disk) => {
+                write!(f, "No disk but {disk} was written to. The release on {disk} is complete and boots.")
+            }
+        }
+    }
+}
+
+impl Code {
+    /// All of them.
+    pub const ALL: [Self; 19] = [
+        Self::Internal,
+        Self::InstallerDied,
+        Self::SiteConfig,
+        Self::NoNetworkDevice,
+        Self::NoNetwork,
+        Self::NameResolution,
+        Self::Repository,
+        Self::Certificate,
+        Self::Manifest,
+        Self::Corrupt,
+        Self::NoDisk,
+        Self::SeveralDisks,
+        Self::DiskTooSmall,
+        Self::DiskInUse,
+        Self::DiskNotBlank,
+        Self::DiskIo,
+        Self::Tpm,
+        Self::CommandLine,
+        Self::Handoff,
+    ];
+
+    /// What a person can do about a failure with this code: the first thing to try, in a sentence or two.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Internal => "Retry; if it stays, keep the text above and report it.",
+            Self::InstallerDied => "Retry; if it stays, look for a lack of memory or failing hardware in the kernel's messages.",
+            Self::SiteConfig => "Make the netboot image anew with a site config that `metalstrap netboot` accepts.",
+            Self::NoNetworkDevice => "Look at the devices without a driver above; the netboot image may lack a module.",
+            Self::NoNetwork => "Check cable, switch port and DHCP server, then retry.",
+            Self::NameResolution => "Check the DNS servers that the network hands out, and the repository's name.",
+            Self::Repository => "Check that the repository's server runs and holds the release, then retry.",
+            Self::Certificate => "Compare the server's certificate with the CA in the site config, and this machine's clock.",
+            Self::Manifest => "Publish the release again, or pin the manifest that is published in the site config.",
+            Self::Corrupt => "Publish the payload again or repair the mirror; what did not verify was not written.",
+            Self::NoDisk => "Compare the disks above with the selector in the site config.",
+            Self::SeveralDisks => "Make the selector in the site config match exactly one of the disks above.",
+            Self::DiskTooSmall => "Use a larger disk, or a release with a smaller layout.",
+            Self::DiskInUse => "Unmount it and stop what holds it (LVM, RAID, device mapper), then retry.",
+            Self::DiskNotBlank => "Save what is on it; then wipe it, or set `existing` to `wipe` in the site config.",
+            Self::DiskIo => "Look at the kernel's messages about the disk; replace it if it fails again.",
+            Self::Tpm => "Switch the TPM on in the firmware, or set `tpm` to `if-present` in the site config.",
+            Self::CommandLine => "Shorten `cmdline_extra` in the site config or the command line of the release.",
+            Self::Handoff => "The installed OS is complete on its disk: reboot to start it.",
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The serialised name is the one in docs/errors.md.
+        let name = serde_json::to_value(self).ok().and_then(|value| value.as_str().map(str::to_owned));
+        f.write_str(name.as_deref().unwrap_or("internal"))
+    }
+}
+
 /// The codes of docs/errors.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -103,4 +198,33 @@ impl<T, E: Into<anyhow::Error>> WithCode<T> for Result<T, E> {
 #[must_use]
 pub fn code_of(error: &anyhow::Error) -> Code {
     error.downcast_ref::<Coded>().map_or(Code::Internal, |coded| coded.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn every_code_is_in_the_documentation() {
+        let page = include_str!("../../docs/errors.md");
+        for code in Code::ALL {
+            assert!(page.contains(&format!("\n| `{code}` |")), "docs/errors.md lacks {code}");
+        }
+        assert_eq!(page.matches("\n| `").count(), Code::ALL.len(), "docs/errors.md has a code too many");
+    }
+
+    #[test]
+    fn the_outermost_code_of_a_chain_counts() {
+        let inner: anyhow::Result<()> = Err(coded(Code::DiskIo, "reading sector 0"));
+        let error = inner.code(Code::Corrupt, || "checking the tree".into()).context("writing the root").unwrap_err();
+        assert_eq!(code_of(&error), Code::Corrupt);
+        let failure = Failure::new("root", &error, &Touched::Begun("vda (serial X)".into()));
+        assert_eq!(failure.happened, "writing the root: checking the tree: reading sector 0");
+        assert_eq!(
+            failure.untouched,
+            "No disk but vda (serial X) was written to. What is on vda (serial X) is not complete and does not boot."
+        );
+    }
 }

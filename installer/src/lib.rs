@@ -3,6 +3,7 @@
 //! Start at [`install`]: every name there is a module beside it.
 
 pub mod bootvars;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod console;
@@ -27,20 +28,27 @@ pub mod init;
 pub mod install;
 pub mod inventory;
 pub mod kmsg;
+pub mod last_words;
 pub mod leave;
 pub mod link;
+pub mod machine;
+pub mod manifest;
 pub mod meminfo;
 pub mod modalias;
 pub mod modules;
 pub mod mounts;
 pub mod name_server;
 pub mod net;
+pub mod outbox;
 pub mod plan;
 pub mod post;
 pub mod progress;
 pub mod report;
 pub mod resolve;
 pub mod router;
+pub mod screen;
+pub mod stages;
+pub mod summary;
 pub mod supervisor;
 pub mod sys;
 pub mod target;
@@ -48,6 +56,7 @@ pub mod tls;
 pub mod tpm;
 pub mod uevent;
 pub mod watchdog;
+pub mod watermark;
 
 #[cfg(test)]
 mod https_tests;

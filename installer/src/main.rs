@@ -1,6 +1,7 @@
-//! Temporary entry while the commands are being written.
-fn main() {
-    if std::process::id() == 1 {
-        metalstrap_installer::init::supervise();
-    }
+//! The installer: supervisor when it is PID 1, the installation proper as its child, an ordinary command elsewhere.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 { metalstrap_installer::init::supervise() } else { metalstrap_installer::cli::main() }
 }

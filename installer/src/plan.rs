@@ -294,12 +294,28 @@ impl Plan {
         serde_json::to_string_pretty(self)
     }
 
-    /// SHA-256 of the plan's canonical JSON: no white space, keys sorted.
+    /// The plan's canonical JSON, which is what gets measured: no white space, keys sorted.
+    ///
+    /// # Errors
+    /// None that occur: every field has a JSON form.
+    pub fn canonical(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&serde_json::to_value(self)?)
+    }
+
+    /// SHA-256 of [`Plan::canonical`].
     ///
     /// # Errors
     /// None that occur: every field has a JSON form.
     pub fn hash(&self) -> serde_json::Result<Digest> {
-        Ok(Digest::of(&serde_json::to_vec(&serde_json::to_value(self)?)?))
+        Ok(Digest::of(&self.canonical()?))
+    }
+
+    /// Volume ID of the ESP's file system: from the partition's UUID, so that a second run makes the same.
+    ///
+    /// # Errors
+    /// None that occur: the plan has an ESP.
+    pub fn volume_id(&self) -> Result<u32> {
+        Ok(self.partition(Role::Esp)?.uuid.as_fields().0)
     }
 }
 

@@ -1,40 +1,349 @@
-//! Events and steps (being written): the wrapper around each step says started, progress, done or failed.
+//! Events and steps: the wrapper around each step says started, progress, done or failed, so that no body does.
+//!
+//! # Design
+//! Every event is one JSON object on one line (`docs/events.md`). It goes to the [`Screen`] at once and into the
+//! [`Outbox`](crate::outbox::Outbox), whose task posts it when there is a network: telling never waits for anybody.
 
-use std::sync::Arc;
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::progress::Progress;
+use crate::ending::EndingPipe;
+use crate::failure::Touched;
+use crate::outbox::Outbox;
+use crate::progress::{Progress, Rate};
+
+/// Version of the event format: the value of each event's first member.
+pub const EVENT_FORMAT: u32 = 1;
+
+/// One event; the order of members is that of the text, whose beginning readers of a serial log look for.
+#[derive(Debug, Serialize)]
+struct Event<'a> {
+    metalstrap: u32,
+    run: &'a str,
+    sequence: u64,
+    at: f64,
+    step: &'a str,
+    state: &'a str,
+    fields: Map<String, Value>,
+}
+
+/// Seconds until a reboot where no site config says otherwise.
+const REBOOT_WITHOUT_SITE_CONFIG: u32 = 300;
+/// How often a running step is looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// How often a running step makes a progress event.
+const PROGRESS_EVENT: Duration = Duration::from_secs(5);
+
+/// Where a person and a program on the serial line read.
+pub trait Screen: Send + Sync + Debug {
+    /// A line for a person, kept.
+    fn line(&self, text: &str);
+    /// A line for a person that the next one replaces where the screen can do that.
+    fn progress(&self, text: &str);
+    /// An event, as one line of JSON.
+    fn event(&self, json: &str);
+}
 
 /// Tells what happens. Clones tell into the same run.
-#[derive(Debug, Clone, Default)]
-pub struct Reporter(Arc<()>);
+#[derive(Debug, Clone)]
+pub struct Reporter(Arc<Run>);
+
+#[derive(Debug)]
+struct Run {
+    id: String,
+    sequence: AtomicU64,
+    started: Instant,
+    screen: Box<dyn Screen>,
+    outbox: Outbox,
+    /// Where the supervisor hears which step runs.
+    supervisor: Option<EndingPipe>,
+    now: Mutex<Now>,
+}
+
+/// What a sudden end would have to say.
+#[derive(Debug, Default)]
+struct Now {
+    step: String,
+    touched: Touched,
+    reboot_on_failure_after: Option<Option<u32>>,
+}
 
 impl Reporter {
+    /// A run with an id that no other run has.
+    #[must_use]
+    pub fn new(id: String, screen: Box<dyn Screen>, supervisor: Option<EndingPipe>) -> Self {
+        Self(Arc::new(Run {
+            id,
+            sequence: AtomicU64::new(0),
+            started: Instant::now(),
+            screen,
+            outbox: Outbox::default(),
+            supervisor,
+            now: Mutex::default(),
+        }))
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The step that runs, or ran last.
+    #[must_use]
+    pub fn current_step(&self) -> String {
+        self.now().step.clone()
+    }
+
+    /// How far the run got with the disk.
+    #[must_use]
+    pub fn touched(&self) -> Touched {
+        self.now().touched.clone()
+    }
+
+    /// Says how far the run got with the disk: before the first write, and when the release is complete.
+    pub fn touches(&self, touched: Touched) {
+        self.now().touched = touched;
+        self.tell_supervisor();
+    }
+
+    fn tell_supervisor(&self) {
+        if let Some(supervisor) = &self.0.supervisor {
+            let now = self.now();
+            supervisor.step(&now.step, now.touched != Touched::Nothing);
+        }
+    }
+
+    /// Takes the site config's rule for failures: seconds until a reboot, `None` to hold for a person.
+    pub fn obey(&self, reboot_on_failure_after: Option<u32>) {
+        self.now().reboot_on_failure_after = Some(reboot_on_failure_after);
+        if let Some(supervisor) = &self.0.supervisor {
+            supervisor.policy(reboot_on_failure_after);
+        }
+    }
+
+    /// That rule; before the site config is read, five minutes.
+    #[must_use]
+    pub fn reboot_after(&self) -> Option<u32> {
+        self.now().reboot_on_failure_after.unwrap_or(Some(REBOOT_WITHOUT_SITE_CONFIG))
+    }
+
+    /// The events that wait to be posted.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        &self.0.outbox
+    }
+
+    /// The run's id.
+    #[must_use]
+    pub fn run_id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// Seconds since the run began.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.0.started.elapsed().as_secs_f64()
+    }
+
+    /// A line for the person at the console, no event.
+    pub fn say(&self, text: &str) {
+        self.0.screen.line(text);
+    }
+
     /// An event outside of a step's start and end: `fields` are its details.
-    pub fn tell(&self, step: &'static str, state: &'static str, fields: Map<String, Value>) {
-        log::info!("{step} {state} {fields:?}");
+    pub fn tell(&self, step: &str, state: &str, fields: Map<String, Value>) {
+        let event = Event {
+            metalstrap: EVENT_FORMAT,
+            run: &self.0.id,
+            sequence: self.0.sequence.fetch_add(1, Ordering::Relaxed),
+            at: rounded(self.seconds()),
+            step,
+            state,
+            fields,
+        };
+        // Strings and numbers: there is no value here that has no JSON form.
+        let Ok(line) = serde_json::to_string(&event) else { return };
+        self.0.screen.event(&line);
+        self.0.outbox.push(line);
+    }
+
+    /// A line for the person and an event with the same text.
+    pub fn warn(&self, step: &str, text: &str) {
+        self.say(&format!("warning: {text}"));
+        self.tell(step, "warning", fields([("message", text.into())]));
     }
 
     /// Runs a step; `text` is a gerund with the object ("Reading the site config") and becomes context of its error.
     ///
     /// # Errors
     /// The step's, with `text` before it.
-    pub fn step<T>(&self, _id: &'static str, text: &str, body: impl FnOnce(&Progress) -> Result<T>) -> Result<T> {
-        body(&Progress::default()).with_context(|| text.to_owned())
+    pub fn step<T>(&self, id: &'static str, text: &str, body: impl FnOnce(&Progress) -> Result<T>) -> Result<T> {
+        let running = Running::start(self, id, text);
+        let result = body(&running.progress.clone());
+        running.end(result)
     }
 
     /// The same for a step that waits.
     ///
     /// # Errors
     /// The step's, with `text` before it.
-    pub async fn wait<T>(
-        &self,
-        _id: &'static str,
-        text: &str,
-        body: impl AsyncFnOnce(Progress) -> Result<T>,
-    ) -> Result<T> {
-        body(Progress::default()).await.with_context(|| text.to_owned())
+    pub async fn wait<T>(&self, id: &'static str, text: &str, body: impl AsyncFnOnce(Progress) -> Result<T>) -> Result<T> {
+        let running = Running::start(self, id, text);
+        let result = body(running.progress.clone()).await;
+        running.end(result)
+    }
+}
+
+/// A step between its start and its end; a thread of its own tells how far it is.
+struct Running<'a> {
+    tell: &'a Reporter,
+    id: &'static str,
+    text: String,
+    progress: Progress,
+    started: Instant,
+    stop: Sender<()>,
+    ticker: JoinHandle<()>,
+}
+
+impl<'a> Running<'a> {
+    fn start(tell: &'a Reporter, id: &'static str, text: &str) -> Self {
+        tell.now().step = id.to_owned();
+        tell.tell_supervisor();
+        tell.tell(id, "started", fields([("text", text.into())]));
+        let progress = Progress::default();
+        let (stop, stopped) = channel();
+        let ticker = {
+            let (tell, progress, text) = (tell.clone(), progress.clone(), text.to_owned());
+            std::thread::spawn(move || {
+                let mut ticker = Ticker { tell, id, text, rate: Rate::default(), last_event: Instant::now() };
+                while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                    ticker.tick(&progress);
+                }
+            })
+        };
+        Self { tell, id, text: text.to_owned(), progress, started: Instant::now(), stop, ticker }
+    }
+
+    fn end<T>(self, result: Result<T>) -> Result<T> {
+        drop(self.stop);
+        // A ticker that panicked has nothing left to tell.
+        let _ = self.ticker.join();
+        let seconds = rounded(self.started.elapsed().as_secs_f64());
+        let (done, _, fetched) = self.progress.snapshot();
+        let mut details = fields([("seconds", seconds.into())]);
+        if done > 0 {
+            details.insert("bytes".into(), done.into());
+            details.insert("fetched".into(), fetched.into());
+        }
+        if let Some(first) = self.progress.first_fetched() {
+            details.insert("first_byte_seconds".into(), rounded((first - self.started).as_secs_f64()).into());
+        }
+        match &result {
+            Ok(_) => {
+                let size = if done > 0 { format!(", {}", crate::progress::size(done)) } else { String::new() };
+                self.tell.say(&format!("[{:7.1}] {}: done in {seconds:.2} s{size}", self.tell.seconds(), self.text));
+                self.tell.tell(self.id, "done", details);
+            }
+            Err(error) => {
+                self.tell.say(&format!("[{:7.1}] {}: failed after {seconds:.2} s", self.tell.seconds(), self.text));
+                details.insert("error".into(), format!("{error:#}").into());
+                self.tell.tell(self.id, "failed", details);
+            }
+        }
+        result.with_context(|| lower_first(&self.text))
+    }
+}
+
+/// Turns a step's counters into lines and events.
+struct Ticker {
+    tell: Reporter,
+    id: &'static str,
+    text: String,
+    rate: Rate,
+    last_event: Instant,
+}
+
+impl Ticker {
+    fn tick(&mut self, progress: &Progress) {
+        let (done, total, fetched) = progress.snapshot();
+        self.rate.observe(done, Instant::now());
+        if total == 0 {
+            if let Some(note) = progress.note() {
+                self.tell.0.screen.progress(&format!("{}: {note}", self.text));
+            }
+            return;
+        }
+        self.tell.0.screen.progress(&format!("{}: {}", self.text, self.rate.text(done, total)));
+        if self.last_event.elapsed() >= PROGRESS_EVENT {
+            self.last_event = Instant::now();
+            let mut details = fields([("done", done.into()), ("total", total.into()), ("fetched", fetched.into())]);
+            details.insert("bytes_per_second".into(), self.rate.per_second().into());
+            details.insert("seconds_left".into(), self.rate.seconds_left(done, total).into());
+            self.tell.tell(self.id, "progress", details);
+        }
+    }
+}
+
+/// Fields of an event.
+pub fn fields<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
+}
+
+/// "Reading X" as context of an error: "reading X".
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<String>>>);
+
+    impl Screen for Lines {
+        fn line(&self, text: &str) {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+        fn progress(&self, _text: &str) {}
+        fn event(&self, json: &str) {
+            self.0.lock().unwrap().push(json.to_owned());
+        }
+    }
+
+    #[test]
+    fn a_failed_step_is_told_and_names_itself_in_the_error() {
+        let lines = Lines::default();
+        let tell = Reporter::new("r".into(), Box::new(lines.clone()), None);
+        let error = tell.step("plan", "Planning the disk", |_| -> Result<()> { anyhow::bail!("too small") }).unwrap_err();
+        assert_eq!(format!("{error:#}"), "planning the disk: too small");
+        let lines = lines.0.lock().unwrap();
+        let events: Vec<Value> = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let states: Vec<&str> = events.iter().filter_map(|event| event["state"].as_str()).collect();
+        assert_eq!(states, ["started", "failed"]);
+        assert_eq!(events[1]["sequence"], 1);
+        assert_eq!(events[1]["fields"]["error"], "too small");
+        assert!(lines[0].starts_with("{\"metalstrap\":1,\"run\":\"r\",\"sequence\":0,\"at\":0"), "{}", lines[0]);
+        assert!(lines[1].ends_with("Planning the disk: failed after 0.00 s"), "{}", lines[1]);
+    }
+
+    #[test]
+    fn every_event_is_kept_for_the_report() {
+        let tell = Reporter::new("r".into(), Box::new(Lines::default()), None);
+        tell.step("plan", "Planning the disk", |_| Ok(())).unwrap();
+        tell.warn("boot-entry", "NVRAM is full");
+        assert_eq!(tell.outbox().waiting(), 3);
     }
 }

@@ -24,7 +24,11 @@ pub fn choose(disks: &[DiskFacts], selector: &DiskSelector) -> Result<DiskFacts>
     }
 }
 
-fn usable(disk: &DiskFacts) -> Result<&DiskFacts> {
+/// The disk itself, unless something keeps it from being written to.
+///
+/// # Errors
+/// [`Code::DiskInUse`] if it is mounted, held or read-only.
+pub fn usable(disk: &DiskFacts) -> Result<&DiskFacts> {
     if disk.read_only {
         return Err(coded(Code::DiskInUse, format!("disk {} is read-only", disk.describe())));
     }

@@ -1,0 +1,140 @@
+//! The command line of the installer as an ordinary command, and the two verbs that PID 1 starts itself with.
+
+use std::io::{ErrorKind, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Place};
+use crate::console::Consoles;
+use crate::ending::EndingPipe;
+use crate::failure::Failure;
+use crate::install;
+use crate::report::Reporter;
+use crate::screen::{ConsoleScreen, Events};
+
+/// Installs a signed OS release: fetches it over HTTPS, checks every block, writes it to one disk.
+#[derive(Debug, Parser)]
+#[command(name = "metalstrap-installer", version)]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Installs the site config's release onto a block device or a file.
+    ///
+    /// Example: metalstrap-installer install --site site.json --disk /dev/sdb
+    Install(Target),
+    /// Prints as JSON what `install` would do, and writes nothing.
+    ///
+    /// Example: metalstrap-installer plan --site site.json --disk /dev/sdb
+    Plan(Target),
+    /// The installation in the netboot initrd; started by PID 1.
+    #[command(hide = true)]
+    Run,
+    /// Reports the failure on standard input; started by PID 1 when `run` died.
+    #[command(hide = true)]
+    ReportFailure,
+}
+
+#[derive(Debug, Args)]
+struct Target {
+    /// Site config: names the repository, pins the manifest, holds the CA
+    #[arg(long, value_name = "FILE")]
+    site: PathBuf,
+    /// Block device or existing file to install to
+    #[arg(long, value_name = "PATH")]
+    disk: PathBuf,
+    /// Logical sector size when --disk is a file
+    #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = sector_size)]
+    sector_size: u32,
+    /// A repository in a directory, instead of the site config's URL
+    #[arg(long, value_name = "DIRECTORY")]
+    repository: Option<PathBuf>,
+    /// Print every event on standard output, one line of JSON each
+    #[arg(long)]
+    json: bool,
+}
+
+fn sector_size(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" => Ok(4096),
+        _ => Err("a sector has 512 or 4096 bytes".to_owned()),
+    }
+}
+
+impl Target {
+    fn place(&self) -> Place {
+        Place::Ordinary {
+            site: self.site.clone(),
+            disk: self.disk.clone(),
+            sector_size: self.sector_size,
+            directory: self.repository.clone(),
+        }
+    }
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Command::parse().verb {
+        Verb::Install(target) => ordinary(|| install_ordinary(&target)),
+        Verb::Plan(target) => ordinary(|| print_plan(&target)),
+        Verb::Run => ordinary(run),
+        Verb::ReportFailure => ordinary(crate::last_words::report_from_stdin),
+    }
+}
+
+/// One place prints an error with its whole chain, and turns it into the exit status.
+fn ordinary(body: impl FnOnce() -> Result<()>) -> ExitCode {
+    match body() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("starting the runtime")
+}
+
+fn stderr(json: bool) -> Result<Reporter> {
+    let events = if json { Events::Stdout } else { Events::Nowhere };
+    Ok(Reporter::new(config::new_run_id()?, Box::new(ConsoleScreen::new(Consoles::stderr(), events)), None))
+}
+
+fn install_ordinary(target: &Target) -> Result<()> {
+    let tell = stderr(target.json)?;
+    let result = runtime()?.block_on(install::install(&target.place(), &tell));
+    result.map(drop).map_err(|error| {
+        let failure = Failure::new(&tell.current_step(), &error, &tell.touched());
+        tell.say(&format!("{}\n{}", failure.untouched, failure.advice));
+        error.context(format!("[{}]", failure.code))
+    })
+}
+
+fn print_plan(target: &Target) -> Result<()> {
+    let tell = stderr(target.json)?;
+    let plan = runtime()?.block_on(install::plan(&target.place(), &tell))?;
+    match writeln!(std::io::stdout(), "{}", plan.to_json()?) {
+        // A reader such as `head` that has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("printing the plan"),
+    }
+}
+
+/// The child of the supervisor: whatever happens, the supervisor hears of it.
+fn run() -> Result<()> {
+    let pipe = EndingPipe::from_env()?.context("`run` is started by PID 1 only")?;
+    let screen = ConsoleScreen::new(Consoles::open(), Events::SerialConsoles);
+    let tell = Reporter::new(config::new_run_id()?, Box::new(screen), Some(pipe.clone()));
+    let ending = runtime()?.block_on(install::netboot(&tell));
+    pipe.end(&ending)
+}

@@ -1,0 +1,198 @@
+//! The machine under the installer: what is done to it in the netboot image, and left alone on a running system.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use metalstrap_release::manifest::{Boot, Manifest};
+use metalstrap_release::site::{HandoffMode, Site};
+
+use crate::bootvars::{self, BootEntry, Efivarfs};
+use crate::clock;
+use crate::config::Place;
+use crate::drivers;
+use crate::ending::Ending;
+use crate::esp::Esp;
+use crate::eventlog::Measurer;
+use crate::failure::{Code, WithCode as _};
+use crate::fetch::{DirectorySource, Source};
+use crate::handoff::{self, CommandLine, LoadError};
+use crate::https::{HttpsSource, https_url};
+use crate::inventory::{self, DiskFacts};
+use crate::link::Which;
+use crate::net::{self, Network};
+use crate::post::Poster;
+use crate::progress::Progress;
+use crate::report::{Reporter, fields};
+use crate::resolve::Resolver;
+use crate::target;
+
+/// The machine, its place, and the TPM that measures what is decided for it.
+#[derive(Debug)]
+pub struct Machine<'a> {
+    place: &'a Place,
+    tell: &'a Reporter,
+    measurer: Measurer,
+    /// Kept for its tasks, which renew the leases.
+    network: Option<Network>,
+}
+
+impl<'a> Machine<'a> {
+    /// In the netboot image: loads the drivers, sets the clock's floor and opens the TPM. Elsewhere: nothing.
+    ///
+    /// # Errors
+    /// The kernel's; a driver that fails or a device without one is told, and no error.
+    pub fn wake(place: &'a Place, tell: &'a Reporter) -> Result<Self> {
+        if *place != Place::Netboot {
+            return Ok(Self { place, tell, measurer: Measurer::off(), network: None });
+        }
+        let report = tell.step("drivers", "Loading drivers", |_| drivers::load_all())?;
+        for device in &report.undriven {
+            tell.warn("drivers", &device.to_string());
+        }
+        for (module, reason) in &report.failed {
+            tell.warn("drivers", &format!("module {module} was refused: {reason}"));
+        }
+        tell.tell("drivers", "info", fields([("loaded", report.loaded.clone().into()), ("settled", report.settled.into())]));
+        let clock = tell.step("clock", "Setting the clock's floor", |_| clock::set_floor())?;
+        if let Some(text) = clock.text() {
+            tell.warn("clock", &text);
+        }
+        Ok(Self { place, tell, measurer: Measurer::start(), network: None })
+    }
+
+    /// Measures an input right after it was loaded and before it is parsed, and tells so.
+    ///
+    /// # Errors
+    /// The TPM failed and the site config requires one.
+    pub fn measure(&mut self, what: &str, bytes: &[u8]) -> Result<()> {
+        let measurement = self.measurer.measure(what, bytes)?;
+        self.tell.tell("tpm", "measured", measurement.fields());
+        Ok(())
+    }
+
+    /// Applies the site config's rule for the TPM, and its rule for failures.
+    ///
+    /// # Errors
+    /// A TPM is required, and there is none or it failed.
+    pub fn obey(&mut self, site: &Site) -> Result<()> {
+        self.tell.obey(site.reboot_on_failure_after);
+        let decision = self.measurer.decide(site.tpm)?;
+        self.tell.say(&format!("TPM: {}", decision.text));
+        self.tell.tell("tpm", "info", fields([("measuring", decision.measuring.into()), ("text", decision.text.into())]));
+        Ok(())
+    }
+
+    /// The measurement log.
+    #[must_use]
+    pub fn event_log(&self) -> &str {
+        self.measurer.log()
+    }
+
+    /// In the netboot image: brings the network up. Then starts reporting, where the site config has a URL for it.
+    ///
+    /// # Errors
+    /// No link or no address in time.
+    pub async fn network(&mut self, site: &Site, progress: &Progress) -> Result<Resolver> {
+        let resolver = match self.place {
+            Place::Netboot => self.links_up(site, progress).await?,
+            Place::Ordinary { .. } => Resolver::system()?,
+        };
+        if let Some(url) = &site.report_url {
+            let poster = Poster::new(url, &site.ca, resolver.clone()).context("reading report_url of the site config")?;
+            self.tell.outbox().start(poster);
+        }
+        Ok(resolver)
+    }
+
+    /// All links in parallel, until one leads to the repository; the network lives as long as the machine.
+    async fn links_up(&mut self, site: &Site, progress: &Progress) -> Result<Resolver> {
+        let url = https_url(&site.repository).context("reading repository of the site config")?;
+        let timeout = Duration::from_secs(site.network_timeout.into());
+        let (tell, progress) = (self.tell.clone(), progress.clone());
+        let say = Arc::new(move |text: String| {
+            tell.say(&text);
+            progress.waits_for(text);
+        });
+        let network = net::up(Which::Devices, timeout, url.host_str().unwrap_or_default(), say).await?;
+        let addresses = network.describe();
+        self.tell.say(&format!("network: {}", addresses.join("; ")));
+        self.tell.tell("network", "info", fields([("links", addresses.into())]));
+        let resolver = network.resolver();
+        self.network = Some(network);
+        Ok(resolver)
+    }
+
+    /// The repository.
+    ///
+    /// # Errors
+    /// The URL or the CA of the site config cannot be used.
+    pub fn repository(&self, site: &Site, resolver: &Resolver) -> Result<Arc<dyn Source>> {
+        Ok(match self.place {
+            Place::Ordinary { directory: Some(directory), .. } => Arc::new(DirectorySource::new(directory)),
+            _ => Arc::new(HttpsSource::new(&site.repository, &site.ca, resolver.clone())?),
+        })
+    }
+
+    /// The disk to install to: by the site config's selector, or the one that the person named.
+    ///
+    /// # Errors
+    /// Not exactly one, or it is in use.
+    pub fn choose_disk(&self, site: &Site) -> Result<DiskFacts> {
+        match self.place {
+            Place::Netboot => target::choose(&inventory::disks(Path::new("/sys"))?, &site.disk),
+            Place::Ordinary { disk, sector_size, .. } => {
+                let facts = inventory::disk_at(&inventory::Roots::default(), disk, *sector_size)?;
+                target::usable(&facts).cloned()
+            }
+        }
+    }
+
+    /// In the netboot image: makes the firmware's entry for the ESP at `partition` and tells what became of it. It is
+    /// never a failure: `\EFI\BOOT\BOOTX64.EFI` is there in any case.
+    #[must_use]
+    pub fn boot_entry(&self, partition: &bootvars::Partition, manifest: &Manifest, site: &Site) -> BootEntry {
+        let title = format!("Linux ({})", manifest.name);
+        let entry = bootvars::install(&Efivarfs::default(), partition, &title, site.boot_order);
+        for warning in &entry.warnings {
+            self.tell.warn("boot-entry", warning);
+        }
+        entry
+    }
+
+    /// Prepares to leave as the site config says. With `kexec` the installed kernel is loaded; where this machine's
+    /// kernel refuses it, the ending is a reboot, which starts the same OS from the disk.
+    ///
+    /// # Errors
+    /// [`Code::DiskIo`]: the UKI on the disk is not what was written.
+    pub fn prepare_handoff(&self, esp: &Esp, boot: &Boot, line: &CommandLine, site: &Site) -> Result<Ending> {
+        match site.handoff {
+            HandoffMode::Reboot => return Ok(Ending::Reboot),
+            HandoffMode::Poweroff => return Ok(Ending::Poweroff),
+            HandoffMode::Kexec => {}
+        }
+        match handoff::load(&esp.uki, &esp.uki_tree, boot, line) {
+            Ok(_) => Ok(Ending::Kexec),
+            Err(refused @ LoadError::Refused { .. }) => {
+                self.tell.warn("kernel", &format!("{:#}; rebooting instead of kexec", anyhow::Error::from(refused)));
+                Ok(Ending::Reboot)
+            }
+            Err(error) => Err(error).code(Code::DiskIo, || format!("checking {} on the disk", esp.uki_path)),
+        }
+    }
+
+    /// The last thing before the jump: no device may write to memory that is the next kernel's.
+    pub fn quiesce(&mut self) {
+        self.network = None;
+        for warning in handoff::quiesce() {
+            self.tell.warn("handoff", &warning);
+        }
+    }
+
+    /// Whether boot entry, kexec and power are ours.
+    #[must_use]
+    pub fn is_netboot(&self) -> bool {
+        *self.place == Place::Netboot
+    }
+}
