@@ -1,1 +1,12 @@
-//! Being written.
+//! End-to-end scenarios and the demo: what they share.
+//!
+//! [`artifacts`] names what `make images` has built, [`release`] publishes it, [`observe`] lets the installed OS speak
+//! for itself, [`replay`] recomputes the TPM's register without the installer's code.
+
+pub mod artifacts;
+pub mod demo;
+pub mod follow;
+pub mod observe;
+pub mod outcome;
+pub mod release;
+pub mod replay;

@@ -1,0 +1,39 @@
+# Thin: each target names the command it runs. Everything that is made goes below target/ and out/.
+.PHONY: demo test check deps images clean fmt
+
+# Reproducible times in images: the last commit's.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+TRIPLE := x86_64-unknown-linux-gnu
+CARGO := cargo
+
+# Installs what the project needs on a Debian 12 or 13 machine, and builds the static TPM library.
+deps:
+	scripts/deps
+	scripts/build-tss
+
+# Format, lints with warnings as errors, unit and property tests.
+check: deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) test --workspace --locked --exclude metalstrap-tests
+
+# What the demo and the scenarios boot: kernels, the Debian target image, the installer, the operator's command.
+images: deps
+	scripts/fetch-kernels
+	scripts/build-target
+	$(CARGO) build --release --locked -p metalstrap-installer -p metalstrap-tiny
+
+# A blank machine boots over the network, installs an OS and kexecs into it; then it boots from its own disk.
+demo: images
+	$(CARGO) run --locked -p metalstrap-tests --bin demo
+
+# All that CI runs: check, then the scenarios in virtual machines.
+test: check images
+	$(CARGO) test --locked -p metalstrap-tests
+
+fmt:
+	$(CARGO) fmt --all
+
+clean:
+	rm -rf out target

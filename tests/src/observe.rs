@@ -1,0 +1,87 @@
+//! What the installed OS says of itself: a unit that reaches it as a credential, so that the image stays untouched.
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+/// The line on the serial console starts with this.
+pub const MARK: &str = "METALSTRAP-OBSERVED ";
+
+/// What the unit saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// `systemctl is-active multi-user.target`.
+    pub multi_user: bool,
+    /// The device of `/` is a dm-verity device.
+    pub root_is_verity: bool,
+    /// Root hash in the kernel's dm table of that device.
+    pub root_hash: String,
+    /// SHA-256 bank of PCR 13, lower case.
+    pub pcr13: String,
+    /// The title of the firmware's entry that this boot of the firmware came from, as efibootmgr shows it.
+    pub boot_entry: String,
+    /// The number of that entry.
+    pub boot_current: String,
+    /// `/proc/cmdline`.
+    pub cmdline: String,
+    /// File system of /var: `ext4` when the OS's own systemd-repart made it.
+    pub var: String,
+}
+
+impl Observed {
+    /// Parses the text behind [`MARK`] on its line.
+    ///
+    /// # Errors
+    /// It is not the JSON that the unit prints.
+    pub fn parse(line: &str) -> Result<Self> {
+        serde_json::from_str(line.trim()).with_context(|| format!("reading what the guest observed: {line}"))
+    }
+}
+
+/// The shell that the unit runs. `$$` is systemd's spelling of one dollar sign.
+const SCRIPT: &str = r#"
+name=$(basename "$(findmnt -nvo SOURCE /)")
+table=$(dmsetup table "$name")
+case $table in *" verity "*) verity=true ;; *) verity=false ;; esac
+[ "$(systemctl is-active multi-user.target)" = active ] && multi=true || multi=false
+entries=$(efibootmgr 2>/dev/null)
+current=$(printf '%s\n' "$entries" | sed -n 's/^BootCurrent: //p')
+entry=$(printf '%s\n' "$entries" | sed -n "s/^Boot$current[* ] *//p" | cut -f1)
+printf '\n%s{"multi_user":%s,"root_is_verity":%s,"root_hash":"%s","pcr13":"%s","boot_entry":"%s","boot_current":"%s","var":"%s","cmdline":"%s"}\n' \
+    'METALSTRAP-OBSERVED ' "$multi" "$verity" "$(echo "$table" | cut -d' ' -f12)" \
+    "$(tr A-Z a-z < /sys/class/tpm/tpm0/pcr-sha256/13)" "$entry" "$current" "$(findmnt -no FSTYPE /var)" "$(cat /proc/cmdline)"
+"#;
+
+/// Credentials (name, content) that make the OS print one line when it has reached multi-user.
+#[must_use]
+pub fn credentials() -> Vec<(String, Vec<u8>)> {
+    let script: String = SCRIPT.replace('\\', "\\\\").replace('$', "$$").replace('%', "%%").replace('"', "\\\"");
+    let script = script.trim().replace('\n', "\\n");
+    let unit = format!(
+        "[Unit]\nDescription=Tell the demo what it sees\nAfter=multi-user.target\n\
+         [Service]\nType=oneshot\nStandardOutput=file:/dev/ttyS0\nStandardError=file:/dev/ttyS0\n\
+         ExecStart=/bin/sh -c \"{script}\"\n"
+    );
+    let wanted = "[Unit]\nWants=metalstrap-observe.service\n";
+    vec![
+        ("systemd.extra-unit.metalstrap-observe.service".into(), unit.into_bytes()),
+        ("systemd.unit-dropin.multi-user.target".into(), wanted.as_bytes().to_vec()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_is_one_that_systemd_reads() {
+        let (name, unit) = credentials().remove(0);
+        let directory = std::env::temp_dir().join(format!("observe-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(name.trim_start_matches("systemd.extra-unit."));
+        std::fs::write(&path, unit).unwrap();
+        let verify = std::process::Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output();
+        let said = verify.map(|output| String::from_utf8_lossy(&output.stderr).into_owned()).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert!(!said.contains("metalstrap-observe"), "{said}");
+    }
+}
