@@ -88,9 +88,7 @@ impl Place {
     pub fn adapt(&self, site: Site) -> Site {
         match self {
             Self::Netboot => site,
-            Self::Ordinary { .. } => {
-                Site { disk: DiskSelector::default(), handoff: HandoffMode::Poweroff, ..site }
-            }
+            Self::Ordinary { .. } => Site { disk: DiskSelector::default(), handoff: HandoffMode::Poweroff, ..site },
         }
     }
 }

@@ -84,13 +84,17 @@ impl Code {
     pub fn advice(self) -> &'static str {
         match self {
             Self::Internal => "Retry; if it stays, keep the text above and report it.",
-            Self::InstallerDied => "Retry; if it stays, look for a lack of memory or failing hardware in the kernel's messages.",
+            Self::InstallerDied => {
+                "Retry; if it stays, look for a lack of memory or failing hardware in the kernel's messages."
+            }
             Self::SiteConfig => "Make the netboot image anew with a site config that `metalstrap netboot` accepts.",
             Self::NoNetworkDevice => "Look at the devices without a driver above; the netboot image may lack a module.",
             Self::NoNetwork => "Check cable, switch port and DHCP server, then retry.",
             Self::NameResolution => "Check the DNS servers that the network hands out, and the repository's name.",
             Self::Repository => "Check that the repository's server runs and holds the release, then retry.",
-            Self::Certificate => "Compare the server's certificate with the CA in the site config, and this machine's clock.",
+            Self::Certificate => {
+                "Compare the server's certificate with the CA in the site config, and this machine's clock."
+            }
             Self::Manifest => "Publish the release again, or pin the manifest that is published in the site config.",
             Self::Corrupt => "Publish the payload again or repair the mirror; what did not verify was not written.",
             Self::NoDisk => "Compare the disks above with the selector in the site config.",

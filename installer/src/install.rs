@@ -46,11 +46,16 @@ pub async fn install(place: &Place, tell: &Reporter) -> Result<Ending> {
     // Nothing has been written so far.
     tell.touches(Touched::Begun(disk.describe()));
     let invalidated = tell.step("invalidate", "Clearing the disk's old tables", |_| locked.invalidate())?;
-    let treed = tell.wait("hash-tree", "Writing the hash tree", async |p| invalidated.hash_tree(source, &manifest, &p).await).await?;
-    let written = tell.wait("root", "Writing the root file system", async |p| treed.root(source, &manifest, &p).await).await?;
-    let checked = tell.wait("read-back", "Reading the root file system back", async |p| written.read_back(&p).await).await?;
+    let treed = tell
+        .wait("hash-tree", "Writing the hash tree", async |p| invalidated.hash_tree(source, &manifest, &p).await)
+        .await?;
+    let written =
+        tell.wait("root", "Writing the root file system", async |p| treed.root(source, &manifest, &p).await).await?;
+    let checked =
+        tell.wait("read-back", "Reading the root file system back", async |p| written.read_back(&p).await).await?;
     let committed = tell.step("gpt", "Writing the partition table", |_| checked.commit())?;
-    let bootable = tell.wait("esp", "Writing boot loader and UKI", async |p| committed.esp(source, &manifest, &p).await).await?;
+    let bootable =
+        tell.wait("esp", "Writing boot loader and UKI", async |p| committed.esp(source, &manifest, &p).await).await?;
     tell.touches(Touched::Complete(disk.describe()));
     // Results: they are what the manifest says, or the run had ended.
     machine.measure("root-hash", manifest.root()?.root_hash.to_string().as_bytes())?;
@@ -91,15 +96,21 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> Re
     machine.obey(&site)?;
     let resolver = tell.wait("network", place.network_step(), async |p| machine.network(&site, &p).await).await?;
     let source = machine.repository(&site, &resolver)?;
-    let bytes = tell.wait("manifest", "Fetching the manifest", async |_| manifest::fetch(source.as_ref(), &site).await).await?;
+    let bytes =
+        tell.wait("manifest", "Fetching the manifest", async |_| manifest::fetch(source.as_ref(), &site).await).await?;
     machine.measure("manifest", &bytes)?;
     let manifest = tell.step("manifest", "Checking the manifest", |_| manifest::parse(&bytes))?;
-    let command_line = tell.step("manifest", "Checking the kernel command line", |_| CommandLine::for_handoff(&manifest, &site))?;
+    let command_line =
+        tell.step("manifest", "Checking the kernel command line", |_| CommandLine::for_handoff(&manifest, &site))?;
     let disk = tell.step("disk", "Choosing the disk", |_| machine.choose_disk(&site))?;
     tell.say(&format!("installing {} {} to {}", manifest.name, manifest.version, disk.describe()));
     let plan = tell.step("plan", "Planning the disk", |_| Plan::new(&disk.for_plan(), &manifest, &site))?;
     machine.measure("plan", &plan.canonical()?)?;
-    tell.tell("plan", "info", fields([("hash", plan.hash()?.to_string().into()), ("plan", serde_json::to_value(&plan)?)]));
+    tell.tell(
+        "plan",
+        "info",
+        fields([("hash", plan.hash()?.to_string().into()), ("plan", serde_json::to_value(&plan)?)]),
+    );
     Ok(Decided { site, source, manifest, command_line, disk, plan })
 }
 

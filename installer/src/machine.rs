@@ -54,7 +54,11 @@ impl<'a> Machine<'a> {
         for (module, reason) in &report.failed {
             tell.warn("drivers", &format!("module {module} was refused: {reason}"));
         }
-        tell.tell("drivers", "info", fields([("loaded", report.loaded.clone().into()), ("settled", report.settled.into())]));
+        tell.tell(
+            "drivers",
+            "info",
+            fields([("loaded", report.loaded.clone().into()), ("settled", report.settled.into())]),
+        );
         let clock = tell.step("clock", "Setting the clock's floor", |_| clock::set_floor())?;
         if let Some(text) = clock.text() {
             tell.warn("clock", &text);
@@ -80,7 +84,11 @@ impl<'a> Machine<'a> {
         self.tell.obey(site.reboot_on_failure_after);
         let decision = self.measurer.decide(site.tpm)?;
         self.tell.say(&format!("TPM: {}", decision.text));
-        self.tell.tell("tpm", "info", fields([("measuring", decision.measuring.into()), ("text", decision.text.into())]));
+        self.tell.tell(
+            "tpm",
+            "info",
+            fields([("measuring", decision.measuring.into()), ("text", decision.text.into())]),
+        );
         Ok(())
     }
 
@@ -100,7 +108,8 @@ impl<'a> Machine<'a> {
             Place::Ordinary { .. } => Resolver::system()?,
         };
         if let Some(url) = &site.report_url {
-            let poster = Poster::new(url, &site.ca, resolver.clone()).context("reading report_url of the site config")?;
+            let poster =
+                Poster::new(url, &site.ca, resolver.clone()).context("reading report_url of the site config")?;
             self.tell.outbox().start(poster);
         }
         Ok(resolver)

@@ -120,7 +120,11 @@ impl Outbox {
             if tokio::time::timeout_at(deadline, acknowledged).await.is_err() {
                 let queue = self.queue();
                 let reason = queue.last_error.as_deref().unwrap_or("no answer yet");
-                anyhow::bail!("{} events were not acknowledged within {} s: {reason}", queue.lines.len(), limit.as_secs());
+                anyhow::bail!(
+                    "{} events were not acknowledged within {} s: {reason}",
+                    queue.lines.len(),
+                    limit.as_secs()
+                );
             }
         }
     }

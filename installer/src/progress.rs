@@ -75,7 +75,8 @@ impl Rate {
     /// The counter stood at `done` at `now`.
     pub fn observe(&mut self, done: u64, now: Instant) {
         self.seen.push_back((now, done));
-        while self.seen.len() > 2 && self.seen.front().is_some_and(|(then, _)| now.duration_since(*then) > Self::WINDOW) {
+        while self.seen.len() > 2 && self.seen.front().is_some_and(|(then, _)| now.duration_since(*then) > Self::WINDOW)
+        {
             self.seen.pop_front();
         }
     }
@@ -102,7 +103,8 @@ impl Rate {
         if self.seen.len() < 2 {
             return format!("{} of {} ({percent}%)", size(done), size(total));
         }
-        let left = self.seconds_left(done, total).map_or_else(|| "stalled".to_owned(), |seconds| format!("{seconds} s left"));
+        let left =
+            self.seconds_left(done, total).map_or_else(|| "stalled".to_owned(), |seconds| format!("{seconds} s left"));
         format!("{} of {} ({percent}%), {}/s, {left}", size(done), size(total), size(self.per_second()))
     }
 }

@@ -194,7 +194,12 @@ impl Reporter {
     ///
     /// # Errors
     /// The step's, with `text` before it.
-    pub async fn wait<T>(&self, id: &'static str, text: &str, body: impl AsyncFnOnce(Progress) -> Result<T>) -> Result<T> {
+    pub async fn wait<T>(
+        &self,
+        id: &'static str,
+        text: &str,
+        body: impl AsyncFnOnce(Progress) -> Result<T>,
+    ) -> Result<T> {
         let running = Running::start(self, id, text);
         let result = body(running.progress.clone()).await;
         running.end(result)
@@ -327,7 +332,8 @@ mod tests {
     fn a_failed_step_is_told_and_names_itself_in_the_error() {
         let lines = Lines::default();
         let tell = Reporter::new("r".into(), Box::new(lines.clone()), None);
-        let error = tell.step("plan", "Planning the disk", |_| -> Result<()> { anyhow::bail!("too small") }).unwrap_err();
+        let error =
+            tell.step("plan", "Planning the disk", |_| -> Result<()> { anyhow::bail!("too small") }).unwrap_err();
         assert_eq!(format!("{error:#}"), "planning the disk: too small");
         let lines = lines.0.lock().unwrap();
         let events: Vec<Value> = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();

@@ -72,10 +72,7 @@ pub fn run(dir: &std::path::Path, console: bool) -> Result<Outcome> {
             replayed: replay::pcr_sha256(text(finished, "event_log")?, 13)?,
         },
         boot_entry: cold_boot.boot_entry.clone(),
-        seconds: Seconds {
-            handoff_to_multi_user: seconds_between(finished_at, seen_at),
-            ..times(&events)?
-        },
+        seconds: Seconds { handoff_to_multi_user: seconds_between(finished_at, seen_at), ..times(&events)? },
         bytes: Bytes {
             installer: std::fs::metadata(artifacts::installer()?)?.len(),
             netboot_initrd: sizes.initrd,

@@ -6,9 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_qemu::Lab;
 use metalstrap_release::digest::Digest;
-use metalstrap_release::site::{
-    BootOrder, DiskSelector, Existing, HandoffMode, PinnedManifest, Site, TpmPolicy,
-};
+use metalstrap_release::site::{BootOrder, DiskSelector, Existing, HandoffMode, PinnedManifest, Site, TpmPolicy};
 use serde::Deserialize;
 
 use crate::artifacts::{built, program};
@@ -61,16 +59,22 @@ pub fn publish(target: Target, repository: &Path) -> Result<Published> {
     let uki = if target == Target::Debian { "uki.efi" } else { "tiny.efi" };
     let output = Command::new(program("debug", "metalstrap")?)
         .args(["publish", "--name", target.name(), "--version", "1"])
-        .arg("--root").arg(images.join("root.raw"))
-        .arg("--verity").arg(images.join("root.verity.raw"))
-        .arg("--uki").arg(images.join(uki))
-        .arg("--loader").arg(built("boot-tools/usr/lib/systemd/boot/efi/systemd-bootx64.efi")?)
-        .arg("--repository").arg(repository)
+        .arg("--root")
+        .arg(images.join("root.raw"))
+        .arg("--verity")
+        .arg(images.join("root.verity.raw"))
+        .arg("--uki")
+        .arg(images.join(uki))
+        .arg("--loader")
+        .arg(built("boot-tools/usr/lib/systemd/boot/efi/systemd-bootx64.efi")?)
+        .arg("--repository")
+        .arg(repository)
         .stderr(Stdio::inherit())
         .output()
         .context("running metalstrap publish")?;
     ensure!(output.status.success(), "metalstrap publish ended with {}", output.status);
-    let published: Published = serde_json::from_slice(&output.stdout).context("reading what metalstrap publish printed")?;
+    let published: Published =
+        serde_json::from_slice(&output.stdout).context("reading what metalstrap publish printed")?;
     Ok(Published { repository: repository.to_owned(), ..published })
 }
 

@@ -12,7 +12,8 @@ pub fn pcr_sha256(log: &str, pcr: u64) -> Result<String> {
     let mut value = [0_u8; 32];
     let mut count = 0;
     for record in log.split('\x1e').map(str::trim).filter(|record| !record.is_empty()) {
-        let event: Value = serde_json::from_str(record).with_context(|| format!("reading the log record {record:?}"))?;
+        let event: Value =
+            serde_json::from_str(record).with_context(|| format!("reading the log record {record:?}"))?;
         if event["pcr"].as_u64() != Some(pcr) {
             continue;
         }
