@@ -63,7 +63,7 @@ pub fn run(dir: &std::path::Path, console: bool) -> Result<Outcome> {
         let _follow = Follow::start(machine.serial(), console);
         observation(machine.serial())?
     };
-    let finished = &event(&events, "run", "finished")?.value["fields"];
+    let finished = fields(&event(&events, "run", "finished")?.value)?;
     let outcome = Outcome {
         kexec_boot: Boot::from(&kexec_boot),
         cold_boot: Boot::from(&cold_boot),
@@ -103,9 +103,9 @@ fn check(outcome: &Outcome, root_hash: &str) -> Result<()> {
 }
 
 fn installation(serial: &Serial) -> Result<SystemTime> {
-    let ended = |event: &Value| event["step"] == "run" && (event["state"] == "finished" || event["state"] == "failed");
+    let ended = |event: &Value| says(event, "run", "finished") || says(event, "run", "failed");
     let event = serial.wait_for_event("the end of the installation", minutes(15), ended)?;
-    ensure!(event.value["state"] == "finished", "the installation failed: {}", event.value["fields"]);
+    ensure!(says(&event.value, "run", "finished"), "the installation failed: {}", fields(&event.value)?);
     Ok(SystemTime::now())
 }
 
@@ -127,7 +127,7 @@ fn times(events: &[Event]) -> Result<Seconds> {
     let first = events.first().context("the installer told no event")?;
     let power_on_to_pid1 = first.at.as_secs_f64() - float(&first.value, "at")?;
     let tree = at("hash-tree", "started")?;
-    let first_byte = float(&event(events, "hash-tree", "done")?.value["fields"], "first_byte_seconds")?;
+    let first_byte = float(fields(&event(events, "hash-tree", "done")?.value)?, "first_byte_seconds")?;
     Ok(Seconds {
         power_on_to_pid1,
         pid1_to_first_payload_byte: tree + first_byte,
@@ -137,20 +137,30 @@ fn times(events: &[Event]) -> Result<Seconds> {
 }
 
 fn event<'a>(events: &'a [Event], step: &str, state: &str) -> Result<&'a Event> {
-    let found = events.iter().find(|event| event.value["step"] == step && event.value["state"] == state);
+    let found = events.iter().find(|event| says(&event.value, step, state));
     found.with_context(|| format!("the installer told no event `{step} {state}`"))
 }
 
+/// Whether an event is that of a step that reached a state.
+fn says(event: &Value, step: &str, state: &str) -> bool {
+    let is = |name, text| event.get(name).is_some_and(|value| value == text);
+    is("step", step) && is("state", state)
+}
+
+fn fields(event: &Value) -> Result<&Value> {
+    event.get("fields").with_context(|| format!("finding the fields of {event}"))
+}
+
 fn float(value: &Value, name: &str) -> Result<f64> {
-    value[name].as_f64().with_context(|| format!("finding the number {name} in {value}"))
+    value.get(name).and_then(Value::as_f64).with_context(|| format!("finding the number {name} in {value}"))
 }
 
 fn number(value: &Value, name: &str) -> Result<u64> {
-    value[name].as_u64().with_context(|| format!("finding the number {name} in {value}"))
+    value.get(name).and_then(Value::as_u64).with_context(|| format!("finding the number {name} in {value}"))
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
-    value[name].as_str().with_context(|| format!("finding the text {name} in {value}"))
+    value.get(name).and_then(Value::as_str).with_context(|| format!("finding the text {name} in {value}"))
 }
 
 fn seconds_between(from: SystemTime, to: SystemTime) -> f64 {

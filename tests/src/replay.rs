@@ -14,13 +14,16 @@ pub fn pcr_sha256(log: &str, pcr: u64) -> Result<String> {
     for record in log.split('\x1e').map(str::trim).filter(|record| !record.is_empty()) {
         let event: Value =
             serde_json::from_str(record).with_context(|| format!("reading the log record {record:?}"))?;
-        if event["pcr"].as_u64() != Some(pcr) {
+        if event.get("pcr").and_then(Value::as_u64) != Some(pcr) {
             continue;
         }
-        let digest = event["digests"]
-            .as_array()
-            .and_then(|digests| digests.iter().find(|digest| digest["hashAlg"] == "sha256"))
-            .and_then(|digest| digest["digest"].as_str())
+        let digest = event
+            .get("digests")
+            .and_then(Value::as_array)
+            .and_then(|digests| {
+                digests.iter().find(|digest| digest.get("hashAlg").is_some_and(|name| name == "sha256"))
+            })
+            .and_then(|digest| digest.get("digest")?.as_str())
             .with_context(|| format!("finding the sha256 digest of {record}"))?;
         value = Sha256::new().chain_update(value).chain_update(unhex(digest)?).finalize().into();
         count += 1;
