@@ -75,12 +75,11 @@ impl Outbox {
     async fn serve(self, poster: Poster) {
         let mut pause = PAUSE.0;
         loop {
-            let batch: Vec<String> = self.queue().lines.iter().cloned().collect();
+            let (batch, dropped_before) = self.batch();
             if batch.is_empty() {
                 self.0.pushed.notified().await;
                 continue;
             }
-            let dropped_before = self.queue().dropped;
             match poster.post(body(&batch), POST_TIMEOUT).await {
                 Ok(()) => {
                     self.acknowledge(batch.len(), dropped_before);
@@ -93,6 +92,12 @@ impl Outbox {
                 }
             }
         }
+    }
+
+    /// What waits, and how many events were dropped before it: one lock, so that the two belong together.
+    fn batch(&self) -> (Vec<String>, u64) {
+        let queue = self.queue();
+        (queue.lines.iter().cloned().collect(), queue.dropped)
     }
 
     /// Removes the posted events, except those that were already dropped while the POST ran.
