@@ -12,8 +12,9 @@ deps:
 	scripts/deps
 	scripts/build-tss
 
-# Format, lints with warnings as errors, unit and property tests.
+# Format, lints with warnings as errors, unit and property tests; the netboot image's tests take the real kernel packages.
 check: deps
+	scripts/fetch-kernels
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) test --workspace --locked --exclude metalstrap-tests

@@ -1,6 +1,5 @@
 //! The netboot image from the real packages, which `scripts/fetch-kernels` fetches.
-// Clippy knows tests by their attribute only, not the helpers of an integration test.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "clippy's allow-in-tests leaves out helpers of tests")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +19,7 @@ fn build(kernel: &str, output: &Path) -> NetbootSizes {
         installer: "/bin/true".into(),
         site: b"{}".to_vec(),
         build_time: 1_760_000_000,
-        tools: BootTools::find(&out().join("boot-tools")).unwrap(),
+        tools: BootTools::find(&out().join("boot-tools")).expect("run scripts/fetch-kernels"),
         cmdline_extra: "quiet".into(),
         extra_files: Vec::new(),
         cache: Some(out().join("cache/initrd")),
