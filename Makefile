@@ -4,8 +4,8 @@
 # Reproducible times in images: the last commit's.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-TRIPLE := x86_64-unknown-linux-gnu
 CARGO := cargo
+BUILT := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu
 
 # Installs what the project needs on a Debian 12 or 13 machine, and builds the static TPM library.
 deps:
@@ -24,6 +24,8 @@ images: deps
 	scripts/fetch-kernels
 	scripts/build-target
 	$(CARGO) build --release --locked -p metalstrap-installer -p metalstrap-tiny
+	$(CARGO) build --locked -p metalstrap
+	$(CARGO) run --locked -p metalstrap-tiny --bin build-tiny -- --kernel out/kernels/cloud --init $(BUILT)/release/metalstrap-tiny-init --out out/tiny
 
 # A blank machine boots over the network, installs an OS and kexecs into it; then it boots from its own disk.
 demo: images
@@ -31,7 +33,7 @@ demo: images
 
 # All that CI runs: check, then the scenarios in virtual machines.
 test: check images
-	$(CARGO) test --locked -p metalstrap-tests
+	$(CARGO) test --locked -p metalstrap-tests -- --test-threads=2
 
 fmt:
 	$(CARGO) fmt --all

@@ -12,6 +12,7 @@ use crate::console::Consoles;
 use crate::ending::EndingPipe;
 use crate::failure::Failure;
 use crate::install;
+use crate::kmsg;
 use crate::report::Reporter;
 use crate::screen::{ConsoleScreen, Events};
 
@@ -132,6 +133,7 @@ fn print_plan(target: &Target) -> Result<()> {
 
 /// The child of the supervisor: whatever happens, the supervisor hears of it.
 fn run() -> Result<()> {
+    kmsg::log_to_kernel();
     let pipe = EndingPipe::from_env()?.context("`run` is started by PID 1 only")?;
     let screen = ConsoleScreen::new(Consoles::open(), Events::SerialConsoles);
     let tell = Reporter::new(config::new_run_id()?, Box::new(screen), Some(pipe.clone()));

@@ -1,8 +1,8 @@
 //! Events and steps: the wrapper around each step says started, progress, done or failed, so that no body does.
 //!
 //! # Design
-//! Every event is one JSON object on one line (`docs/events.md`). It goes to the [`Screen`] at once and into the
-//! [`Outbox`](crate::outbox::Outbox), whose task posts it when there is a network: telling never waits for anybody.
+//! Every event is one JSON object on one line (`docs/events.md`). It goes to the kernel's log and the [`Screen`] at once,
+//! and into the [`Outbox`](crate::outbox::Outbox), whose task posts it when there is a network: telling never waits for anybody.
 
 mod step;
 
@@ -166,6 +166,7 @@ impl Reporter {
         };
         // Strings and numbers: there is no value here that has no JSON form.
         let Ok(line) = serde_json::to_string(&event) else { return };
+        log::info!("{line}");
         self.0.screen.event(&line);
         self.0.outbox.push(line);
     }

@@ -10,3 +10,4 @@ pub mod observe;
 pub mod outcome;
 pub mod release;
 pub mod replay;
+pub mod scene;

@@ -1,9 +1,9 @@
 //! Test only: kills the installer in its initrd, to see what PID 1 makes of it.
 //!
 //! The kernel starts it by `rdinit=/saboteur`. It leaves a child behind and becomes `/init`. The child waits until a
-//! process runs whose first argument is `run` (the supervisor's child), with `saboteur.after=TEXT` also until TEXT
-//! has appeared in the kernel's log, and then does once what `saboteur=` says: `kill` sends SIGKILL, `segv` sends
-//! SIGSEGV, `oom` uses up the memory until the kernel's OOM killer has taken the process.
+//! process runs whose first argument is `run` (the supervisor's child), with `saboteur.after=STEP` also until the kernel's
+//! log has the event that this step has started, and then does what `saboteur=` says: `kill` sends SIGKILL, `segv` sends
+//! SIGSEGV until the process is gone, `oom` uses up the memory until the kernel's OOM killer has taken it.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -38,8 +38,9 @@ fn sabotage() -> Result<()> {
     wait_for(|| Path::new("/proc/cmdline").exists() && Path::new("/dev/kmsg").exists());
     let cmdline = fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
     let deed = words::value(&cmdline, "saboteur").context("no saboteur= on the command line")?;
-    if let Some(text) = words::value(&cmdline, "saboteur.after") {
-        appears(&text)?;
+    if let Some(step) = words::value(&cmdline, "saboteur.after") {
+        // The log begins with the kernel command line, which must not be taken for the event.
+        appears(&format!(r#""step":"{step}","state":"started""#))?;
     }
     let mut victim = None;
     wait_for(|| {
@@ -50,7 +51,8 @@ fn sabotage() -> Result<()> {
     let send = |signal| kill(victim, signal).with_context(|| format!("sending {signal} to {victim}"));
     match deed.as_str() {
         "kill" => send(Signal::SIGKILL)?,
-        "segv" => send(Signal::SIGSEGV)?,
+        // Rust's runtime takes the first one for a fault, resets the handler and goes on to where it would fault again.
+        "segv" => wait_for(|| send(Signal::SIGSEGV).is_err() || !is_victim(victim)),
         "oom" => use_up_memory(victim)?,
         other => bail!("saboteur={other}: not one of kill, segv, oom"),
     }

@@ -1,0 +1,130 @@
+//! What most scenarios have in common: a lab, a published release, a site config, and a machine with one disk.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use metalstrap_qemu::{Builder, Disk, Lab, Machine, RunDir, minutes};
+use metalstrap_release::manifest::Manifest;
+use metalstrap_release::site::Site;
+use serde_json::Value;
+
+use crate::artifacts::{self, Flavour};
+use crate::release::{self, Published, Target};
+
+/// Serial number of the machine's disk.
+pub const SERIAL: &str = "SCENE-1";
+/// Bytes of its disk, unless a scenario says otherwise.
+pub const DISK: u64 = 3 << 30;
+
+/// A lab with a release in it. The directory is removed by [`Scene::passed`].
+#[derive(Debug)]
+pub struct Scene {
+    /// Everything of this run is below it.
+    pub run: RunDir,
+    /// The network, the web server and their CA.
+    pub lab: Lab,
+    /// The release.
+    pub published: Published,
+    /// The site config, to be changed before a machine starts.
+    pub site: Site,
+    /// Further files of the initrd (path, mode, bytes).
+    pub extra_files: Vec<(String, u32, Vec<u8>)>,
+    /// Goes behind the netboot image's kernel command line.
+    pub cmdline_extra: String,
+}
+
+impl Scene {
+    /// Publishes `target` into a lab of its own.
+    ///
+    /// # Errors
+    /// What is missing, or did not start.
+    pub fn new(name: &str, target: Target) -> Result<Self> {
+        let run = RunDir::new(name)?;
+        let lab = Lab::new(&run.path().join("lab"))?;
+        let published = release::publish(target, &run.path().join("repository"))?;
+        lab.serve_repository(&published.repository)?;
+        let mut site = release::site(&lab, &published)?;
+        site.disk.serial = Some(SERIAL.to_owned());
+        Ok(Self { run, lab, published, site, extra_files: Vec::new(), cmdline_extra: String::new() })
+    }
+
+    /// Makes the netboot image for the site config as it is now.
+    ///
+    /// # Errors
+    /// A part is missing, or ukify failed.
+    pub fn netboot(&self) -> Result<PathBuf> {
+        let output = self.run.path().join("netboot.efi");
+        artifacts::netboot_with(&self.site, Flavour::Cloud, &self.cmdline_extra, self.extra_files.clone(), &output)?;
+        Ok(output)
+    }
+
+    /// A machine with the tests' smallest memory and a disk of `bytes`, started as kernel and initrd of the netboot
+    /// image: the same installer without the time that firmware takes.
+    ///
+    /// # Errors
+    /// A part is missing, or the machine does not start.
+    pub fn start(&self, bytes: u64, more: impl FnOnce(Builder) -> Builder) -> Result<Machine<'_>> {
+        let image = self.netboot()?;
+        let cmdline = image.with_extension("cmdline");
+        let cmdline = std::fs::read_to_string(&cmdline).with_context(|| format!("reading {}", cmdline.display()))?;
+        let kernel = metalstrap_initrd::Kernel::find(&artifacts::built("kernels/cloud")?)?.vmlinuz;
+        let machine = Machine::builder("machine").memory(512).disk(Disk::virtio(bytes).serial(SERIAL));
+        more(machine.direct_boot(&kernel, Some(&image.with_extension("initrd")), &cmdline)).start(&self.lab)
+    }
+
+    /// The published manifest.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn manifest(&self) -> Result<Manifest> {
+        let path = self.published.repository.join(&self.published.manifest);
+        let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(Manifest::parse(&bytes)?)
+    }
+
+    /// The fields of the run's last event in the reports that the server got, once it has come.
+    ///
+    /// # Errors
+    /// It does not come in time.
+    pub fn reported(&self, state: &str, within: Duration) -> Result<Value> {
+        metalstrap_qemu::until("the run's last event in the reports", within, || {
+            let mut events = self.lab.reports()?.into_iter();
+            Ok(events
+                .find(|event| event["step"] == "run" && event["state"] == state)
+                .map(|event| event["fields"].clone()))
+        })
+    }
+
+    /// Everything was as it should be: removes the directory.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn passed(self) -> Result<()> {
+        let Self { run, lab, .. } = self;
+        drop(lab);
+        run.passed()
+    }
+}
+
+/// Whether the disk at `path` holds nothing but zeroes: reads only what is allocated.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_blank(path: &std::path::Path) -> Result<bool> {
+    use std::io::Read as _;
+    let mut file = std::fs::File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let length = file.read(&mut buffer).with_context(|| format!("reading {}", path.display()))?;
+        if length == 0 {
+            return Ok(true);
+        }
+        if buffer.iter().take(length).any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+}
+
+/// How long a machine may take from power-on to the end of an installation of the tiny target, without KVM on a busy host.
+pub const LONG: Duration = minutes(8);

@@ -1,0 +1,44 @@
+//! The installer process dies without a word, in the midst of an installation: PID 1 says so on the console, reports it
+//! to the server, and reboots the machine after the time that the site config gives.
+
+use metalstrap_qemu::{Exit, minutes};
+use metalstrap_tests::artifacts;
+use metalstrap_tests::release::Target;
+use metalstrap_tests::scene::{DISK, LONG, Scene};
+
+#[test]
+fn an_installer_killed_by_sigkill_is_reported() {
+    dies("kill", "the installer process was killed by signal 9 (SIGKILL)");
+}
+
+#[test]
+fn an_installer_killed_by_sigsegv_is_reported() {
+    dies("segv", "the installer process was killed by signal 11 (SIGSEGV)");
+}
+
+#[test]
+fn an_installer_killed_by_the_oom_killer_is_reported() {
+    dies("oom", "the installer process was killed by the kernel because memory ran out (SIGKILL)");
+}
+
+/// The saboteur starts as the kernel's init, leaves a process behind that lies in wait, and becomes the real one.
+fn dies(deed: &str, happened: &str) {
+    let mut scene = Scene::new(&format!("dies-{deed}"), Target::Tiny).unwrap();
+    scene.site.reboot_on_failure_after = Some(3);
+    let saboteur = std::fs::read(artifacts::program("release", "saboteur").unwrap()).unwrap();
+    scene.extra_files.push(("saboteur".to_owned(), 0o755, saboteur));
+    scene.cmdline_extra = format!("rdinit=/saboteur saboteur={deed} saboteur.after=root");
+
+    let mut machine = scene.start(DISK, |builder| builder).unwrap();
+    machine.serial().wait_for("*** INSTALLATION FAILED: installer-died ***", LONG).unwrap();
+    machine.serial().wait_for("Rebooting in 3 s unless a key is pressed.", minutes(2)).unwrap();
+    assert_eq!(machine.wait_exit(minutes(2)).unwrap(), Exit::Reset);
+
+    let reported = scene.reported("failed", minutes(1)).unwrap();
+    assert_eq!(reported["happened"], happened);
+    assert_eq!(reported["code"], "installer-died");
+    assert_eq!(reported["step"], "root");
+    assert!(machine.serial().text().contains(&format!("What happened: {happened}")));
+    drop(machine);
+    scene.passed().unwrap();
+}
