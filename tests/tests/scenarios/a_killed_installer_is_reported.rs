@@ -37,7 +37,15 @@ fn dies(deed: &str, happened: &str) {
     let reported = scene.reported("failed", minutes(1)).unwrap();
     assert_eq!(reported["happened"], happened);
     assert_eq!(reported["code"], "installer-died");
-    assert_eq!(reported["step"], "root");
+    // The saboteur strikes once the root file system is being written; a busy host may give it its turn a step later.
+    let events = machine.serial().events();
+    let step = events.iter().rev().find(|event| event.value["state"] == "started").unwrap().value["step"].clone();
+    assert!(["root", "read-back", "gpt", "esp"].contains(&step.as_str().unwrap()), "{step}");
+    assert_eq!(reported["step"], step);
+    assert_eq!(
+        reported["untouched"],
+        @UNTOUCHED@
+    );
     assert!(machine.serial().text().contains(&format!("What happened: {happened}")));
     drop(machine);
     scene.passed().unwrap();

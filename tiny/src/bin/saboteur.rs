@@ -2,11 +2,12 @@
 //!
 //! The kernel starts it by `rdinit=/saboteur`. It leaves a child behind and becomes `/init`. The child waits until a
 //! process runs whose first argument is `run` (the supervisor's child), with `saboteur.after=STEP` also until the kernel's
-//! log has the event that this step has started, and then does what `saboteur=` says: `kill` sends SIGKILL, `segv` sends
+//! log has the event that this step has started, stops the process, and then does what `saboteur=` says: `kill` sends SIGKILL, `segv` sends
 //! SIGSEGV until the process is gone, `oom` uses up the memory until the kernel's OOM killer has taken it.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -38,21 +39,25 @@ fn sabotage() -> Result<()> {
     wait_for(|| Path::new("/proc/cmdline").exists() && Path::new("/dev/kmsg").exists());
     let cmdline = fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
     let deed = words::value(&cmdline, "saboteur").context("no saboteur= on the command line")?;
-    if let Some(step) = words::value(&cmdline, "saboteur.after") {
-        // The log begins with the kernel command line, which must not be taken for the event.
-        appears(&format!(r#""step":"{step}","state":"started""#))?;
-    }
     let mut victim = None;
     wait_for(|| {
         victim = find();
         victim.is_some()
     });
     let Some(victim) = victim else { bail!("no process to harm") };
+    if let Some(step) = words::value(&cmdline, "saboteur.after") {
+        // The log begins with the kernel command line, which must not be taken for the event.
+        appears(&format!(r#""step":"{step}","state":"started""#))?;
+    }
     let send = |signal| kill(victim, signal).with_context(|| format!("sending {signal} to {victim}"));
+    // What takes a while shall not let it get any further.
+    send(Signal::SIGSTOP)?;
     match deed.as_str() {
         "kill" => send(Signal::SIGKILL)?,
         // Rust's runtime takes the first one for a fault, resets the handler and goes on to where it would fault again.
-        "segv" => wait_for(|| send(Signal::SIGSEGV).is_err() || !is_victim(victim)),
+        "segv" => {
+            wait_for(|| send(Signal::SIGSEGV).and_then(|()| send(Signal::SIGCONT)).is_err() || !is_victim(victim))
+        }
         "oom" => use_up_memory(victim)?,
         other => bail!("saboteur={other}: not one of kill, segv, oom"),
     }
@@ -67,9 +72,11 @@ fn wait_for(mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until a record of the kernel's log holds `text`.
+/// Waits until a record of the kernel's log holds `text`. It asks again and again: the kernel wakes those who wait for a
+/// record only at some later tick (`IRQ_WORK_LAZY` in Linux kernel/printk/printk.c), up to a second too late.
 fn appears(text: &str) -> Result<()> {
-    let mut log = File::open("/dev/kmsg").context("opening /dev/kmsg")?;
+    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    let mut log = File::options().read(true).custom_flags(flags).open("/dev/kmsg").context("opening /dev/kmsg")?;
     let mut record = [0; 8192];
     loop {
         // One read is one record. EPIPE: records were overwritten before they were read; the next one follows.
@@ -79,7 +86,8 @@ fn appears(text: &str) -> Result<()> {
                     return Ok(());
                 }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(2)),
             Err(error) => return Err(error).context("reading /dev/kmsg"),
         }
     }
@@ -96,9 +104,10 @@ fn is_victim(pid: Pid) -> bool {
     arguments.split(|byte| *byte == 0).nth(1) == Some(VICTIM.as_bytes())
 }
 
-/// Takes memory, out of the OOM killer's reach itself, until `victim` is gone; then gives it back.
+/// Takes memory until `victim` is gone; then gives it back. The kernel prefers the victim, which the supervisor has put
+/// first; should its memory not be enough, this process is next, and the machine lives.
 fn use_up_memory(victim: Pid) -> Result<()> {
-    fs::write("/proc/self/oom_score_adj", "-1000").context("hiding from the OOM killer")?;
+    fs::write("/proc/self/oom_score_adj", "0").context("setting oom_score_adj")?;
     let mut hoard = Vec::new();
     // A process that is gone or a zombie has no command line.
     while is_victim(victim) {
