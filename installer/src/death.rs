@@ -57,14 +57,16 @@ impl Death {
             happened += &format!("; it last wrote: {words}");
         }
         let untouched = match &self.step {
-            None => "whether the disk was written to is not known; no other disk was",
-            Some((_, false)) => "no disk was written to",
-            Some((_, true)) => "disks other than the one being installed to",
+            None => "Whether the disk was written to is not known; no other disk was.",
+            Some((_, false)) => "No disk was written to.",
+            Some((_, true)) => {
+                "No disk but the one being installed to was written to. What is on it is not complete and may not boot."
+            }
         };
         let advice = if self.cause == Cause::OutOfMemory {
-            "give the machine more memory, then retry"
+            "Give the machine more memory, then retry."
         } else {
-            "retry: what is right on the disk stays; if it happens again, keep this text and the console's log"
+            "Retry; if it happens again, keep this text and the console's log."
         };
         Failure {
             code: Code::InstallerDied,
@@ -141,10 +143,13 @@ mod tests {
         let death =
             |step| Death { cause: Cause::Killed(Signal::SIGABRT), step, last_words: Some("oh".into()) }.failure();
         let early = death(Some(("network".to_owned(), false)));
-        assert_eq!((early.step.as_str(), early.untouched.as_str()), ("network", "no disk was written to"));
+        assert_eq!((early.step.as_str(), early.untouched.as_str()), ("network", "No disk was written to."));
         assert_eq!(early.happened, "the installer process was killed by signal 6 (SIGABRT); it last wrote: oh");
-        assert_eq!(death(Some(("root".into(), true))).untouched, "disks other than the one being installed to");
-        assert_eq!(death(None).untouched, "whether the disk was written to is not known; no other disk was");
+        assert_eq!(
+            death(Some(("root".into(), true))).untouched,
+            "No disk but the one being installed to was written to. What is on it is not complete and may not boot."
+        );
+        assert_eq!(death(None).untouched, "Whether the disk was written to is not known; no other disk was.");
         assert_eq!(early.code, Code::InstallerDied);
     }
 

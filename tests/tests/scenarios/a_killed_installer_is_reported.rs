@@ -44,7 +44,7 @@ fn dies(deed: &str, happened: &str) {
     assert_eq!(reported["step"], step);
     assert_eq!(
         reported["untouched"],
-        @UNTOUCHED@
+        "No disk but the one being installed to was written to. What is on it is not complete and may not boot."
     );
     assert!(machine.serial().text().contains(&format!("What happened: {happened}")));
     drop(machine);
