@@ -140,7 +140,7 @@ impl Consoles {
     /// A serial console on one end of a pseudo-terminal, and the person's end, which blocks.
     #[cfg(test)]
     pub(crate) fn pty() -> (Self, File) {
-        tests::pair(Kind::Serial, false)
+        tests::pair(Kind::Serial)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Console>> {

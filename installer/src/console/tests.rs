@@ -1,54 +1,53 @@
-use std::os::fd::OwnedFd;
-
 use super::*;
 
-/// A console on one end of a pseudo-terminal, and the person's end.
-pub(super) fn pair(kind: Kind, person_nonblock: bool) -> (Consoles, File) {
+/// A console on one end of a pseudo-terminal, and the person's end, which blocks.
+pub(super) fn pair(kind: Kind) -> (Consoles, File) {
     let pty = nix::pty::openpty(None, None).unwrap();
-    let nonblock = |fd: &OwnedFd| {
-        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
-    };
-    nonblock(&pty.slave);
-    if person_nonblock {
-        nonblock(&pty.master);
-    }
+    nix::fcntl::fcntl(&pty.slave, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
     let console = Console::new("pty".into(), kind, Output::Tty(File::from(pty.slave)));
     (Consoles(Mutex::new(vec![console])), File::from(pty.master))
 }
 
-fn seen(person: &mut File) -> String {
-    let mut bytes = vec![0; 65536];
-    let got = person.read(&mut bytes).unwrap();
-    String::from_utf8(bytes[..got].to_vec()).unwrap()
+/// What the person saw by the time `end` is there. The kernel hands output over in pieces, some time after a write.
+fn seen(person: &mut File, end: &str) -> String {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(end.as_bytes()) {
+        let mut fds = [PollFd::new(person.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, 10_000_u16), Ok(1), "no {end:?} after {:?}", String::from_utf8_lossy(&bytes));
+        let mut piece = [0; 1024];
+        let got = person.read(&mut piece).unwrap();
+        bytes.extend_from_slice(&piece[..got]);
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 #[test]
 fn a_screen_rewrites_progress_and_a_line_replaces_it() {
-    let (consoles, mut person) = pair(Kind::Screen, true);
+    let (consoles, mut person) = pair(Kind::Screen);
     consoles.progress("1 of 2");
     consoles.progress("2 of 2");
     consoles.line("done");
-    assert_eq!(seen(&mut person), "\r1 of 2\x1b[K\r2 of 2\x1b[K\r\x1b[Kdone\r\n");
+    assert_eq!(seen(&mut person, "done\r\n"), "\r1 of 2\x1b[K\r2 of 2\x1b[K\r\x1b[Kdone\r\n");
 }
 
 #[test]
 fn a_serial_line_gets_few_lines_of_progress() {
-    let (consoles, mut person) = pair(Kind::Serial, true);
+    let (consoles, mut person) = pair(Kind::Serial);
     (0..100).for_each(|n| consoles.progress(&format!("{n} of 100")));
     consoles.line("done");
-    assert_eq!(seen(&mut person), "0 of 100\r\ndone\r\n");
+    assert_eq!(seen(&mut person, "done\r\n"), "0 of 100\r\ndone\r\n");
 }
 
 #[test]
 fn text_cannot_steer_the_terminal() {
-    let (consoles, mut person) = pair(Kind::Serial, true);
+    let (consoles, mut person) = pair(Kind::Serial);
     consoles.line("a\x1b[2Jb\rc");
-    assert_eq!(seen(&mut person), "a\u{fffd}[2Jb\u{fffd}c\r\n");
+    assert_eq!(seen(&mut person, "c\r\n"), "a\u{fffd}[2Jb\u{fffd}c\r\n");
 }
 
 #[test]
 fn a_stuck_line_is_given_up_in_bounded_time() {
-    let (consoles, _person) = pair(Kind::Serial, true);
+    let (consoles, _person) = pair(Kind::Serial);
     let start = Instant::now();
     (0..5).for_each(|_| consoles.line(&"x".repeat(100_000)));
     assert!(start.elapsed() < 2 * PATIENCE, "{:?}", start.elapsed());
@@ -56,7 +55,7 @@ fn a_stuck_line_is_given_up_in_bounded_time() {
 
 #[test]
 fn keys_come_one_by_one_without_a_line_end() {
-    let (consoles, mut person) = pair(Kind::Serial, true);
+    let (consoles, mut person) = pair(Kind::Serial);
     assert_eq!(consoles.read_key(Duration::ZERO), None);
     person.write_all(b"rb").unwrap();
     assert_eq!(consoles.read_key(Duration::from_secs(1)), Some('r'));
@@ -66,7 +65,7 @@ fn keys_come_one_by_one_without_a_line_end() {
 
 #[test]
 fn a_terminal_that_hung_up_is_not_polled_in_a_loop() {
-    let (consoles, person) = pair(Kind::Serial, true);
+    let (consoles, person) = pair(Kind::Serial);
     drop(person);
     assert_eq!(consoles.read_key(Duration::ZERO), None);
     let start = Instant::now();
