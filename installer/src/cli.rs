@@ -15,6 +15,7 @@ use crate::install;
 use crate::kmsg;
 use crate::report::Reporter;
 use crate::screen::{ConsoleScreen, Events};
+use crate::summary;
 
 /// Installs a signed OS release: fetches it over HTTPS, checks every block, writes it to one disk.
 #[derive(Debug, Parser)]
@@ -113,11 +114,12 @@ fn stderr(json: bool) -> Result<Reporter> {
 
 fn install_ordinary(target: &Target) -> Result<()> {
     let tell = stderr(target.json)?;
-    let result = runtime()?.block_on(install::install(&target.place(), &tell));
-    result.map(drop).map_err(|error| {
+    runtime()?.block_on(async {
+        let Err(error) = install::install(&target.place(), &tell).await else { return Ok(()) };
         let failure = Failure::new(&tell.current_step(), &error, &tell.touched());
+        summary::report_failure(&failure, &tell).await;
         tell.say(&format!("{}\n{}", failure.untouched, failure.advice));
-        error.context(format!("[{}]", failure.code))
+        Err(error.context(format!("[{}]", failure.code)))
     })
 }
 
@@ -137,6 +139,10 @@ fn run() -> Result<()> {
     let pipe = EndingPipe::from_env()?.context("`run` is started by PID 1 only")?;
     let screen = ConsoleScreen::new(Consoles::open(), Events::SerialConsoles);
     let tell = Reporter::new(config::new_run_id()?, Box::new(screen), Some(pipe.clone()));
-    let ending = runtime()?.block_on(install::netboot(&tell));
-    pipe.end(&ending)
+    let runtime = runtime()?;
+    let ending = runtime.block_on(install::netboot(&tell));
+    let told = pipe.end(&ending);
+    // Not dropped, which would wait for threads that wait for a disk: the supervisor ends what is left.
+    runtime.shutdown_background();
+    told
 }

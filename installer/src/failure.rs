@@ -37,6 +37,8 @@ pub enum Touched {
     Nothing,
     /// Writes to this disk have begun.
     Begun(String),
+    /// Writes have begun to this disk, which holds this very release from an earlier run.
+    Again(String),
     /// The release on this disk is complete and bootable.
     Complete(String),
 }
@@ -48,6 +50,12 @@ impl fmt::Display for Touched {
             Self::Begun(disk) => {
                 write!(f, "No disk but {disk} was written to. What is on {disk} is not complete and does not boot.")
             }
+            Self::Again(disk) => {
+                write!(
+                    f,
+                    "No disk but {disk} was written to. It holds this release from an earlier run, which may not boot."
+                )
+            }
             Self::Complete(disk) => {
                 write!(f, "No disk but {disk} was written to. The release on {disk} is complete and boots.")
             }
@@ -57,7 +65,7 @@ impl fmt::Display for Touched {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::Internal,
         Self::InstallerDied,
         Self::SiteConfig,
@@ -76,7 +84,6 @@ impl Code {
         Self::DiskIo,
         Self::Tpm,
         Self::CommandLine,
-        Self::Handoff,
     ];
 
     /// What a person can do about a failure with this code: the first thing to try, in a sentence or two.
@@ -105,7 +112,6 @@ impl Code {
             Self::DiskIo => "Look at the kernel's messages about the disk; replace it if it fails again.",
             Self::Tpm => "Switch the TPM on in the firmware, or set `tpm` to `if-present` in the site config.",
             Self::CommandLine => "Shorten `cmdline_extra` in the site config or the command line of the release.",
-            Self::Handoff => "The installed OS is complete on its disk: reboot to start it.",
         }
     }
 }
@@ -158,8 +164,6 @@ pub enum Code {
     Tpm,
     /// The kernel command line is longer than the kernel takes.
     CommandLine,
-    /// The installed kernel could not be loaded or started.
-    Handoff,
 }
 
 /// An error with its code: what [`anyhow::Error::downcast_ref`] finds below the context of a step.

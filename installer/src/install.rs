@@ -44,7 +44,7 @@ pub async fn install(place: &Place, tell: &Reporter) -> Result<Ending> {
 
     let locked = tell.step("lock", "Locking the disk", |_| Locked::lock(&disk, plan))?;
     // Nothing has been written so far.
-    tell.touches(Touched::Begun(disk.describe()));
+    tell.touches(locked.touched(&disk));
     let invalidated = tell.step("invalidate", "Clearing the disk's old tables", |_| locked.invalidate())?;
     let treed = tell
         .wait("hash-tree", "Writing the hash tree", async |p| invalidated.hash_tree(source, &manifest, &p).await)
@@ -93,8 +93,10 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> Re
     let bytes = tell.step("site-config", "Reading the site config", |_| SiteBytes::load(place))?;
     machine.measure("site-config", bytes.bytes())?;
     let site = tell.step("site-config", "Checking the site config", |_| Ok(place.adapt(bytes.parse()?)))?;
-    machine.obey(&site)?;
+    tell.obey(site.reboot_on_failure_after);
     let resolver = tell.wait("network", place.network_step(), async |p| machine.network(&site, &p).await).await?;
+    // Only now, so that a server hears of a machine without the TPM that is required.
+    machine.decide_measuring(&site)?;
     let source = machine.repository(&site, &resolver)?;
     let bytes =
         tell.wait("manifest", "Fetching the manifest", async |_| manifest::fetch(source.as_ref(), &site).await).await?;

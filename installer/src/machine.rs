@@ -76,12 +76,11 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Applies the site config's rule for the TPM, and its rule for failures.
+    /// Applies the site config's rule for the TPM.
     ///
     /// # Errors
     /// A TPM is required, and there is none or it failed.
-    pub fn obey(&mut self, site: &Site) -> Result<()> {
-        self.tell.obey(site.reboot_on_failure_after);
+    pub fn decide_measuring(&mut self, site: &Site) -> Result<()> {
         let decision = self.measurer.decide(site.tpm)?;
         self.tell.say(&format!("TPM: {}", decision.text));
         self.tell.tell(

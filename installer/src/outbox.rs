@@ -12,6 +12,8 @@ use crate::post::Poster;
 
 /// Most events kept while no server takes them; the oldest go first, and the report says how many.
 const CAPACITY: usize = 4096;
+/// Most events and bytes of one POST; web servers take no more than 1 MiB unless told. A larger event goes alone.
+const BATCH: (usize, usize) = (64, 128 << 10);
 /// Time for one POST.
 const POST_TIMEOUT: Duration = Duration::from_secs(15);
 /// First and longest pause after a POST that failed.
@@ -94,10 +96,23 @@ impl Outbox {
         }
     }
 
-    /// What waits, and how many events were dropped before it: one lock, so that the two belong together.
+    /// The first of what waits, as much as one POST takes, and how many events were dropped before it: one lock, so that
+    /// the two belong together.
     fn batch(&self) -> (Vec<String>, u64) {
         let queue = self.queue();
-        (queue.lines.iter().cloned().collect(), queue.dropped)
+        let mut bytes = 0;
+        let fits = |line: &&String| {
+            let first = bytes == 0;
+            bytes += line.len() + 1;
+            first || bytes <= BATCH.1
+        };
+        (queue.lines.iter().take(BATCH.0).take_while(fits).cloned().collect(), queue.dropped)
+    }
+
+    /// How many events were dropped for want of room.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.queue().dropped
     }
 
     /// Removes the posted events, except those that were already dropped while the POST ran.
@@ -156,6 +171,17 @@ mod tests {
     #[tokio::test]
     async fn an_empty_outbox_is_settled() {
         Outbox::default().settle(Duration::ZERO).await.unwrap();
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_never_empty_while_something_waits() {
+        let outbox = Outbox::default();
+        outbox.push("x".repeat(BATCH.1 + 1));
+        (0..100).for_each(|_| outbox.push("y".into()));
+        assert_eq!(outbox.batch().0.len(), 1);
+        outbox.acknowledge(1, 0);
+        assert_eq!(outbox.batch().0.len(), BATCH.0);
+        assert_eq!(outbox.dropped(), 0);
     }
 
     #[test]

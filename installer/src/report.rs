@@ -7,7 +7,6 @@
 mod step;
 
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -55,7 +54,8 @@ pub struct Reporter(Arc<Run>);
 #[derive(Debug)]
 struct Run {
     id: String,
-    sequence: AtomicU64,
+    /// Held while an event is told, so that events reach screen and report in the order of their numbers.
+    sequence: Mutex<u64>,
     started: Instant,
     screen: Box<dyn Screen>,
     outbox: Outbox,
@@ -78,7 +78,7 @@ impl Reporter {
     pub fn new(id: String, screen: Box<dyn Screen>, supervisor: Option<EndingPipe>) -> Self {
         Self(Arc::new(Run {
             id,
-            sequence: AtomicU64::new(0),
+            sequence: Mutex::new(0),
             started: Instant::now(),
             screen,
             outbox: Outbox::default(),
@@ -155,10 +155,11 @@ impl Reporter {
 
     /// An event outside of a step's start and end: `fields` are its details.
     pub fn tell(&self, step: &str, state: &str, fields: Map<String, Value>) {
+        let mut sequence = self.0.sequence.lock().unwrap_or_else(PoisonError::into_inner);
         let event = Event {
             metalstrap: EVENT_FORMAT,
             run: &self.0.id,
-            sequence: self.0.sequence.fetch_add(1, Ordering::Relaxed),
+            sequence: *sequence,
             at: rounded(self.seconds()),
             step,
             state,
@@ -166,6 +167,7 @@ impl Reporter {
         };
         // Strings and numbers: there is no value here that has no JSON form.
         let Ok(line) = serde_json::to_string(&event) else { return };
+        *sequence += 1;
         log::info!("{line}");
         self.0.screen.event(&line);
         self.0.outbox.push(line);

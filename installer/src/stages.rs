@@ -13,10 +13,11 @@ use crate::bootvars;
 use crate::converge::{self, Tally};
 use crate::disk::{Disk, Region};
 use crate::esp::{self, Esp};
+use crate::failure::Touched;
 use crate::fetch::Source;
 use crate::gpt;
 use crate::inventory::DiskFacts;
-use crate::plan::{Plan, Role, TARGET_SLOT};
+use crate::plan::{Becomes, Plan, Role, TARGET_SLOT};
 use crate::progress::Progress;
 
 /// The disk is ours for the whole run, and writes go only where the plan has them. Nothing is written yet.
@@ -66,6 +67,13 @@ impl Locked {
     pub fn lock(facts: &DiskFacts, plan: Plan) -> Result<Self> {
         let disk = facts.lock(std::path::Path::new("/sys"))?;
         Ok(Self { disk: Arc::new(plan.guard(disk)), plan })
+    }
+
+    /// What a failure from now on has to say of the disk.
+    #[must_use]
+    pub fn touched(&self, facts: &DiskFacts) -> Touched {
+        let disk = facts.describe();
+        if self.plan.existing == Becomes::Kept { Touched::Again(disk) } else { Touched::Begun(disk) }
     }
 
     /// The first writes: old tables and signatures go, as the plan lists them.

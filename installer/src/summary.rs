@@ -54,6 +54,7 @@ impl Summary {
             ("image_bytes", self.image_bytes.into()),
             ("lowest_mem_available_bytes", memory.lowest().into()),
             ("peak_rss_bytes", meminfo::peak_rss().ok().into()),
+            ("events_dropped", tell.outbox().dropped().into()),
             ("event_log", machine.event_log().into()),
         ]);
         if machine.is_netboot() {
