@@ -92,7 +92,7 @@ impl Scene {
             let mut events = self.lab.reports()?.into_iter();
             Ok(events
                 .find(|event| event["step"] == "run" && event["state"] == state)
-                .map(|event| event["fields"].clone()))
+                .map(|event| event.get("fields").cloned().unwrap_or_default()))
         })
     }
 
