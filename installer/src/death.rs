@@ -21,6 +21,8 @@ pub enum Cause {
     Hung(u64),
     /// It told its ending but did not exit, or ran for longer than it may, and PID 1 killed it.
     Overdue(u64),
+    /// It said nothing for so many seconds, and not even SIGKILL ended it: it waits for a device in the kernel.
+    Unkillable(u64),
 }
 
 /// A death with what was known before.
@@ -44,6 +46,7 @@ impl fmt::Display for Cause {
             Self::OutOfMemory => f.write_str("was killed by the kernel because memory ran out (SIGKILL)"),
             Self::Hung(seconds) => write!(f, "did not respond for {seconds} s and was killed"),
             Self::Overdue(seconds) => write!(f, "did not end within {seconds} s and was killed"),
+            Self::Unkillable(seconds) => write!(f, "did not respond for {seconds} s and could not be killed"),
         }
     }
 }
@@ -63,10 +66,13 @@ impl Death {
                 "No disk but the one being installed to was written to. What is on it is not complete and may not boot."
             }
         };
-        let advice = if self.cause == Cause::OutOfMemory {
-            "Give the machine more memory, then retry."
-        } else {
-            "Retry; if it happens again, keep this text and the console's log."
+        let advice = match self.cause {
+            Cause::OutOfMemory => "Give the machine more memory, then retry.",
+            Cause::Unkillable(_) => {
+                "Reboot: it still waits for a device, so a retry reboots too. If it happens again, check the disk and \
+                 the console's log."
+            }
+            _ => "Retry; if it happens again, keep this text and the console's log.",
         };
         Failure {
             code: Code::InstallerDied,
@@ -132,6 +138,10 @@ mod tests {
         );
         assert_eq!(happened(Cause::Hung(300)), "the installer process did not respond for 300 s and was killed");
         assert_eq!(happened(Cause::Overdue(60)), "the installer process did not end within 60 s and was killed");
+        assert_eq!(
+            happened(Cause::Unkillable(300)),
+            "the installer process did not respond for 300 s and could not be killed"
+        );
         assert_eq!(
             happened(Cause::NotStarted("Cannot allocate memory (os error 12)".into())),
             "the installer process could not be started: Cannot allocate memory (os error 12)"

@@ -34,10 +34,14 @@ const REBOOT_WITHOUT_POLICY: u32 = 300;
 
 /// The installer says every 10 s that it runs; so long without is a hang.
 const INSTALLER: Limits =
-    Limits { silence: Some(Duration::from_secs(300)), exit: Duration::from_secs(10), total: None };
+    Limits { silence: Some(Duration::from_secs(300)), exit: Duration::from_secs(10), total: None, death: DEATH };
 
 /// A last report is worth a minute.
-const REPORTER: Limits = Limits { silence: None, exit: Duration::from_secs(1), total: Some(Duration::from_secs(60)) };
+const REPORTER: Limits =
+    Limits { silence: None, exit: Duration::from_secs(1), total: Some(Duration::from_secs(60)), death: DEATH };
+
+/// A process that SIGKILL does not end within this waits for a device, maybe for ever.
+const DEATH: Duration = Duration::from_secs(30);
 
 /// What the site config says about failures, for the panic hook, which has nothing else.
 static POLICY: Mutex<Option<u32>> = Mutex::new(Some(REBOOT_WITHOUT_POLICY));
@@ -63,6 +67,11 @@ pub fn supervise() -> ! {
         if let Some(way) = way {
             leave(way, &init.consoles, &mut init.watchdog);
         }
+        if init.left_behind {
+            // Two installers on one disk would be worse than none.
+            init.consoles.line("The installer that hangs is still there: rebooting instead of trying again.");
+            leave(Way::Reboot, &init.consoles, &mut init.watchdog);
+        }
         init.consoles.line("Trying again.");
     }
 }
@@ -73,6 +82,8 @@ struct Init {
     signals: Option<SignalFd>,
     watchdog: Watchdog,
     executable: PathBuf,
+    /// An installer that could not be killed may still write to the disk.
+    left_behind: bool,
 }
 
 impl Init {
@@ -90,7 +101,7 @@ impl Init {
         }
         let signals = signals().inspect_err(|error| log::error!("opening a signalfd: {error}")).ok();
         let executable = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
-        Self { consoles, signals, watchdog: Watchdog::default(), executable }
+        Self { consoles, signals, watchdog: Watchdog::default(), executable, left_behind: false }
     }
 
     fn run_installer(&mut self) -> Outcome {
@@ -98,6 +109,7 @@ impl Init {
         if let Some(known) = run.policy {
             set_policy(known);
         }
+        self.left_behind |= run.left_behind;
         run.outcome
     }
 

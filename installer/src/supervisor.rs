@@ -28,6 +28,8 @@ pub struct Limits {
     pub exit: Duration,
     /// All of it, for a child that sends no messages.
     pub total: Option<Duration>,
+    /// Killed, it is gone within this; else it is stuck in the kernel (a device that does not answer) and left behind.
+    pub death: Duration,
 }
 
 /// How a run ended.
@@ -48,6 +50,8 @@ pub struct Run {
     pub outcome: Outcome,
     /// Seconds until a failed installation reboots (`Some(None)`: hold); `None` if it died before it knew.
     pub policy: Option<Option<u32>>,
+    /// Whether the process may still be there, because not even SIGKILL ended it: it must not be started again.
+    pub left_behind: bool,
 }
 
 /// What PID 1 lends to a run.
@@ -74,14 +78,15 @@ pub fn run(mut command: Command, input: &[u8], limits: Limits, guard: Guard<'_>)
         Ok(child) => child,
         Err(error) => {
             let cause = Cause::NotStarted(error.to_string());
-            return Run { outcome: Outcome::Died(Death { cause, step: None, last_words: None }), policy: None };
+            let outcome = Outcome::Died(Death { cause, step: None, last_words: None });
+            return Run { outcome, policy: None, left_behind: false };
         }
     };
-    while child.status.is_none() {
+    while child.status.is_none() && !child.outlives_its_kill(limits.death) {
         (guard.duties)();
         child.listen(guard.signals, guard.consoles);
         if guard.signals.is_some_and(interrupted) {
-            return Run { outcome: Outcome::Interrupted, policy: child.policy };
+            return Run { outcome: Outcome::Interrupted, policy: child.policy, left_behind: true };
         }
         child.reap(guard.reap_all);
         child.enforce(limits);

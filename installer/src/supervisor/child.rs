@@ -37,8 +37,8 @@ pub(super) struct Child {
     ending: Option<(Instant, Ending)>,
     pub(super) policy: Option<Option<u32>>,
     step: Option<(String, bool)>,
-    /// Why it was killed by us.
-    killed: Option<Cause>,
+    /// When and why it was killed by us.
+    killed: Option<(Instant, Cause)>,
     pub(super) status: Option<WaitStatus>,
 }
 
@@ -180,20 +180,30 @@ impl Child {
         };
         if let Some(cause) = cause {
             log::error!("{cause}");
-            self.killed = Some(cause);
+            self.killed = Some((Instant::now(), cause));
             if let Err(error) = kill(self.pid, Signal::SIGKILL) {
                 log::warn!("killing {}: {error}", self.pid);
             }
         }
     }
 
+    /// Whether it was killed and is still there after `limit`: no signal ends a process that the kernel lets wait for a
+    /// device.
+    pub(super) fn outlives_its_kill(&self, limit: Duration) -> bool {
+        self.killed.as_ref().is_some_and(|(at, _)| at.elapsed() >= limit)
+    }
+
     /// What became of it.
     pub(super) fn verdict(mut self) -> Run {
-        let policy = self.policy;
+        let (policy, left_behind) = (self.policy, self.status.is_none());
         if let Some((_, ending)) = self.ending {
-            return Run { outcome: Outcome::Ended(ending), policy };
+            return Run { outcome: Outcome::Ended(ending), policy, left_behind };
         }
-        let cause = self.killed.unwrap_or_else(|| match self.status {
+        let killed = self.killed.map(|(_, cause)| match cause {
+            Cause::Hung(seconds) | Cause::Overdue(seconds) if left_behind => Cause::Unkillable(seconds),
+            cause => cause,
+        });
+        let cause = killed.unwrap_or_else(|| match self.status {
             Some(WaitStatus::Exited(_, code)) => Cause::Exited(code),
             Some(WaitStatus::Signaled(pid, Signal::SIGKILL, _)) if self.kernel.oom_killed(pid.as_raw()) => {
                 Cause::OutOfMemory
@@ -201,7 +211,8 @@ impl Child {
             Some(WaitStatus::Signaled(_, signal, _)) => Cause::Killed(signal),
             _ => Cause::Exited(-1),
         });
-        Run { outcome: Outcome::Died(Death { cause, step: self.step, last_words: self.words.say() }), policy }
+        let death = Death { cause, step: self.step, last_words: self.words.say() };
+        Run { outcome: Outcome::Died(death), policy, left_behind }
     }
 }
 

@@ -3,7 +3,12 @@ use std::time::Instant;
 
 use super::*;
 
-const LIMITS: Limits = Limits { silence: Some(Duration::from_secs(20)), exit: Duration::from_secs(1), total: None };
+const LIMITS: Limits = Limits {
+    silence: Some(Duration::from_secs(20)),
+    exit: Duration::from_secs(1),
+    total: None,
+    death: Duration::from_secs(30),
+};
 
 /// Runs a shell script as the installer; `$METALSTRAP_ENDING_FD` is where it tells.
 fn script(text: &str, limits: Limits) -> Run {
@@ -21,7 +26,7 @@ fn died(cause: Cause, step: Option<(&str, bool)>, words: Option<&str>) -> Outcom
 #[test]
 fn an_ending_is_taken() {
     let run = script(r#"say '{"policy":{"reboot_on_failure_after":7}}'; say '{"ending":"kexec"}'"#, LIMITS);
-    assert_eq!(run, Run { outcome: Outcome::Ended(Ending::Kexec), policy: Some(Some(7)) });
+    assert_eq!(run, Run { outcome: Outcome::Ended(Ending::Kexec), policy: Some(Some(7)), left_behind: false });
 }
 
 #[test]
@@ -31,7 +36,11 @@ fn a_killed_child_is_told_with_its_step() {
     let run = script("echo 'malloc(): broken' >&2; kill -SEGV $$", LIMITS);
     assert_eq!(
         run,
-        Run { outcome: died(Cause::Killed(Signal::SIGSEGV), None, Some("malloc(): broken")), policy: None }
+        Run {
+            outcome: died(Cause::Killed(Signal::SIGSEGV), None, Some("malloc(): broken")),
+            policy: None,
+            left_behind: false
+        }
     );
 }
 
@@ -57,6 +66,20 @@ fn a_child_that_lingers_after_its_ending_is_ended() {
     let run = script(r#"say '{"ending":"poweroff"}'; exec sleep 60"#, LIMITS);
     assert_eq!(run.outcome, Outcome::Ended(Ending::Poweroff));
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+/// Without any patience after SIGKILL, every child is one that outlives it.
+#[test]
+fn a_child_that_outlives_its_kill_is_left_behind() {
+    let limits = Limits { silence: Some(Duration::from_secs(1)), death: Duration::ZERO, ..LIMITS };
+    let run = script(r#"say '{"step":{"step":"root","disk_touched":true}}'; exec sleep 60"#, limits);
+    assert_eq!(
+        run,
+        Run { outcome: died(Cause::Unkillable(1), Some(("root", true)), None), policy: None, left_behind: true }
+    );
+    let limits = Limits { death: Duration::ZERO, ..LIMITS };
+    let run = script(r#"say '{"ending":"kexec"}'; exec sleep 60"#, limits);
+    assert_eq!(run, Run { outcome: Outcome::Ended(Ending::Kexec), policy: None, left_behind: true });
 }
 
 #[test]
