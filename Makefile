@@ -4,6 +4,9 @@
 # Reproducible times in images: the last commit's.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
+# Tests run sfdisk, veritysetup and fsck.fat, which are not in an ordinary user's PATH on Debian.
+export PATH := $(PATH):/usr/sbin:/sbin
+
 CARGO := cargo
 BUILT := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu
 
