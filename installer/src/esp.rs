@@ -60,7 +60,27 @@ pub struct Esp {
     pub tally: Tally,
 }
 
-/// The ESP's layout, computed without the disk: what the plan checks before the first write.
+/// Whether the ESP of `manifest` can be written to a partition of `size` bytes: what the plan asks before the first
+/// write to the disk.
+///
+/// # Errors
+/// [`Code::DiskTooSmall`] when the files do not fit; [`Code::Manifest`] when a hash tree is too large for memory.
+pub fn check(manifest: &Manifest, size: u64, sector_size: u32, volume_id: u32) -> Result<()> {
+    [&manifest.boot.loader, &manifest.boot.uki].into_iter().try_for_each(check_tree)?;
+    layout(manifest, size, sector_size, volume_id).map(drop)
+}
+
+/// Whether the hash tree of a file can be kept in memory.
+fn check_tree(artifact: &Artifact) -> Result<()> {
+    let size = artifact.hash_tree.content_size;
+    if size > MOST_TREE_BYTES {
+        let message = format!("a hash tree of {size} bytes, more than the {MOST_TREE_BYTES} allowed");
+        return Err(coded(Code::Manifest, message));
+    }
+    Ok(())
+}
+
+/// The ESP's layout, computed without the disk.
 ///
 /// # Errors
 /// [`Code::DiskTooSmall`] when the files do not fit `size` bytes.
@@ -131,10 +151,7 @@ pub async fn write(
 /// Fetches the hash tree of a small file into memory.
 async fn tree(source: &dyn Source, artifact: &Artifact, progress: &Progress) -> Result<FileTree> {
     let payload = &artifact.hash_tree;
-    if payload.content_size > MOST_TREE_BYTES {
-        let message = format!("a hash tree of {} bytes, more than the {MOST_TREE_BYTES} allowed", payload.content_size);
-        return Err(coded(Code::Manifest, message));
-    }
+    check_tree(artifact)?;
     let blocks = artifact.data.content_size / BLOCK;
     let store = MemoryStore::default();
     let salt = artifact.salt.0.clone();

@@ -18,6 +18,7 @@ use metalstrap_release::manifest::Manifest;
 use metalstrap_release::site::{Existing, Site};
 
 use crate::disk::{Disk, Guarded, Identity, Region};
+use crate::esp;
 use crate::failure::{Code, coded};
 use crate::gpt::{self, Entry, Table};
 use crate::inventory::Contents;
@@ -164,7 +165,8 @@ impl Plan {
     /// Plans the installation of `manifest`'s release to `disk`, as `site` permits.
     ///
     /// # Errors
-    /// [`Code::DiskTooSmall`] if the layout does not fit; [`Code::DiskNotBlank`] if there is something on the disk that
+    /// [`Code::DiskTooSmall`] if the layout does not fit, or the boot files not the ESP; [`Code::Manifest`] if their hash
+    /// trees are too large; [`Code::DiskNotBlank`] if there is something on the disk that
     /// may not go; [`Code::DiskIo`] if the disk cannot be read or has sectors of an odd size.
     pub fn new(disk: &PlanDisk, manifest: &Manifest, site: &Site) -> Result<Self> {
         if !matches!(disk.sector_size, 512 | 4096) {
@@ -190,6 +192,8 @@ impl Plan {
             wipes: Vec::new(),
             writes: Vec::new(),
         };
+        let esp = plan.partition(Role::Esp)?.size;
+        esp::check(manifest, esp, disk.sector_size, plan.volume_id()?)?;
         plan.settle_existing(disk, site)?;
         plan.wipes = wipes::steps(&plan, &disk.contents, root.data.content_size, root.hash_tree.content_size);
         plan.writes = plan.list_writes(root.data.content_size, root.hash_tree.content_size);

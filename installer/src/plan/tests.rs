@@ -153,6 +153,23 @@ fn a_disk_that_is_too_small_is_refused_with_every_number() {
     assert_eq!(plan(needed, 4096, Contents::Blank).free.size, 64 * MIB);
 }
 
+#[test]
+fn boot_files_that_the_esp_cannot_hold_are_refused_before_any_write() {
+    let refused = |change: &dyn Fn(&mut Manifest)| {
+        let mut manifest = manifest();
+        change(&mut manifest);
+        let error = Plan::new(&disk(GIB, 512, Contents::Blank), &manifest, &site(Existing::Wipe)).unwrap_err();
+        (code_of(&error), format!("{error:#}"))
+    };
+    let too_large = refused(&|manifest| manifest.boot.uki = artifact(512 * MIB));
+    let text = "laying out the EFI system partition: a file of 536870912 bytes does not fit the EFI system partition: \
+                535760896 bytes are free of 535805952";
+    assert_eq!(too_large, (Code::DiskTooSmall, text.to_owned()));
+    let text = "a hash tree of 16781312 bytes, more than the 16777216 allowed";
+    let tree = refused(&|manifest| manifest.boot.uki.hash_tree = payload(16 * MIB + 4096));
+    assert_eq!(tree, (Code::Manifest, text.to_owned()));
+}
+
 fn foreign_gpt() -> Contents {
     let entry = |index, type_guid, label: &str, start, size| Entry {
         index,
