@@ -12,6 +12,10 @@ pub const PATH: &str = "/etc/metalstrap/site.json";
 pub const MAX_BYTES: usize = 1 << 20;
 /// The most bytes that may be added to a kernel command line: what x86 kernels take as a whole.
 const MAX_CMDLINE: usize = 2048;
+/// Starts of words on a kernel command line that say which root is started, or which program as PID 1
+/// (systemd-veritysetup-generator(8), kernel-command-line(7), Documentation/admin-guide/kernel-parameters.txt of Linux):
+/// the release has decided that.
+const NOT_EXTRA: [&str; 7] = ["roothash=", "usrhash=", "root=", "usr=", "systemd.verity", "init=", "rdinit="];
 /// Longest wait for a network, in seconds.
 const MAX_TIMEOUT: u32 = 24 * 3600;
 
@@ -42,7 +46,7 @@ pub struct Site {
     /// How the installer is left.
     #[serde(default)]
     pub handoff: HandoffMode,
-    /// Added to the UKI's kernel command line at kexec.
+    /// Added to the UKI's kernel command line at kexec. It cannot change which root or init is started.
     #[serde(default)]
     pub cmdline_extra: String,
     /// Where our boot entry goes in BootOrder.
@@ -203,6 +207,10 @@ impl Site {
         }
         if self.cmdline_extra.len() > MAX_CMDLINE {
             return refuse("cmdline_extra", format!("has {} bytes, more than {MAX_CMDLINE}", self.cmdline_extra.len()));
+        }
+        let decides = |word: &&str| NOT_EXTRA.iter().any(|start| word.trim_matches('"').starts_with(start));
+        if let Some(word) = self.cmdline_extra.split(' ').find(decides) {
+            return refuse("cmdline_extra", format!("holds {word:?}, but what is started is for the release to say"));
         }
         if !(1..=MAX_TIMEOUT).contains(&self.network_timeout) {
             return refuse("network_timeout", format!("is {}, not 1 to {MAX_TIMEOUT}", self.network_timeout));

@@ -89,6 +89,20 @@ fn values_that_cannot_hold_are_refused_by_field() {
 }
 
 #[test]
+fn the_command_line_added_cannot_change_what_is_started() {
+    let starts = ["roothash=1", "usrhash=1", "root=/dev/sda", "usr=1", "systemd.verity=0", "init=/bin/sh", "rdinit=/a"];
+    for word in starts.into_iter().chain(["systemd.verity_root_data=/dev/sda"]) {
+        let text = refusal(&with("/cmdline_extra", json!(format!("quiet  {word} ro"))));
+        let expected = "but what is started is for the release to say";
+        assert_eq!(text, format!("the site config's cmdline_extra holds \"{word}\", {expected}"));
+    }
+    let quoted = refusal(&with("/cmdline_extra", json!("\"init=/bin/sh\"")));
+    assert!(quoted.contains("holds \"\\\"init=/bin/sh\\\"\", but"), "{quoted}");
+    let harmless = "console=ttyS0 rootwait rootflags=x quiet systemd.debug_shell xinit=1 initcall_debug";
+    assert_eq!(Site::parse(with("/cmdline_extra", json!(harmless)).as_bytes()).unwrap().cmdline_extra, harmless);
+}
+
+#[test]
 fn shapes_other_than_the_format_are_refused() {
     let cause = |text: &str| {
         let text = refusal(text);
