@@ -17,6 +17,9 @@ use tokio::sync::watch;
 pub const KEPT: &str = "/run/metalstrap/network.json";
 /// Wait for one answer of a name server, and how often it is asked again.
 const ASK: (Duration, usize) = (Duration::from_secs(3), 2);
+/// No more are asked: an advertisement or lease with hundreds must not make one lookup take minutes. With two links of
+/// both families, two for each.
+const MOST_SERVERS: usize = 8;
 
 /// The name servers learnt from the network so far, best first, each once. Clones share the list, which may still grow
 /// while an installation runs.
@@ -30,12 +33,12 @@ impl Default for Servers {
 }
 
 impl Servers {
-    /// Adds servers at the end; those known already keep their place.
+    /// Adds servers at the end; those known already keep their place. Beyond eight, further ones are left out.
     pub fn add(&self, servers: impl IntoIterator<Item = SocketAddr>) {
         self.0.send_if_modified(|known| {
             let before = known.len();
             for server in servers {
-                if !known.contains(&server) {
+                if known.len() < MOST_SERVERS && !known.contains(&server) {
                     known.push(server);
                 }
             }
@@ -196,6 +199,15 @@ mod tests {
         servers.add([parse("10.0.0.2:53"), parse("10.0.0.1:53")]);
         servers.clone().add([parse("10.0.0.1:53"), parse("[fe80::1%7]:53")]);
         assert_eq!(servers.list(), [parse("10.0.0.2:53"), parse("10.0.0.1:53"), parse("[fe80::1%7]:53")]);
+    }
+
+    #[test]
+    fn no_more_than_eight_servers_are_kept() {
+        let servers = Servers::default();
+        let server = |n: u8| SocketAddr::from(([10, 0, 0, n], 53));
+        servers.add((0..6).map(server));
+        servers.add((3..200).map(server));
+        assert_eq!(servers.list(), (0..8).map(server).collect::<Vec<_>>());
     }
 
     #[test]

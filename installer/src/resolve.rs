@@ -18,6 +18,9 @@ pub use crate::name_server::{Servers, source_for};
 /// After this time without a connection the next address is tried too
 /// ("Connection Attempt Delay", RFC 8305 section 5).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+/// For all questions about one name to all servers, aliases followed.
+const LOOKUP: Duration = Duration::from_secs(20);
+
 /// Finds addresses and connects to them. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Resolver(Arc<Kind>);
@@ -65,7 +68,10 @@ impl Resolver {
             return Ok(vec![literal]);
         }
         let resolver = self.resolver().code(Code::NameResolution, || format!("resolving {host}"))?;
-        let found = resolver.lookup_ip(host).await;
+        let found = match tokio::time::timeout(LOOKUP, resolver.lookup_ip(host)).await {
+            Ok(found) => found.map_err(anyhow::Error::from),
+            Err(_elapsed) => Err(anyhow!("no answer in {} s", LOOKUP.as_secs())),
+        };
         let found = found.code(Code::NameResolution, || format!("resolving {host} ({})", self.describe()))?;
         let addresses = by_turns(found.iter().collect());
         if addresses.is_empty() {
