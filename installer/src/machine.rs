@@ -36,6 +36,8 @@ pub struct Machine<'a> {
     measurer: Measurer,
     /// Kept for its tasks, which renew the leases.
     network: Option<Network>,
+    /// What may keep disks from being found.
+    missing: Vec<String>,
 }
 
 impl<'a> Machine<'a> {
@@ -45,7 +47,7 @@ impl<'a> Machine<'a> {
     /// The kernel's; a driver that fails or a device without one is told, and no error.
     pub fn wake(place: &'a Place, tell: &'a Reporter) -> Result<Self> {
         if *place != Place::Netboot {
-            return Ok(Self { place, tell, measurer: Measurer::off(), network: None });
+            return Ok(Self { place, tell, measurer: Measurer::off(), network: None, missing: Vec::new() });
         }
         let report = tell.step("drivers", "Loading drivers", |_| drivers::load_all())?;
         for device in &report.undriven {
@@ -59,11 +61,17 @@ impl<'a> Machine<'a> {
             "info",
             fields([("loaded", report.loaded.clone().into()), ("settled", report.settled.into())]),
         );
+        // PCI base class 01: mass storage.
+        let storage = report.undriven.iter().filter(|device| device.class >> 16 == 0x01);
+        let mut missing: Vec<String> = storage.map(ToString::to_string).collect();
+        if !report.settled {
+            missing.push(format!("devices had not settled in {} s", report.elapsed.as_secs()));
+        }
         let clock = tell.step("clock", "Setting the clock's floor", |_| clock::set_floor())?;
         if let Some(text) = clock.text() {
             tell.warn("clock", &text);
         }
-        Ok(Self { place, tell, measurer: Measurer::start(), network: None })
+        Ok(Self { place, tell, measurer: Measurer::start(), network: None, missing })
     }
 
     /// Measures an input right after it was loaded and before it is parsed, and tells so.
@@ -149,7 +157,7 @@ impl<'a> Machine<'a> {
     /// Not exactly one, or it is in use.
     pub fn choose_disk(&self, site: &Site) -> Result<DiskFacts> {
         match self.place {
-            Place::Netboot => target::choose(&inventory::disks(Path::new("/sys"))?, &site.disk),
+            Place::Netboot => target::choose(&inventory::disks(Path::new("/sys"))?, &site.disk, &self.missing),
             Place::Ordinary { disk, sector_size, .. } => {
                 let facts = inventory::disk_at(&inventory::Roots::default(), disk, *sector_size)?;
                 target::usable(&facts).cloned()

@@ -8,12 +8,18 @@ use metalstrap_release::site::DiskSelector;
 use crate::failure::{Code, coded};
 use crate::inventory::DiskFacts;
 
-/// The one disk of `disks` that the selector matches.
+/// The one disk of `disks` that the selector matches. `missing` says what may keep disks from being in the list; then
+/// only a selector that knows its disk by serial or WWID counts, since any other might choose another one for want of it.
 ///
 /// # Errors
+/// [`Code::NoDisk`] if the list may not be complete and the selector needs it to be;
 /// [`Code::NoDisk`] and [`Code::SeveralDisks`] with every disk and the rule that kept or dropped it;
 /// [`Code::DiskInUse`] if the one is mounted, held or read-only: it is not passed over for another.
-pub fn choose(disks: &[DiskFacts], selector: &DiskSelector) -> Result<DiskFacts> {
+pub fn choose(disks: &[DiskFacts], selector: &DiskSelector, missing: &[String]) -> Result<DiskFacts> {
+    if !missing.is_empty() && selector.serial.is_none() && selector.wwid.is_none() {
+        let (why, hint) = (missing.join("; "), "name the disk by serial or wwid in the site config");
+        return Err(coded(Code::NoDisk, format!("the list of disks may not be complete ({why}): {hint}")));
+    }
     let judged: Vec<_> = disks.iter().map(|disk| (disk, dropped_by(disk, selector))).collect();
     let kept: Vec<_> = judged.iter().filter(|(_, reason)| reason.is_none()).map(|(disk, _)| *disk).collect();
     match kept.as_slice() {

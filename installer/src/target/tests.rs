@@ -30,7 +30,7 @@ fn machine() -> Vec<DiskFacts> {
 }
 
 fn refused(disks: &[DiskFacts], selector: &DiskSelector) -> (Code, String) {
-    let error = choose(disks, selector).unwrap_err();
+    let error = choose(disks, selector, &[]).unwrap_err();
     (code_of(&error), format!("{error:#}"))
 }
 
@@ -47,7 +47,7 @@ fn exactly_one_disk_is_chosen_by_any_rule() {
         (DiskSelector { wwid: some("eui.sdb"), ..DiskSelector::default() }, "sdb"),
     ];
     for (selector, name) in rules {
-        assert_eq!(choose(&machine(), &selector).unwrap().name, name, "{selector:?}");
+        assert_eq!(choose(&machine(), &selector, &[]).unwrap().name, name, "{selector:?}");
     }
 }
 
@@ -80,6 +80,25 @@ fn no_disk_is_told_with_every_reason() {
         its serial or WWID; \
         sdb (serial B, WWID eui.sdb, model Model, sas, 8 bytes) dropped, since its sectors have 520 bytes, not 512 or 4096";
     assert_eq!(refused(&odd, &selector), (Code::NoDisk, text.to_owned()));
+}
+
+#[test]
+fn of_an_incomplete_list_only_a_disk_with_a_name_is_chosen() {
+    let missing = [
+        "device 1000:0097 (class 010700) at 0000:03:00.0 has no driver".to_owned(),
+        "devices had not settled in 150 s".to_owned(),
+    ];
+    let some = |text: &str| Some(text.to_owned());
+    let by_size = DiskSelector { min_size: Some(1001), ..DiskSelector::default() };
+    let error = choose(&machine(), &by_size, &missing).unwrap_err();
+    let text = "the list of disks may not be complete (device 1000:0097 (class 010700) at 0000:03:00.0 has no driver; \
+        devices had not settled in 150 s): name the disk by serial or wwid in the site config";
+    assert_eq!((code_of(&error), format!("{error:#}")), (Code::NoDisk, text.to_owned()));
+    let by_serial = DiskSelector { serial: some("B"), ..DiskSelector::default() };
+    let by_wwid = DiskSelector { wwid: some("eui.nvme0n1"), ..DiskSelector::default() };
+    for (selector, name) in [(by_serial, "sda"), (by_wwid, "nvme0n1")] {
+        assert_eq!(choose(&machine(), &selector, &missing).unwrap().name, name);
+    }
 }
 
 #[test]
