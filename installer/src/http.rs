@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use bytes::Bytes;
@@ -27,7 +27,13 @@ pub struct Limits {
     pub connect: Duration,
     /// For an answer to begin, and for each next piece of it.
     pub stall: Duration,
-    /// Attempts in a row that bring no byte before it is given up.
+    /// An answer that brings fewer than `window_bytes` in so much waiting for it counts as stalled.
+    pub window: Duration,
+    /// The bytes for that.
+    pub window_bytes: u64,
+    /// An attempt that brings fewer bytes and does not come to the end counts as failed.
+    pub attempt_bytes: u64,
+    /// Failed attempts in a row before it is given up.
     pub attempts: u32,
     /// Before the second attempt; doubles from then on.
     pub backoff: Duration,
@@ -40,6 +46,9 @@ impl Default for Limits {
         Self {
             connect: Duration::from_secs(10),
             stall: Duration::from_secs(30),
+            window: Duration::from_secs(60),
+            window_bytes: 64 << 10,
+            attempt_bytes: 256 << 10,
             attempts: 8,
             backoff: Duration::from_millis(500),
             backoff_most: Duration::from_secs(30),
@@ -159,7 +168,8 @@ impl Client {
             .map_err(plain_error)?;
         let (head, body) = answer.into_parts();
         let back = Some((self.idle.clone(), authority.to_owned(), connection));
-        Ok(Answer { status: head.status, headers: head.headers, body, stall, back })
+        let pace = Pace { limits: self.limits, waited: Duration::ZERO, came: 0 };
+        Ok(Answer { status: head.status, headers: head.headers, body, pace, back })
     }
 }
 
@@ -183,20 +193,48 @@ pub struct Answer {
     /// The headers.
     pub headers: HeaderMap,
     body: Incoming,
-    stall: Duration,
+    pace: Pace,
     back: Option<(Idle, String, Connection)>,
+}
+
+/// How fast an answer comes. Only time spent waiting for it counts: who receives may be slow.
+#[derive(Debug)]
+struct Pace {
+    limits: Limits,
+    /// Of the window that is under way.
+    waited: Duration,
+    came: u64,
+}
+
+impl Pace {
+    /// Counts a piece; an error at the end of a window that brought too little.
+    fn count(&mut self, waited: Duration, piece: &Bytes) -> Result<()> {
+        let Limits { window, window_bytes, .. } = self.limits;
+        self.waited = self.waited.saturating_add(waited);
+        self.came = self.came.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        if self.waited < window {
+            return Ok(());
+        }
+        if self.came < window_bytes {
+            return Err(anyhow!("fewer than {window_bytes} bytes came in {} s", window.as_secs_f32()));
+        }
+        (self.waited, self.came) = (Duration::ZERO, 0);
+        Ok(())
+    }
 }
 
 impl Answer {
     /// The next piece of the body; `None` at its end, after which the connection is free for the next request.
     ///
     /// # Errors
-    /// When the connection breaks, or nothing comes for too long.
+    /// When the connection breaks, or nothing or too little comes for too long.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        let stall = self.pace.limits.stall;
         loop {
-            let frame = tokio::time::timeout(self.stall, self.body.frame())
+            let asked = Instant::now();
+            let frame = tokio::time::timeout(stall, self.body.frame())
                 .await
-                .map_err(|_elapsed| anyhow!("nothing more came for {} s", self.stall.as_secs_f32()))?;
+                .map_err(|_elapsed| anyhow!("nothing more came for {} s", stall.as_secs_f32()))?;
             match frame {
                 None => {
                     self.give_back();
@@ -205,6 +243,7 @@ impl Answer {
                 Some(frame) => {
                     // Trailers say nothing we need.
                     if let Ok(data) = frame.map_err(plain_error)?.into_data() {
+                        self.pace.count(asked.elapsed(), &data)?;
                         return Ok(Some(data));
                     }
                 }

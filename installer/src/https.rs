@@ -136,13 +136,19 @@ impl HttpsSource {
         while next < range.end {
             let before = next;
             let done = self.send(&url, &mut next, range.end, sink).await;
-            if next > before {
+            let brought = next - before;
+            // A few bytes each time would otherwise go on for ever.
+            let enough = next >= range.end || brought >= self.client.limits().attempt_bytes;
+            if enough {
                 failures = 0;
             }
             match done {
                 Ok(true) => return Ok(()),
-                Ok(false) if next > before => {}
-                Ok(false) => self.pause(&mut failures, anyhow!("an answer without content").into()).await?,
+                Ok(false) if enough => {}
+                Ok(false) => {
+                    let trouble = anyhow!("an answer that ends after {brought} bytes").into();
+                    self.pause(&mut failures, trouble).await?;
+                }
                 Err(trouble) => self.pause(&mut failures, trouble).await?,
             }
         }

@@ -17,12 +17,24 @@ use crate::test_server::{Reply, TestServer, Then, partial, reply, serve};
 fn limits() -> Limits {
     let short = Duration::from_millis(500);
     let pause = Duration::from_millis(2);
-    Limits { connect: Duration::from_secs(5), stall: short, attempts: 4, backoff: pause, backoff_most: 4 * pause }
+    Limits {
+        connect: Duration::from_secs(5),
+        stall: short,
+        attempt_bytes: 65_536,
+        attempts: 4,
+        backoff: pause,
+        backoff_most: 4 * pause,
+        ..Limits::default()
+    }
 }
 
 fn source(server: &TestServer) -> HttpsSource {
+    source_within(server, limits())
+}
+
+fn source_within(server: &TestServer, limits: Limits) -> HttpsSource {
     let url = format!("https://127.0.0.1:{}/os/", server.port);
-    HttpsSource::with_limits(&url, &server.ca, Resolver::learnt(Servers::default()), limits()).unwrap()
+    HttpsSource::with_limits(&url, &server.ca, Resolver::learnt(Servers::default()), limits).unwrap()
 }
 
 async fn collect(source: &HttpsSource, range: Range<u64>) -> (Result<()>, Vec<u8>) {
@@ -96,6 +108,44 @@ async fn a_broken_connection_is_resumed_at_the_next_byte() {
         server.requests().iter().filter_map(|request| crate::test_server::asked_range(request)).collect();
     let starts = [10, 70_010, 140_010, 210_010, 280_010];
     assert_eq!(ranges, starts.map(|start| (start, 300_000)));
+}
+
+#[tokio::test]
+async fn attempts_that_bring_a_few_bytes_each_are_given_up() {
+    // Answers that are whole, but shorter than what was asked for.
+    let server = serve(
+        |_| {},
+        |_, request| {
+            let (first, _) = crate::test_server::asked_range(request).unwrap();
+            let head = format!("206 Partial Content\r\nContent-Range: bytes {first}-{}/300000", first + 9);
+            reply(&head, &[7; 10])
+        },
+    )
+    .await;
+    let (sent, got) = collect(&source(&server), 0..300_000).await;
+    let url = format!("https://127.0.0.1:{}/os/payloads/a.zst", server.port);
+    let text = format!("fetching {url}: giving up after 4 attempts: an answer that ends after 10 bytes");
+    assert_eq!((format!("{:#}", sent.unwrap_err()), got), (text, vec![7; 40]));
+}
+
+#[tokio::test]
+async fn a_server_that_drips_has_stalled() {
+    let server = serve(
+        |_| {},
+        |_, request| {
+            let (first, end) = crate::test_server::asked_range(request).unwrap();
+            let range = format!("Content-Range: bytes {first}-{}/{end}\r\nContent-Length: {}", end - 1, end - first);
+            let bytes = format!("HTTP/1.1 206 Partial Content\r\n{range}\r\n\r\n").into_bytes();
+            Reply { bytes, then: Then::Drip }
+        },
+    )
+    .await;
+    let limits = Limits { window: Duration::from_millis(250), window_bytes: 100, ..limits() };
+    let (sent, got) = collect(&source_within(&server, limits), 0..300_000).await;
+    let url = format!("https://127.0.0.1:{}/os/payloads/a.zst", server.port);
+    let text = format!("fetching {url}: giving up after 4 attempts: fewer than 100 bytes came in 0.25 s");
+    assert_eq!(format!("{:#}", sent.unwrap_err()), text);
+    assert!(!got.is_empty() && server.requests().len() == 4, "{} bytes", got.len());
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ pub enum Then {
     Close,
     /// Says nothing more.
     Stall,
+    /// Sends one byte after the other, with a pause before each.
+    Drip,
 }
 
 /// A reply with a length, after which the connection is kept.
@@ -103,6 +105,12 @@ pub async fn serve(
                         Then::Keep => {}
                         Then::Close => return drop(stream.shutdown().await),
                         Then::Stall => std::future::pending().await,
+                        Then::Drip => {
+                            while stream.write_all(b"x").await.is_ok() && stream.flush().await.is_ok() {
+                                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                            }
+                            return;
+                        }
                     }
                 }
             });
