@@ -139,6 +139,7 @@ fn run() -> Result<()> {
     let pipe = EndingPipe::from_env()?.context("`run` is started by PID 1 only")?;
     let screen = ConsoleScreen::new(Consoles::open(), Events::SerialConsoles);
     let tell = Reporter::new(config::new_run_id()?, Box::new(screen), Some(pipe.clone()));
+    pipe.run(tell.run_id());
     let runtime = runtime()?;
     let ending = runtime.block_on(install::netboot(&tell));
     let told = pipe.end(&ending);

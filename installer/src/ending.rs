@@ -44,6 +44,11 @@ pub enum Message {
         /// Seconds until a failed installation reboots; `None`: hold.
         reboot_on_failure_after: Option<u32>,
     },
+    /// The id of the run, told first: a report about this process belongs to that run.
+    Run {
+        /// The id in the run's events.
+        id: String,
+    },
     /// What the installer does now: what the supervisor says about a sudden death.
     Step {
         /// The step's id.
@@ -57,6 +62,9 @@ pub enum Message {
 
 /// Names the descriptor that the supervisor hands to its child for [`Message`]s.
 pub const FD_VARIABLE: &str = "METALSTRAP_ENDING_FD";
+
+/// Names the run to the process that reports the failure of a dead installer.
+pub const RUN_VARIABLE: &str = "METALSTRAP_RUN";
 
 /// How often the installer tells that it runs. The supervisor's patience is many times this.
 pub const BEAT_EVERY: Duration = Duration::from_secs(10);
@@ -86,6 +94,11 @@ impl EndingPipe {
         let pipe = Self(Arc::new(Mutex::new(file)));
         pipe.beat();
         Ok(Some(pipe))
+    }
+
+    /// Tells the id of the run.
+    pub fn run(&self, id: &str) {
+        self.tell(&Message::Run { id: id.to_owned() });
     }
 
     /// Tells what the site config says about failures.
@@ -175,6 +188,7 @@ mod tests {
             text(&Message::Policy { reboot_on_failure_after: Some(5) }),
             r#"{"policy":{"reboot_on_failure_after":5}}"#
         );
+        assert_eq!(text(&Message::Run { id: "5b9c".into() }), r#"{"run":{"id":"5b9c"}}"#);
         assert_eq!(text(&Message::Ending(Ending::Kexec)), r#"{"ending":"kexec"}"#);
         assert_eq!(
             text(&Message::Step { step: "root".into(), disk_touched: true }),

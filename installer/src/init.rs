@@ -14,7 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use crate::console::Consoles;
-use crate::ending::Ending;
+use crate::ending::{Ending, RUN_VARIABLE};
 use crate::failure::{Code, Failure};
 use crate::hold::{self, Choice};
 use crate::kmsg;
@@ -82,6 +82,8 @@ struct Init {
     signals: Option<SignalFd>,
     watchdog: Watchdog,
     executable: PathBuf,
+    /// The id of the last run of the installer.
+    run_id: Option<String>,
     /// An installer that could not be killed may still write to the disk.
     left_behind: bool,
 }
@@ -101,11 +103,13 @@ impl Init {
         }
         let signals = signals().inspect_err(|error| log::error!("opening a signalfd: {error}")).ok();
         let executable = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
-        Self { consoles, signals, watchdog: Watchdog::default(), executable, left_behind: false }
+        Self { consoles, signals, watchdog: Watchdog::default(), executable, run_id: None, left_behind: false }
     }
 
     fn run_installer(&mut self) -> Outcome {
+        self.run_id = None;
         let run = self.run(RUN, b"", INSTALLER);
+        self.run_id = run.id;
         if let Some(known) = run.policy {
             set_policy(known);
         }
@@ -128,6 +132,9 @@ impl Init {
     fn run(&mut self, argument: &str, input: &[u8], limits: Limits) -> supervisor::Run {
         let mut command = Command::new(&self.executable);
         command.arg(argument);
+        if let Some(id) = &self.run_id {
+            command.env(RUN_VARIABLE, id);
+        }
         let watchdog = &mut self.watchdog;
         let guard = Guard {
             consoles: &self.consoles,

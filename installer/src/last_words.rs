@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::config::{self, Place, SiteBytes};
 use crate::console::Consoles;
+use crate::ending::RUN_VARIABLE;
 use crate::failure::Failure;
 use crate::net;
 use crate::post::Poster;
@@ -30,7 +31,9 @@ pub fn report_from_stdin() -> Result<()> {
     std::io::stdin().take(MAX_BYTES).read_to_string(&mut text).context("reading the failure from standard input")?;
     let failure: Failure = serde_json::from_str(&text).context("reading the failure from standard input")?;
     let screen = ConsoleScreen::new(Consoles::open(), Events::SerialConsoles);
-    let tell = Reporter::new(config::new_run_id()?, Box::new(screen), None);
+    // A new id only for an installer that died before it had one.
+    let id = std::env::var(RUN_VARIABLE).or_else(|_| config::new_run_id())?;
+    let tell = Reporter::new(id, Box::new(screen), None);
     tell.tell("run", "failed", summary::failure_fields(&failure));
     let site = SiteBytes::load(&Place::Netboot)?.parse()?;
     let Some(url) = &site.report_url else { return Ok(()) };

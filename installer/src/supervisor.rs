@@ -43,9 +43,11 @@ pub enum Outcome {
     Interrupted,
 }
 
-/// A run's outcome, and what it told about failures.
+/// A run's outcome, and what it told about itself.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Run {
+    /// The id in its events, if it told one.
+    pub id: Option<String>,
     /// How it ended.
     pub outcome: Outcome,
     /// Seconds until a failed installation reboots (`Some(None)`: hold); `None` if it died before it knew.
@@ -79,14 +81,14 @@ pub fn run(mut command: Command, input: &[u8], limits: Limits, guard: Guard<'_>)
         Err(error) => {
             let cause = Cause::NotStarted(error.to_string());
             let outcome = Outcome::Died(Death { cause, step: None, last_words: None });
-            return Run { outcome, policy: None, left_behind: false };
+            return Run { id: None, outcome, policy: None, left_behind: false };
         }
     };
     while child.status.is_none() && !child.outlives_its_kill(limits.death) {
         (guard.duties)();
         child.listen(guard.signals, guard.consoles);
         if guard.signals.is_some_and(interrupted) {
-            return Run { outcome: Outcome::Interrupted, policy: child.policy, left_behind: true };
+            return Run { id: child.id, outcome: Outcome::Interrupted, policy: child.policy, left_behind: true };
         }
         child.reap(guard.reap_all);
         child.enforce(limits);

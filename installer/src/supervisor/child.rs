@@ -35,6 +35,7 @@ pub(super) struct Child {
     started: Instant,
     heard: Instant,
     ending: Option<(Instant, Ending)>,
+    pub(super) id: Option<String>,
     pub(super) policy: Option<Option<u32>>,
     step: Option<(String, bool)>,
     /// When and why it was killed by us.
@@ -81,6 +82,7 @@ impl Child {
             started: now,
             heard: now,
             ending: None,
+            id: None,
             policy: None,
             step: None,
             killed: None,
@@ -108,6 +110,7 @@ impl Child {
             self.heard = Instant::now();
             match message {
                 Message::Beat => {}
+                Message::Run { id } => self.id = Some(id),
                 Message::Policy { reboot_on_failure_after } => self.policy = Some(reboot_on_failure_after),
                 Message::Step { step, disk_touched } => self.step = Some((step, disk_touched)),
                 Message::Ending(ending) => self.ending = Some((Instant::now(), ending)),
@@ -195,9 +198,9 @@ impl Child {
 
     /// What became of it.
     pub(super) fn verdict(mut self) -> Run {
-        let (policy, left_behind) = (self.policy, self.status.is_none());
+        let (id, policy, left_behind) = (self.id, self.policy, self.status.is_none());
         if let Some((_, ending)) = self.ending {
-            return Run { outcome: Outcome::Ended(ending), policy, left_behind };
+            return Run { id, outcome: Outcome::Ended(ending), policy, left_behind };
         }
         let killed = self.killed.map(|(_, cause)| match cause {
             Cause::Hung(seconds) | Cause::Overdue(seconds) if left_behind => Cause::Unkillable(seconds),
@@ -212,7 +215,7 @@ impl Child {
             _ => Cause::Exited(-1),
         });
         let death = Death { cause, step: self.step, last_words: self.words.say() };
-        Run { outcome: Outcome::Died(death), policy, left_behind }
+        Run { id, outcome: Outcome::Died(death), policy, left_behind }
     }
 }
 

@@ -26,7 +26,17 @@ fn died(cause: Cause, step: Option<(&str, bool)>, words: Option<&str>) -> Outcom
 #[test]
 fn an_ending_is_taken() {
     let run = script(r#"say '{"policy":{"reboot_on_failure_after":7}}'; say '{"ending":"kexec"}'"#, LIMITS);
-    assert_eq!(run, Run { outcome: Outcome::Ended(Ending::Kexec), policy: Some(Some(7)), left_behind: false });
+    assert_eq!(
+        run,
+        Run { id: None, outcome: Outcome::Ended(Ending::Kexec), policy: Some(Some(7)), left_behind: false }
+    );
+}
+
+#[test]
+fn a_dead_child_is_known_by_its_run() {
+    let run = script(r#"say '{"run":{"id":"5b9c"}}'; kill -KILL $$"#, LIMITS);
+    assert_eq!(run.id.as_deref(), Some("5b9c"));
+    assert_eq!(run.outcome, died(Cause::Killed(Signal::SIGKILL), None, None));
 }
 
 #[test]
@@ -37,6 +47,7 @@ fn a_killed_child_is_told_with_its_step() {
     assert_eq!(
         run,
         Run {
+            id: None,
             outcome: died(Cause::Killed(Signal::SIGSEGV), None, Some("malloc(): broken")),
             policy: None,
             left_behind: false
@@ -75,11 +86,16 @@ fn a_child_that_outlives_its_kill_is_left_behind() {
     let run = script(r#"say '{"step":{"step":"root","disk_touched":true}}'; exec sleep 60"#, limits);
     assert_eq!(
         run,
-        Run { outcome: died(Cause::Unkillable(1), Some(("root", true)), None), policy: None, left_behind: true }
+        Run {
+            id: None,
+            outcome: died(Cause::Unkillable(1), Some(("root", true)), None),
+            policy: None,
+            left_behind: true
+        }
     );
     let limits = Limits { death: Duration::ZERO, ..LIMITS };
     let run = script(r#"say '{"ending":"kexec"}'; exec sleep 60"#, limits);
-    assert_eq!(run, Run { outcome: Outcome::Ended(Ending::Kexec), policy: None, left_behind: true });
+    assert_eq!(run, Run { id: None, outcome: Outcome::Ended(Ending::Kexec), policy: None, left_behind: true });
 }
 
 #[test]
