@@ -1,13 +1,15 @@
 //! How a run ends: what the installer process tells PID 1, which alone carries it out.
 //!
 //! The way is a pipe: the supervisor names its descriptor in [`FD_VARIABLE`], the installer writes one [`Message`] a
-//! line as JSON. A message each [`BEAT_EVERY`] says that the installer still runs.
+//! line as JSON. A message each [`BEAT_EVERY`] says that the installer still runs: it gets further, or began what it does
+//! now less than [`STILL`] ago.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -69,9 +71,50 @@ pub const RUN_VARIABLE: &str = "METALSTRAP_RUN";
 /// How often the installer tells that it runs. The supervisor's patience is many times this.
 pub const BEAT_EVERY: Duration = Duration::from_secs(10);
 
+/// How long nothing may stir before the installer stops to beat. One driver's probe, one flush or one call of the
+/// firmware can take minutes, and none of them says how far it is. The supervisor's patience comes on top: an installer
+/// that hangs as a whole is reported after both.
+pub const STILL: Duration = Duration::from_secs(600);
+
 /// The installer's end of the pipe. Clones write to the same one.
 #[derive(Debug, Clone)]
-pub struct EndingPipe(Arc<Mutex<File>>);
+pub struct EndingPipe(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    file: Mutex<File>,
+    stirrings: Stirrings,
+}
+
+/// Counters that stand still when the installer does.
+#[derive(Debug, Default)]
+struct Stirrings {
+    events: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Stirrings {
+    fn now(&self) -> (u64, u64) {
+        (self.events.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+/// What the beating thread saw last, and when it changed.
+#[derive(Debug)]
+struct Pulse {
+    seen: (u64, u64),
+    changed: Instant,
+}
+
+impl Pulse {
+    /// Whether something stirred within [`STILL`] before `at`.
+    fn alive(&mut self, stirrings: (u64, u64), at: Instant) -> bool {
+        if self.seen != stirrings {
+            (self.seen, self.changed) = (stirrings, at);
+        }
+        at.duration_since(self.changed) < STILL
+    }
+}
 
 impl EndingPipe {
     /// Takes the pipe that the environment names and starts the thread that beats; `None` without a supervisor.
@@ -91,7 +134,7 @@ impl EndingPipe {
             .open(format!("/proc/self/fd/{number}"))
             .with_context(|| format!("opening descriptor {number} of {FD_VARIABLE}"))?;
         nix::unistd::close(number).with_context(|| format!("closing descriptor {number} of {FD_VARIABLE}"))?;
-        let pipe = Self(Arc::new(Mutex::new(file)));
+        let pipe = Self(Arc::new(Shared { file: Mutex::new(file), stirrings: Stirrings::default() }));
         pipe.beat();
         Ok(Some(pipe))
     }
@@ -108,7 +151,17 @@ impl EndingPipe {
 
     /// Tells what is done now, and whether a write to the disk may already have happened.
     pub fn step(&self, step: &str, disk_touched: bool) {
+        self.0.stirrings.events.fetch_add(1, Ordering::Relaxed);
         self.tell(&Message::Step { step: step.to_owned(), disk_touched });
+    }
+
+    /// Tells, again and again, how many `bytes` the step got through, or that it `waits` for something outside, which
+    /// has a limit of its own: while that changes, the installer beats.
+    pub fn stir(&self, bytes: u64, waits: bool) {
+        self.0.stirrings.bytes.store(bytes, Ordering::Relaxed);
+        if waits {
+            self.0.stirrings.events.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Hands over the ending. The installer exits after it.
@@ -129,13 +182,19 @@ impl EndingPipe {
     fn send(&self, message: &Message) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
+        self.0.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
     }
 
     fn beat(&self) {
         let pipe = self.clone();
         let beats = std::thread::Builder::new().name("beat".into()).stack_size(64 * 1024).spawn(move || {
-            while pipe.send(&Message::Beat).is_ok() {
+            let mut pulse = Pulse { seen: pipe.0.stirrings.now(), changed: Instant::now() };
+            loop {
+                if !pulse.alive(pipe.0.stirrings.now(), Instant::now()) {
+                    log::warn!("nothing stirred for {} s", STILL.as_secs());
+                } else if pipe.send(&Message::Beat).is_err() {
+                    return;
+                }
                 std::thread::sleep(BEAT_EVERY);
             }
         });
@@ -205,6 +264,27 @@ mod tests {
             got.extend(messages.push(&stream[cut..]));
             assert_eq!(got, [Message::Beat, Message::Ending(Ending::Reboot)]);
         }
+    }
+
+    #[test]
+    fn an_installer_in_which_nothing_stirs_has_no_pulse() {
+        let stirrings = Stirrings::default();
+        let pipe = EndingPipe(Arc::new(Shared { file: Mutex::new(tempfile::tempfile().unwrap()), stirrings }));
+        let start = Instant::now();
+        let mut pulse = Pulse { seen: pipe.0.stirrings.now(), changed: start };
+        let mut alive = |seconds| pulse.alive(pipe.0.stirrings.now(), start + Duration::from_secs(seconds));
+        assert!(alive(599));
+        assert!(!alive(600));
+        pipe.step("root", true);
+        assert!(alive(610));
+        pipe.stir(0, false);
+        assert!(!alive(1210));
+        pipe.stir(4096, false);
+        assert!(alive(1220));
+        pipe.stir(4096, false);
+        assert!(!alive(1820));
+        pipe.stir(4096, true);
+        assert!(alive(1830));
     }
 
     #[test]

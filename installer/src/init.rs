@@ -32,7 +32,8 @@ pub const REPORT_FAILURE: &str = "report-failure";
 /// Seconds until a reboot when the installer died before it knew what the site config says.
 const REBOOT_WITHOUT_POLICY: u32 = 300;
 
-/// The installer says every 10 s that it runs; so long without is a hang.
+/// The installer says every 10 s that it runs, unless nothing in it stirs for [`STILL`](crate::ending::STILL) (600 s);
+/// so long without is a hang.
 const INSTALLER: Limits =
     Limits { silence: Some(Duration::from_secs(300)), exit: Duration::from_secs(10), total: None, death: DEATH };
 

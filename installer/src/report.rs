@@ -116,6 +116,10 @@ impl Reporter {
         }
     }
 
+    fn stir_supervisor(&self, bytes: u64, waits: bool) {
+        self.0.supervisor.iter().for_each(|supervisor| supervisor.stir(bytes, waits));
+    }
+
     /// Takes the site config's rule for failures: seconds until a reboot, `None` to hold for a person.
     pub fn obey(&self, reboot_on_failure_after: Option<u32>) {
         self.now().reboot_on_failure_after = Some(reboot_on_failure_after);

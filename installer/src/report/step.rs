@@ -86,6 +86,7 @@ struct Ticker {
 impl Ticker {
     fn tick(&mut self, progress: &Progress) {
         let (done, total, fetched) = progress.snapshot();
+        self.tell.stir_supervisor(done.wrapping_add(fetched), progress.note().is_some());
         self.rate.observe(done, Instant::now());
         if total == 0 {
             if let Some(note) = progress.note() {
