@@ -37,7 +37,11 @@ pub fn leave(way: Way, consoles: &Consoles, watchdog: &mut Watchdog) -> ! {
         Way::Reboot => "Rebooting.",
         Way::Poweroff => "Switching off.",
     });
-    watchdog.leave_armed();
+    if !watchdog.leave_armed() && way == Way::Kexec {
+        watchdog.stop();
+        log::warn!("watchdog stopped: its driver does not give the next kernel enough time");
+        consoles.line("The watchdog is stopped: it does not give the next kernel enough time.");
+    }
     end_processes();
     flush(consoles);
     if way == Way::Poweroff {

@@ -16,6 +16,9 @@ const WORKING: i32 = 60;
 /// over; an OS without it is reset then.
 const LEAVING: i32 = 300;
 
+/// With less than this the timer is not left to the next kernel: a healthy OS that takes its time would be reset.
+const ENOUGH: i32 = 120;
+
 /// Well below [`WORKING`]: one late meal is no reset.
 const FEED_EVERY: Duration = Duration::from_secs(10);
 
@@ -53,15 +56,17 @@ impl Watchdog {
         }
     }
 
-    /// Gives the next kernel its time; the timer runs on.
-    pub fn leave_armed(&mut self) {
-        if let Some(device) = &mut self.device {
-            set_timeout(device, LEAVING);
-            let _ = device.write_all(b"\0");
-        }
+    /// Gives the next kernel its time; the timer runs on. False if the timer cannot be set to enough of it.
+    #[must_use]
+    pub fn leave_armed(&mut self) -> bool {
+        let Some(device) = &mut self.device else { return true };
+        let set = set_timeout(device, LEAVING);
+        let _ = device.write_all(b"\0");
+        enough(set)
     }
 
-    /// Stops the timer: a machine that was switched off shall stay off. `V` is the driver API's word for a stop that
+    /// Stops the timer: a machine that was switched off shall stay off, and a kernel that gets too little time is better
+    /// off without. `V` is the driver API's word for a stop that
     /// is meant (Linux `Documentation/watchdog/watchdog-api.rst`, magic close).
     pub fn stop(&mut self) {
         if let Some(mut device) = self.device.take() {
@@ -70,9 +75,38 @@ impl Watchdog {
     }
 }
 
-fn set_timeout(device: &File, seconds: i32) {
-    match sys::watchdog_set_timeout(device.as_fd(), seconds) {
-        Ok(set) => log::info!("watchdog timeout {set} s"),
-        Err(error) => log::warn!("setting the watchdog's timeout to {seconds} s: {error}"),
+/// Whether the next kernel can live with what became of the timeout; `None`: it could not be set.
+fn enough(set: Option<i32>) -> bool {
+    set.is_some_and(|seconds| seconds >= ENOUGH)
+}
+
+/// What the driver made of it, in seconds.
+fn set_timeout(device: &File, seconds: i32) -> Option<i32> {
+    sys::watchdog_set_timeout(device.as_fd(), seconds)
+        .inspect(|set| log::info!("watchdog timeout {set} s"))
+        .inspect_err(|error| log::warn!("setting the watchdog's timeout to {seconds} s: {error}"))
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_is_left_to_the_next_kernel_only_with_enough_time() {
+        assert_eq!([None, Some(0), Some(119), Some(120), Some(300)].map(enough), [false, false, false, true, true]);
+        // No watchdog, nothing to stop.
+        assert!(Watchdog::default().leave_armed());
+    }
+
+    #[test]
+    fn a_device_that_takes_no_timeout_is_stopped_by_its_letter() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let device = OpenOptions::new().write(true).open(file.path()).unwrap();
+        let mut watchdog = Watchdog { device: Some(device), last: None };
+        assert!(!watchdog.leave_armed());
+        watchdog.stop();
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"\0V");
+        assert!(watchdog.device.is_none());
     }
 }
