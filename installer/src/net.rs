@@ -26,6 +26,8 @@ use crate::{dhcp, dhcp6};
 
 /// When a link that has a signal but no address yet is said to be waiting.
 const SAY_AFTER: Duration = Duration::from_secs(5);
+/// Before a link that could not be raised, or not be listened to, is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Route metric of the link that was booted from, and of the others (plus their index).
 const METRIC: (u32, u32) = (512, 1024);
 
@@ -142,13 +144,27 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self, say: Say) {
-        if let Err(error) = self.work(say).await {
-            log::warn!("{}: {error:#}", self.link.name);
+    async fn run(self, say: Say) {
+        let mut said = String::new();
+        while let Err(error) = self.work(say.clone()).await {
+            if !self.try_again(&error, &mut said).await {
+                return;
+            }
         }
     }
 
-    async fn work(&mut self, say: Say) -> Result<()> {
+    /// Says an error, the same one only once, and waits a little; whether the link is still there.
+    async fn try_again(&self, error: &anyhow::Error, said: &mut String) -> bool {
+        let text = format!("{error:#}");
+        if *said != text {
+            log::warn!("{}: {text}; trying again every {} s", self.link.name, AGAIN.as_secs());
+            *said = text;
+        }
+        tokio::time::sleep(AGAIN).await;
+        self.links.borrow().contains_key(&self.link.index)
+    }
+
+    async fn work(&self, say: Say) -> Result<()> {
         link::bring_up(&self.handle, self.link.index).await?;
         if tokio::time::timeout(SAY_AFTER, self.until(|link| link.carrier)).await.is_err() {
             say(format!("{}: no carrier yet", self.link.name));
@@ -158,8 +174,11 @@ impl Worker {
         let metric = if boot == Some(self.link.mac) { METRIC.0 } else { METRIC.1.saturating_add(self.link.index) };
         let lease = dhcp::keep_lease(self.handle.clone(), self.link.clone(), metric, self.servers.clone());
         let six = async {
-            if let Err(error) = self.six().await {
-                log::warn!("{}: {error:#}", self.link.name);
+            let mut said = String::new();
+            while let Err(error) = self.six().await {
+                if !self.try_again(&error, &mut said).await {
+                    return;
+                }
             }
         };
         tokio::join!(lease, six, self.say_waiting(&say));
