@@ -69,25 +69,23 @@ fn flip(payload: &Path, root: &FileSystem) -> Flipped {
     let mut decoder = FrameDecoder::new();
     let (mut right, mut wrong) = (Vec::new(), Vec::new());
     decoder.decode(frame, &bytes[start..start + size], &mut right).unwrap();
-    for at in size / 2..size {
+    let undetected = |at: &usize| {
         let mut changed = bytes[start..start + size].to_vec();
-        changed[at] ^= 1;
-        if decoder.decode(frame, &changed, &mut wrong).is_err() || wrong == right {
-            continue;
-        }
-        let file = fs::File::options().write(true).open(payload).unwrap();
-        file.write_all_at(&changed[at..=at], frame.offset + at as u64).unwrap();
-        let index = (0..).find(|index| differs(&right, &wrong, *index)).unwrap();
-        let block = |content: &[u8]| content[index * BLOCK..(index + 1) * BLOCK].to_vec();
-        let digest = |content: &[u8]| Digest::salted(&root.salt.0, &block(content));
-        return Flipped {
-            block: frame.content_offset / BLOCK as u64 + index as u64,
-            found: digest(&wrong),
-            expected: digest(&right),
-            wrong: block(&wrong),
-        };
+        changed[*at] ^= 1;
+        decoder.decode(frame, &changed, &mut wrong).is_ok() && wrong != right
+    };
+    let at = (size / 2..size).find(undetected).ok_or("zstd notices every flipped bit").unwrap();
+    let file = fs::File::options().write(true).open(payload).unwrap();
+    file.write_all_at(&[bytes[start + at] ^ 1], frame.offset + at as u64).unwrap();
+    let index = (0..).find(|index| differs(&right, &wrong, *index)).unwrap();
+    let block = |content: &[u8]| content[index * BLOCK..(index + 1) * BLOCK].to_vec();
+    let digest = |content: &[u8]| Digest::salted(&root.salt.0, &block(content));
+    Flipped {
+        block: frame.content_offset / BLOCK as u64 + index as u64,
+        found: digest(&wrong),
+        expected: digest(&right),
+        wrong: block(&wrong),
     }
-    panic!("no bit of the frame can be flipped so that zstd does not notice");
 }
 
 fn differs(right: &[u8], wrong: &[u8], index: usize) -> bool {
