@@ -66,6 +66,9 @@ fn entry(level: Level, text: &str) -> Vec<u8> {
     };
     let mut line = format!("<{}>metalstrap: {}", DAEMON | severity, text.replace('\n', " "));
     line.truncate(line.floor_char_boundary(LINE));
+    // Without a line end the record may be continued, and nobody can read it before the next one (Linux
+    // kernel/printk/printk.c, LOG_NEWLINE and prb_final_commit).
+    line.push('\n');
     line.into_bytes()
 }
 
@@ -115,9 +118,9 @@ mod tests {
 
     #[test]
     fn records_carry_a_priority_and_fit() {
-        assert_eq!(entry(Level::Info, "loaded a\nb"), b"<30>metalstrap: loaded a b");
-        assert_eq!(entry(Level::Error, "x"), b"<27>metalstrap: x");
-        assert_eq!(entry(Level::Warn, &"ä".repeat(2000)).len(), LINE);
+        assert_eq!(entry(Level::Info, "loaded a\nb"), b"<30>metalstrap: loaded a b\n");
+        assert_eq!(entry(Level::Error, "x"), b"<27>metalstrap: x\n");
+        assert_eq!(entry(Level::Warn, &"ä".repeat(2000)).len(), LINE + 1);
     }
 
     #[test]

@@ -73,7 +73,7 @@ fn wait_for(mut condition: impl FnMut() -> bool) {
 }
 
 /// Waits until a record of the kernel's log holds `text`. It asks again and again: the kernel wakes those who wait for a
-/// record only at some later tick (`IRQ_WORK_LAZY` in Linux kernel/printk/printk.c), up to a second too late.
+/// record only at some later tick (`IRQ_WORK_LAZY` in Linux kernel/printk/printk.c).
 fn appears(text: &str) -> Result<()> {
     let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
     let mut log = File::options().read(true).custom_flags(flags).open("/dev/kmsg").context("opening /dev/kmsg")?;
