@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Place};
 use crate::console::Consoles;
 use crate::ending::EndingPipe;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::install;
 use crate::kmsg;
 use crate::report::Reporter;
@@ -125,7 +125,11 @@ fn install_ordinary(target: &Target) -> Result<()> {
 
 fn print_plan(target: &Target) -> Result<()> {
     let tell = stderr(target.json)?;
-    let plan = runtime()?.block_on(install::plan(&target.place(), &tell))?;
+    let planned = runtime()?.block_on(install::plan(&target.place(), &tell));
+    let plan = planned.map_err(|error| {
+        let code = failure::code_of(&error);
+        error.context(format!("[{code}]"))
+    })?;
     match writeln!(std::io::stdout(), "{}", plan.to_json()?) {
         // A reader such as `head` that has seen enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::site::{self, DiskSelector, HandoffMode, Site};
+use metalstrap_release::site::{self, DiskSelector, HandoffMode, Site, TpmPolicy};
 
 use crate::failure::{Code, WithCode as _};
 
@@ -83,12 +83,17 @@ impl Place {
     }
 
     /// The site config as it holds in this place: a person who names the disk overrides the selector, and a command
-    /// on a running system hands nothing off.
+    /// on a running system hands nothing off and leaves that system's TPM alone.
     #[must_use]
     pub fn adapt(&self, site: Site) -> Site {
         match self {
             Self::Netboot => site,
-            Self::Ordinary { .. } => Site { disk: DiskSelector::default(), handoff: HandoffMode::Poweroff, ..site },
+            Self::Ordinary { .. } => Site {
+                disk: DiskSelector::default(),
+                handoff: HandoffMode::Poweroff,
+                tpm: TpmPolicy::IfPresent,
+                ..site
+            },
         }
     }
 }
@@ -106,6 +111,20 @@ pub fn new_run_id() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ordinary_command_leaves_tpm_and_power_alone_and_takes_the_disk_that_it_is_told() {
+        let text = r#"{"format": 1, "repository": "https://r.test", "ca": "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n",
+            "manifest": {"path": "targets/x.json", "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+            "disk": {"serial": "X"}, "tpm": "required", "handoff": "kexec"}"#;
+        let site = Site::parse(text.as_bytes()).unwrap();
+        assert_eq!(Place::Netboot.adapt(site.clone()), site);
+        let place = Place::Ordinary { site: "s".into(), disk: "d".into(), sector_size: 512, directory: None };
+        let adapted = place.adapt(site);
+        assert_eq!(adapted.tpm, TpmPolicy::IfPresent);
+        assert_eq!(adapted.handoff, HandoffMode::Poweroff);
+        assert_eq!(adapted.disk, DiskSelector::default());
+    }
 
     #[test]
     fn a_missing_site_config_is_named() {

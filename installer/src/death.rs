@@ -51,6 +51,9 @@ impl fmt::Display for Cause {
     }
 }
 
+/// Steps (`docs/events.md`) that come after the UKI has its name on the disk.
+const AFTER_THE_RELEASE_IS_COMPLETE: [&str; 2] = ["boot-entry", "kernel"];
+
 impl Death {
     /// What the person reads.
     #[must_use]
@@ -62,6 +65,9 @@ impl Death {
         let untouched = match &self.step {
             None => "Whether the disk was written to is not known; no other disk was.",
             Some((_, false)) => "No disk was written to.",
+            Some((step, true)) if AFTER_THE_RELEASE_IS_COMPLETE.contains(&step.as_str()) => {
+                "No disk but the one being installed to was written to. The release on it is complete and boots."
+            }
             Some((_, true)) => {
                 "No disk but the one being installed to was written to. What is on it is not complete and may not boot."
             }
@@ -159,6 +165,8 @@ mod tests {
             death(Some(("root".into(), true))).untouched,
             "No disk but the one being installed to was written to. What is on it is not complete and may not boot."
         );
+        let late = "No disk but the one being installed to was written to. The release on it is complete and boots.";
+        assert_eq!(death(Some(("kernel".into(), true))).untouched, late);
         assert_eq!(death(None).untouched, "Whether the disk was written to is not known; no other disk was.");
         assert_eq!(early.code, Code::InstallerDied);
     }

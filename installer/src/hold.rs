@@ -59,10 +59,10 @@ pub fn hold(
         if let Some(after) = reboot_after.map(u64::from) {
             let left = after.saturating_sub(start.elapsed().as_secs());
             if left == 0 {
-                consoles.line("Nobody pressed a key.");
+                consoles.line("The time is up.");
                 return Choice::Reboot;
             }
-            let text = format!("Rebooting in {left} s unless a key is pressed.");
+            let text = format!("Rebooting in {left} s unless one of these keys is pressed.");
             if said.is_none_or(|said: u64| said.saturating_sub(left) >= SAY_EVERY) {
                 said = Some(left);
                 consoles.progress(&text);

@@ -1,7 +1,7 @@
 //! The demo: a blank machine boots over the network, installs an OS and kexecs into it; then the plug is pulled and it
 //! boots the same OS from its own disk.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_qemu::{Disk, Event, Lab, Machine, Serial, Swtpm, minutes};
@@ -26,6 +26,8 @@ const SERIAL: &str = "DEMO-1";
 /// # Errors
 /// The first thing that is not as it should be.
 pub fn run(dir: &std::path::Path, console: bool) -> Result<Outcome> {
+    let began = Instant::now();
+    let say = |text: &str| say(began, text);
     say("publishing the release");
     let lab = Lab::new(&dir.join("lab"))?;
     let published = release::publish(Target::Debian, &dir.join("repository"))?;
@@ -47,22 +49,22 @@ pub fn run(dir: &std::path::Path, console: bool) -> Result<Outcome> {
         machine = machine.credential(&name, &content);
     }
     let machine = machine.firmware_http_boot().start(&lab)?;
-    let (kexec_boot, finished_at, seen_at) = {
+    let finished_at = {
         let _follow = Follow::start(machine.serial(), console);
-        let finished = installation(machine.serial())?;
-        say("installed; the machine jumps into the OS on its disk");
-        let (seen, at) = observation(machine.serial())?;
-        (seen, finished, at)
+        installation(machine.serial())?
     };
+    say("installed; the machine jumps into the OS on its disk");
+    let (kexec_boot, seen_at) = watched(machine.serial(), console)?;
+    let jump = seconds_between(finished_at, seen_at);
+    say(&format!("the installed OS has reached multi-user, {jump:.1} s after the last event of the installer"));
     let events = machine.serial().events();
     let fetched = payload_bytes(&lab)?;
 
     say("pulling the plug and switching on again: it boots from its own disk");
     let machine = machine.power_cycle(|builder| builder.firmware_boot())?;
-    let (cold_boot, _) = {
-        let _follow = Follow::start(machine.serial(), console);
-        observation(machine.serial())?
-    };
+    let (cold_boot, _) = watched(machine.serial(), console)?;
+    let cold = machine.power_on_time().elapsed().as_secs_f64();
+    say(&format!("the same OS has reached multi-user from its own disk, {cold:.1} s after power-on"));
     let finished = fields(&event(&events, "run", "finished")?.value)?;
     let outcome = Outcome {
         kexec_boot: Boot::from(&kexec_boot),
@@ -72,7 +74,7 @@ pub fn run(dir: &std::path::Path, console: bool) -> Result<Outcome> {
             replayed: replay::pcr_sha256(text(finished, "event_log")?, 13)?,
         },
         boot_entry: cold_boot.boot_entry.clone(),
-        seconds: Seconds { handoff_to_multi_user: seconds_between(finished_at, seen_at), ..times(&events)? },
+        seconds: Seconds { handoff_to_multi_user: jump, ..times(&events)? },
         bytes: Bytes {
             installer: std::fs::metadata(artifacts::installer()?)?.len(),
             netboot_initrd: sizes.initrd,
@@ -85,6 +87,10 @@ pub fn run(dir: &std::path::Path, console: bool) -> Result<Outcome> {
         lowest_mem_available_bytes: number(finished, "lowest_mem_available_bytes")?,
     };
     check(&outcome, text(finished, "root_hash")?)?;
+    for seen in [&kexec_boot, &cold_boot] {
+        ensure!(seen.var == "ext4", "/var has the file system {:?}: the OS's systemd-repart did not make it", seen.var);
+        ensure!(seen.cmdline.split_whitespace().any(|word| word == "gpt"), "`gpt` is not in {:?}", seen.cmdline);
+    }
     Ok(outcome)
 }
 
@@ -107,6 +113,12 @@ fn installation(serial: &Serial) -> Result<SystemTime> {
     let event = serial.wait_for_event("the end of the installation", minutes(15), ended)?;
     ensure!(says(&event.value, "run", "finished"), "the installation failed: {}", fields(&event.value)?);
     Ok(SystemTime::now())
+}
+
+/// Waits for what the OS says of itself; with `console`, the guest's console is shown meanwhile.
+fn watched(serial: &Serial, console: bool) -> Result<(Observed, SystemTime)> {
+    let _follow = console.then(|| Follow::from_now(serial, console));
+    observation(serial)
 }
 
 fn observation(serial: &Serial) -> Result<(Observed, SystemTime)> {
@@ -167,6 +179,6 @@ fn seconds_between(from: SystemTime, to: SystemTime) -> f64 {
     to.duration_since(from).unwrap_or(Duration::ZERO).as_secs_f64()
 }
 
-fn say(text: &str) {
-    println!("==> {text}");
+fn say(began: Instant, text: &str) {
+    println!("==> {:6.1} s {text}", began.elapsed().as_secs_f64());
 }

@@ -15,13 +15,23 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// Follows `serial`: with `console`, every line; else the installer's phases.
+    /// Follows `serial` from its beginning: with `console`, every line; else the installer's phases.
     #[must_use]
     pub fn start(serial: &Serial, console: bool) -> Self {
+        Self::from(0, serial, console)
+    }
+
+    /// The same without the lines that are there already.
+    #[must_use]
+    pub fn from_now(serial: &Serial, console: bool) -> Self {
+        Self::from(serial.lines().len(), serial, console)
+    }
+
+    fn from(first: usize, serial: &Serial, console: bool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (serial, stopped) = (serial.clone(), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
-            let mut seen = 0;
+            let mut seen = first;
             loop {
                 let last = stopped.load(Ordering::Relaxed);
                 let lines = serial.lines();

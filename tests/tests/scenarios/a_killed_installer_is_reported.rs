@@ -31,7 +31,7 @@ fn dies(deed: &str, happened: &str) {
 
     let mut machine = scene.start(DISK, |builder| builder).unwrap();
     machine.serial().wait_for("*** INSTALLATION FAILED: installer-died ***", LONG).unwrap();
-    machine.serial().wait_for("Rebooting in 3 s unless a key is pressed.", minutes(2)).unwrap();
+    machine.serial().wait_for("Rebooting in 3 s unless one of these keys is pressed.", minutes(2)).unwrap();
     assert_eq!(machine.wait_exit(minutes(2)).unwrap(), Exit::Reset);
 
     let reported = scene.reported("failed", minutes(1)).unwrap();

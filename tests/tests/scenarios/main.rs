@@ -1,7 +1,7 @@
 //! Scenarios in virtual machines: one claim or attack per file, named by it.
 //!
 //! The written budget of machine starts: 2 for the Debian target (network and disk), 2 for the tiny target (the same),
-//! 1 each for the six refusals and deaths. They need what `make images` builds.
+//! 1 each for the five refusals and deaths. They need what `make images` builds.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "clippy's allow-in-tests leaves out helpers of tests")]
 
