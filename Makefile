@@ -36,7 +36,7 @@ demo: images
 
 # All that CI runs: check, then the scenarios in virtual machines.
 test: check images
-	$(CARGO) test --locked -p metalstrap-tests -- --test-threads=2
+	$(CARGO) test --locked -p metalstrap-tests --lib --test scenarios -- --test-threads=2
 
 fmt:
 	$(CARGO) fmt --all
