@@ -51,7 +51,7 @@ impl Builder {
         Self {
             name: name.to_owned(),
             memory_mib: 1024,
-            cpus: 2,
+            cpus: 1,
             disks: Vec::new(),
             tpm: None,
             boot: Boot::Firmware,
@@ -71,7 +71,9 @@ impl Builder {
         self
     }
 
-    /// Processors (2 if not said).
+    /// How many processors; one unless said otherwise. Without KVM, QEMU runs each on a thread of its own, and a Linux
+    /// guest that patches its code on one while another runs it is now and then lost to a stale `int3` (seen with QEMU
+    /// 7.2: "Oops: int3" in `sched_clock_cpu`).
     #[must_use]
     pub fn cpus(mut self, count: u32) -> Self {
         self.cpus = count;
