@@ -14,9 +14,9 @@ pub(crate) const MONITOR: &str = "qmp.sock";
 /// A link to the TPM's directory, in the machine's directory: a socket's path must be short.
 pub(crate) const TPM: &str = "tpm";
 
-/// The arguments for a machine with its files in `dir` (QEMU's working directory) and its ports on `taps`. Makes the
+/// The arguments for a machine with its files in `dir` (QEMU's working directory) and its `ports`. Makes the
 /// files that are missing.
-pub(crate) fn of(machine: &Builder, dir: &Path, taps: &[Tap]) -> Result<Vec<String>> {
+pub(crate) fn of(machine: &Builder, dir: &Path, ports: &[Port]) -> Result<Vec<String>> {
     let mut all = basics(machine)?;
     let mut add = |arguments: &[&str]| all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
     if machine.tpm.is_some() {
@@ -32,8 +32,9 @@ pub(crate) fn of(machine: &Builder, dir: &Path, taps: &[Tap]) -> Result<Vec<Stri
     if !machine.reboots {
         add(&["-no-reboot"]);
     }
-    all.extend(boot(&machine.boot, dir)?);
-    all.extend(network(machine, taps));
+    all.extend(identity(machine));
+    all.extend(boot(machine, dir)?);
+    all.extend(network(machine, ports));
     for (number, disk) in machine.disks.iter().enumerate() {
         all.extend(disk.arguments(dir, number, None)?);
     }
@@ -42,17 +43,24 @@ pub(crate) fn of(machine: &Builder, dir: &Path, taps: &[Tap]) -> Result<Vec<Stri
     Ok(all)
 }
 
-/// One Ethernet port: the tap on the host's side, the address in the guest.
+/// One Ethernet port.
 #[derive(Debug, Clone)]
-pub(crate) struct Tap {
-    pub(crate) name: String,
+pub(crate) struct Port {
+    /// The host's side in a lab's network; without one, the port is in QEMU's user-mode network.
+    pub(crate) tap: Option<String>,
+    /// Its address in the guest.
     pub(crate) mac: String,
 }
 
 fn basics(machine: &Builder) -> Result<Vec<String>> {
     let mut all: Vec<String> = vec!["-name".into(), escape(&machine.name)];
     let mut add = |arguments: &[&str]| all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-    add(&["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,smm=off"]);
+    add(&["-nodefaults", "-no-user-config", "-display", "none"]);
+    // The firmware keeps Secure Boot's variables behind system management mode, out of the guest's reach.
+    match machine.secure_boot {
+        Some(_) => add(&["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]),
+        None => add(&["-machine", "q35,smm=off"]),
+    }
     add(&Accelerator::detect()?.arguments());
     add(&["-smp", &machine.cpus.to_string(), "-m", &machine.memory_mib.to_string(), "-device", "virtio-rng-pci"]);
     add(&["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
@@ -60,11 +68,23 @@ fn basics(machine: &Builder) -> Result<Vec<String>> {
     Ok(all)
 }
 
-fn boot(boot: &Boot, dir: &Path) -> Result<Vec<String>> {
+/// What the firmware tells of the machine in SMBIOS (System Information, type 1).
+fn identity(machine: &Builder) -> Vec<String> {
+    let mut fields = String::new();
+    for (name, value) in [("uuid", &machine.uuid), ("serial", &machine.serial_number)] {
+        if let Some(value) = value {
+            fields.push_str(&format!(",{name}={}", escape(value)));
+        }
+    }
+    if fields.is_empty() { Vec::new() } else { vec!["-smbios".into(), format!("type=1{fields}")] }
+}
+
+fn boot(machine: &Builder, dir: &Path) -> Result<Vec<String>> {
+    let (boot, certificate) = (&machine.boot, machine.secure_boot.as_deref());
     let mut all = Vec::new();
     if !matches!(boot, Boot::Kernel { uefi: false, .. }) {
-        let code = escape(&firmware::code()?.to_string_lossy());
-        let variables = escape(&firmware::variables(dir)?.to_string_lossy());
+        let code = escape(&firmware::code(certificate.is_some())?.to_string_lossy());
+        let variables = escape(&firmware::variables(dir, certificate)?.to_string_lossy());
         all.extend(["-drive".into(), format!("if=pflash,format=raw,unit=0,readonly=on,file={code}")]);
         all.extend(["-drive".into(), format!("if=pflash,format=raw,unit=1,file={variables}")]);
     }
@@ -74,6 +94,9 @@ fn boot(boot: &Boot, dir: &Path) -> Result<Vec<String>> {
             all.extend(["-initrd".into(), initrd.display().to_string()]);
         }
     }
+    if let Boot::Stick { image } = boot {
+        all.extend(stick(image, dir)?);
+    }
     // The firmware would try PXE first and wait minutes for answers that never come.
     for name in ["IPv4PXESupport", "IPv6PXESupport"] {
         all.extend(["-fw_cfg".into(), format!("name=opt/org.tianocore/{name},string=n")]);
@@ -81,10 +104,31 @@ fn boot(boot: &Boot, dir: &Path) -> Result<Vec<String>> {
     Ok(all)
 }
 
-fn network(machine: &Builder, taps: &[Tap]) -> Vec<String> {
+/// A USB stick with `image` as the file that firmware starts from removable media. QEMU makes the FAT file system.
+fn stick(image: &Path, dir: &Path) -> Result<Vec<String>> {
+    let boot = dir.join("stick/EFI/BOOT");
+    fs::create_dir_all(&boot).with_context(|| format!("making {}", boot.display()))?;
+    let file = boot.join("BOOTX64.EFI");
+    fs::copy(image, &file).with_context(|| format!("copying {} to the USB stick", image.display()))?;
+    let arguments = [
+        "-drive",
+        "if=none,id=stick,format=raw,readonly=on,file=fat:stick",
+        "-device",
+        "qemu-xhci",
+        "-device",
+        "usb-storage,drive=stick,removable=on,bootindex=1",
+    ];
+    Ok(arguments.map(str::to_owned).to_vec())
+}
+
+fn network(machine: &Builder, ports: &[Port]) -> Vec<String> {
     let mut all = Vec::new();
-    for (number, Tap { name, mac }) in taps.iter().enumerate() {
-        all.extend(["-netdev".into(), format!("tap,id=port{number},ifname={name},script=no,downscript=no")]);
+    for (number, Port { tap, mac }) in ports.iter().enumerate() {
+        let backend = match tap {
+            Some(name) => format!("tap,id=port{number},ifname={name},script=no,downscript=no"),
+            None => format!("user,id=port{number}"),
+        };
+        all.extend(["-netdev".into(), backend]);
         let mut device = format!("virtio-net-pci,netdev=port{number},mac={mac},romfile=");
         if number == 0 && matches!(machine.boot, Boot::Network) {
             device.push_str(",bootindex=1");

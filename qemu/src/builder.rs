@@ -16,6 +16,11 @@ pub enum Boot {
     Firmware,
     /// The firmware's HTTP boot over IPv4.
     Network,
+    /// A USB stick, of which this UKI is the only content; the disks are not looked at.
+    Stick {
+        /// The UKI.
+        image: PathBuf,
+    },
     /// A kernel given by QEMU; with the UEFI firmware in between or, faster, without any UEFI.
     Kernel {
         /// The kernel (bzImage; with UEFI also a UKI).
@@ -43,6 +48,9 @@ pub struct Builder {
     pub(crate) watchdog: bool,
     pub(crate) reboots: bool,
     pub(crate) clock: Option<String>,
+    pub(crate) uuid: Option<String>,
+    pub(crate) serial_number: Option<String>,
+    pub(crate) secure_boot: Option<PathBuf>,
     pub(crate) extra: Vec<String>,
 }
 
@@ -60,6 +68,9 @@ impl Builder {
             watchdog: false,
             reboots: false,
             clock: None,
+            uuid: None,
+            serial_number: None,
+            secure_boot: None,
             extra: Vec::new(),
         }
     }
@@ -115,6 +126,13 @@ impl Builder {
         self
     }
 
+    /// Starts the UKI `image` from a USB stick that is plugged in for this start.
+    #[must_use]
+    pub fn usb_stick(mut self, image: &Path) -> Self {
+        self.boot = Boot::Stick { image: image.to_owned() };
+        self
+    }
+
     /// Starts `kernel` without UEFI: the fastest way to Linux.
     #[must_use]
     pub fn direct_boot(self, kernel: &Path, initrd: Option<&Path>, command_line: &str) -> Self {
@@ -144,6 +162,22 @@ impl Builder {
     #[must_use]
     pub fn smbios_string(mut self, string: &str) -> Self {
         self.strings.push(string.to_owned());
+        self
+    }
+
+    /// The UUID and serial number that the machine tells in SMBIOS.
+    #[must_use]
+    pub fn identity(mut self, uuid: Option<&str>, serial_number: Option<&str>) -> Self {
+        self.uuid = uuid.map(str::to_owned);
+        self.serial_number = serial_number.map(str::to_owned);
+        self
+    }
+
+    /// With Secure Boot: the firmware starts only what is signed by `certificate` (PEM file), which is its platform key
+    /// and the one certificate in KEK and db. It holds from the machine's first start on.
+    #[must_use]
+    pub fn secure_boot(mut self, certificate: &Path) -> Self {
+        self.secure_boot = Some(certificate.to_owned());
         self
     }
 

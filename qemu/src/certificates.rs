@@ -33,6 +33,14 @@ pub struct Issued {
     pub key: PathBuf,
 }
 
+impl Issued {
+    /// The same files by their absolute paths.
+    pub(crate) fn canonical(certificate: &Path, key: &Path) -> Result<Self> {
+        let absolute = |path: &Path| fs::canonicalize(path).with_context(|| format!("looking for {}", path.display()));
+        Ok(Self { certificate: absolute(certificate)?, key: absolute(key)? })
+    }
+}
+
 /// A certificate authority in a directory: key, certificate, and what it issued.
 #[derive(Debug)]
 pub struct Authority {

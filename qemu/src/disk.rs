@@ -12,6 +12,8 @@ use crate::arguments::escape;
 enum Bus {
     Nvme,
     Virtio,
+    Scsi,
+    Sata,
 }
 
 /// A disk: a sparse raw file, made at the machine's first start if it is not there.
@@ -36,6 +38,18 @@ impl Disk {
     #[must_use]
     pub fn virtio(bytes: u64) -> Self {
         Self { bus: Bus::Virtio, ..Self::nvme(bytes) }
+    }
+
+    /// The same on virtio-scsi.
+    #[must_use]
+    pub fn scsi(bytes: u64) -> Self {
+        Self { bus: Bus::Scsi, ..Self::nvme(bytes) }
+    }
+
+    /// The same on the chipset's AHCI controller, which has six ports and knows sectors of 512 bytes only.
+    #[must_use]
+    pub fn sata(bytes: u64) -> Self {
+        Self { bus: Bus::Sata, ..Self::nvme(bytes) }
     }
 
     /// The serial number that the guest reads (at most 20 characters). Without it an NVMe disk has its number as serial,
@@ -82,6 +96,8 @@ impl Disk {
         let (driver, default_serial) = match self.bus {
             Bus::Nvme => ("nvme", Some(format!("NVME{number}"))),
             Bus::Virtio => ("virtio-blk-pci", None),
+            Bus::Scsi => ("scsi-hd", Some(format!("SCSI{number}"))),
+            Bus::Sata => ("ide-hd", Some(format!("SATA{number}"))),
         };
         // cache=unsafe: a guest's flush need not reach the host's disk, since the host is not what loses power here.
         let drive = format!(
@@ -92,12 +108,22 @@ impl Disk {
         let sector = self.sector;
         let mut device =
             format!("{driver},drive=disk{number},logical_block_size={sector},physical_block_size={sector}");
+        let mut controller = Vec::new();
+        match self.bus {
+            Bus::Scsi => {
+                controller = vec!["-device".to_owned(), format!("virtio-scsi-pci,id=scsi{number}")];
+                device.push_str(&format!(",bus=scsi{number}.0"));
+            }
+            Bus::Sata => device.push_str(&format!(",bus=ide.{number}")),
+            Bus::Nvme | Bus::Virtio => (),
+        }
         if let Some(serial) = self.serial.clone().or(default_serial) {
             device.push_str(&format!(",serial={}", escape(&serial)));
         }
         if let Some(index) = boot_index {
             device.push_str(&format!(",bootindex={index}"));
         }
-        Ok(vec!["-drive".to_owned(), drive, "-device".to_owned(), device])
+        controller.extend(["-drive".to_owned(), drive, "-device".to_owned(), device]);
+        Ok(controller)
     }
 }

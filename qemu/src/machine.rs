@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::arguments::{self, Tap};
+use crate::arguments::{self, Port};
 use crate::builder::Builder;
 use crate::lab::Lab;
 use crate::process::Process;
@@ -48,17 +48,20 @@ pub struct Machine<'lab> {
 #[derive(Debug)]
 struct Ports<'lab> {
     lab: &'lab Lab,
-    taps: Vec<Tap>,
+    ports: Vec<Port>,
 }
 
 impl<'lab> Ports<'lab> {
     fn new(lab: &'lab Lab, count: usize) -> Result<Self> {
-        let mut ports = Self { lab, taps: Vec::new() };
+        let mut ports = Self { lab, ports: Vec::new() };
         for _ in 0..count {
             let number = lab.next_port();
-            let (name, mac) = (format!("tap{number}"), format!("52:54:00:77:00:{number:02x}"));
-            lab.namespace().add_tap(&name)?;
-            ports.taps.push(Tap { name, mac });
+            let mac = format!("52:54:00:77:00:{number:02x}");
+            let tap = lab.has_network().then(|| format!("tap{number}"));
+            if let Some(name) = &tap {
+                lab.namespace().add_tap(name)?;
+            }
+            ports.ports.push(Port { tap, mac });
         }
         Ok(ports)
     }
@@ -66,8 +69,8 @@ impl<'lab> Ports<'lab> {
 
 impl Drop for Ports<'_> {
     fn drop(&mut self) {
-        for tap in &self.taps {
-            if let Err(error) = self.lab.namespace().remove_tap(&tap.name) {
+        for tap in self.ports.iter().filter_map(|port| port.tap.as_ref()) {
+            if let Err(error) = self.lab.namespace().remove_tap(tap) {
                 eprintln!("{error:#}");
             }
         }
@@ -105,7 +108,7 @@ impl<'lab> Machine<'lab> {
         };
         let listener = socket::bind(&dir, arguments::MONITOR).with_context(starting)?;
         let mut command = namespace.command(tool::find("qemu-system-x86_64")?);
-        command.args(arguments::of(&builder, &dir, &ports.taps).with_context(starting)?);
+        command.args(arguments::of(&builder, &dir, &ports.ports).with_context(starting)?);
         command.current_dir(&dir).stdin(Stdio::piped()).stdout(Stdio::piped());
         let power_on = Instant::now();
         let mut qemu = Process::start("qemu", command, &dir.join("qemu.log")).with_context(starting)?;
@@ -136,7 +139,7 @@ impl<'lab> Machine<'lab> {
     /// The address of its Ethernet port `number`.
     #[must_use]
     pub fn mac(&self, number: usize) -> Option<&str> {
-        self.ports.taps.get(number).map(|tap| tap.mac.as_str())
+        self.ports.ports.get(number).map(|port| port.mac.as_str())
     }
 
     /// Since when it is on.
@@ -177,6 +180,17 @@ impl<'lab> Machine<'lab> {
         })
     }
 
+    /// Why it ended by itself; None while it is on.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub fn ended(&mut self) -> Result<Option<Exit>> {
+        match self.qemu.ended()? {
+            Some(_) => self.wait_exit(Duration::ZERO).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Events of QEMU's monitor so far: resets, watchdog expiries, the end.
     #[must_use]
     pub fn monitor_events(&self) -> Vec<Value> {
@@ -212,8 +226,10 @@ impl<'lab> Machine<'lab> {
     /// # Errors
     /// When there is no such port.
     pub fn plug_network(&mut self, number: usize, plugged: bool) -> Result<()> {
-        let Some(tap) = self.ports.taps.get(number) else { bail!("{} has no port {number}", self.builder.name) };
-        self.ports.lab.namespace().set_forwarding(&tap.name, plugged)?;
+        let Some(port) = self.ports.ports.get(number) else { bail!("{} has no port {number}", self.builder.name) };
+        if let Some(tap) = &port.tap {
+            self.ports.lab.namespace().set_forwarding(tap, plugged)?;
+        }
         self.monitor.execute("set_link", &json!({"name": format!("port{number}"), "up": plugged})).map(|_| ())
     }
 

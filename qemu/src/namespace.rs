@@ -2,21 +2,23 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::geteuid;
 
+use crate::dnsmasq::Network;
 use crate::lab::{GATEWAY, GATEWAY_V6};
-use crate::tool;
+use crate::{requirements, tool};
 
 /// The bridge's name inside the namespace.
 pub(crate) const BRIDGE: &str = "br0";
 
 /// Namespaces made for one run, for root and, with a user namespace around them, for an ordinary user.
 ///
-/// An ordinary user is mapped to root in there: with any other id the capabilities would be lost at the first exec.
 /// Dropping it kills everything inside; so does the end of this process (see the crate's introduction).
 #[derive(Debug)]
 pub struct Namespace {
@@ -26,26 +28,30 @@ pub struct Namespace {
     nsenter: PathBuf,
     /// With a user namespace around it.
     user: bool,
+    /// With a network of its own.
+    network: bool,
 }
 
 impl Namespace {
-    /// Makes the namespaces and in them the bridge with the addresses 10.77.0.1/24 and fd00:77::1/64.
+    /// Makes the namespaces and, unless the network is the user-mode one, in them the bridge with the addresses
+    /// 10.77.0.1/24 and fd00:77::1/64.
     ///
     /// # Errors
     /// When a program is missing, or the kernel's settings do not allow it.
-    pub fn new() -> Result<Self> {
+    pub fn new(network: Network) -> Result<Self> {
         let user = !geteuid().is_root();
         let mut unshare = Command::new(tool::find("unshare")?);
-        if user {
-            unshare.args(["--user", "--map-root-user"]);
-        }
-        unshare.args(["--net", "--pid", "--fork", "--kill-child=KILL", "sh", "-c", "echo ready; exec cat"]);
+        unshare.args(requirements::arguments(user, network)).args(["sh", "-c", "echo ready; exec cat"]);
         unshare.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut init = unshare.spawn().context("starting unshare")?;
+        // A group of its own: Ctrl-C on the terminal is for this process alone, which then ends the namespace.
+        let mut init = unshare.process_group(0).spawn().context("starting unshare")?;
         let pipe = init.stdin.take();
-        let mut namespace = Self { init, pipe, nsenter: tool::find("nsenter")?, user };
+        let network = network != Network::User;
+        let mut namespace = Self { init, pipe, nsenter: tool::find("nsenter")?, user, network };
         namespace.wait_ready()?;
-        namespace.make_bridge().context("making the bridge of the network namespace")?;
+        if network {
+            namespace.make_bridge().context("making the bridge of the network namespace")?;
+        }
         Ok(namespace)
     }
 
@@ -74,6 +80,14 @@ impl Namespace {
              addr add {GATEWAY_V6}/64 dev {BRIDGE} nodad\n\
              link set {BRIDGE} up\n"
         ))
+    }
+
+    /// Gives the host's side of the network one more address, to which machines find by their default route.
+    pub(crate) fn add_address(&self, address: IpAddr) -> Result<()> {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let nodad = if address.is_ipv4() { "" } else { " nodad" };
+        // The gateway's own addresses are there already: replacing one changes nothing.
+        self.ip(&format!("addr replace {address}/{bits} dev lo{nodad}\n")).with_context(|| format!("adding {address}"))
     }
 
     /// Plugs a new tap `name` into the bridge.
@@ -119,7 +133,10 @@ impl Namespace {
         if self.user {
             command.arg(format!("--user={}", of("user"))).arg("--preserve-credentials");
         }
-        command.arg(format!("--net={}", of("net"))).arg(format!("--pid={}", of("pid_for_children")));
+        if self.network {
+            command.arg(format!("--net={}", of("net")));
+        }
+        command.arg(format!("--pid={}", of("pid_for_children")));
         command.arg("--").arg(program);
         command
     }

@@ -1,6 +1,7 @@
 //! The web server of a lab: the netboot file over HTTP, the repository over HTTPS with ranges, and a place for reports.
 
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::certificates::Issued;
-use crate::lab::{GATEWAY, GATEWAY_V6};
+use crate::endpoint::Endpoint;
+use crate::lab::{GATEWAY, GATEWAY_V6, netboot_port};
 use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::tool;
@@ -43,13 +45,13 @@ pub(crate) struct WebServer {
 }
 
 impl WebServer {
-    /// Starts it in `dir`, with `certificate` for HTTPS; returns when it serves.
-    pub(crate) fn start(namespace: &Namespace, dir: &Path, certificate: &Issued) -> Result<Self> {
+    /// Starts it in `dir`, at `endpoint` with `certificate` for HTTPS; returns when it serves.
+    pub(crate) fn start(namespace: &Namespace, dir: &Path, endpoint: &Endpoint, certificate: &Issued) -> Result<Self> {
         for part in ["netboot", "reports", "temp"] {
             let part = dir.join(part);
             fs::create_dir_all(&part).with_context(|| format!("making {}", part.display()))?;
         }
-        fs::write(dir.join("nginx.conf"), configuration(certificate)).context("writing nginx.conf")?;
+        fs::write(dir.join("nginx.conf"), configuration(endpoint, certificate)).context("writing nginx.conf")?;
         // Left by a run before in the same directory, or by the server that this one replaces.
         let pid = dir.join("nginx.pid");
         if pid.exists() {
@@ -119,7 +121,16 @@ fn link(target: &Path, at: &Path) -> Result<()> {
 /// One process (no worker: changing to its user would need more ids than a user namespace with one has), as the root of
 /// the namespace, which is whoever runs this. A posted report
 /// is kept by nginx as a file; passing the request on to itself is what makes nginx read the body.
-fn configuration(Issued { certificate, key }: &Issued) -> String {
+fn configuration(endpoint: &Endpoint, Issued { certificate, key }: &Issued) -> String {
+    let (port, path, netboot_port) = (endpoint.port, &endpoint.path, netboot_port(endpoint));
+    let mut addresses = vec![GATEWAY.to_owned(), format!("[{GATEWAY_V6}]")];
+    addresses.extend(endpoint.address().map(|address| match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }));
+    addresses.sort();
+    addresses.dedup();
+    let listen: String = addresses.iter().map(|address| format!("        listen {address}:{port} ssl;\n")).collect();
     format!(
         r#"daemon off;
 user root;
@@ -144,17 +155,15 @@ http {{
     log_format report escape=none '$request_body_file';
     access_log requests.jsonl request;
     server {{
-        listen {GATEWAY}:8000;
-        listen [{GATEWAY_V6}]:8000;
+        listen {GATEWAY}:{netboot_port};
+        listen [{GATEWAY_V6}]:{netboot_port};
         location / {{ root netboot; }}
     }}
     server {{
-        listen {GATEWAY}:8443 ssl;
-        listen [{GATEWAY_V6}]:8443 ssl;
-        ssl_certificate {};
+{listen}        ssl_certificate {};
         ssl_certificate_key {};
         ssl_protocols TLSv1.2 TLSv1.3;
-        location / {{ root repository; }}
+        location {path}/ {{ alias repository/; }}
         location = /report {{
             limit_except POST {{ deny all; }}
             client_max_body_size 64m;
@@ -173,7 +182,12 @@ http {{
     }}
 }}
 "#,
-        certificate.display(),
-        key.display()
+        quoted(certificate),
+        quoted(key)
     )
+}
+
+/// A path as a value of nginx's configuration.
+fn quoted(path: &Path) -> String {
+    format!("\"{}\"", path.display().to_string().replace('\\', "\\\\").replace('"', "\\\""))
 }

@@ -1,6 +1,7 @@
 //! A long-running program inside a namespace.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -28,7 +29,9 @@ impl Process {
     pub(crate) fn start(name: &str, mut command: Command, log: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("opening {}", log.display()))?;
-        let child = command.stderr(Stdio::from(file)).spawn().with_context(|| format!("starting {name}"))?;
+        // A group of its own, out of reach of the terminal's Ctrl-C: this process decides in which order things end.
+        let child =
+            command.stderr(Stdio::from(file)).process_group(0).spawn().with_context(|| format!("starting {name}"))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 

@@ -34,6 +34,18 @@ pub struct Line {
     pub time: SystemTime,
     /// Its text without line end.
     pub text: String,
+    /// Its end has come.
+    pub complete: bool,
+}
+
+impl Line {
+    /// The event that it holds; the kernel may have put its time before it.
+    #[must_use]
+    pub fn event(&self) -> Option<Event> {
+        let json = self.text.get(self.text.find(EVENT)?..).filter(|_| self.complete)?;
+        let value = serde_json::Deserializer::from_str(json).into_iter().next()?.ok()?;
+        Some(Event { at: self.at, value })
+    }
 }
 
 /// A console. Clones see the same one.
@@ -67,8 +79,6 @@ struct Heard {
     unread: String,
     /// The start of a character whose rest has not come yet.
     rest: Vec<u8>,
-    /// The last line has no end yet.
-    open: bool,
     ended: bool,
 }
 
@@ -162,7 +172,13 @@ impl Serial {
     /// All lines since power-on; the last one may be incomplete.
     #[must_use]
     pub fn lines(&self) -> Vec<Line> {
-        self.shared.lock().lines.iter().cloned().collect()
+        self.lines_from(0)
+    }
+
+    /// All lines since power-on but the `first` ones.
+    #[must_use]
+    pub fn lines_from(&self, first: usize) -> Vec<Line> {
+        self.shared.lock().lines.iter().skip(first).cloned().collect()
     }
 
     /// Everything since power-on as text.
@@ -190,23 +206,22 @@ impl Heard {
         self.rest = rest;
         for part in text.split_inclusive('\n') {
             let content = part.strip_suffix('\n').unwrap_or(part);
+            let complete = part.ends_with('\n');
             match self.lines.back_mut() {
-                Some(line) if self.open => line.text.push_str(content),
-                _ => self.lines.push_back(Line { at, time: SystemTime::now(), text: content.to_owned() }),
+                Some(line) if !line.complete => {
+                    line.text.push_str(content);
+                    line.complete = complete;
+                }
+                _ => {
+                    self.lines.push_back(Line { at, time: SystemTime::now(), text: content.to_owned(), complete });
+                }
             }
-            self.open = !part.ends_with('\n');
         }
         self.unread.push_str(&text);
     }
 
-    /// Events in complete lines; the kernel may have put its time before one.
     fn events(&self) -> impl Iterator<Item = Event> {
-        let complete = self.lines.len().saturating_sub(usize::from(self.open));
-        self.lines.iter().take(complete).filter_map(|line| {
-            let json = line.text.get(line.text.find(EVENT)?..)?;
-            let value = serde_json::Deserializer::from_str(json).into_iter().next()?.ok()?;
-            Some(Event { at: line.at, value })
-        })
+        self.lines.iter().filter_map(Line::event)
     }
 
     fn tail(&self) -> String {

@@ -132,7 +132,8 @@ fn firmware_boots_from_the_network_with_a_tpm_and_again_after_a_power_cycle() {
 fn curl(lab: &Lab, arguments: &[&str]) -> Result<String, i32> {
     let mut curl = lab.command(find_tool("curl").unwrap());
     // The namespace shares the host's resolver file, which does not name the lab's server.
-    curl.args(["--silent", "--show-error", "--resolve", "repo.test:8443:10.77.0.1", "--cacert"]).arg(lab.authority());
+    curl.args(["--silent", "--show-error", "--resolve", "repo.test:8443:10.77.0.1", "--cacert"])
+        .arg(lab.authority().unwrap());
     let output = curl.args(arguments).output().unwrap();
     if output.status.success() {
         Ok(String::from_utf8(output.stdout).unwrap())

@@ -4,11 +4,10 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
-use metalstrap_qemu::{Disk, Event, Lab, Machine, Serial, Swtpm, minutes};
+use metalstrap_qemu::{Disk, Event, Follow, Lab, Machine, Serial, Swtpm, minutes};
 use serde_json::Value;
 
 use crate::artifacts::{self, Flavour};
-use crate::follow::Follow;
 use crate::observe::{self, Observed};
 use crate::outcome::{Boot, Bytes, Outcome, Pcr, Seconds};
 use crate::release::{self, Target};

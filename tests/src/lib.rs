@@ -5,7 +5,6 @@
 
 pub mod artifacts;
 pub mod demo;
-pub mod follow;
 pub mod observe;
 pub mod outcome;
 pub mod release;

@@ -83,7 +83,7 @@ pub fn publish(target: Target, repository: &Path) -> Result<Published> {
 /// # Errors
 /// The lab's CA cannot be read.
 pub fn site(lab: &Lab, published: &Published) -> Result<Site> {
-    let authority = lab.authority();
+    let authority = lab.authority()?;
     Ok(Site {
         format: 1,
         repository: lab.repository_url().trim_end_matches('/').to_owned(),

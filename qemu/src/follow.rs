@@ -1,11 +1,11 @@
-//! Shows a run while it goes on: its phases with times, or the guest's console as it is.
+//! Shows an installation while it goes on, on standard error: its phases with times, or the guest's console as it is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use metalstrap_qemu::Serial;
+use crate::serial::Serial;
 
 /// A thread that prints until it is dropped.
 #[derive(Debug)]
@@ -34,11 +34,11 @@ impl Follow {
             let mut seen = first;
             loop {
                 let last = stopped.load(Ordering::Relaxed);
-                let lines = serial.lines();
-                for line in lines.iter().skip(seen) {
+                // A line is shown once it is whole, or when nothing more can come.
+                for line in serial.lines_from(seen).into_iter().take_while(|line| line.complete || last) {
                     show(line.at, &line.text, console);
+                    seen += 1;
                 }
-                seen = lines.len();
                 if last {
                     return;
                 }
@@ -64,9 +64,9 @@ fn show(at: Duration, text: &str, console: bool) {
     let event = text.starts_with("{\"metalstrap\":");
     let text: String = text.chars().filter(|c| !c.is_control()).collect();
     if console && !event {
-        println!("{:7.1} s | {text}", at.as_secs_f64());
+        eprintln!("{:7.1} s | {text}", at.as_secs_f64());
     } else if !console && is_phase(&text) {
-        println!("{:7.1} s   {}", at.as_secs_f64(), text.split_once("] ").map_or(text.as_str(), |(_, rest)| rest));
+        eprintln!("{:7.1} s   {}", at.as_secs_f64(), text.split_once("] ").map_or(text.as_str(), |(_, rest)| rest));
     }
 }
 
