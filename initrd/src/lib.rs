@@ -4,6 +4,7 @@
 
 pub mod cpio;
 pub mod drivers;
+pub mod embedded;
 pub mod image;
 pub mod index;
 pub mod kernel;

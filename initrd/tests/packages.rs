@@ -41,6 +41,7 @@ fn the_uki_is_the_same_twice_and_holds_its_sections() {
         std::fs::read(to).unwrap()
     };
     assert_eq!(section(".cmdline"), b"panic=30 loglevel=4 console=tty0 console=ttyS0,115200 quiet");
+    assert_eq!(metalstrap_initrd::embedded::site_config(&first).unwrap(), b"{}");
     assert!(section(".initrd") == std::fs::read(first.with_extension("initrd")).unwrap());
 }
 
