@@ -11,6 +11,7 @@ mod publish;
 mod repository;
 mod size;
 mod uki;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -29,20 +30,23 @@ struct Cli {
 enum Verb {
     Publish(publish::Args),
     Netboot(netboot::Args),
+    Vm(Box<vm::Args>),
 }
 
 impl Verb {
-    fn run(self) -> Result<()> {
+    fn run(self) -> Result<ExitCode> {
         match self {
-            Self::Publish(args) => args.run(),
-            Self::Netboot(args) => args.run(),
+            Self::Publish(args) => args.run()?,
+            Self::Netboot(args) => args.run()?,
+            Self::Vm(args) => return args.run(),
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
 fn main() -> ExitCode {
     match Cli::parse().verb.run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("metalstrap: {error:#}");
             ExitCode::FAILURE
