@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
-use metalstrap_initrd::{BootTools, Kernel, NetbootOptions, netboot};
+use metalstrap_initrd::{BootTools, Kernel, NetbootOptions, Signer, netboot};
 use metalstrap_release::site::Site;
 use serde_json::json;
 
@@ -41,6 +41,12 @@ pub struct Args {
     /// Directory where finished archives are kept, which makes the next image faster
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
+    /// Private key (PEM, RSA) that signs the UKI for Secure Boot
+    #[arg(long, value_name = "FILE", requires = "secure_boot_certificate")]
+    secure_boot_key: Option<PathBuf>,
+    /// Its certificate (PEM), which the firmware's db must hold
+    #[arg(long, value_name = "FILE", requires = "secure_boot_key")]
+    secure_boot_certificate: Option<PathBuf>,
     /// The UKI
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
@@ -55,9 +61,13 @@ impl Args {
         let site =
             std::fs::read(&self.site).with_context(|| format!("reading the site config {}", self.site.display()))?;
         Site::parse(&site).with_context(|| format!("checking the site config {}", self.site.display()))?;
+        let signer = match (&self.secure_boot_key, &self.secure_boot_certificate) {
+            (Some(key), Some(certificate)) => Some(Signer::read(key, certificate)?),
+            _ => None,
+        };
         let tools = BootTools::find(&self.boot_tools)?;
         let now = || SystemTime::UNIX_EPOCH.elapsed().map(|elapsed| elapsed.as_secs());
-        let sizes = netboot(&NetbootOptions {
+        let mut sizes = netboot(&NetbootOptions {
             kernel: Kernel::find(&self.kernel_package)?,
             installer: self.installer,
             site,
@@ -68,6 +78,9 @@ impl Args {
             cache: self.cache,
             output: self.output.clone(),
         })?;
+        if let Some(signer) = signer {
+            sizes.uki = signer.sign_file(&self.output)?;
+        }
         eprint!("{sizes}");
         let bytes = json!({
             "kernel": sizes.kernel,

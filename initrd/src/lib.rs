@@ -3,6 +3,7 @@
 //! Everything here is deterministic: the same kernel package, installer and site config give the same bytes.
 
 pub mod cpio;
+mod der;
 pub mod drivers;
 pub mod embedded;
 pub mod image;
@@ -11,8 +12,11 @@ pub mod kernel;
 pub mod modules;
 pub mod netboot;
 pub mod parts;
+mod pe;
+pub mod signature;
 pub mod uki;
 
 pub use kernel::Kernel;
 pub use netboot::{NetbootOptions, NetbootSizes, netboot};
+pub use signature::Signer;
 pub use uki::BootTools;

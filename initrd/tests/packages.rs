@@ -1,10 +1,15 @@
 //! The netboot image from the real packages, which `scripts/fetch-kernels` fetches.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "clippy's allow-in-tests leaves out helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "clippy's allow-in-tests leaves out helpers of tests"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use metalstrap_initrd::{BootTools, Kernel, NetbootOptions, NetbootSizes, netboot};
+use metalstrap_initrd::{BootTools, Kernel, NetbootOptions, NetbootSizes, Signer, netboot};
 
 /// The drivers' share of the 20 MB that the initrd may have; the rest is for the installer, which packs to 2.5–5 MB.
 const DRIVERS_AT_MOST: u64 = 14_000_000;
@@ -43,6 +48,40 @@ fn the_uki_is_the_same_twice_and_holds_its_sections() {
     assert_eq!(section(".cmdline"), b"panic=30 loglevel=4 console=tty0 console=ttyS0,115200 quiet");
     assert_eq!(metalstrap_initrd::embedded::site_config(&first).unwrap(), b"{}");
     assert!(section(".initrd") == std::fs::read(first.with_extension("initrd")).unwrap());
+}
+
+/// What sbverify says of `image` where only `certificate` is trusted.
+fn sbverify(image: &Path, certificate: &Path) -> bool {
+    Command::new("sbverify").arg("--cert").arg(certificate).arg(image).output().unwrap().status.success()
+}
+
+#[test]
+fn a_signed_uki_is_the_same_twice_and_good_for_its_key_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    for name in ["one", "two"] {
+        let mut openssl = Command::new("openssl");
+        openssl
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "9", "-subj"])
+            .arg(format!("/CN={name}"));
+        openssl.arg("-keyout").arg(file(&format!("{name}.key"))).arg("-out").arg(file(&format!("{name}.pem")));
+        assert!(openssl.output().unwrap().status.success());
+    }
+    let signer = Signer::read(&file("one.key"), &file("one.pem")).unwrap();
+    let unsigned = build("cloud", &file("a.efi")).uki;
+    assert!(!sbverify(&file("a.efi"), &file("one.pem")));
+    std::fs::copy(file("a.efi"), file("b.efi")).unwrap();
+    let signed = signer.sign_file(&file("a.efi")).unwrap();
+    assert!((unsigned + 1000..unsigned + 4000).contains(&signed), "{unsigned} {signed}");
+    assert_eq!(signer.sign_file(&file("b.efi")).unwrap(), signed);
+    assert!(std::fs::read(file("a.efi")).unwrap() == std::fs::read(file("b.efi")).unwrap());
+    assert!(sbverify(&file("a.efi"), &file("one.pem")));
+    assert!(!sbverify(&file("a.efi"), &file("two.pem")));
+    let mut bytes = std::fs::read(file("a.efi")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(file("b.efi"), bytes).unwrap();
+    assert!(!sbverify(&file("b.efi"), &file("one.pem")));
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub struct Outcome {
     pub seconds: Seconds,
     /// How much it was.
     pub bytes: Bytes,
+    /// Resets of the machine before the installer ran, after which it started again.
+    pub resets_before_installer: usize,
     /// Peak resident memory of the installer process.
     pub peak_rss_bytes: Option<u64>,
     /// Lowest MemAvailable of the machine while it installed.

@@ -12,10 +12,13 @@ use super::interrupt::Interrupt;
 use super::logs::Logs;
 use super::outcome::{Kind, Outcome, Phase};
 use super::telling::{self, Ending};
-use super::watch::{Seen, Watch, expecting};
+use super::watch::{Seen, Stop, Watch, expecting};
 
 /// The machine's name, and that of its directory.
 pub const MACHINE: &str = "machine";
+/// How often a machine may be reset before the installer runs: as on hardware, it then boots from the network again. On a
+/// busy host without KVM, Linux now and then misses its timer ("IO-APIC + timer doesn't work!") and starts anew.
+const RESETS: usize = 2;
 /// How long the machine may take to switch itself off once the installer has said that it will.
 const POWER_OFF: Duration = minutes(3);
 
@@ -78,7 +81,14 @@ impl Run<'_> {
     fn installation(&mut self, machine: &mut Machine<'_>, seen: &mut Seen) -> Result<Option<Duration>> {
         self.outcome.phase = Phase::Installation;
         let _follow = Follow::start(machine.serial(), self.args.console);
-        match self.watch.wait(machine, seen, Ending::find)? {
+        let mut ended = self.watch.wait(machine, seen, Ending::find)?;
+        while ended == Err(Stop::Reset) && seen.resets < RESETS && machine.serial().events().is_empty() {
+            seen.resets += 1;
+            self.outcome.resets_before_installer = seen.resets;
+            self.say("the machine was reset before the installer ran: it starts again");
+            ended = self.watch.wait(machine, seen, Ending::find)?;
+        }
+        match ended {
             Ok(ending) => {
                 ending.tell(self.outcome);
                 let Ending::Finished(at, _) = ending else {
@@ -123,7 +133,7 @@ impl Run<'_> {
             }
             _ => (machine, finished),
         };
-        seen.resets = usize::from(handoff == "reboot");
+        seen.resets += usize::from(handoff == "reboot");
         let Some((at, line)) = self.text(&mut machine, &mut seen, text)? else { return Ok(()) };
         let seconds = at.saturating_sub(since).as_secs_f64();
         self.outcome.seconds.handoff_to_text = Some(seconds);
