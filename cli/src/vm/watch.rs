@@ -13,8 +13,12 @@ use super::interrupt::Interrupt;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a line may lack its end before it is taken for a prompt.
 const PROMPT: Duration = Duration::from_secs(1);
-/// What OVMF prints when nothing could be started (EDK2, OvmfPkg, PlatformBootManagerUnableToBoot).
-const NOTHING_STARTED: &str = "No bootable option or device was found";
+/// Seconds within which resets are one and the same.
+const SAME_RESET: i64 = 2;
+/// What OVMF prints when nothing could be started (EDK2, OvmfPkg, PlatformBootManagerUnableToBoot), or starts instead.
+const NOTHING_STARTED: [&str; 2] = ["No bootable option or device was found", "UEFI Interactive Shell"];
+/// The last thing that OVMF tries, of itself; Secure Boot refuses it always.
+const SHELL: &str = "EFI Internal Shell";
 /// What it prints before, for each thing that it tried.
 const TRIED: &str = "BdsDxe: failed to ";
 
@@ -101,21 +105,30 @@ impl Seen {
             return None;
         }
         self.lines += 1;
-        if line.text.contains(TRIED) {
+        if line.text.contains(TRIED) && !line.text.contains(SHELL) {
             self.firmware.push(line.text.trim().to_owned());
         }
-        let nothing = line.text.contains(NOTHING_STARTED);
+        let nothing = NOTHING_STARTED.iter().any(|words| line.text.contains(words));
         nothing.then(|| Stop::NotStarted(std::mem::take(&mut self.firmware).join("; ")))
     }
 }
 
-/// How often the guest, or its watchdog, has reset the machine.
+/// How often the guest, or its watchdog, has reset the machine. Linux tries one way after the other until it is gone, so
+/// that one reset may be told several times.
 fn resets(events: &[Value]) -> usize {
-    let is_reset = |event: &&Value| {
-        event.get("event").is_some_and(|kind| kind == "RESET")
-            && event.pointer("/data/guest") == Some(&Value::Bool(true))
-    };
-    events.iter().filter(is_reset).count()
+    let (mut count, mut last) = (0, None);
+    for event in events {
+        let guest = event.pointer("/data/guest") == Some(&Value::Bool(true));
+        if !guest || event.get("event").is_none_or(|kind| kind != "RESET") {
+            continue;
+        }
+        let at = event.pointer("/timestamp/seconds").and_then(Value::as_i64).unwrap_or_default();
+        if last.is_none_or(|last| at - last > SAME_RESET) {
+            count += 1;
+        }
+        last = Some(at);
+    }
+    count
 }
 
 /// Finds the line with `text`: when it began to arrive, and the whole of it. A prompt has no line end: it is taken when it
@@ -161,15 +174,22 @@ mod tests {
         let mut seen = Seen::default();
         let tried = "BdsDxe: failed to load Boot0001 \"UEFI HTTPv4\" from PciRoot(0x0): Access Denied";
         assert_eq!(seen.pass(&line(tried, true)), None);
+        assert_eq!(
+            seen.pass(&line("BdsDxe: failed to start Boot0003 \"EFI Internal Shell\": Security Violation", true)),
+            None
+        );
         assert_eq!(seen.pass(&line("BdsDxe: No bootable option or device was fou", false)), None);
         let stop = seen.pass(&line("BdsDxe: No bootable option or device was found.", true));
         assert_eq!(stop, Some(Stop::NotStarted(tried.to_owned())));
-        assert_eq!(seen.lines, 2);
+        assert_eq!(seen.lines, 3);
+        assert_eq!(seen.pass(&line("UEFI Interactive Shell v2.2", true)), Some(Stop::NotStarted(String::new())));
     }
 
     #[test]
     fn only_the_guests_resets_count() {
-        let reset = |guest: bool| json!({"event": "RESET", "data": {"guest": guest, "reason": "guest-reset"}});
-        assert_eq!(resets(&[json!({"event": "RESUME"}), reset(false), reset(true), reset(true)]), 2);
+        let reset = |guest: bool, seconds: i64| json!({"event": "RESET", "data": {"guest": guest}, "timestamp": {"seconds": seconds, "microseconds": 0}});
+        let resume = json!({"event": "RESUME"});
+        assert_eq!(resets(&[resume, reset(false, 1), reset(true, 10), reset(true, 11), reset(true, 11)]), 1);
+        assert_eq!(resets(&[reset(true, 10), reset(true, 12), reset(true, 15)]), 2);
     }
 }
