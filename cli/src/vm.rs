@@ -167,6 +167,10 @@ impl Args {
         );
         let sata = self.disks.iter().filter(|disk| disk.is_sata()).count();
         ensure!(sata <= 6 && self.disks.len() <= 24, "a machine has at most 24 disks, and at most 6 on sata");
+        let credentials = self.credentials.iter().map(|(_, file)| file);
+        for file in self.secure_boot.iter().chain(credentials) {
+            ensure!(file.is_file(), "{} is no file", file.display());
+        }
         Ok(())
     }
 
@@ -262,6 +266,7 @@ mod tests {
             refusal(&[SERVED.as_slice(), &["--network", "user"]].concat()),
             "--repository and --network user exclude each other: nothing is served in the user-mode network"
         );
+        assert_eq!(refusal(&["--credential", "a=/no/such"]), "/no/such is no file");
         assert_eq!(refusal(&["--disk=1G,sata"].repeat(7)), "a machine has at most 24 disks, and at most 6 on sata");
     }
 

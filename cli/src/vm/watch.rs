@@ -105,9 +105,9 @@ impl Seen {
             return None;
         }
         self.lines += 1;
-        if line.text.contains(TRIED) && !line.text.contains(SHELL) {
-            self.firmware.push(line.text.trim().to_owned());
-        }
+        // On the same line, before it, may be the progress of a download.
+        let tried = line.text.find(TRIED).and_then(|at| line.text.get(at..));
+        self.firmware.extend(tried.filter(|words| !words.contains(SHELL)).map(|words| words.trim().to_owned()));
         let nothing = NOTHING_STARTED.iter().any(|words| line.text.contains(words));
         nothing.then(|| Stop::NotStarted(std::mem::take(&mut self.firmware).join("; ")))
     }
@@ -173,7 +173,7 @@ mod tests {
     fn the_firmwares_words_are_kept_until_it_gives_up() {
         let mut seen = Seen::default();
         let tried = "BdsDxe: failed to load Boot0001 \"UEFI HTTPv4\" from PciRoot(0x0): Access Denied";
-        assert_eq!(seen.pass(&line(tried, true)), None);
+        assert_eq!(seen.pass(&line(&format!("Downloading...99%  Downloading...100%{tried}"), true)), None);
         assert_eq!(
             seen.pass(&line("BdsDxe: failed to start Boot0003 \"EFI Internal Shell\": Security Violation", true)),
             None
