@@ -1,10 +1,14 @@
-//! What a release is: its manifest, the payload format, the verity tree and the sections of a UKI.
+//! What a release is: its manifest, the payload format, the verity tree and the sections of a UKI; and what vouches for
+//! it: site config, repository metadata and host config.
 //!
 //! Shared by the installer, the operator's command and the tests. It reads and writes through `std::io` traits
 //! only: where bytes come from and where they go is the caller's policy.
 
 pub mod digest;
+pub mod document;
+pub mod host;
 pub mod manifest;
+pub mod metadata;
 pub mod payload;
 mod payload_writer;
 pub mod seek_table;

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::digest::Digest;
+pub use crate::document::FORMAT;
+use crate::document::{DocumentError, Kind};
 
 mod check;
 #[cfg(test)]
@@ -13,10 +15,9 @@ mod tests;
 
 pub use check::{check_name, check_version};
 
-/// The only format this code reads.
-pub const FORMAT: u32 = 1;
 /// No manifest is larger; the installer stops reading there.
 pub const MAX_BYTES: usize = 1 << 20;
+const KIND: Kind = Kind { name: "manifest", max_bytes: MAX_BYTES };
 /// No artifact is larger (16 TiB): keeps every product of sizes far from overflow.
 pub const MAX_ARTIFACT_BYTES: u64 = 1 << 44;
 /// A UKI or boot loader has to fit an ESP beside others.
@@ -24,6 +25,7 @@ pub const MAX_BOOT_BYTES: u64 = 1 << 30;
 
 /// One published version of an OS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Format of this document: [`FORMAT`].
@@ -44,6 +46,7 @@ pub struct Manifest {
 
 /// What the firmware starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Boot {
     /// The unified kernel image.
@@ -59,6 +62,7 @@ pub struct Boot {
 
 /// A file, padded with zeroes to whole blocks, and the hash tree over its blocks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Artifact {
     /// Bytes of the file itself, without padding.
@@ -77,6 +81,7 @@ pub struct Artifact {
 
 /// A verity-protected file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FileSystem {
     /// Which one.
@@ -93,6 +98,7 @@ pub struct FileSystem {
 
 /// A file system's place, by the Discoverable Partitions Specification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Designator {
     /// `/`
@@ -101,6 +107,7 @@ pub enum Designator {
 
 /// The bytes of one artifact as published: seekable zstd at `payloads/<sha256>.zst` of the repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Payload {
     /// SHA-256 of the compressed file, which is also its name.
@@ -117,6 +124,7 @@ pub struct Payload {
 
 /// What the disk looks like: sizes in bytes, multiples of 1 MiB.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
     /// EFI system partition: at least 512 MiB.
@@ -151,39 +159,13 @@ impl<'de> Deserialize<'de> for Salt {
     }
 }
 
-/// Why bytes are no manifest this installer takes.
-#[derive(Debug, thiserror::Error)]
-pub enum ManifestError {
-    /// Longer than [`MAX_BYTES`].
-    #[error("the manifest has {0} bytes, more than the {MAX_BYTES} allowed")]
-    TooLong(usize),
-    /// Not JSON of this shape.
-    #[error("the manifest is not valid")]
-    Json(#[source] serde_json::Error),
-    /// A value that cannot hold.
-    #[error("the manifest's {field} {problem}")]
-    Value {
-        /// Path of the field in the document.
-        field: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
-}
-
-fn refuse<T>(field: &'static str, problem: impl Into<String>) -> Result<T, ManifestError> {
-    Err(ManifestError::Value { field, problem: problem.into() })
-}
-
 impl Manifest {
     /// Parses and checks a manifest: a value of this type holds no contradiction the installer would meet later.
     ///
     /// # Errors
     /// Names the field and what is wrong with it.
-    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        if bytes.len() > MAX_BYTES {
-            return Err(ManifestError::TooLong(bytes.len()));
-        }
-        let manifest: Self = serde_json::from_slice(bytes).map_err(ManifestError::Json)?;
+    pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
+        let manifest: Self = KIND.parse(bytes)?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -192,10 +174,10 @@ impl Manifest {
     ///
     /// # Errors
     /// When there is none; [`Manifest::parse`] lets no such manifest through.
-    pub fn root(&self) -> Result<&FileSystem, ManifestError> {
+    pub fn root(&self) -> Result<&FileSystem, DocumentError> {
         match self.filesystems.as_slice() {
             [root] => Ok(root),
-            other => refuse("filesystems", format!("has {} entries, but one `root` is expected", other.len())),
+            other => KIND.refuse("filesystems", format!("has {} entries, but one `root` is expected", other.len())),
         }
     }
 

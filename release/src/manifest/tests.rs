@@ -230,7 +230,7 @@ proptest! {
         prop_assert!(Manifest::parse(&bytes).is_err());
         let mut damaged = manifest().to_string().into_bytes();
         damaged.splice(at.min(damaged.len()).., bytes);
-        let _: Result<Manifest, ManifestError> = Manifest::parse(&damaged);
+        let _: Result<Manifest, DocumentError> = Manifest::parse(&damaged);
     }
 
     #[test]
@@ -248,6 +248,6 @@ proptest! {
         numbers(&mut manifest, &mut found);
         let count = found.len();
         *found[which % count] = json!(number);
-        let _: Result<Manifest, ManifestError> = Manifest::parse(manifest.to_string().as_bytes());
+        let _: Result<Manifest, DocumentError> = Manifest::parse(manifest.to_string().as_bytes());
     }
 }

@@ -1,0 +1,200 @@
+//! The host config: which release a machine gets, on which disk, and what may happen to what is on it. JSON, `format: 1`,
+//! unknown fields refused; a target of the repository that the delegated role `hosts` signs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::document::{DocumentError, Kind};
+use crate::manifest::{check_name, check_version};
+
+mod key;
+#[cfg(test)]
+mod tests;
+
+pub use key::{HostKey, Identity, KeyError};
+
+/// No host config is larger.
+pub const MAX_BYTES: usize = 1 << 20;
+const KIND: Kind = Kind { name: "host config", max_bytes: MAX_BYTES };
+/// The most bytes that may be added to a kernel command line: what x86 kernels take as a whole.
+const MAX_CMDLINE: usize = 2048;
+/// Starts of words on a kernel command line that say which root is started, or which program as PID 1
+/// (systemd-veritysetup-generator(8), kernel-command-line(7), Documentation/admin-guide/kernel-parameters.txt of Linux):
+/// the release has decided that.
+const NOT_EXTRA: [&str; 7] = ["roothash=", "usrhash=", "root=", "usr=", "systemd.verity", "init=", "rdinit="];
+
+/// The host config.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Format of this document: 1.
+    pub format: u32,
+    /// The release to install.
+    pub release: ReleaseName,
+    /// The disk to install to: exactly one must match. Absent fields match everything.
+    #[serde(default)]
+    pub disk: DiskSelector,
+    /// What may happen to a disk that is not blank.
+    #[serde(default)]
+    pub existing: Existing,
+    /// Whether a machine without TPM is refused.
+    #[serde(default)]
+    pub tpm: TpmPolicy,
+    /// How the installer is left.
+    #[serde(default)]
+    pub handoff: HandoffMode,
+    /// Added to the UKI's kernel command line at kexec. It cannot change which root or init is started.
+    #[serde(default)]
+    pub cmdline_extra: String,
+    /// Where our boot entry goes in BootOrder.
+    #[serde(default)]
+    pub boot_order: BootOrder,
+}
+
+/// Names a release of the repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseName {
+    /// Name of the OS, as in its manifest.
+    pub name: String,
+    /// Version, as in its manifest.
+    pub version: String,
+}
+
+impl std::fmt::Display for ReleaseName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.name, self.version)
+    }
+}
+
+impl ReleaseName {
+    /// Name of its manifest among the repository's targets.
+    #[must_use]
+    pub fn target(&self) -> String {
+        format!("{}_{}.json", self.name, self.version)
+    }
+}
+
+/// Rules a disk must match, all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DiskSelector {
+    /// Exact serial number.
+    #[serde(default)]
+    pub serial: Option<String>,
+    /// Exact WWID, as in sysfs.
+    #[serde(default)]
+    pub wwid: Option<String>,
+    /// Exact model, white space at the ends apart.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Transport: `nvme`, `virtio`, `sata`, `sas`, `usb`.
+    #[serde(default)]
+    pub transport: Option<String>,
+    /// Least size in bytes.
+    #[serde(default)]
+    pub min_size: Option<u64>,
+    /// Greatest size in bytes.
+    #[serde(default)]
+    pub max_size: Option<u64>,
+}
+
+/// What may happen to a disk that is not blank.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Existing {
+    /// Anything but a blank disk, or this release's own interrupted installation, stops the run.
+    #[default]
+    Refuse,
+    /// Everything on the disk may go.
+    Wipe,
+}
+
+/// Whether a machine without TPM is refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum TpmPolicy {
+    /// No TPM, or one that fails, stops the installation.
+    Required,
+    /// Measured where there is a TPM.
+    #[default]
+    IfPresent,
+}
+
+/// How the installer is left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum HandoffMode {
+    /// Jump into the installed kernel.
+    #[default]
+    Kexec,
+    /// Restart through the firmware.
+    Reboot,
+    /// Switch off.
+    Poweroff,
+}
+
+/// Where our boot entry goes in BootOrder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum BootOrder {
+    /// Behind the entry this boot came from.
+    #[default]
+    NetworkFirst,
+    /// First.
+    DiskFirst,
+    /// BootOrder stays as it is (a new entry is still added at its end).
+    Leave,
+}
+
+impl Host {
+    /// Parses and checks a host config.
+    ///
+    /// # Errors
+    /// Names the field and what is wrong with it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
+        let host: Self = KIND.parse(bytes)?;
+        host.check()?;
+        Ok(host)
+    }
+
+    fn check(&self) -> Result<(), DocumentError> {
+        KIND.check_format(self.format)?;
+        // Both become part of a path.
+        for (field, checked) in [
+            ("release.name", check_name(&self.release.name)),
+            ("release.version", check_version(&self.release.version)),
+        ] {
+            if let Err(DocumentError::Value { problem, .. }) = checked {
+                return KIND.refuse(field, problem);
+            }
+        }
+        if let (Some(min), Some(max)) = (self.disk.min_size, self.disk.max_size)
+            && min > max
+        {
+            return KIND.refuse("disk.min_size", format!("is {min}, more than max_size, which is {max}"));
+        }
+        self.check_cmdline()
+    }
+
+    fn check_cmdline(&self) -> Result<(), DocumentError> {
+        let (field, extra) = ("cmdline_extra", &self.cmdline_extra);
+        if !extra.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+            return KIND.refuse(field, "holds other characters than printable ASCII");
+        }
+        if extra.len() > MAX_CMDLINE {
+            return KIND.refuse(field, format!("has {} bytes, more than {MAX_CMDLINE}", extra.len()));
+        }
+        let decides = |word: &&str| NOT_EXTRA.iter().any(|start| word.trim_matches('"').starts_with(start));
+        if let Some(word) = extra.split(' ').find(decides) {
+            return KIND.refuse(field, format!("holds {word:?}, but what is started is for the release to say"));
+        }
+        Ok(())
+    }
+}

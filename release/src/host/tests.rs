@@ -1,0 +1,160 @@
+use std::error::Error as _;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn host() -> Value {
+    json!({"format": 1, "release": {"name": "debian", "version": "13.2"}})
+}
+
+/// The host config with the value at `pointer` set.
+fn with(pointer: &str, value: Value) -> String {
+    let mut host = host();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    host.pointer_mut(parent).unwrap().as_object_mut().unwrap().insert(key.to_owned(), value);
+    host.to_string()
+}
+
+/// The error's text and that of its cause.
+fn refusal(text: &str) -> String {
+    let error = Host::parse(text.as_bytes()).unwrap_err();
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
+#[test]
+fn absent_fields_take_the_harmless_default() {
+    let host = Host::parse(host().to_string().as_bytes()).unwrap();
+    assert_eq!(host.disk, DiskSelector::default());
+    assert_eq!(host.existing, Existing::Refuse);
+    assert_eq!(host.tpm, TpmPolicy::IfPresent);
+    assert_eq!(host.handoff, HandoffMode::Kexec);
+    assert_eq!(host.boot_order, BootOrder::NetworkFirst);
+    assert_eq!(host.cmdline_extra, "");
+    assert_eq!(host.release.target(), "debian_13.2.json");
+}
+
+#[test]
+fn what_is_written_reads_back() {
+    let text = with("/disk", json!({"serial": "S1", "transport": "nvme", "min_size": 1, "max_size": 2}));
+    let host = Host::parse(text.as_bytes()).unwrap();
+    assert_eq!(Host::parse(&serde_json::to_vec(&host).unwrap()).unwrap(), host);
+}
+
+#[test]
+fn values_that_cannot_hold_are_refused_by_field() {
+    for (pointer, value, expected) in [
+        ("/format", json!(2), "format is 2, but this installer reads 1"),
+        ("/release/name", json!("../x"), "release.name \"../x\" is not 1 to 16 of a-z, 0-9 and '-'"),
+        ("/release/version", json!("1/2"), "release.version \"1/2\" is not 1 to 12 of a-z, A-Z, 0-9 and '.~^-'"),
+        ("/disk", json!({"min_size": 3, "max_size": 2}), "disk.min_size is 3, more than max_size, which is 2"),
+        ("/cmdline_extra", json!("a\nb"), "cmdline_extra holds other characters than printable ASCII"),
+        ("/cmdline_extra", json!("a".repeat(2049)), "cmdline_extra has 2049 bytes, more than 2048"),
+    ] {
+        assert_eq!(refusal(&with(pointer, value)), format!("the host config's {expected}"));
+    }
+}
+
+#[test]
+fn the_command_line_added_cannot_change_what_is_started() {
+    let starts = ["roothash=1", "usrhash=1", "root=/dev/sda", "usr=1", "systemd.verity=0", "init=/bin/sh", "rdinit=/a"];
+    for word in starts.into_iter().chain(["systemd.verity_root_data=/dev/sda"]) {
+        let text = refusal(&with("/cmdline_extra", json!(format!("quiet  {word} ro"))));
+        let expected = "but what is started is for the release to say";
+        assert_eq!(text, format!("the host config's cmdline_extra holds \"{word}\", {expected}"));
+    }
+    let quoted = refusal(&with("/cmdline_extra", json!("\"init=/bin/sh\"")));
+    assert!(quoted.contains("holds \"\\\"init=/bin/sh\\\"\", but"), "{quoted}");
+    let harmless = "console=ttyS0 rootwait rootflags=x quiet systemd.debug_shell xinit=1 initcall_debug";
+    assert_eq!(Host::parse(with("/cmdline_extra", json!(harmless)).as_bytes()).unwrap().cmdline_extra, harmless);
+}
+
+#[test]
+fn shapes_other_than_the_format_are_refused() {
+    let cause = |text: &str| {
+        let text = refusal(text);
+        let cause = text.strip_prefix("the host config is not valid: ").expect(&text).to_owned();
+        cause.split(" at line").next().unwrap().to_owned()
+    };
+    let fields = "expected one of `serial`, `wwid`, `model`, `transport`, `min_size`, `max_size`";
+    assert_eq!(cause(&with("/disk", json!({"name": "sda"}))), format!("unknown field `name`, {fields}"));
+    assert_eq!(cause(&with("/existing", json!("keep"))), "unknown variant `keep`, expected `refuse` or `wipe`");
+    assert_eq!(cause(&with("/disk", json!({"min_size": -1}))), "invalid value: integer `-1`, expected u64");
+    assert_eq!(cause(&with("/disk", json!({"min_size": 1e30}))), "invalid type: floating point `1e+30`, expected u64");
+    let doubled = host().to_string().replacen('{', "{\"format\":1,", 1);
+    assert_eq!(cause(&doubled), "duplicate field `format`");
+    assert_eq!(cause("{}"), "missing field `format`");
+    let long = " ".repeat(MAX_BYTES + 1);
+    assert_eq!(refusal(&long), "the host config has 1048577 bytes, more than the 1048576 allowed");
+}
+
+#[test]
+fn keys_come_from_the_most_particular_on_and_placeholders_name_no_machine() {
+    let names = |identity: &Identity| identity.keys().iter().map(HostKey::target).collect::<Vec<_>>();
+    let identity = Identity {
+        uuid: Some("4C4C4544-0034-3510-8052-B4C04F4A3132\n".to_owned()),
+        serial: Some(" 45/RJ12 \n".to_owned()),
+        macs: vec!["52:54:00:12:34:56\n".to_owned(), "00:00:00:00:00:00".to_owned(), "x".to_owned()],
+    };
+    let expected = [
+        "host-uuid-4c4c4544-0034-3510-8052-b4c04f4a3132.json",
+        "host-serial-45~2fRJ12.json",
+        "host-mac-525400123456.json",
+        "host-default.json",
+    ];
+    assert_eq!(names(&identity), expected);
+    for (uuid, serial) in [
+        ("00000000-0000-0000-0000-000000000000", "To Be Filled By O.E.M."),
+        ("ffffffff-ffff-ffff-ffff-ffffffffffff", "Default string"),
+        ("03000200-0400-0500-0006-000700080009", ""),
+        ("no uuid", " "),
+    ] {
+        let identity = Identity { uuid: Some(uuid.to_owned()), serial: Some(serial.to_owned()), macs: Vec::new() };
+        assert_eq!(names(&identity), ["host-default.json"]);
+    }
+}
+
+#[test]
+fn keys_are_read_as_people_write_them() {
+    let target = |text: &str| text.parse::<HostKey>().map(|key| key.target());
+    assert_eq!(target("default").as_deref(), Ok("host-default.json"));
+    assert_eq!(target("mac-52:54:00:AB:cd:ef").as_deref(), Ok("host-mac-525400abcdef.json"));
+    assert_eq!(target("mac-525400abcdef").as_deref(), Ok("host-mac-525400abcdef.json"));
+    assert_eq!(target("serial-S5-1 2").as_deref(), Ok("host-serial-S5-1~202.json"));
+    assert_eq!(target("serial-../x").as_deref(), Ok("host-serial-..~2fx.json"));
+    let upper = "uuid-4C4C4544-0034-3510-8052-B4C04F4A3132";
+    assert_eq!(target(upper), Ok(format!("host-{}.json", upper.to_lowercase())));
+    let refused = |text: &str| target(text).unwrap_err().to_string();
+    assert_eq!(refused("host1"), "\"host1\" is no host: not `default`, `uuid-…`, `serial-…` or `mac-…`");
+    assert_eq!(refused("mac-5254"), "\"mac-5254\" is no host: not `default`, `uuid-…`, `serial-…` or `mac-…`");
+    assert_eq!(
+        refused("serial-Default string"),
+        "the serial number \"Default string\" is what firmware says that knows none: it names no machine"
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512), at in 0_usize..80) {
+        prop_assert!(Host::parse(&bytes).is_err());
+        let mut damaged = host().to_string().into_bytes();
+        damaged.splice(at.min(damaged.len()).., bytes);
+        let _: Result<Host, DocumentError> = Host::parse(&damaged);
+    }
+
+    #[test]
+    fn a_serial_number_stays_one_file_name(serial in "\\PC{1,40}") {
+        if let Ok(key) = HostKey::serial(&serial) {
+            let name = key.target();
+            prop_assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_~".contains(&byte)), "{}", name);
+        }
+    }
+
+    #[test]
+    fn two_serial_numbers_never_share_a_name(one in "[ -~]{1,8}", other in "[ -~]{1,8}") {
+        if let (Ok(one), Ok(other)) = (HostKey::serial(&one), HostKey::serial(&other)) {
+            prop_assert_eq!(one == other, one.target() == other.target());
+        }
+    }
+}

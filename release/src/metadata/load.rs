@@ -1,0 +1,141 @@
+//! Loading: from the trusted root to the lists of releases and host configs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tough::schema::{RoleType, Root, Signed, Target, Targets};
+use tough::{ExpirationEnforcement, Limits, RepositoryLoader, TargetName};
+use url::Url;
+
+use super::source::{Adapter, MetadataSource};
+use super::versions::{Versions, keys_of};
+use super::{HOSTS, MAX_BYTES, Metadata, MetadataError, TargetFile, TrustedRoot};
+use crate::digest::Digest;
+
+/// What metadata is judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct Anchor<'a> {
+    /// The root that is trusted.
+    pub root: &'a TrustedRoot,
+    /// What was accepted before.
+    pub known: Option<&'a Versions>,
+    /// The clock, in seconds since 1970.
+    pub now: i64,
+}
+
+impl TrustedRoot {
+    /// Takes root metadata that its own keys have signed.
+    ///
+    /// # Errors
+    /// It is no root metadata, or not signed so.
+    pub fn parse(root: &Value) -> Result<Self, MetadataError> {
+        let path = "the trusted root".to_owned();
+        let invalid = |problem: String| MetadataError::Invalid { path: path.clone(), problem };
+        let signed: Signed<Root> = serde_json::from_value(root.clone()).map_err(|error| invalid(error.to_string()))?;
+        signed.signed.verify_role(&signed).map_err(|error| invalid(error.to_string()))?;
+        let bytes = serde_json::to_vec(root).map_err(|error| invalid(error.to_string()))?;
+        Ok(Self { bytes, root: signed.signed })
+    }
+
+    /// Its version.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.root.version.get()
+    }
+
+    /// Fetches the repository's metadata and judges all of it: signatures, thresholds, rotation of keys, digests,
+    /// expiry, and that nothing is older than what was accepted before. `scratch` is an empty directory that tough
+    /// writes to; nothing in it is needed afterwards.
+    ///
+    /// # Errors
+    /// The first thing that is wrong; nothing is trusted then.
+    pub async fn load(
+        source: Arc<dyn MetadataSource>,
+        scratch: &Path,
+        anchor: Anchor<'_>,
+    ) -> Result<Metadata, MetadataError> {
+        let adapter = Adapter::new(source);
+        let base = |path: &str| {
+            Url::parse(path).map_err(|error| MetadataError::Invalid { path: path.to_owned(), problem: error.to_string() })
+        };
+        let limit = MAX_BYTES as u64;
+        let limits = Limits { max_targets_size: limit, max_snapshot_size: limit, ..Limits::default() };
+        let loader = RepositoryLoader::new(&anchor.root.bytes, base("repository:/")?, base("targets:/")?);
+        let loading = loader
+            .transport(adapter.clone())
+            .limits(limits)
+            .datastore(scratch)
+            // Not switched off: judged below, by the clock that the caller gives and with the time in the message.
+            .expiration_enforcement(ExpirationEnforcement::Unsafe)
+            .load();
+        let repository = loading.await.map_err(|error| adapter.explain(&error))?;
+        let metadata = Metadata::collect(anchor.root, &repository)?;
+        metadata.check_expiry(anchor.now)?;
+        anchor.known.map_or(Ok(()), |known| metadata.versions.check_against(known))?;
+        Ok(metadata)
+    }
+}
+
+impl Metadata {
+    fn collect(trusted: &TrustedRoot, repository: &tough::Repository) -> Result<Self, MetadataError> {
+        let (root, targets) = (&repository.root().signed, &repository.targets().signed);
+        let (snapshot, timestamp) = (&repository.snapshot().signed, &repository.timestamp().signed);
+        let hosts = hosts_of(targets);
+        let mut expires = vec![
+            ("root", root.expires),
+            ("timestamp", timestamp.expires),
+            ("snapshot", snapshot.expires),
+            ("targets", targets.expires),
+        ];
+        expires.extend(hosts.map(|hosts| (HOSTS, hosts.expires)));
+        expires.sort_by_key(|(_, at)| *at);
+        Ok(Self {
+            releases: files(&targets.targets)?,
+            hosts: hosts.map_or_else(|| Ok(BTreeMap::new()), |hosts| files(&hosts.targets))?,
+            versions: Versions {
+                format: crate::document::FORMAT,
+                anchor: keys_of(&trusted.root, &[RoleType::Root]),
+                root: root.version.get(),
+                online_keys: keys_of(root, &[RoleType::Timestamp, RoleType::Snapshot]),
+                timestamp: timestamp.version.get(),
+                snapshot: snapshot.version.get(),
+                targets: targets.version.get(),
+                hosts: hosts.map_or(0, |hosts| hosts.version.get()),
+            },
+            expires: expires.into_iter().map(|(role, at)| (role, at.as_second())).collect(),
+        })
+    }
+
+    /// TUF 5.3.10 and its like for every role: an expiry that is not in the future stops.
+    fn check_expiry(&self, now: i64) -> Result<(), MetadataError> {
+        let text = |seconds| Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |at| at.to_string());
+        match self.expires.iter().find(|(_, at)| *at <= now) {
+            Some(&(role, at)) => Err(MetadataError::Expired { role, expired: text(at), now: text(now) }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The metadata of the delegated role `hosts`, if the repository has it.
+pub(super) fn hosts_of(targets: &Targets) -> Option<&Targets> {
+    let role = targets.delegations.as_ref()?.roles.iter().find(|role| role.name == HOSTS)?;
+    role.targets.as_ref().map(|signed| &signed.signed)
+}
+
+/// The entries of one role. Only what it lists itself counts: `hosts` cannot publish a release, whatever its name.
+fn files(targets: &HashMap<TargetName, Target>) -> Result<BTreeMap<String, TargetFile>, MetadataError> {
+    let file = |(name, target): (&TargetName, &Target)| {
+        let name = name.raw().to_owned();
+        let sha256: [u8; 32] = target.hashes.sha256.to_vec().try_into().map_err(|_| MetadataError::Invalid {
+            path: name.clone(),
+            problem: "its SHA-256 does not have 32 bytes".to_owned(),
+        })?;
+        let sha256 = Digest(sha256);
+        let path = format!("targets/{sha256}.{name}");
+        Ok((name.clone(), TargetFile { name, path, size: target.length, sha256 }))
+    };
+    targets.iter().map(file).collect()
+}
