@@ -1,5 +1,5 @@
 # Thin: each target names the command it runs. Everything that is made goes below target/ and out/.
-.PHONY: demo test check deps images clean fmt
+.PHONY: demo test check deps images docs clean fmt
 
 # Reproducible times in images: the last commit's.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -37,6 +37,10 @@ demo: images
 # All that CI runs: check, then the scenarios in virtual machines.
 test: check images
 	$(CARGO) test --locked -p metalstrap-tests --lib --test scenarios -- --test-threads=2
+
+# Makes docs/configuration.md and docs/schemas/ from the types.
+docs:
+	UPDATE_DOCS=1 $(CARGO) test --locked -p metalstrap-release --features schema schema
 
 fmt:
 	$(CARGO) fmt --all

@@ -6,7 +6,7 @@ pub mod load_option;
 pub mod variables;
 
 use anyhow::{Context as _, Result, bail};
-use metalstrap_release::site::BootOrder;
+use metalstrap_release::host::BootOrder;
 use serde::Serialize;
 
 pub use load_option::{LoadOption, Partition};
@@ -46,7 +46,7 @@ pub fn install(variables: &dyn Variables, partition: &Partition, title: &str, po
         warn("an old boot entry for the same partition remains", &error);
     }
     if let Err(error) = order(variables, number, policy) {
-        warn("the boot order is not as the site config wants it", &error);
+        warn("the boot order is not as the host config wants it", &error);
     }
     if let Err(error) = write_checked(variables, BOOT_NEXT, &number.to_le_bytes()) {
         warn("the next boot is not from the installed disk", &error);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
+use metalstrap_release::host::HostKey;
 
 use crate::config::{self, Place};
 use crate::console::Consoles;
@@ -13,6 +14,7 @@ use crate::ending::EndingPipe;
 use crate::failure::{self, Failure};
 use crate::install;
 use crate::kmsg;
+use crate::remembered;
 use crate::report::Reporter;
 use crate::screen::{ConsoleScreen, Events};
 use crate::summary;
@@ -45,7 +47,7 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct Target {
-    /// Site config: names the repository, pins the manifest, holds the CA
+    /// Site config: names the repository, holds its trusted root and the CA
     #[arg(long, value_name = "FILE")]
     site: PathBuf,
     /// Block device or existing file to install to
@@ -57,6 +59,12 @@ struct Target {
     /// A repository in a directory, instead of the site config's URL
     #[arg(long, value_name = "DIRECTORY")]
     repository: Option<PathBuf>,
+    /// Take the host config of this key instead of this machine's: default, uuid-…, serial-… or mac-…
+    #[arg(long, value_name = "KEY")]
+    host: Option<HostKey>,
+    /// Where the versions of the repository's metadata are remembered, against older ones
+    #[arg(long, value_name = "FILE", default_value = remembered::FILE)]
+    remembered: PathBuf,
     /// Print every event on standard output, one line of JSON each
     #[arg(long)]
     json: bool,
@@ -77,6 +85,8 @@ impl Target {
             disk: self.disk.clone(),
             sector_size: self.sector_size,
             directory: self.repository.clone(),
+            host: self.host.clone(),
+            remembered: self.remembered.clone(),
         }
     }
 }

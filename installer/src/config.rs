@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::site::{self, DiskSelector, HandoffMode, Site, TpmPolicy};
+use metalstrap_release::host::{DiskSelector, HandoffMode, Host, HostKey, TpmPolicy};
+use metalstrap_release::site::{self, Site};
 
 use crate::failure::{Code, WithCode as _};
 
@@ -25,6 +26,10 @@ pub enum Place {
         sector_size: u32,
         /// The repository as a directory instead of the site config's URL.
         directory: Option<PathBuf>,
+        /// The host config's key instead of what this machine says of itself.
+        host: Option<HostKey>,
+        /// Where the versions of metadata are remembered.
+        remembered: PathBuf,
     },
 }
 
@@ -82,17 +87,17 @@ impl Place {
         }
     }
 
-    /// The site config as it holds in this place: a person who names the disk overrides the selector, and a command
+    /// The host config as it holds in this place: a person who names the disk overrides the selector, and a command
     /// on a running system hands nothing off and leaves that system's TPM alone.
     #[must_use]
-    pub fn adapt(&self, site: Site) -> Site {
+    pub fn adapt(&self, host: Host) -> Host {
         match self {
-            Self::Netboot => site,
-            Self::Ordinary { .. } => Site {
+            Self::Netboot => host,
+            Self::Ordinary { .. } => Host {
                 disk: DiskSelector::default(),
                 handoff: HandoffMode::Poweroff,
                 tpm: TpmPolicy::IfPresent,
-                ..site
+                ..host
             },
         }
     }
@@ -114,13 +119,19 @@ mod tests {
 
     #[test]
     fn an_ordinary_command_leaves_tpm_and_power_alone_and_takes_the_disk_that_it_is_told() {
-        let text = r#"{"format": 1, "repository": "https://r.test", "ca": "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n",
-            "manifest": {"path": "targets/x.json", "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+        let text = r#"{"format": 1, "release": {"name": "debian", "version": "1"},
             "disk": {"serial": "X"}, "tpm": "required", "handoff": "kexec"}"#;
-        let site = Site::parse(text.as_bytes()).unwrap();
-        assert_eq!(Place::Netboot.adapt(site.clone()), site);
-        let place = Place::Ordinary { site: "s".into(), disk: "d".into(), sector_size: 512, directory: None };
-        let adapted = place.adapt(site);
+        let host = Host::parse(text.as_bytes()).unwrap();
+        assert_eq!(Place::Netboot.adapt(host.clone()), host);
+        let place = Place::Ordinary {
+            site: "s".into(),
+            disk: "d".into(),
+            sector_size: 512,
+            directory: None,
+            host: None,
+            remembered: "r".into(),
+        };
+        let adapted = place.adapt(host);
         assert_eq!(adapted.tpm, TpmPolicy::IfPresent);
         assert_eq!(adapted.handoff, HandoffMode::Poweroff);
         assert_eq!(adapted.disk, DiskSelector::default());

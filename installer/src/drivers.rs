@@ -187,7 +187,7 @@ fn nvme_under_way(controllers: &Path, quiet: Duration) -> bool {
 /// Namespaces are `nvme0n1`, with multipath `nvme0c0n1`, below the controller `nvme0`.
 fn has_namespace(controller: &Path) -> bool {
     let name = controller.file_name().unwrap_or_default().to_string_lossy();
-    let is_namespace = |entry: &str| entry.strip_prefix(name.as_ref()).is_some_and(|rest| rest.starts_with(['n', 'c']));
+    let is_namespace = |entry: &str| entry.strip_prefix(&*name).is_some_and(|rest| rest.starts_with(['n', 'c']));
     fs::read_dir(controller)
         .into_iter()
         .flatten()

@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use metalstrap_release::site::TpmPolicy;
+use metalstrap_release::host::TpmPolicy;
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -120,7 +120,7 @@ impl EventLog {
 /// One input that went by: what the caller tells as an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measurement {
-    /// What was measured: `site-config`, `manifest`, `plan`, `root-hash`, `uki`, `kernel-cmdline`.
+    /// What was measured: `site-config`, `host-config`, `manifest`, `plan`, `root-hash`, `uki`, `kernel-cmdline`.
     pub what: String,
     /// What each active bank was extended with; empty if nothing was measured.
     pub digests: Vec<BankDigest>,
@@ -146,8 +146,8 @@ impl Measurement {
 
 /// Measures into the TPM and its log, or knows why it does not.
 ///
-/// The site config is measured before it is parsed, and only then says whether a TPM is required: until
-/// [`Measurer::decide`], a failure is kept; from then on it ends the run or is passed over, as the site config says.
+/// Site config and host config are measured before they are parsed, and only the latter says whether a TPM is required: until
+/// [`Measurer::decide`], a failure is kept; from then on it ends the run or is passed over, as the host config says.
 #[derive(Debug)]
 pub struct Measurer {
     state: State,
@@ -205,7 +205,7 @@ impl Measurer {
     /// Measures `bytes`, which are called `what` in the log.
     ///
     /// # Errors
-    /// [`Code::Tpm`]: the TPM or the log failed, and the site config requires a TPM.
+    /// [`Code::Tpm`]: the TPM or the log failed, and the host config requires a TPM.
     pub fn measure(&mut self, what: &str, bytes: &[u8]) -> Result<Measurement> {
         let done = |digests, skipped| Measurement { what: what.to_owned(), digests, skipped };
         match &mut self.state {
@@ -224,7 +224,7 @@ impl Measurer {
         }
     }
 
-    /// Applies the site config's rule to what has happened so far and to all that follows.
+    /// Applies the host config's rule to what has happened so far and to all that follows.
     ///
     /// # Errors
     /// [`Code::Tpm`]: a TPM is required, and there is none, or it failed.
@@ -240,7 +240,7 @@ impl Measurer {
             State::Failed { cause, .. } => (false, format!("nothing more is measured: {cause}")),
         };
         if self.required && !measuring {
-            return Err(coded(Code::Tpm, format!("the site config requires a TPM, but {text}")));
+            return Err(coded(Code::Tpm, format!("the host config requires a TPM, but {text}")));
         }
         Ok(Decision { measuring, text })
     }

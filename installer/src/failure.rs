@@ -65,7 +65,7 @@ impl fmt::Display for Touched {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::Internal,
         Self::InstallerDied,
         Self::SiteConfig,
@@ -74,6 +74,10 @@ impl Code {
         Self::NameResolution,
         Self::Repository,
         Self::Certificate,
+        Self::Metadata,
+        Self::MetadataExpired,
+        Self::MetadataRollback,
+        Self::HostConfig,
         Self::Manifest,
         Self::Corrupt,
         Self::NoDisk,
@@ -102,16 +106,24 @@ impl Code {
             Self::Certificate => {
                 "Compare the server's certificate with the CA in the site config, and this machine's clock."
             }
-            Self::Manifest => "Publish the release again, or pin the manifest that is published in the site config.",
+            Self::Metadata => {
+                "Check that this site's repository is served, whole, and that the netboot image has its root."
+            }
+            Self::MetadataExpired => {
+                "Compare this machine's clock; then sign the metadata anew (`metalstrap refresh`)."
+            }
+            Self::MetadataRollback => "Serve the newest state of the repository: this mirror may be stale or hostile.",
+            Self::HostConfig => "Add a host config for this machine, or a default one (`metalstrap host add`).",
+            Self::Manifest => "Publish the release again, or name one in the host config that is published.",
             Self::Corrupt => "Publish the payload again or repair the mirror; what did not verify was not written.",
-            Self::NoDisk => "Compare the disks above with the selector in the site config.",
-            Self::SeveralDisks => "Make the selector in the site config match exactly one of the disks above.",
+            Self::NoDisk => "Compare the disks above with the selector in the host config.",
+            Self::SeveralDisks => "Make the selector in the host config match exactly one of the disks above.",
             Self::DiskTooSmall => "Use a larger disk, or a release with a smaller layout.",
             Self::DiskInUse => "Unmount it and stop what holds it (LVM, RAID, device mapper), then retry.",
-            Self::DiskNotBlank => "Save what is on it; then wipe it, or set `existing` to `wipe` in the site config.",
+            Self::DiskNotBlank => "Save what is on it; then wipe it, or set `existing` to `wipe` in the host config.",
             Self::DiskIo => "Look at the kernel's messages about the disk; replace it if it fails again.",
-            Self::Tpm => "Switch the TPM on in the firmware, or set `tpm` to `if-present` in the site config.",
-            Self::CommandLine => "Shorten `cmdline_extra` in the site config or the command line of the release.",
+            Self::Tpm => "Switch the TPM on in the firmware, or set `tpm` to `if-present` in the host config.",
+            Self::CommandLine => "Shorten `cmdline_extra` in the host config or the command line of the release.",
         }
     }
 }
@@ -144,7 +156,15 @@ pub enum Code {
     Repository,
     /// The server's certificate was refused.
     Certificate,
-    /// The manifest is not the pinned one, or not one this installer takes.
+    /// The repository's metadata is damaged or not signed by keys that are trusted.
+    Metadata,
+    /// The repository's metadata has expired, or the clock is wrong.
+    MetadataExpired,
+    /// The repository's metadata is older than what this machine has seen.
+    MetadataRollback,
+    /// There is no host config for this machine, or not one this installer takes.
+    HostConfig,
+    /// The release is not in the repository, or its manifest is not one this installer takes.
     Manifest,
     /// A payload's bytes are not what the manifest says.
     Corrupt,
@@ -156,7 +176,7 @@ pub enum Code {
     DiskTooSmall,
     /// The disk is mounted or held.
     DiskInUse,
-    /// The disk is not blank and the site config does not permit wiping it.
+    /// The disk is not blank and the host config does not permit wiping it.
     DiskNotBlank,
     /// Reading or writing the disk failed.
     DiskIo,

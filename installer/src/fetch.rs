@@ -19,6 +19,8 @@ pub use crate::https::HttpsSource;
 pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 /// A small file on its way: dropped, it stops.
 pub type Getting<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>>> + Send + 'a>>;
+/// A small file that may not be there, on its way.
+pub type Finding<'a> = Pin<Box<dyn Future<Output = Result<Option<Vec<u8>>>> + Send + 'a>>;
 
 /// Bytes read from a file at once.
 const CHUNK: usize = 256 << 10;
@@ -38,6 +40,13 @@ pub trait Source: Send + Sync + Debug {
     /// # Errors
     /// When it cannot be had, or is larger.
     fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a>;
+
+    /// The same of a file that may not be there: `None`. Whether it is not there or is kept back cannot be told:
+    /// servers of object stores answer both alike.
+    ///
+    /// # Errors
+    /// When it cannot be had for another reason, or is larger.
+    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a>;
 
     /// The repository as a person would name it.
     fn describe(&self) -> String;
@@ -109,6 +118,13 @@ impl Source for DirectorySource {
         Box::pin(async move {
             let read = self.read(path, limit).await;
             read.code(Code::Repository, || format!("fetching {}", self.root.join(path).display()))
+        })
+    }
+
+    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
+        Box::pin(async move {
+            let found = self.place(path).map(|place| place.exists());
+            if matches!(found, Ok(false)) { Ok(None) } else { self.get(path, limit).await.map(Some) }
         })
     }
 

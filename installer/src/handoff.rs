@@ -10,8 +10,8 @@ use std::ffi::CString;
 use std::fs;
 
 use metalstrap_release::digest::Digest;
+use metalstrap_release::host::Host;
 use metalstrap_release::manifest::{Boot, Manifest};
-use metalstrap_release::site::Site;
 use metalstrap_release::verity::{BlockStore, Tree};
 use nix::errno::Errno;
 
@@ -23,7 +23,7 @@ use crate::sys;
 /// (Linux `arch/x86/kernel/kexec-bzimage64.c`, `MAX_ELFCOREHDR_STR_LEN`).
 const RESERVED: u64 = 30 + 1;
 
-/// The installed kernel's command line: the UKI's, then what the site config adds.
+/// The installed kernel's command line: the UKI's, then what the host config adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandLine(String);
 
@@ -33,7 +33,7 @@ impl CommandLine {
     /// # Errors
     /// [`Code::CommandLine`]: one of them holds a NUL or a line break, which would end it early.
     pub fn new(uki: &str, extra: &str) -> anyhow::Result<Self> {
-        for (text, source) in [(uki, "the UKI's command line"), (extra, "cmdline_extra of the site config")] {
+        for (text, source) in [(uki, "the UKI's command line"), (extra, "cmdline_extra of the host config")] {
             if text.contains(['\0', '\n', '\r']) {
                 return Err(coded(Code::CommandLine, format!("{source} holds a NUL or a line break")));
             }
@@ -45,8 +45,8 @@ impl CommandLine {
     ///
     /// # Errors
     /// As [`CommandLine::new`] and [`CommandLine::check_fits`].
-    pub fn for_handoff(manifest: &Manifest, site: &Site) -> anyhow::Result<Self> {
-        let line = Self::new(&manifest.boot.cmdline, &site.cmdline_extra)?;
+    pub fn for_handoff(manifest: &Manifest, host: &Host) -> anyhow::Result<Self> {
+        let line = Self::new(&manifest.boot.cmdline, &host.cmdline_extra)?;
         line.check_fits(manifest.boot.cmdline_limit)?;
         Ok(line)
     }
@@ -62,7 +62,7 @@ impl CommandLine {
         }
         let text = format!(
             "the kernel command line has {} bytes, but the installed kernel takes at most {most} by kexec: shorten \
-             cmdline_extra of the site config",
+             cmdline_extra of the host config",
             self.0.len()
         );
         Err(coded(Code::CommandLine, text))

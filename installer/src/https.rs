@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use url::Url;
 
 use crate::failure::{Code, Coded, WithCode as _, code_of};
-use crate::fetch::{Fetching, Getting, Source};
+use crate::fetch::{Fetching, Finding, Getting, Source};
 use crate::http::{Answer, Ask, Client, Limits, backoff, retry_after};
 use crate::resolve::Resolver;
 
@@ -31,6 +31,11 @@ struct Trouble {
     error: anyhow::Error,
     again: Again,
 }
+
+/// A status that brings no content.
+#[derive(Debug, thiserror::Error)]
+#[error("the server answered {0}")]
+struct Refused(StatusCode);
 
 enum Again {
     /// The same question would get the same answer.
@@ -222,7 +227,7 @@ fn judge(answer: Answer) -> Result<Answer, Trouble> {
         408 | 429 | 500 | 502 | 503 | 504 => Again::Later(retry_after(&answer)),
         _ => Again::Never,
     };
-    Err(Trouble { error: anyhow!("the server answered {}", answer.status), again })
+    Err(Trouble { error: Refused(answer.status).into(), again })
 }
 
 /// Bytes to skip at the start of the answer's body.
@@ -274,6 +279,20 @@ impl Source for HttpsSource {
 
     fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
         Box::pin(async move { coded_as_fetch(self.get_all(path, limit).await, format_args!("{}{path}", self.base)) })
+    }
+
+    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
+        Box::pin(async move {
+            let got = self.get_all(path, limit).await;
+            // Object stores answer 403 for what is not there, unless one may list them.
+            let absent = |error: &anyhow::Error| {
+                error.downcast_ref::<Refused>().is_some_and(|refused| matches!(refused.0.as_u16(), 403 | 404 | 410))
+            };
+            match got {
+                Err(error) if absent(&error) => Ok(None),
+                got => coded_as_fetch(got.map(Some), format_args!("{}{path}", self.base)),
+            }
+        })
     }
 
     fn describe(&self) -> String {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use metalstrap_release::host::Host;
 use metalstrap_release::manifest::Manifest;
-use metalstrap_release::site::Site;
+use metalstrap_release::metadata::Versions;
 
 use crate::config::{Place, SiteBytes};
 use crate::ending::Ending;
@@ -12,10 +13,10 @@ use crate::failure::{Failure, Touched};
 use crate::fetch::Source;
 use crate::handoff::CommandLine;
 use crate::inventory::DiskFacts;
-use crate::machine::Machine;
-use crate::manifest;
+use crate::machine::{Machine, Seams};
 use crate::plan::Plan;
 use crate::report::{Reporter, fields};
+use crate::repository::{self, Repository};
 use crate::stages::Locked;
 use crate::summary::{self, Summary};
 use crate::watermark::Watermark;
@@ -23,26 +24,45 @@ use crate::watermark::Watermark;
 /// All that is decided before the first write.
 #[derive(Debug)]
 struct Decided {
-    site: Site,
+    host: Host,
     source: Arc<dyn Source>,
+    versions: Versions,
     manifest: Manifest,
     command_line: CommandLine,
     disk: DiskFacts,
     plan: Plan,
 }
 
-/// Installs the release: when this returns, the disk boots it, and the ending is what the site config wants.
+/// What the repository's owner has signed for this machine.
+#[derive(Debug)]
+struct Signed {
+    host: Host,
+    source: Arc<dyn Source>,
+    versions: Versions,
+    manifest: Manifest,
+}
+
+/// Installs the release: when this returns, the disk boots it, and the ending is what the host config wants.
 ///
 /// # Errors
 /// The first step that fails; [`Reporter::touched`] says how far it got.
 pub async fn install(place: &Place, tell: &Reporter) -> Result<Ending> {
+    install_with(place, tell, Seams::default()).await
+}
+
+/// The same with what a test puts in the machine's place.
+///
+/// # Errors
+/// As [`install`].
+pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Result<Ending> {
     let memory = Watermark::start();
-    let mut machine = Machine::wake(place, tell)?;
-    let Decided { site, source, manifest, command_line, disk, plan } = decide(&mut machine, place, tell).await?;
+    let mut machine = Machine::wake(place, tell, seams)?;
+    let Decided { host, source, versions, manifest, command_line, disk, plan } =
+        decide(&mut machine, place, tell).await?;
     let source = source.as_ref();
     machine.measure("kernel-cmdline", command_line.as_str().as_bytes())?;
 
-    let locked = tell.step("lock", "Locking the disk", |_| Locked::lock(&disk, plan))?;
+    let locked = tell.step("lock", "Locking the disk", |_| Ok(Locked::new(machine.lock_disk(&disk)?, plan)))?;
     // Nothing has been written so far.
     tell.touches(locked.touched(&disk));
     let invalidated = tell.step("invalidate", "Clearing the disk's old tables", |_| locked.invalidate())?;
@@ -61,15 +81,17 @@ pub async fn install(place: &Place, tell: &Reporter) -> Result<Ending> {
     machine.measure("root-hash", manifest.root()?.root_hash.to_string().as_bytes())?;
     machine.measure("uki", manifest.boot.uki.sha256.to_string().as_bytes())?;
 
+    machine.remember(&versions);
+
     let mut summary = Summary::new(&manifest, &bootable);
     let mut ending = Ending::Poweroff;
     if machine.is_netboot() {
         let partition = bootable.boot_partition()?;
         summary.boot_entry = Some(tell.step("boot-entry", "Setting the firmware's boot entry", |_| {
-            Ok(machine.boot_entry(&partition, &manifest, &site))
+            Ok(machine.boot_entry(&partition, &manifest, &host))
         })?);
         ending = tell.step("kernel", "Preparing the handoff", |_| {
-            machine.prepare_handoff(&bootable.esp, &manifest.boot, &command_line, &site)
+            machine.prepare_handoff(&bootable.esp, &manifest.boot, &command_line, &host)
         })?;
     }
     summary.finish(&ending, &machine, &memory, tell).await;
@@ -84,36 +106,52 @@ pub async fn install(place: &Place, tell: &Reporter) -> Result<Ending> {
 /// # Errors
 /// The first step that fails.
 pub async fn plan(place: &Place, tell: &Reporter) -> Result<Plan> {
-    let mut machine = Machine::wake(place, tell)?;
+    let mut machine = Machine::wake(place, tell, Seams::default())?;
     Ok(decide(&mut machine, place, tell).await?.plan)
 }
 
-/// From the site config to the plan. Each input is measured right after it is loaded and before it is parsed.
+/// From the site config to the plan.
 async fn decide(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> Result<Decided> {
+    let Signed { host, source, versions, manifest } = believe(machine, place, tell).await?;
+    let command_line =
+        tell.step("manifest", "Checking the kernel command line", |_| CommandLine::for_handoff(&manifest, &host))?;
+    let disk = tell.step("disk", "Choosing the disk", |_| machine.choose_disk(&host))?;
+    tell.say(&format!("installing {} {} to {}", manifest.name, manifest.version, disk.describe()));
+    let plan = tell.step("plan", "Planning the disk", |_| Plan::new(&disk.for_plan(), &manifest, &host))?;
+    machine.measure("plan", &plan.canonical()?)?;
+    let details = [("hash", plan.hash()?.to_string().into()), ("plan", serde_json::to_value(&plan)?)];
+    tell.tell("plan", "info", fields(details));
+    Ok(Decided { host, source, versions, manifest, command_line, disk, plan })
+}
+
+/// From the site config to the manifest. Each input is measured right after it is loaded and before it is parsed.
+async fn believe(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> Result<Signed> {
     let bytes = tell.step("site-config", "Reading the site config", |_| SiteBytes::load(place))?;
     machine.measure("site-config", bytes.bytes())?;
-    let site = tell.step("site-config", "Checking the site config", |_| Ok(place.adapt(bytes.parse()?)))?;
+    let site = tell.step("site-config", "Checking the site config", |_| bytes.parse())?;
     tell.obey(site.reboot_on_failure_after);
     let resolver = tell.wait("network", place.network_step(), async |p| machine.network(&site, &p).await).await?;
-    // Only now, so that a server hears of a machine without the TPM that is required.
-    machine.decide_measuring(&site)?;
     let source = machine.repository(&site, &resolver)?;
-    let bytes =
-        tell.wait("manifest", "Fetching the manifest", async |_| manifest::fetch(source.as_ref(), &site).await).await?;
+    let known = machine.recall();
+    let load = async |_| Repository::load(source, &site, known.as_ref()).await;
+    let repository = tell.wait("metadata", "Checking the repository's metadata", load).await?;
+    tell.tell("metadata", "info", fields([("versions", serde_json::to_value(&repository.metadata.versions)?)]));
+
+    let keys = machine.host_keys();
+    let fetch = async |_| repository.host(&keys).await;
+    let bytes = tell.wait("host-config", "Fetching the host config", fetch).await?;
+    machine.measure("host-config", bytes.bytes())?;
+    let host = tell.step("host-config", "Checking the host config", |_| Ok(place.adapt(bytes.parse()?)))?;
+    let details = [("key", bytes.key().to_string().into()), ("release", host.release.to_string().into())];
+    tell.tell("host-config", "info", fields(details));
+    machine.decide_measuring(&host)?;
+    let fetch = async |_| repository.manifest(&host.release).await;
+    let bytes = tell.wait("manifest", "Fetching the manifest", fetch).await?;
     machine.measure("manifest", &bytes)?;
-    let manifest = tell.step("manifest", "Checking the manifest", |_| manifest::parse(&bytes))?;
-    let command_line =
-        tell.step("manifest", "Checking the kernel command line", |_| CommandLine::for_handoff(&manifest, &site))?;
-    let disk = tell.step("disk", "Choosing the disk", |_| machine.choose_disk(&site))?;
-    tell.say(&format!("installing {} {} to {}", manifest.name, manifest.version, disk.describe()));
-    let plan = tell.step("plan", "Planning the disk", |_| Plan::new(&disk.for_plan(), &manifest, &site))?;
-    machine.measure("plan", &plan.canonical()?)?;
-    tell.tell(
-        "plan",
-        "info",
-        fields([("hash", plan.hash()?.to_string().into()), ("plan", serde_json::to_value(&plan)?)]),
-    );
-    Ok(Decided { site, source, manifest, command_line, disk, plan })
+    let manifest =
+        tell.step("manifest", "Checking the manifest", |_| repository::parse_manifest(&bytes, &host.release))?;
+    let Repository { source, metadata } = repository;
+    Ok(Signed { host, source, versions: metadata.versions, manifest })
 }
 
 /// The whole run in the netboot image: always an ending, never an error.

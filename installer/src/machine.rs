@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use metalstrap_release::host::{HandoffMode, Host, HostKey};
 use metalstrap_release::manifest::{Boot, Manifest};
-use metalstrap_release::site::{HandoffMode, Site};
+use metalstrap_release::metadata::Versions;
+use metalstrap_release::site::Site;
 
 use crate::bootvars::{self, BootEntry, Efivarfs};
 use crate::clock;
 use crate::config::Place;
+use crate::disk::Disk;
 use crate::drivers;
 use crate::ending::Ending;
 use crate::esp::Esp;
@@ -18,15 +21,42 @@ use crate::eventlog::Measurer;
 use crate::failure::{Code, WithCode as _};
 use crate::fetch::{DirectorySource, Source};
 use crate::handoff::{self, CommandLine, LoadError};
+use crate::http::Limits;
 use crate::https::{HttpsSource, https_url};
 use crate::inventory::{self, DiskFacts};
 use crate::link::Which;
 use crate::net::{self, Network};
 use crate::post::Poster;
 use crate::progress::Progress;
+use crate::remembered::Memory;
 use crate::report::{Reporter, fields};
 use crate::resolve::Resolver;
+use crate::smbios;
 use crate::target;
+
+/// Opens and locks a disk.
+pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>;
+
+/// What of the machine may be another thing in a test: how its disk is opened and locked, and how long servers are
+/// waited for.
+pub struct Seams {
+    /// Opens and locks the disk that was chosen.
+    pub open: Opener,
+    /// For the repository's server.
+    pub limits: Limits,
+}
+
+impl Default for Seams {
+    fn default() -> Self {
+        Self { open: Box::new(|facts| facts.lock(Path::new("/sys"))), limits: Limits::default() }
+    }
+}
+
+impl std::fmt::Debug for Seams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seams").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
 
 /// The machine, its place, and the TPM that measures what is decided for it.
 #[derive(Debug)]
@@ -38,6 +68,7 @@ pub struct Machine<'a> {
     network: Option<Network>,
     /// What may keep disks from being found.
     missing: Vec<String>,
+    seams: Seams,
 }
 
 impl<'a> Machine<'a> {
@@ -45,9 +76,9 @@ impl<'a> Machine<'a> {
     ///
     /// # Errors
     /// The kernel's; a driver that fails or a device without one is told, and no error.
-    pub fn wake(place: &'a Place, tell: &'a Reporter) -> Result<Self> {
+    pub fn wake(place: &'a Place, tell: &'a Reporter, seams: Seams) -> Result<Self> {
         if *place != Place::Netboot {
-            return Ok(Self { place, tell, measurer: Measurer::off(), network: None, missing: Vec::new() });
+            return Ok(Self { place, tell, measurer: Measurer::off(), network: None, missing: Vec::new(), seams });
         }
         let report = tell.step("drivers", "Loading drivers", |_| drivers::load_all())?;
         for device in &report.undriven {
@@ -71,7 +102,7 @@ impl<'a> Machine<'a> {
         if let Some(text) = clock.text() {
             tell.warn("clock", &text);
         }
-        Ok(Self { place, tell, measurer: Measurer::start(), network: None, missing })
+        Ok(Self { place, tell, measurer: Measurer::start(), network: None, missing, seams })
     }
 
     /// Measures an input right after it was loaded and before it is parsed, and tells so.
@@ -84,12 +115,12 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Applies the site config's rule for the TPM.
+    /// Applies the host config's rule for the TPM.
     ///
     /// # Errors
     /// A TPM is required, and there is none or it failed.
-    pub fn decide_measuring(&mut self, site: &Site) -> Result<()> {
-        let decision = self.measurer.decide(site.tpm)?;
+    pub fn decide_measuring(&mut self, host: &Host) -> Result<()> {
+        let decision = self.measurer.decide(host.tpm)?;
         self.tell.say(&format!("TPM: {}", decision.text));
         self.tell.tell(
             "tpm",
@@ -147,17 +178,52 @@ impl<'a> Machine<'a> {
     pub fn repository(&self, site: &Site, resolver: &Resolver) -> Result<Arc<dyn Source>> {
         Ok(match self.place {
             Place::Ordinary { directory: Some(directory), .. } => Arc::new(DirectorySource::new(directory)),
-            _ => Arc::new(HttpsSource::new(&site.repository, &site.ca, resolver.clone())?),
+            _ => {
+                let limits = self.seams.limits;
+                Arc::new(HttpsSource::with_limits(&site.repository, &site.ca, resolver.clone(), limits)?)
+            }
         })
     }
 
-    /// The disk to install to: by the site config's selector, or the one that the person named.
+    /// The keys that this machine's host config may have, the most particular first.
+    #[must_use]
+    pub fn host_keys(&self) -> Vec<HostKey> {
+        match self.place {
+            Place::Ordinary { host: Some(key), .. } => vec![key.clone()],
+            _ => smbios::identity(Path::new("/sys")).keys(),
+        }
+    }
+
+    fn memory(&self) -> Memory {
+        match self.place {
+            Place::Netboot => Memory::of_machine(),
+            Place::Ordinary { remembered, .. } => Memory::File(remembered.clone()),
+        }
+    }
+
+    /// The versions of metadata that this machine has accepted before; one that cannot tell trusts like a new one.
+    #[must_use]
+    pub fn recall(&self) -> Option<Versions> {
+        self.memory().recall().unwrap_or_else(|error| {
+            self.tell.warn("metadata", &format!("{error:#}; going on without them"));
+            None
+        })
+    }
+
+    /// Remembers them for the next installation.
+    pub fn remember(&self, versions: &Versions) {
+        if let Err(error) = self.memory().remember(versions) {
+            self.tell.warn("metadata", &format!("the versions of the metadata are not remembered: {error:#}"));
+        }
+    }
+
+    /// The disk to install to: by the host config's selector, or the one that the person named.
     ///
     /// # Errors
     /// Not exactly one, or it is in use.
-    pub fn choose_disk(&self, site: &Site) -> Result<DiskFacts> {
+    pub fn choose_disk(&self, host: &Host) -> Result<DiskFacts> {
         match self.place {
-            Place::Netboot => target::choose(&inventory::disks(Path::new("/sys"))?, &site.disk, &self.missing),
+            Place::Netboot => target::choose(&inventory::disks(Path::new("/sys"))?, &host.disk, &self.missing),
             Place::Ordinary { disk, sector_size, .. } => {
                 let facts = inventory::disk_at(&inventory::Roots::default(), disk, *sector_size)?;
                 target::usable(&facts).cloned()
@@ -165,25 +231,33 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// Locks the disk that was chosen.
+    ///
+    /// # Errors
+    /// Somebody else has it, or it is not what it was when the plan was made.
+    pub fn lock_disk(&self, facts: &DiskFacts) -> Result<Arc<dyn Disk>> {
+        (self.seams.open)(facts)
+    }
+
     /// In the netboot image: makes the firmware's entry for the ESP at `partition` and tells what became of it. It is
     /// never a failure: `\EFI\BOOT\BOOTX64.EFI` is there in any case.
     #[must_use]
-    pub fn boot_entry(&self, partition: &bootvars::Partition, manifest: &Manifest, site: &Site) -> BootEntry {
+    pub fn boot_entry(&self, partition: &bootvars::Partition, manifest: &Manifest, host: &Host) -> BootEntry {
         let title = format!("Linux ({})", manifest.name);
-        let entry = bootvars::install(&Efivarfs::default(), partition, &title, site.boot_order);
+        let entry = bootvars::install(&Efivarfs::default(), partition, &title, host.boot_order);
         for warning in &entry.warnings {
             self.tell.warn("boot-entry", warning);
         }
         entry
     }
 
-    /// Prepares to leave as the site config says. With `kexec` the installed kernel is loaded; where this machine's
+    /// Prepares to leave as the host config says. With `kexec` the installed kernel is loaded; where this machine's
     /// kernel refuses it, the ending is a reboot, which starts the same OS from the disk.
     ///
     /// # Errors
     /// [`Code::DiskIo`]: the UKI on the disk is not what was written.
-    pub fn prepare_handoff(&self, esp: &Esp, boot: &Boot, line: &CommandLine, site: &Site) -> Result<Ending> {
-        match site.handoff {
+    pub fn prepare_handoff(&self, esp: &Esp, boot: &Boot, line: &CommandLine, host: &Host) -> Result<Ending> {
+        match host.handoff {
             HandoffMode::Reboot => return Ok(Ending::Reboot),
             HandoffMode::Poweroff => return Ok(Ending::Poweroff),
             HandoffMode::Kexec => {}

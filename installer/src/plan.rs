@@ -1,5 +1,5 @@
 //! The plan: what will be done to the disk, as data, before anything is done. A pure function of what was found, the
-//! manifest and the site config: no random numbers, no clock, so that the same facts give the same plan, and a run that
+//! manifest and the host config: no random numbers, no clock, so that the same facts give the same plan, and a run that
 //! was interrupted finds its own work again.
 
 mod layout;
@@ -14,8 +14,8 @@ use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use metalstrap_release::digest::Digest;
+use metalstrap_release::host::{Existing, Host};
 use metalstrap_release::manifest::Manifest;
-use metalstrap_release::site::{Existing, Site};
 
 use crate::disk::{Disk, Guarded, Identity, Region};
 use crate::esp;
@@ -168,7 +168,7 @@ impl Plan {
     /// [`Code::DiskTooSmall`] if the layout does not fit, or the boot files not the ESP; [`Code::Manifest`] if their hash
     /// trees are too large; [`Code::DiskNotBlank`] if there is something on the disk that
     /// may not go; [`Code::DiskIo`] if the disk cannot be read or has sectors of an odd size.
-    pub fn new(disk: &PlanDisk, manifest: &Manifest, site: &Site) -> Result<Self> {
+    pub fn new(disk: &PlanDisk, manifest: &Manifest, host: &Host) -> Result<Self> {
         if !matches!(disk.sector_size, 512 | 4096) {
             let text = format!("disk {} has sectors of {} bytes, not 512 or 4096", disk.name, disk.sector_size);
             return Err(coded(Code::DiskIo, text));
@@ -194,14 +194,14 @@ impl Plan {
         };
         let esp = plan.partition(Role::Esp)?.size;
         esp::check(manifest, esp, disk.sector_size, plan.volume_id()?)?;
-        plan.settle_existing(disk, site)?;
+        plan.settle_existing(disk, host)?;
         plan.wipes = wipes::steps(&plan, &disk.contents, root.data.content_size, root.hash_tree.content_size);
         plan.writes = plan.list_writes(root.data.content_size, root.hash_tree.content_size);
         Ok(plan)
     }
 
     /// Decides what becomes of the disk's contents.
-    fn settle_existing(&mut self, disk: &PlanDisk, site: &Site) -> Result<()> {
+    fn settle_existing(&mut self, disk: &PlanDisk, host: &Host) -> Result<()> {
         match &disk.contents {
             Contents::Blank => self.existing = Becomes::Blank,
             Contents::Unreadable { error } => {
@@ -212,11 +212,11 @@ impl Plan {
                 self.kept = table.partitions.iter().filter(|entry| !ours(entry)).cloned().collect();
                 self.existing = Becomes::Kept;
             }
-            contents if site.existing == Existing::Wipe => {
+            contents if host.existing == Existing::Wipe => {
                 self.existing = Becomes::Wiped { what: contents.to_string() }
             }
             contents => {
-                let text = "and the site config does not permit wiping it (\"existing\": \"wipe\")";
+                let text = "and the host config does not permit wiping it (\"existing\": \"wipe\")";
                 return Err(coded(Code::DiskNotBlank, format!("disk {} holds {contents}, {text}", disk.name)));
             }
         }

@@ -60,13 +60,10 @@ pub struct Bootable {
 }
 
 impl Locked {
-    /// Locks the disk that `facts` describe and holds it to `plan`.
-    ///
-    /// # Errors
-    /// Somebody else has it, or it is not what it was when the plan was made.
-    pub fn lock(facts: &DiskFacts, plan: Plan) -> Result<Self> {
-        let disk = facts.lock(std::path::Path::new("/sys"))?;
-        Ok(Self { disk: Arc::new(plan.guard(disk)), plan })
+    /// Holds a locked disk to `plan`.
+    #[must_use]
+    pub fn new(disk: Arc<dyn Disk>, plan: Plan) -> Self {
+        Self { disk: Arc::new(plan.guard(disk)), plan }
     }
 
     /// What a failure from now on has to say of the disk.

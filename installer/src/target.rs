@@ -1,9 +1,9 @@
-//! Which disk, and why: exactly one must match the site config's rules, or nothing happens.
+//! Which disk, and why: exactly one must match the host config's rules, or nothing happens.
 
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use metalstrap_release::site::DiskSelector;
+use metalstrap_release::host::DiskSelector;
 
 use crate::failure::{Code, coded};
 use crate::inventory::DiskFacts;
@@ -17,7 +17,7 @@ use crate::inventory::DiskFacts;
 /// [`Code::DiskInUse`] if the one is mounted, held or read-only: it is not passed over for another.
 pub fn choose(disks: &[DiskFacts], selector: &DiskSelector, missing: &[String]) -> Result<DiskFacts> {
     if !missing.is_empty() && selector.serial.is_none() && selector.wwid.is_none() {
-        let (why, hint) = (missing.join("; "), "name the disk by serial or wwid in the site config");
+        let (why, hint) = (missing.join("; "), "name the disk by serial or wwid in the host config");
         return Err(coded(Code::NoDisk, format!("the list of disks may not be complete ({why}): {hint}")));
     }
     let judged: Vec<_> = disks.iter().map(|disk| (disk, dropped_by(disk, selector))).collect();

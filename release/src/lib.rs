@@ -11,6 +11,8 @@ pub mod manifest;
 pub mod metadata;
 pub mod payload;
 mod payload_writer;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod seek_table;
 pub mod site;
 pub mod uki;

@@ -29,13 +29,15 @@ pub fn run(dir: &std::path::Path, console: bool) -> Result<Outcome> {
     let say = |text: &str| say(began, text);
     say("publishing the release");
     let lab = Lab::new(&dir.join("lab"))?;
-    let published = release::publish(Target::Debian, &dir.join("repository"))?;
+    let published = release::publish(Target::Debian, dir)?;
     lab.serve_repository(&published.repository)?;
 
     say("making the netboot image");
-    let mut site = release::site(&lab, &published)?;
-    site.disk.serial = Some(SERIAL.to_owned());
-    site.tpm = metalstrap_release::site::TpmPolicy::Required;
+    let site = release::site(&lab, &published)?;
+    let mut host = release::host(Target::Debian);
+    host.disk.serial = Some(SERIAL.to_owned());
+    host.tpm = metalstrap_release::host::TpmPolicy::Required;
+    published.add_default_host(&host)?;
     let image = dir.join("netboot.efi");
     let sizes = artifacts::netboot_image(&site, Flavour::Cloud, "", &image)?;
     let generic = artifacts::netboot_image(&site, Flavour::Generic, "", &dir.join("netboot-generic.efi"))?;

@@ -1,15 +1,20 @@
 //! Publishes what was built, through the operator's command.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_qemu::Lab;
 use metalstrap_release::digest::Digest;
-use metalstrap_release::site::{BootOrder, DiskSelector, Existing, HandoffMode, PinnedManifest, Site, TpmPolicy};
+use metalstrap_release::host::{BootOrder, DiskSelector, Existing, HandoffMode, Host, ReleaseName, TpmPolicy};
+use metalstrap_release::site::Site;
 use serde::Deserialize;
 
 use crate::artifacts::{built, program};
+
+/// The version that is published.
+pub const VERSION: &str = "1";
 
 /// A release in a repository.
 #[derive(Debug, Clone, Deserialize)]
@@ -17,6 +22,9 @@ pub struct Published {
     /// Directory of the repository.
     #[serde(skip)]
     pub repository: PathBuf,
+    /// Directory of its keys.
+    #[serde(skip)]
+    pub keys: PathBuf,
     /// Path of the manifest below it.
     pub manifest: String,
     /// SHA-256 of the manifest.
@@ -50,53 +58,105 @@ impl Target {
     }
 }
 
-/// Publishes `target` into the directory `repository`.
+/// Publishes `target` into a repository of its own below `dir`, with keys of its own.
 ///
 /// # Errors
 /// The images are not built, or the command's words.
-pub fn publish(target: Target, repository: &Path) -> Result<Published> {
+pub fn publish(target: Target, dir: &Path) -> Result<Published> {
+    let (repository, keys) = (dir.join("repository"), dir.join("keys"));
+    metalstrap(&["keygen".as_ref(), "--keys".as_ref(), keys.as_os_str()])?;
     let images = built(target.directory())?;
     let uki = if target == Target::Debian { "uki.efi" } else { "tiny.efi" };
+    let printed = metalstrap(&[
+        "publish".as_ref(),
+        "--name".as_ref(),
+        target.name().as_ref(),
+        "--version".as_ref(),
+        VERSION.as_ref(),
+        "--root".as_ref(),
+        images.join("root.raw").as_os_str(),
+        "--verity".as_ref(),
+        images.join("root.verity.raw").as_os_str(),
+        "--uki".as_ref(),
+        images.join(uki).as_os_str(),
+        "--loader".as_ref(),
+        built("boot-tools/usr/lib/systemd/boot/efi/systemd-bootx64.efi")?.as_os_str(),
+        "--repository".as_ref(),
+        repository.as_os_str(),
+        "--keys".as_ref(),
+        keys.as_os_str(),
+    ])?;
+    let published: Published = serde_json::from_slice(&printed).context("reading what metalstrap publish printed")?;
+    Ok(Published { repository, keys, ..published })
+}
+
+impl Published {
+    /// Signs `host` as the config of every machine.
+    ///
+    /// # Errors
+    /// The command's words.
+    pub fn add_default_host(&self, host: &Host) -> Result<()> {
+        let file = self.keys.join("host.json");
+        std::fs::write(&file, serde_json::to_vec_pretty(host)?)
+            .with_context(|| format!("writing {}", file.display()))?;
+        metalstrap(&[
+            "host".as_ref(),
+            "add".as_ref(),
+            "default".as_ref(),
+            "--config".as_ref(),
+            file.as_os_str(),
+            "--repository".as_ref(),
+            self.repository.as_os_str(),
+            "--keys".as_ref(),
+            self.keys.as_os_str(),
+        ])
+        .map(drop)
+    }
+}
+
+/// Runs the operator's command; what it prints on standard output.
+///
+/// # Errors
+/// It was not built, or failed.
+pub fn metalstrap(arguments: &[&OsStr]) -> Result<Vec<u8>> {
     let output = Command::new(program("debug", "metalstrap")?)
-        .args(["publish", "--name", target.name(), "--version", "1"])
-        .arg("--root")
-        .arg(images.join("root.raw"))
-        .arg("--verity")
-        .arg(images.join("root.verity.raw"))
-        .arg("--uki")
-        .arg(images.join(uki))
-        .arg("--loader")
-        .arg(built("boot-tools/usr/lib/systemd/boot/efi/systemd-bootx64.efi")?)
-        .arg("--repository")
-        .arg(repository)
+        .args(arguments)
         .stderr(Stdio::inherit())
         .output()
-        .context("running metalstrap publish")?;
-    ensure!(output.status.success(), "metalstrap publish ended with {}", output.status);
-    let published: Published =
-        serde_json::from_slice(&output.stdout).context("reading what metalstrap publish printed")?;
-    Ok(Published { repository: repository.to_owned(), ..published })
+        .context("running metalstrap")?;
+    ensure!(output.status.success(), "metalstrap {arguments:?} ended with {}", output.status);
+    Ok(output.stdout)
 }
 
 /// The site config that points machines of `lab` at the release.
 ///
 /// # Errors
-/// The lab's CA cannot be read.
+/// The lab's CA or the repository's root cannot be read.
 pub fn site(lab: &Lab, published: &Published) -> Result<Site> {
-    let authority = lab.authority()?;
+    let (authority, root) = (lab.authority()?, published.keys.join("root.json"));
+    let root = std::fs::read(&root).with_context(|| format!("reading {}", root.display()))?;
     Ok(Site {
         format: 1,
         repository: lab.repository_url().trim_end_matches('/').to_owned(),
-        manifest: PinnedManifest { path: published.manifest.clone(), sha256: published.sha256 },
+        root: serde_json::from_slice(&root).context("reading the root metadata")?,
         ca: std::fs::read_to_string(&authority).with_context(|| format!("reading {}", authority.display()))?,
+        report_url: Some(lab.report_url()),
+        reboot_on_failure_after: None,
+        network_timeout: 180,
+    })
+}
+
+/// The host config that gives machines `target`.
+#[must_use]
+pub fn host(target: Target) -> Host {
+    Host {
+        format: 1,
+        release: ReleaseName { name: target.name().to_owned(), version: VERSION.to_owned() },
         disk: DiskSelector::default(),
         existing: Existing::Refuse,
-        report_url: Some(lab.report_url()),
         tpm: TpmPolicy::IfPresent,
         handoff: HandoffMode::Kexec,
         cmdline_extra: String::new(),
         boot_order: BootOrder::NetworkFirst,
-        reboot_on_failure_after: None,
-        network_timeout: 180,
-    })
+    }
 }

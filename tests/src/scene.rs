@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use metalstrap_qemu::{Builder, Disk, Lab, Machine, RunDir, minutes};
+use metalstrap_release::host::Host;
 use metalstrap_release::manifest::Manifest;
 use metalstrap_release::site::Site;
 use serde_json::Value;
@@ -28,6 +29,8 @@ pub struct Scene {
     pub published: Published,
     /// The site config, to be changed before a machine starts.
     pub site: Site,
+    /// The config of every machine, likewise.
+    pub host: Host,
     /// Further files of the initrd (path, mode, bytes).
     pub extra_files: Vec<(String, u32, Vec<u8>)>,
     /// Goes behind the netboot image's kernel command line.
@@ -42,18 +45,20 @@ impl Scene {
     pub fn new(name: &str, target: Target) -> Result<Self> {
         let run = RunDir::new(name)?;
         let lab = Lab::new(&run.path().join("lab"))?;
-        let published = release::publish(target, &run.path().join("repository"))?;
+        let published = release::publish(target, run.path())?;
         lab.serve_repository(&published.repository)?;
-        let mut site = release::site(&lab, &published)?;
-        site.disk.serial = Some(SERIAL.to_owned());
-        Ok(Self { run, lab, published, site, extra_files: Vec::new(), cmdline_extra: String::new() })
+        let site = release::site(&lab, &published)?;
+        let mut host = release::host(target);
+        host.disk.serial = Some(SERIAL.to_owned());
+        Ok(Self { run, lab, published, site, host, extra_files: Vec::new(), cmdline_extra: String::new() })
     }
 
-    /// Makes the netboot image for the site config as it is now.
+    /// Signs the host config and makes the netboot image for the site config, both as they are now.
     ///
     /// # Errors
     /// A part is missing, or ukify failed.
     pub fn netboot(&self) -> Result<PathBuf> {
+        self.published.add_default_host(&self.host)?;
         let output = self.run.path().join("netboot.efi");
         artifacts::netboot_with(&self.site, Flavour::Cloud, &self.cmdline_extra, self.extra_files.clone(), &output)?;
         Ok(output)

@@ -45,12 +45,15 @@ pub trait Variables: fmt::Debug {
 
 /// efivarfs (Linux `Documentation/filesystems/efivarfs.rst`): a file is 4 bytes of attributes, then the data.
 #[derive(Debug)]
-pub struct Efivarfs(PathBuf);
+pub struct Efivarfs {
+    directory: PathBuf,
+    namespace: &'static str,
+}
 
 /// Where the kernel's is mounted.
 impl Default for Efivarfs {
     fn default() -> Self {
-        Self("/sys/firmware/efi/efivars".into())
+        Self::at(Path::new("/sys/firmware/efi/efivars"))
     }
 }
 
@@ -58,11 +61,17 @@ impl Efivarfs {
     /// The variables below `directory`.
     #[must_use]
     pub fn at(directory: &Path) -> Self {
-        Self(directory.to_owned())
+        Self { directory: directory.to_owned(), namespace: GLOBAL }
+    }
+
+    /// The same with the variables of `vendor`, a UUID, instead of the firmware's.
+    #[must_use]
+    pub fn of_vendor(self, vendor: &'static str) -> Self {
+        Self { namespace: vendor, ..self }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.join(format!("{name}-{GLOBAL}"))
+        self.directory.join(format!("{name}-{}", self.namespace))
     }
 
     fn make_mutable(&self, name: &str) -> io::Result<()> {
@@ -77,15 +86,17 @@ impl Efivarfs {
 impl Variables for Efivarfs {
     fn names(&self) -> Result<BTreeSet<String>> {
         let list = || -> io::Result<BTreeSet<String>> {
-            let files = fs::read_dir(&self.0)?.collect::<io::Result<Vec<_>>>()?;
+            let files = fs::read_dir(&self.directory)?.collect::<io::Result<Vec<_>>>()?;
             let names = files.iter().filter_map(|file| file.file_name().into_string().ok());
-            Ok(names.filter_map(|name| Some(name.strip_suffix(GLOBAL)?.strip_suffix('-')?.to_owned())).collect())
+            Ok(names
+                .filter_map(|name| Some(name.strip_suffix(self.namespace)?.strip_suffix('-')?.to_owned()))
+                .collect())
         };
-        let names = list().with_context(|| format!("listing the EFI variables in {}", self.0.display()))?;
+        let names = list().with_context(|| format!("listing the EFI variables in {}", self.directory.display()))?;
         if names.is_empty() {
             bail!(
                 "there are no EFI variables in {}: not started by UEFI, or efivarfs is not mounted",
-                self.0.display()
+                self.directory.display()
             );
         }
         Ok(names)

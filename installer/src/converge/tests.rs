@@ -261,6 +261,10 @@ impl Source for Stalling {
         self.0.source.get(path, limit)
     }
 
+    fn find<'a>(&'a self, path: &'a str, limit: usize) -> crate::fetch::Finding<'a> {
+        self.0.source.find(path, limit)
+    }
+
     fn describe(&self) -> String {
         "https://stalling/".to_owned()
     }

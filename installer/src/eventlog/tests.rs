@@ -120,7 +120,7 @@ fn a_run_stopped_between_tpm_and_log_is_noticed() {
     assert_eq!(
         format!("{error:#}"),
         format!(
-            "the site config requires a TPM, but nothing more is measured: opening the event log {}: an earlier run \
+            "the host config requires a TPM, but nothing more is measured: opening the event log {}: an earlier run \
              was stopped while measuring, so a record may be missing; only a restart of the machine clears that",
             path.display()
         )
@@ -145,7 +145,7 @@ fn a_failure_before_the_site_config_is_read_counts_too() {
     assert_eq!(skipped, "measuring the site-config: the TPM is in lockout");
     assert_eq!(
         measurer.decide(TpmPolicy::Required).unwrap_err().to_string(),
-        "the site config requires a TPM, but nothing more is measured: measuring the site-config: the TPM is in lockout"
+        "the host config requires a TPM, but nothing more is measured: measuring the site-config: the TPM is in lockout"
     );
 }
 
@@ -168,7 +168,7 @@ fn where_a_tpm_may_be_absent_its_failure_is_said() {
     assert_eq!(absent.measure("plan", b"[]").unwrap().skipped.unwrap(), "the machine has no TPM");
     assert_eq!(
         absent.decide(TpmPolicy::Required).unwrap_err().to_string(),
-        "the site config requires a TPM, but nothing is measured: the machine has no TPM"
+        "the host config requires a TPM, but nothing is measured: the machine has no TPM"
     );
 }
 

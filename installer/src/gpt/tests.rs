@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use metalstrap_release::site::Existing;
+use metalstrap_release::host::Existing;
 use proptest::prelude::*;
 
 use super::*;
@@ -13,7 +13,7 @@ use crate::disk::{FileDisk, Operation, Recorded, Recording, replay};
 use crate::failure::code_of;
 use crate::inventory::Copies;
 use crate::plan::Becomes;
-use crate::plan::tests::{GIB, MIB, disk as plan_disk, manifest, plan, site};
+use crate::plan::tests::{GIB, MIB, disk as plan_disk, host, manifest, plan};
 
 /// Runs a tool that has to succeed, and gives its output.
 fn run(program: &str, arguments: &[&str]) -> String {
@@ -114,13 +114,13 @@ fn a_block_device_goes_all_the_way_and_is_known_again() {
     let facts = inventory::disk_at(&inventory::Roots::default(), Path::new(&device.0), 512).unwrap();
     assert_eq!((facts.identity.size, facts.sector_size, &facts.contents), (GIB, 4096, &Contents::Blank));
     let disk = facts.lock(sys).unwrap();
-    let plan = Plan::new(&facts.for_plan(), &manifest(), &site(Existing::Refuse)).unwrap();
+    let plan = Plan::new(&facts.for_plan(), &manifest(), &host(Existing::Refuse)).unwrap();
     invalidate(disk.as_ref(), &plan).unwrap();
     commit(disk.as_ref(), &plan).unwrap();
     disk.reread_table().unwrap();
     drop(disk);
     let facts = inventory::disk_at(&inventory::Roots::default(), Path::new(&device.0), 512).unwrap();
-    let again = Plan::new(&facts.for_plan(), &manifest(), &site(Existing::Refuse)).unwrap();
+    let again = Plan::new(&facts.for_plan(), &manifest(), &host(Existing::Refuse)).unwrap();
     assert_eq!((again.existing, again.wipes, again.partitions), (Becomes::Kept, vec![], plan.partitions));
 }
 
@@ -213,7 +213,7 @@ fn after_a_power_cut_the_next_run_finds_its_own_work_without_permission_to_wipe(
         for (n, disk) in disks.into_iter().enumerate() {
             let contents = inventory::inspect(&disk).unwrap();
             let found = plan_disk(GIB, sector_size, contents.clone());
-            let again = Plan::new(&found, &manifest(), &site(Existing::Refuse));
+            let again = Plan::new(&found, &manifest(), &host(Existing::Refuse));
             let again = again.unwrap_or_else(|error| panic!("{sector_size}, cut {n}: {error:#}"));
             let whole = n == 11;
             let expected = if n < 3 { Becomes::Blank } else { Becomes::Kept };

@@ -168,13 +168,13 @@ fn what_contradicts_the_manifest_is_refused() {
 }
 
 #[test]
-fn the_command_line_is_the_ukis_and_the_sites() {
+fn the_command_line_is_the_ukis_and_the_hosts() {
     let line = |uki, extra| CommandLine::new(uki, extra).unwrap().as_str().to_owned();
     assert_eq!(line("a b", "c=d e"), "a b c=d e");
     assert_eq!(line("a ", ""), "a");
     assert_eq!(line("", " x "), "x");
     let error = CommandLine::new("a", "b\nc").unwrap_err();
-    assert_eq!(error.to_string(), "cmdline_extra of the site config holds a NUL or a line break");
+    assert_eq!(error.to_string(), "cmdline_extra of the host config holds a NUL or a line break");
     assert_eq!(code_of(&error), Code::CommandLine);
     assert_eq!(
         CommandLine::new("a\0", "b").unwrap_err().to_string(),
@@ -190,7 +190,7 @@ fn a_command_line_that_does_not_fit_is_refused_with_both_numbers() {
     assert_eq!(
         error.to_string(),
         "the kernel command line has 2017 bytes, but the installed kernel takes at most 2016 by kexec: shorten \
-         cmdline_extra of the site config"
+         cmdline_extra of the host config"
     );
     assert_eq!(code_of(&error), Code::CommandLine);
     long(1).check_fits(31).unwrap_err();

@@ -1,5 +1,4 @@
 use metalstrap_release::manifest::{Artifact, Boot, Designator, FileSystem, Layout, Payload, Salt};
-use metalstrap_release::site::PinnedManifest;
 use metalstrap_release::verity::Geometry;
 use proptest::prelude::*;
 
@@ -60,16 +59,9 @@ pub(crate) fn manifest() -> Manifest {
     }
 }
 
-pub(crate) fn site(existing: Existing) -> Site {
-    let json = serde_json::json!({
-        "format": 1,
-        "repository": "https://repository.example",
-        "manifest": PinnedManifest { path: "targets/a.json".into(), sha256: Digest::of(b"manifest") },
-        "ca": "",
-        "existing": existing,
-    });
-    // Not by Site::parse: what else it asks of a config is of no concern here.
-    serde_json::from_value(json).unwrap()
+pub(crate) fn host(existing: Existing) -> Host {
+    let release = serde_json::json!({"name": "debian", "version": "13.1"});
+    serde_json::from_value(serde_json::json!({"format": 1, "release": release, "existing": existing})).unwrap()
 }
 
 pub(crate) fn disk(size: u64, sector_size: u32, contents: Contents) -> PlanDisk {
@@ -78,11 +70,11 @@ pub(crate) fn disk(size: u64, sector_size: u32, contents: Contents) -> PlanDisk 
 }
 
 pub(crate) fn plan(size: u64, sector_size: u32, contents: Contents) -> Plan {
-    Plan::new(&disk(size, sector_size, contents), &manifest(), &site(Existing::Wipe)).unwrap()
+    Plan::new(&disk(size, sector_size, contents), &manifest(), &host(Existing::Wipe)).unwrap()
 }
 
 fn refused(disk: &PlanDisk, existing: Existing) -> (Code, String) {
-    let error = Plan::new(disk, &manifest(), &site(existing)).unwrap_err();
+    let error = Plan::new(disk, &manifest(), &host(existing)).unwrap_err();
     (code_of(&error), format!("{error:#}"))
 }
 
@@ -158,7 +150,7 @@ fn boot_files_that_the_esp_cannot_hold_are_refused_before_any_write() {
     let refused = |change: &dyn Fn(&mut Manifest)| {
         let mut manifest = manifest();
         change(&mut manifest);
-        let error = Plan::new(&disk(GIB, 512, Contents::Blank), &manifest, &site(Existing::Wipe)).unwrap_err();
+        let error = Plan::new(&disk(GIB, 512, Contents::Blank), &manifest, &host(Existing::Wipe)).unwrap_err();
         (code_of(&error), format!("{error:#}"))
     };
     let too_large = refused(&|manifest| manifest.boot.uki = artifact(512 * MIB));
@@ -190,10 +182,10 @@ fn foreign_gpt() -> Contents {
 #[test]
 fn what_is_on_the_disk_goes_only_with_permission() {
     let disk = disk(GIB, 512, foreign_gpt());
-    let text = "disk vda (serial X) holds a GPT with 1 \"data\" (LUKS), 2 \"EFI\" (FAT), and the site config does not permit \
+    let text = "disk vda (serial X) holds a GPT with 1 \"data\" (LUKS), 2 \"EFI\" (FAT), and the host config does not permit \
                 wiping it (\"existing\": \"wipe\")";
     assert_eq!(refused(&disk, Existing::Refuse), (Code::DiskNotBlank, text.to_owned()));
-    let plan = Plan::new(&disk, &manifest(), &site(Existing::Wipe)).unwrap();
+    let plan = Plan::new(&disk, &manifest(), &host(Existing::Wipe)).unwrap();
     let what = "a GPT with 1 \"data\" (LUKS), 2 \"EFI\" (FAT)".to_owned();
     assert_eq!(plan.existing, Becomes::Wiped { what });
     let area = |start: u64, size: u64| Area { start: start * MIB, size: size * MIB };
@@ -229,11 +221,11 @@ fn our_own_table_is_kept_with_what_the_os_added() {
         size: 64 * MIB,
         attributes: 0,
     };
-    let again = Plan::new(&own(&|_| ()), &manifest(), &site(Existing::Refuse)).unwrap();
+    let again = Plan::new(&own(&|_| ()), &manifest(), &host(Existing::Refuse)).unwrap();
     assert_eq!((again.existing, again.kept, again.wipes), (Becomes::Kept, vec![], vec![]));
     let with_var = own(&|table| table.partitions.push(var.clone()));
     for existing in [Existing::Refuse, Existing::Wipe] {
-        let plan = Plan::new(&with_var, &manifest(), &site(existing)).unwrap();
+        let plan = Plan::new(&with_var, &manifest(), &host(existing)).unwrap();
         assert_eq!((&plan.existing, &plan.kept, &plan.wipes), (&Becomes::Kept, &vec![var.clone()], &vec![]));
         assert_eq!(plan.table().partitions.last(), Some(&var));
     }
@@ -251,7 +243,7 @@ fn our_own_table_is_kept_with_what_the_os_added() {
 
 #[test]
 fn the_same_facts_give_the_same_hash_and_other_facts_another() {
-    let hash = |disk: &PlanDisk| Plan::new(disk, &manifest(), &site(Existing::Wipe)).unwrap().hash().unwrap();
+    let hash = |disk: &PlanDisk| Plan::new(disk, &manifest(), &host(Existing::Wipe)).unwrap().hash().unwrap();
     let base = disk(GIB, 512, Contents::Blank);
     let first = hash(&base);
     assert_eq!(first, hash(&PlanDisk { name: "vdb".into(), ..base.clone() }), "kernel names are no part of it");
@@ -286,7 +278,7 @@ proptest! {
         let sector = u64::from(sector_size);
         let least = (1 + esp + u64::from(slots) * (root + verity)) * MIB + free.next_multiple_of(MIB) + 16384 + sector;
         let size = (least + spare) / sector * sector;
-        let make = |size| Plan::new(&disk(size, sector_size, Contents::Blank), &manifest, &site(Existing::Refuse));
+        let make = |size| Plan::new(&disk(size, sector_size, Contents::Blank), &manifest, &host(Existing::Refuse));
         prop_assert!(make(least - sector).is_err());
         let plan = make(size).unwrap();
         prop_assert_eq!(&plan, &make(size).unwrap());

@@ -92,7 +92,7 @@ fn of_an_incomplete_list_only_a_disk_with_a_name_is_chosen() {
     let by_size = DiskSelector { min_size: Some(1001), ..DiskSelector::default() };
     let error = choose(&machine(), &by_size, &missing).unwrap_err();
     let text = "the list of disks may not be complete (device 1000:0097 (class 010700) at 0000:03:00.0 has no driver; \
-        devices had not settled in 150 s): name the disk by serial or wwid in the site config";
+        devices had not settled in 150 s): name the disk by serial or wwid in the host config";
     assert_eq!((code_of(&error), format!("{error:#}")), (Code::NoDisk, text.to_owned()));
     let by_serial = DiskSelector { serial: some("B"), ..DiskSelector::default() };
     let by_wwid = DiskSelector { wwid: some("eui.nvme0n1"), ..DiskSelector::default() };

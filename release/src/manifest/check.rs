@@ -20,7 +20,8 @@ impl Manifest {
         check_name(&self.name)?;
         check_version(&self.version)?;
         if self.architecture != "x86-64" {
-            return KIND.refuse("architecture", format!("is {:?}, but this installer is for x86-64", self.architecture));
+            return KIND
+                .refuse("architecture", format!("is {:?}, but this installer is for x86-64", self.architecture));
         }
         let root = self.root()?;
         check_tree("filesystems.root", &root.data, &root.hash_tree, MAX_ARTIFACT_BYTES)?;
@@ -110,7 +111,8 @@ fn check_artifact(field: &'static str, artifact: &Artifact) -> Result<(), Docume
 
 fn check_tree(field: &'static str, data: &Payload, tree: &Payload, most: u64) -> Result<(), DocumentError> {
     if data.content_size == 0 || !data.content_size.is_multiple_of(BLOCK) || data.content_size > most {
-        return KIND.refuse(field, format!("has a content_size of {}, not whole blocks up to {most}", data.content_size));
+        return KIND
+            .refuse(field, format!("has a content_size of {}, not whole blocks up to {most}", data.content_size));
     }
     let blocks = data.content_size / BLOCK;
     let needed = Geometry::new(blocks).map(|geometry| geometry.total_blocks() * BLOCK);

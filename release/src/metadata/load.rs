@@ -59,7 +59,8 @@ impl TrustedRoot {
     ) -> Result<Metadata, MetadataError> {
         let adapter = Adapter::new(source);
         let base = |path: &str| {
-            Url::parse(path).map_err(|error| MetadataError::Invalid { path: path.to_owned(), problem: error.to_string() })
+            Url::parse(path)
+                .map_err(|error| MetadataError::Invalid { path: path.to_owned(), problem: error.to_string() })
         };
         let limit = MAX_BYTES as u64;
         let limits = Limits { max_targets_size: limit, max_snapshot_size: limit, ..Limits::default() };

@@ -80,8 +80,10 @@ impl Versions {
 /// Digest of the ids of the keys that `root` names for `roles`.
 pub(super) fn keys_of(root: &Root, roles: &[RoleType]) -> Digest {
     let of_role = |role: &RoleType| root.roles.get(role).map(|keys| keys.keyids.clone()).unwrap_or_default();
-    let ids: BTreeSet<(String, Vec<u8>)> =
-        roles.iter().flat_map(|role| of_role(role).into_iter().map(move |id| (role.to_string(), id.to_vec()))).collect();
+    let ids: BTreeSet<(String, Vec<u8>)> = roles
+        .iter()
+        .flat_map(|role| of_role(role).into_iter().map(move |id| (role.to_string(), id.to_vec())))
+        .collect();
     let text: Vec<u8> = ids.into_iter().flat_map(|(role, id)| [role.into_bytes(), id].concat()).collect();
     Digest::of(&text)
 }

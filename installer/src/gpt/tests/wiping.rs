@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use metalstrap_release::site::Existing;
+use metalstrap_release::host::Existing;
 
 use super::{file, run, shown};
 use crate::disk::{Disk as _, FileDisk, Memory, Recorded, Recording, replay};
 use crate::gpt::{Entry, invalidate};
 use crate::inventory::{self, Contents};
-use crate::plan::tests::{GIB, MIB, disk as plan_disk, manifest, plan, site};
+use crate::plan::tests::{GIB, MIB, disk as plan_disk, host, manifest, plan};
 use crate::plan::{Area, Plan};
 
 /// An image with a table that sfdisk made and three file systems.
@@ -98,7 +98,7 @@ fn until_its_last_copy_goes_the_old_table_leads_to_what_has_to_be_wiped() {
         let disk = before.clone();
         replay(&log[..cut], &disk).unwrap();
         let contents = inventory::inspect(&disk).unwrap();
-        let again = Plan::new(&plan_disk(GIB, 512, contents.clone()), &manifest(), &site(Existing::Wipe)).unwrap();
+        let again = Plan::new(&plan_disk(GIB, 512, contents.clone()), &manifest(), &host(Existing::Wipe)).unwrap();
         let known = matches!(&contents, Contents::Gpt { table, .. } if table.partitions.len() == 4);
         assert!(known || contents == Contents::Blank, "cut {cut}: {contents}");
         invalidate(&disk, &again).unwrap();

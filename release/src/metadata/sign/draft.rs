@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tough::schema::{
-    DelegatedRole, DelegatedTargets, Delegations, Hashes, KeyHolder, Metafile, PathPattern, PathSet, Role, Root, Signed,
-    Snapshot, Target, Targets, Timestamp,
+    DelegatedRole, DelegatedTargets, Delegations, Hashes, KeyHolder, Metafile, PathPattern, PathSet, Role, Root,
+    Signed, Snapshot, Target, Targets, Timestamp,
 };
 use tough::{ExpirationEnforcement, RepositoryLoader, TargetName};
 use url::Url;

@@ -1,0 +1,12 @@
+//! Any bytes as a host config: one that is taken reads back as it was.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use metalstrap_release::host::Host;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(host) = Host::parse(bytes) {
+        let text = serde_json::to_vec(&host).expect("a host config is JSON");
+        assert_eq!(Host::parse(&text).expect("what was written"), host);
+    }
+});

@@ -1,0 +1,11 @@
+//! Any bytes as a memory of metadata versions: one that is taken reads back as it was.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use metalstrap_release::metadata::Versions;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(versions) = Versions::parse(bytes) {
+        assert_eq!(Versions::parse(&versions.to_bytes()).expect("what was written"), versions);
+    }
+});
