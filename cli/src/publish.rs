@@ -62,10 +62,10 @@ struct CompressionArgs {
     #[arg(long, value_name = "LEVEL", default_value_t = CompressOptions::default().level,
           value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
-    /// Content of a frame: what a changed block costs a client
-    #[arg(long, value_name = "SIZE", default_value = "128K", value_parser = size::parse)]
+    /// Content of a frame: smaller ones cost a client less for a changed block, but are larger in sum
+    #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = size::parse)]
     frame_size: u64,
-    /// Threads [default: one a processor]; the result does not depend on it
+    /// Threads [default: one a processor, up to 12]; the result does not depend on it
     #[arg(long, value_name = "NUMBER")]
     threads: Option<NonZeroUsize>,
 }

@@ -6,7 +6,7 @@ use std::io;
 use zstd::zstd_safe::{self, DCtx, DParameter};
 
 use crate::digest::Digest;
-pub use crate::payload_writer::{CompressOptions, compress};
+pub use crate::payload_writer::{CompressOptions, MOST_THREADS, compress};
 pub use crate::seek_table::{Frame, MAX_FRAME_CONTENT, SeekTable};
 
 /// log2 of the largest window a frame may ask for: that of the largest content.

@@ -8,7 +8,7 @@ use crate::verity::BLOCK;
 
 /// The most content of one frame: what a reader must be ready to hold.
 pub const MAX_FRAME_CONTENT: u64 = 4 << 20;
-/// No seek table is larger: half a million frames, 64 GiB of content at the usual frame size. In memory they take four
+/// No seek table is larger: half a million frames, 1 TiB of content at the usual frame size. In memory they take four
 /// times as much, beside the table itself.
 pub const MAX_BYTES: u64 = 4 << 20;
 
