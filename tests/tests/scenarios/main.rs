@@ -8,5 +8,6 @@
 mod a_disk_that_is_too_small_is_refused;
 mod a_flipped_bit_in_a_data_frame_is_refused;
 mod a_killed_installer_is_reported;
+mod a_payload_is_nearly_as_small_as_one_frame;
 mod debian_is_installed_and_boots_from_its_disk;
 mod half_a_gibibyte_is_enough;
