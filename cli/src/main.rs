@@ -9,8 +9,10 @@ mod netboot;
 mod progress;
 mod publish;
 mod repository;
+mod schema;
 mod size;
 mod uki;
+mod verify;
 mod vm;
 
 use std::process::ExitCode;
@@ -30,7 +32,9 @@ struct Cli {
 enum Verb {
     Publish(publish::Args),
     Netboot(netboot::Args),
+    Verify(verify::Args),
     Vm(Box<vm::Args>),
+    Schema(schema::Args),
 }
 
 impl Verb {
@@ -38,7 +42,9 @@ impl Verb {
         match self {
             Self::Publish(args) => args.run()?,
             Self::Netboot(args) => args.run()?,
+            Self::Verify(args) => return args.run(),
             Self::Vm(args) => return args.run(),
+            Self::Schema(args) => args.run()?,
         }
         Ok(ExitCode::SUCCESS)
     }

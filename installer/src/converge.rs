@@ -33,6 +33,7 @@ use crate::fetch::Source;
 use crate::progress::Progress;
 use merge::Merge;
 use payload::Origin;
+pub use payload::check_seek_table;
 pub use read_back::read_back;
 pub(crate) use read_back::{check, each_piece};
 

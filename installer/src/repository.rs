@@ -93,8 +93,16 @@ impl Repository {
             let text = format!("{} has no host config for {}", self.source.describe(), keys.join(", "));
             return Err(coded(Code::HostConfig, text));
         };
-        let bytes = self.target(file, host::MAX_BYTES, Code::HostConfig).await?;
+        let bytes = self.fetch_host(file).await?;
         Ok(HostBytes { bytes, key: key.clone() })
+    }
+
+    /// Fetches the host config `file`.
+    ///
+    /// # Errors
+    /// [`Code::HostConfig`] if its bytes are not those that the metadata names.
+    pub async fn fetch_host(&self, file: &TargetFile) -> Result<Vec<u8>> {
+        self.target(file, host::MAX_BYTES, Code::HostConfig).await
     }
 
     /// Fetches a release's manifest.

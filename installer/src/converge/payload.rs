@@ -58,6 +58,15 @@ pub(super) async fn frames<T: Send + 'static>(
     Ok((state, fetched.saturating_add(payload.seek_table_size)))
 }
 
+/// Fetches and checks a payload's seek table and nothing more: whether the payload is there, and as long as it should be.
+///
+/// # Errors
+/// [`Code::Corrupt`] when it is another one, and the source's.
+pub async fn check_seek_table(source: &dyn Source, payload: &Payload, progress: &Progress) -> Result<()> {
+    let start = payload.size.checked_sub(payload.seek_table_size).context("a seek table larger than its payload")?;
+    seek_table(source, payload, start, &Origin::new(source, payload), progress).await.map(drop)
+}
+
 /// Fetches and checks the seek table, which is the payload's end from byte `start` on.
 async fn seek_table(
     source: &dyn Source,
