@@ -36,7 +36,9 @@ pub(crate) fn of(machine: &Builder, dir: &Path, ports: &[Port]) -> Result<Vec<St
     all.extend(boot(machine, dir)?);
     all.extend(network(machine, ports));
     for (number, disk) in machine.disks.iter().enumerate() {
-        all.extend(disk.arguments(dir, number, None)?);
+        // Once QEMU gives OVMF an order, OVMF forgets at each start what is not in it, BootNext's entry too.
+        let ordered = matches!(machine.boot, Boot::Network | Boot::Stick { .. });
+        all.extend(disk.arguments(dir, number, ordered.then_some(number + 2))?);
     }
     all.extend(strings(&machine.strings, dir)?);
     all.extend(machine.extra.iter().cloned());

@@ -1,13 +1,13 @@
 //! The directory of a run.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use metalstrap_qemu::Serial;
+use metalstrap_qemu::{Machine, Serial};
+use serde_json::Value;
 
-use super::outcome::{Kind, Outcome};
+use super::outcome::{Kind, Outcome, Phase};
 use super::provision::MACHINE;
 
 /// Where logs, disks and sockets of a run are.
@@ -46,12 +46,20 @@ impl Logs {
 
     /// Adds what the installer told so far.
     pub fn add_events(&self, serial: &Serial) -> Result<()> {
-        let path = self.path.join(EVENTS);
-        let mut file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
-        for event in serial.events() {
-            writeln!(file, "{}", event.value).with_context(|| format!("writing {}", path.display()))?;
-        }
-        Ok(())
+        self.add_lines(EVENTS, serial.events().into_iter().map(|event| event.value))
+    }
+
+    /// Adds what QEMU's monitor told since the machine's power-on: resets, watchdog expiries, the end.
+    pub fn add_monitor(&self, phase: Phase, machine: &Machine<'_>) -> Result<()> {
+        let name = serde_json::to_value(phase).context("naming the log of QEMU's monitor")?;
+        let name = name.as_str().unwrap_or_default();
+        self.add_lines(&format!("monitor-{name}.jsonl"), machine.monitor_events())
+    }
+
+    fn add_lines(&self, name: &str, lines: impl IntoIterator<Item = Value>) -> Result<()> {
+        let path = self.path.join(name);
+        let text: String = lines.into_iter().map(|line| format!("{line}\n")).collect();
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
     }
 
     /// Removes what is not to be kept, and puts the rest into the outcome.

@@ -28,6 +28,7 @@ struct Run<'a> {
     watch: Watch<'a>,
     interrupt: &'a Interrupt,
     outcome: &'a mut Outcome,
+    logs: &'a Logs,
     began: Instant,
 }
 
@@ -42,7 +43,7 @@ impl Args {
     ) -> Result<()> {
         let began = Instant::now();
         let watch = Watch::new(began + self.timeout(), interrupt);
-        let mut run = Run { args: self, watch, interrupt, outcome, began };
+        let mut run = Run { args: self, watch, interrupt, outcome, logs, began };
         run.outcome.bytes.netboot_uki = fs::metadata(&self.netboot).ok().map(|file| file.len());
         let lab = self.lab(endpoint, logs)?;
         let mut machine = self.machine(logs)?.start(&lab)?;
@@ -50,6 +51,7 @@ impl Args {
         let mut seen = Seen::default();
         let finished = run.installation(&mut machine, &mut seen);
         logs.add_events(machine.serial())?;
+        logs.add_monitor(Phase::Installation, &machine)?;
         run.count(&machine, &lab)?;
         let Some(at) = finished? else { return Ok(()) };
         run.boots(machine, seen, at)
@@ -168,7 +170,9 @@ impl Run<'_> {
     /// Waits for the line with `text`.
     fn text(&mut self, machine: &mut Machine<'_>, seen: &mut Seen, text: &str) -> Result<Option<(Duration, String)>> {
         let _follow = self.args.console.then(|| Follow::from_now(machine.serial(), true));
-        match self.watch.wait(machine, seen, expecting(text))? {
+        let found = self.watch.wait(machine, seen, expecting(text));
+        self.logs.add_monitor(self.outcome.phase, machine)?;
+        match found? {
             Ok(found) => Ok(Some(found)),
             Err(stop) => {
                 self.outcome.stopped(stop, &format!("said {text:?}"));
