@@ -11,14 +11,14 @@ use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, MemoryStore, Superblock, Tre
 use sha2::{Digest as _, Sha256};
 
 use crate::checked::Checked;
-use crate::repository::Repository;
+use crate::payloads::Payloads;
 
 /// Publishes a root file system image and its hash tree, after checking the one by the other and both by
 /// `root_hash`. Both files may go on behind their end, as partitions do.
 ///
 /// # Errors
 /// When a block of the image or of the tree is not what the root hash vouches for.
-pub fn publish_root(repository: &Repository, image: &Path, verity: &Path, root_hash: Digest) -> Result<FileSystem> {
+pub fn publish_root(payloads: &Payloads<'_>, image: &Path, verity: &Path, root_hash: Digest) -> Result<FileSystem> {
     let checking = || format!("checking the hash tree {}", verity.display());
     let mut block = [0; BLOCK_SIZE];
     let mut hash_file = open(verity)?;
@@ -36,10 +36,10 @@ pub fn publish_root(repository: &Repository, image: &Path, verity: &Path, root_h
         image.display()
     );
     let mut data = Checked::new(BufReader::with_capacity(1 << 20, data_file), &tree);
-    let data = repository.add_payload("root image", &mut data, data_size)?;
+    let data = payloads.add("root image", &mut data, data_size)?;
     let tree_size = tree.geometry().total_blocks() * BLOCK;
     let mut hash_file = open(verity)?.take(tree_size);
-    let hash_tree = repository.add_payload("root hash tree", &mut hash_file, tree_size)?;
+    let hash_tree = payloads.add("root hash tree", &mut hash_file, tree_size)?;
     Ok(FileSystem { designator: Designator::Root, root_hash, salt: Salt(superblock.salt), data, hash_tree })
 }
 
@@ -48,7 +48,7 @@ pub fn publish_root(repository: &Repository, image: &Path, verity: &Path, root_h
 ///
 /// # Errors
 /// When the file is none for an ESP, cannot be read, or changes meanwhile.
-pub fn publish_file(repository: &Repository, what: &str, path: &Path, name: &str) -> Result<Artifact> {
+pub fn publish_file(payloads: &Payloads<'_>, what: &str, path: &Path, name: &str) -> Result<Artifact> {
     let reading = || format!("reading the {what} {}", path.display());
     let (size, sha256) = measure(path).with_context(reading)?;
     let content_size = size.next_multiple_of(BLOCK);
@@ -61,9 +61,8 @@ pub fn publish_file(repository: &Repository, what: &str, path: &Path, name: &str
     let tree =
         Tree::open(MemoryStore::new(hash_file.clone()), root_hash, salt.clone(), blocks).with_context(reading)?;
     let mut content = Checked::new(padded(path, size)?, &tree);
-    let data = repository.add_payload(what, &mut content, content_size)?;
-    let hash_tree =
-        repository.add_payload(&format!("{what} hash tree"), &mut hash_file.as_slice(), hash_file.len() as u64)?;
+    let data = payloads.add(what, &mut content, content_size)?;
+    let hash_tree = payloads.add(&format!("{what} hash tree"), &mut hash_file.as_slice(), hash_file.len() as u64)?;
     Ok(Artifact { size, sha256, root_hash, salt: Salt(salt), data, hash_tree })
 }
 
@@ -72,7 +71,10 @@ fn open(path: &Path) -> Result<File> {
 }
 
 /// Size and digest of a file that the firmware can start.
-fn measure(path: &Path) -> Result<(u64, Digest)> {
+///
+/// # Errors
+/// When it cannot be read or started.
+pub fn measure(path: &Path) -> Result<(u64, Digest)> {
     let mut file = open(path)?;
     let size = file.metadata()?.len();
     if size == 0 || size > MAX_BOOT_BYTES {

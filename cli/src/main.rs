@@ -4,16 +4,30 @@
 
 mod artifact;
 mod checked;
+mod clock;
+mod completions;
+mod directory;
+mod files;
+mod host;
+mod keygen;
+mod keys;
 mod layout;
+mod man;
 mod netboot;
+mod output;
+mod payloads;
 mod progress;
 mod publish;
+mod refresh;
 mod repository;
 mod schema;
+mod signing;
+mod site;
 mod size;
 mod uki;
 mod verify;
 mod vm;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -30,21 +44,33 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Keygen(keygen::Args),
     Publish(publish::Args),
+    Host(host::Args),
+    Refresh(refresh::Args),
+    Site(site::Args),
     Netboot(netboot::Args),
     Verify(verify::Args),
     Vm(Box<vm::Args>),
     Schema(schema::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 impl Verb {
     fn run(self) -> Result<ExitCode> {
         match self {
+            Self::Keygen(args) => args.run()?,
             Self::Publish(args) => args.run()?,
+            Self::Host(args) => args.run()?,
+            Self::Refresh(args) => args.run()?,
+            Self::Site(args) => args.run()?,
             Self::Netboot(args) => args.run()?,
             Self::Verify(args) => return args.run(),
             Self::Vm(args) => return args.run(),
             Self::Schema(args) => args.run()?,
+            Self::Completions(args) => args.run()?,
+            Self::Man(args) => args.run()?,
         }
         Ok(ExitCode::SUCCESS)
     }

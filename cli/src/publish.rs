@@ -5,24 +5,37 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
+use metalstrap_release::host::ReleaseName;
 use metalstrap_release::manifest::{Artifact, Boot, FORMAT, FileSystem, Manifest, Payload, check_name, check_version};
+use metalstrap_release::metadata::RoleName;
 use metalstrap_release::payload::CompressOptions;
 use serde_json::{Value, json};
 
 use crate::artifact::{publish_file, publish_root};
 use crate::layout::LayoutArgs;
+use crate::payloads::Payloads;
 use crate::repository::Repository;
-use crate::size;
+use crate::signing::{Signing, SigningArgs, summary};
 use crate::uki::UkiFacts;
+use crate::{output, size};
 
-/// Adds a release to a repository: compresses its artifacts and writes its manifest, which comes last.
+mod published;
+#[cfg(test)]
+mod tests;
+
+use published::Published;
+
+/// Adds a release to a repository: compresses its artifacts, writes its manifest, and signs; the repository is made if
+/// there is none.
 ///
-/// The same inputs give the same files, so it can be run again at any time.
+/// Root file system, dm-verity tree and UKI may come from any builder: the UKI's command line names the tree's root
+/// hash. Run again, it changes nothing, or completes what a killed run has begun. A published version never changes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   metalstrap publish --name debian --version 13.2 --root root.raw --verity root.verity.raw \\
-      --uki debian.efi --loader systemd-bootx64.efi --repository /srv/os
-It prints one line of JSON: `manifest` and `sha256` are what a site config pins.")]
+      --uki debian.efi --loader systemd-bootx64.efi --repository /srv/os --keys keys
+It needs the keys targets.pem, snapshot.pem and timestamp.pem. It prints one line of JSON: path and digest of the
+manifest, whether it was `published` now, bytes of the artifacts, versions and expiry of the metadata.")]
 pub struct Args {
     /// Name of the OS: 1 to 16 of a-z, 0-9 and '-'
     #[arg(long)]
@@ -48,6 +61,8 @@ pub struct Args {
     /// Directory of the repository; made if there is none
     #[arg(long, value_name = "DIR")]
     repository: PathBuf,
+    #[command(flatten)]
+    signing: SigningArgs,
     #[command(flatten)]
     layout: LayoutArgs,
     #[command(flatten)]
@@ -81,8 +96,17 @@ impl Args {
     /// Publishes the release and prints the result.
     ///
     /// # Errors
-    /// When an input is not what the others say, or the repository cannot be written. Then no manifest is written.
+    /// When an input is not what the others say, or the repository cannot be written. Then no machine sees anything of
+    /// it.
     pub fn run(self) -> Result<()> {
+        let facts = self.check()?;
+        let signing = self.signing.open(&[RoleName::Targets, RoleName::Snapshot, RoleName::Timestamp])?;
+        let repository = Repository::open(&self.repository)?;
+        output::print(&self.publish(&repository, &signing, facts)?)
+    }
+
+    /// What can be checked before anything is read or written at length.
+    fn check(&self) -> Result<UkiFacts> {
         check_name(&self.name)?;
         check_version(&self.version)?;
         let facts = UkiFacts::read(&self.uki)?;
@@ -96,18 +120,39 @@ impl Args {
                  when the primary one is damaged"
             );
         }
-        let repository = Repository::open(&self.repository, self.compression.options())?;
-        let manifest = self.publish(&repository, facts)?;
-        let (path, sha256) = repository.add_manifest(&manifest)?;
-        println!("{}", json!({"manifest": path, "sha256": sha256, "bytes": bytes(&manifest)?}));
-        Ok(())
+        Ok(facts)
+    }
+
+    fn publish(&self, repository: &Repository, signing: &Signing, facts: UkiFacts) -> Result<Value> {
+        let mut draft = signing.draft(repository)?;
+        let name = ReleaseName { name: self.name.clone(), version: self.version.clone() };
+        let there = Published::find(repository, &draft, &name)?;
+        if let Some(there) = &there {
+            there.check_same(self, &facts)?;
+            if there.is_complete(repository) && !draft.is_changed() {
+                eprintln!("{name} is already published");
+                let Published { path, manifest, sha256 } = there;
+                let metadata = summary(&signing.load(repository)?);
+                return Ok(result(path, *sha256, false, bytes(manifest)?, &metadata));
+            }
+        }
+        let manifest = match there.filter(|there| there.is_complete(repository)) {
+            Some(there) => there.manifest,
+            None => self.compress(repository, facts)?,
+        };
+        let (path, sha256, size) = repository.add_manifest(&manifest)?;
+        let added = draft.add_release(&name.target(), size, sha256)?;
+        let metadata =
+            if draft.is_changed() { signing.publish(repository, draft)? } else { signing.load(repository)? };
+        Ok(result(&path, sha256, added, bytes(&manifest)?, &summary(&metadata)))
     }
 
     /// Publishes the payloads, and returns the manifest that names them.
-    fn publish(&self, repository: &Repository, facts: UkiFacts) -> Result<Manifest> {
-        let uki = publish_file(repository, "UKI", &self.uki, &self.name)?;
-        let loader = publish_file(repository, "boot loader", &self.loader, &self.name)?;
-        let root = publish_root(repository, &self.root, &self.verity, facts.root_hash)?;
+    fn compress(&self, repository: &Repository, facts: UkiFacts) -> Result<Manifest> {
+        let payloads = Payloads { repository, options: self.compression.options() };
+        let uki = publish_file(&payloads, "UKI", &self.uki, &self.name)?;
+        let loader = publish_file(&payloads, "boot loader", &self.loader, &self.name)?;
+        let root = publish_root(&payloads, &self.root, &self.verity, facts.root_hash)?;
         let layout = self.layout.layout(&root, &uki, &loader);
         Ok(Manifest {
             format: FORMAT,
@@ -119,6 +164,10 @@ impl Args {
             layout,
         })
     }
+}
+
+fn result(path: &str, sha256: Digest, published: bool, bytes: Value, metadata: &Value) -> Value {
+    json!({"manifest": path, "sha256": sha256, "published": published, "bytes": bytes, "metadata": metadata})
 }
 
 /// Bytes of every artifact: as it is, and as published.

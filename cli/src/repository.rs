@@ -1,90 +1,147 @@
-//! The directory that a web server serves: payloads and manifests under names that say their digest.
+//! The directory that a web server serves: payloads, manifests and host configs under names that say their digest, and
+//! metadata.
 
-use std::fs::{File, Permissions};
-use std::io::{BufWriter, Read, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, File, TryLockError};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use metalstrap_release::digest::Digest;
-use metalstrap_release::manifest::{Manifest, Payload};
-use metalstrap_release::payload::{CompressOptions, compress};
+use metalstrap_release::manifest::Manifest;
 use tempfile::NamedTempFile;
 
-use crate::progress::Progress;
+use crate::files::{self, UNFINISHED};
 
-/// A repository on this machine. What it holds is complete at any time: files appear under their name by a rename.
+/// Directories below it.
+const PARTS: [&str; 3] = ["payloads", "targets", "metadata"];
+/// What the one who writes to it holds locked.
+const LOCK: &str = ".lock";
+/// Readable for the web server.
+const MODE: u32 = 0o644;
+
+/// A repository on this machine, locked for this process. What it holds is complete at any time: files appear under
+/// their name by a rename.
 #[derive(Debug)]
 pub struct Repository {
     directory: PathBuf,
-    options: CompressOptions,
+    _lock: File,
+    /// Writes until one fails.
+    #[cfg(test)]
+    pub writes_left: std::cell::Cell<usize>,
 }
 
 impl Repository {
-    /// Opens the repository in `directory`, which is made if there is none.
+    /// Opens the repository in `directory`, which is made if there is none, and clears away what a killed run has left.
     ///
     /// # Errors
-    /// When its directories cannot be made.
-    pub fn open(directory: &Path, options: CompressOptions) -> Result<Self> {
-        for part in ["payloads", "targets"] {
+    /// When its directories cannot be made, or somebody else writes to it.
+    pub fn open(directory: &Path) -> Result<Self> {
+        for part in PARTS {
             let path = directory.join(part);
-            std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+            fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         }
-        Ok(Self { directory: directory.to_owned(), options })
+        let path = directory.join(LOCK);
+        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.with_context(|| format!("making {}", path.display()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                bail!("{} is being written to by another metalstrap: wait until it is done", directory.display())
+            }
+            Err(TryLockError::Error(error)) => return Err(error).context(format!("locking {}", path.display())),
+        }
+        let repository = Self {
+            directory: directory.to_owned(),
+            _lock: lock,
+            #[cfg(test)]
+            writes_left: std::cell::Cell::new(usize::MAX),
+        };
+        PARTS.iter().try_for_each(|part| repository.clear(part))?;
+        Ok(repository)
     }
 
-    /// Compresses `content` of `size` bytes to `payloads/<sha256>.zst`. `what` names it in progress and errors.
-    ///
-    /// # Errors
-    /// When the content cannot be read or has another size, or the payload cannot be written.
-    pub fn add_payload(&self, what: &str, content: &mut dyn Read, size: u64) -> Result<Payload> {
-        let publishing = || format!("publishing the {what}");
-        let mut progress = Progress::new(what, size);
-        let mut file = self.temporary("payloads")?;
-        let mut output = BufWriter::with_capacity(1 << 20, file.as_file_mut());
-        let payload = compress(content, &mut output, &self.options, &mut |done| progress.update(done));
-        let payload = payload.with_context(publishing)?;
-        drop(output);
-        anyhow::ensure!(
-            payload.content_size == size,
-            "publishing the {what}: it has {} bytes, not {size}",
-            payload.content_size
-        );
-        self.keep(file, "payloads", &format!("{}.zst", payload.sha256)).with_context(publishing)?;
-        Ok(payload)
+    fn clear(&self, part: &str) -> Result<()> {
+        let directory = self.directory.join(part);
+        let clearing = || format!("clearing {}", directory.display());
+        for entry in fs::read_dir(&directory).with_context(clearing)? {
+            let entry = entry.with_context(clearing)?;
+            if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+                fs::remove_file(entry.path()).with_context(clearing)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Writes the manifest to `targets/`, and returns its path below the repository and its digest.
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Whether there is a file at `path` below it.
+    pub fn has(&self, path: &str) -> bool {
+        self.directory.join(path).is_file()
+    }
+
+    /// Bytes of the file at `path` below it, if there is one.
+    pub fn size(&self, path: &str) -> Option<u64> {
+        fs::metadata(self.directory.join(path)).ok().map(|metadata| metadata.len())
+    }
+
+    /// Writes the manifest to `targets/`, and returns its path below the repository, its digest and its bytes.
     ///
     /// # Errors
     /// When the manifest is none that the installer takes, or cannot be written.
-    pub fn add_manifest(&self, manifest: &Manifest) -> Result<(String, Digest)> {
+    pub fn add_manifest(&self, manifest: &Manifest) -> Result<(String, Digest, u64)> {
         let mut bytes = serde_json::to_vec_pretty(manifest).context("encoding the manifest")?;
         bytes.push(b'\n');
         Manifest::parse(&bytes).context("checking the manifest")?;
-        let digest = Digest::of(&bytes);
-        let name = format!("{digest}.{}_{}.json", manifest.name, manifest.version);
-        let mut file = self.temporary("targets")?;
-        file.write_all(&bytes).context("writing the manifest")?;
-        self.keep(file, "targets", &name)?;
-        Ok((format!("targets/{name}"), digest))
+        self.add_target(&format!("{}_{}.json", manifest.name, manifest.version), &bytes)
     }
 
-    fn temporary(&self, part: &str) -> Result<NamedTempFile> {
-        let directory = self.directory.join(part);
-        // Readable for the web server, unlike other temporary files.
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".new-").permissions(Permissions::from_mode(0o644));
-        builder.tempfile_in(&directory).with_context(|| format!("making a file in {}", directory.display()))
+    /// Writes a target, and returns its path below the repository, its digest and its bytes.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn add_target(&self, name: &str, bytes: &[u8]) -> Result<(String, Digest, u64)> {
+        let digest = Digest::of(bytes);
+        let path = format!("targets/{digest}.{name}");
+        self.put(&path, bytes)?;
+        Ok((path, digest, bytes.len() as u64))
+    }
+
+    /// Writes the file at `path` below it, if it is not there with these bytes.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn put(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        let whole = self.directory.join(path);
+        if self.size(path) == Some(bytes.len() as u64) && fs::read(&whole).is_ok_and(|found| found == bytes) {
+            return Ok(());
+        }
+        let part = path.split('/').next().unwrap_or_default();
+        let mut file = self.temporary(part)?;
+        file.write_all(bytes).with_context(|| format!("writing {}", whole.display()))?;
+        self.keep(file, path)
+    }
+
+    /// A file in the directory `part` that has no name yet.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn temporary(&self, part: &str) -> Result<NamedTempFile> {
+        files::temporary(&self.directory.join(part), MODE)
     }
 
     /// Gives the file its name, once its bytes are on the disk.
-    fn keep(&self, file: NamedTempFile, part: &str, name: &str) -> Result<()> {
-        let directory = self.directory.join(part);
-        let path = directory.join(name);
-        let writing = || format!("writing {}", path.display());
-        file.as_file().sync_all().with_context(writing)?;
-        file.persist(&path).with_context(writing)?;
-        File::open(&directory).and_then(|directory| directory.sync_all()).with_context(writing)
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn keep(&self, file: NamedTempFile, path: &str) -> Result<()> {
+        #[cfg(test)]
+        {
+            let left = self.writes_left.get().checked_sub(1);
+            self.writes_left.set(left.context("no write is left to this test")?);
+        }
+        files::keep(file, &self.directory.join(path))
     }
 }

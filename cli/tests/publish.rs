@@ -8,91 +8,42 @@
 )]
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use metalstrap_release::digest::Digest;
 use metalstrap_release::manifest::Manifest;
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// Blocks of the root image: two levels of tree.
-const BLOCKS: usize = 300;
+mod support;
 
-/// A PE32+ file with these sections, which is all of a UKI that publishing looks at.
-fn pe(sections: &[(&str, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = vec![0; 0x400];
-    let mut put = |offset: usize, field: &[u8]| bytes[offset..offset + field.len()].copy_from_slice(field);
-    put(0, b"MZ");
-    put(0x3c, &[0x80, 0, 0, 0]);
-    put(0x80, b"PE\0\0\x64\x86");
-    put(0x86, &u16::try_from(sections.len()).unwrap().to_le_bytes());
-    put(0x94, &112_u16.to_le_bytes());
-    put(0x98, &[0x0b, 0x02]);
-    for (index, (name, content)) in sections.iter().enumerate() {
-        let header = 0x108 + index * 40;
-        let start = u32::try_from(bytes.len()).unwrap();
-        let size = u32::try_from(content.len()).unwrap();
-        let numbers = [size, 0, size, start].map(u32::to_le_bytes).concat();
-        bytes[header..header + name.len()].copy_from_slice(name.as_bytes());
-        bytes[header + 8..header + 24].copy_from_slice(&numbers);
-        bytes.extend_from_slice(content);
-    }
-    bytes
+use support::{BLOCKS, Inputs, contents, files, veritysetup};
+
+/// Runs the command.
+fn metalstrap(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_metalstrap")).args(arguments).output().unwrap()
 }
 
-/// The first bytes of a kernel that takes 2047 bytes of command line, and some more.
-fn kernel() -> Vec<u8> {
-    let mut kernel = vec![0x90; 5000];
-    kernel[0x1fe..0x206].copy_from_slice(b"\x55\xaa\xeb\x6aHdrS");
-    kernel[0x206..0x208].copy_from_slice(&0x20f_u16.to_le_bytes());
-    kernel[0x238..0x23c].copy_from_slice(&2047_u32.to_le_bytes());
-    kernel
+/// What an operator does with the inputs.
+trait Publish {
+    fn publish(&self, more: &[&str]) -> Output;
+    fn refusal(&self, more: &[&str]) -> String;
+    fn last_line(&self, output: &Output) -> String;
 }
 
-struct Inputs {
-    directory: TempDir,
-    root_hash: String,
-}
-
-impl Inputs {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name| directory.path().join(name);
-        let root: Vec<u8> = (0..BLOCKS * 512).flat_map(|word| (word as u64 / 100).to_le_bytes()).collect();
-        fs::write(path("root"), root).unwrap();
-        let output = Command::new("veritysetup")
-            .args(["format", "--data-block-size=4096", "--hash-block-size=4096"])
-            .args([path("root"), path("verity")])
-            .output()
-            .expect("veritysetup, of Debian's package cryptsetup-bin");
-        let text = String::from_utf8(output.stdout).unwrap();
-        let root_hash = text.lines().find_map(|line| line.strip_prefix("Root hash:")).unwrap().trim().to_owned();
-        fs::write(path("loader"), pe(&[(".text", vec![1; 100])])).unwrap();
-        let inputs = Self { directory, root_hash };
-        inputs.write_uki(&format!("quiet gpt roothash={}", inputs.root_hash));
-        inputs
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn write_uki(&self, cmdline: &str) {
-        let sections = [(".cmdline", format!("{cmdline}\n\0").into_bytes()), (".linux", kernel())];
-        fs::write(self.path("uki"), pe(&sections)).unwrap();
-    }
-
-    fn flip(&self, name: &str, byte: usize) {
-        let mut bytes = fs::read(self.path(name)).unwrap();
-        bytes[byte] ^= 1;
-        fs::write(self.path(name), bytes).unwrap();
-    }
-
+impl Publish for Inputs {
     fn publish(&self, more: &[&str]) -> Output {
+        let keys = self.path("keys");
+        if !keys.exists() {
+            assert!(metalstrap(&["keygen", "--keys", keys.to_str().unwrap()]).status.success());
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_metalstrap"));
-        command.args(["publish", "--name", "os", "--version", "1", "--level", "3"]).args(more);
-        for name in ["root", "verity", "uki", "loader", "repository"] {
+        command.args(["publish", "--name", "os"]).args(more);
+        for (option, value) in [("--version", "1"), ("--level", "3")] {
+            if !more.contains(&option) {
+                command.args([option, value]);
+            }
+        }
+        for name in ["root", "verity", "uki", "loader", "repository", "keys"] {
             command.arg(format!("--{name}")).arg(self.path(name));
         }
         command.output().unwrap()
@@ -101,29 +52,17 @@ impl Inputs {
     /// What publishing says when it refuses; it must leave no manifest.
     fn refusal(&self, more: &[&str]) -> String {
         let output = self.publish(more);
+        assert_eq!(files(&self.path("repository/targets")), Vec::<String>::new());
+        self.last_line(&output)
+    }
+
+    fn last_line(&self, output: &Output) -> String {
         assert!(!output.status.success());
         assert_eq!(output.stdout, b"");
-        assert_eq!(files(&self.path("repository/targets")), Vec::<String>::new());
-        let text = String::from_utf8(output.stderr).unwrap().replace(self.directory.path().to_str().unwrap(), "D");
+        let text = String::from_utf8(output.stderr.clone()).unwrap();
+        let text = text.replace(self.directory.path().to_str().unwrap(), "D");
         text.lines().last().unwrap_or_default().to_owned()
     }
-}
-
-/// Names in a directory, sorted; none where there is no directory.
-fn files(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
-/// Every file of the repository under its path.
-fn contents(repository: &Path) -> Vec<(String, Vec<u8>)> {
-    let read = |part: &str| {
-        let directory = repository.join(part);
-        files(&directory).into_iter().map(move |name| (name.clone(), fs::read(directory.join(name)).unwrap()))
-    };
-    read("payloads").chain(read("targets").collect::<Vec<_>>()).collect()
 }
 
 #[test]
@@ -139,6 +78,10 @@ fn a_release_is_published_whole_and_the_same_again() {
     assert_eq!(result["sha256"], Digest::of(&text).to_string());
     assert_eq!(result["manifest"], format!("targets/{}.os_1.json", Digest::of(&text)));
     assert_eq!(result["bytes"]["root"]["content"], BLOCKS * 4096);
+    assert_eq!(result["published"], true);
+    assert_eq!(result["metadata"]["versions"]["timestamp"], 1);
+    let metadata = ["1.root.json", "1.snapshot.json", "1.targets.json", "timestamp.json"];
+    assert_eq!(files(&repository.join("metadata")), metadata);
     let manifest = Manifest::parse(&text).unwrap();
     assert_eq!(manifest.root().unwrap().root_hash.to_string(), inputs.root_hash);
     assert_eq!(manifest.boot.cmdline, format!("quiet gpt roothash={}", inputs.root_hash));
@@ -148,16 +91,165 @@ fn a_release_is_published_whole_and_the_same_again() {
     assert_eq!((layout.esp_size, layout.root_size, layout.root_verity_size), (512 << 20, 256 << 20, 3 << 20));
 
     let first = contents(&repository);
-    assert_eq!(first.len(), 7, "six payloads and a manifest, and no temporary file");
-    for (name, bytes) in &first {
+    assert_eq!(first.len(), 11, "six payloads, a manifest, four of metadata, and no temporary file");
+    for (name, bytes) in &first[..7] {
         assert_eq!(name.get(..64), Some(Digest::of(bytes).to_string().as_str()), "{name}");
     }
     let data = repository.join(format!("payloads/{}.zst", manifest.root().unwrap().data.sha256));
     let output = Command::new("zstd").args(["-d", "-q", "-c"]).arg(data).output().expect("zstd");
     assert!(output.stdout == fs::read(inputs.path("root")).unwrap());
 
-    assert!(inputs.publish(&["--threads", "3"]).status.success());
-    assert!(contents(&repository) == first, "publishing again changes nothing");
+    for options in [["--threads", "3"], ["--level", "5"]] {
+        let output = inputs.publish(&options);
+        let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(result["published"], false);
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "os 1 is already published\n");
+        assert!(contents(&repository) == first, "publishing again changes nothing");
+    }
+}
+
+#[test]
+fn a_published_version_never_changes() {
+    let inputs = Inputs::new();
+    assert!(inputs.publish(&[]).status.success());
+    let repository = inputs.path("repository");
+    let first = contents(&repository);
+    let refusal = |what: &str| {
+        format!(
+            "metalstrap: os 1 is published already, with another {what}: a published version never changes; publish \
+             under another --version"
+        )
+    };
+    let output = inputs.publish(&["--layout-root-size", "512M"]);
+    assert_eq!(inputs.last_line(&output), refusal("layout of the disk"));
+    inputs.write_uki(&format!("verbose gpt roothash={}", inputs.root_hash));
+    assert_eq!(inputs.last_line(&inputs.publish(&[])), refusal("UKI"));
+    inputs.flip("root", 5);
+    let root_hash = veritysetup(&inputs.path("root"), &inputs.path("verity"), &[]);
+    inputs.write_uki(&format!("gpt roothash={root_hash}"));
+    inputs.flip("loader", 0x300);
+    let all = refusal("root file system and another UKI and another boot loader");
+    assert_eq!(inputs.last_line(&inputs.publish(&[])), all);
+    assert!(contents(&repository) == first, "nothing on the disk has changed");
+
+    assert!(inputs.publish(&["--version", "2"]).status.success());
+    let second = contents(&repository);
+    assert!(first.iter().all(|file| file.0 == "timestamp.json" || second.contains(file)));
+}
+
+#[test]
+fn what_got_lost_is_published_again() {
+    let inputs = Inputs::new();
+    assert!(inputs.publish(&[]).status.success());
+    let repository = inputs.path("repository");
+    let first = contents(&repository);
+    let payloads = repository.join("payloads");
+    let lost = payloads.join(&files(&payloads)[0]);
+    fs::remove_file(&lost).unwrap();
+    fs::write(payloads.join(".new-left"), "of a killed run").unwrap();
+    let output = inputs.publish(&[]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(contents(&repository) == first);
+    let manifest = first.iter().find(|(name, _)| name.ends_with(".os_1.json")).unwrap();
+    fs::write(repository.join("targets").join(&manifest.0), "{}").unwrap();
+    let output = inputs.publish(&[]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(contents(&repository) == first);
+    fs::remove_file(&lost).unwrap();
+    assert_eq!(
+        inputs.last_line(&inputs.publish(&["--level", "19", "--frame-size", "4K"])),
+        "metalstrap: os_1.json is published already, with other content: a published version never changes"
+    );
+}
+
+#[test]
+fn only_the_keys_of_the_repository_publish() {
+    let inputs = Inputs::new();
+    assert!(inputs.publish(&[]).status.success());
+    let first = contents(&inputs.path("repository"));
+    fs::rename(inputs.path("keys/timestamp.pem"), inputs.path("timestamp")).unwrap();
+    assert_eq!(
+        inputs.last_line(&inputs.publish(&["--version", "2"])),
+        "metalstrap: D/keys/timestamp.pem is missing: without this key, timestamp metadata cannot be signed"
+    );
+    fs::copy(inputs.path("keys/targets.pem"), inputs.path("keys/timestamp.pem")).unwrap();
+    assert_eq!(
+        inputs.last_line(&inputs.publish(&["--version", "2"])),
+        "metalstrap: signing the repository's metadata: looking for the key D/keys/timestamp.pem: the role timestamp \
+         must be signed by 1 of its keys, and 0 of them are at hand"
+    );
+    fs::rename(inputs.path("keys"), inputs.path("own")).unwrap();
+    assert_eq!(
+        inputs.last_line(&inputs.publish(&["--version", "2"])),
+        "metalstrap: reading the metadata of D/repository: metadata/timestamp.json has 0 valid signatures by keys that \
+         are trusted with it, but needs 1"
+    );
+    let now = contents(&inputs.path("repository"));
+    let metadata = |files: &[(String, Vec<u8>)]| {
+        files.iter().filter(|(name, _)| !name.contains("os_2")).cloned().collect::<Vec<_>>()
+    };
+    assert!(metadata(&now).iter().all(|file| first.contains(file) || file.0.ends_with(".zst")));
+}
+
+#[test]
+fn two_publishers_do_not_meet() {
+    let inputs = Inputs::new();
+    assert!(inputs.publish(&[]).status.success());
+    let lock = fs::File::open(inputs.path("repository/.lock")).unwrap();
+    lock.try_lock().unwrap();
+    assert_eq!(
+        inputs.last_line(&inputs.publish(&[])),
+        "metalstrap: D/repository is being written to by another metalstrap: wait until it is done"
+    );
+    drop(lock);
+    assert!(inputs.publish(&[]).status.success());
+}
+
+#[test]
+fn an_image_of_another_builder_is_taken() {
+    let inputs = Inputs::new();
+    let image = inputs.path("root");
+    fs::remove_file(&image).unwrap();
+    let status = Command::new("mkfs.ext4").args(["-q", "-b", "4096"]).arg(&image).arg("8M").status();
+    assert!(status.expect("mkfs.ext4, of Debian's package e2fsprogs").success());
+    for salt in ["-", "00", &"5a".repeat(256)] {
+        let root_hash = veritysetup(&image, &inputs.path("verity"), &[&format!("--salt={salt}")]);
+        inputs.write_uki(&format!("gpt roothash={root_hash}"));
+        fs::remove_dir_all(inputs.path("repository")).unwrap_or_default();
+        let output = inputs.publish(&[]);
+        assert!(output.status.success(), "{output:?}");
+        let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(result["bytes"]["root"]["content"], 8 << 20);
+        let manifest = fs::read(inputs.path("repository").join(result["manifest"].as_str().unwrap())).unwrap();
+        let root = Manifest::parse(&manifest).unwrap().root().unwrap().clone();
+        assert_eq!(root.root_hash.to_string(), root_hash);
+        let found: String = root.salt.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, salt.trim_matches('-'));
+    }
+}
+
+#[test]
+fn hash_trees_of_another_form_are_refused_by_the_field() {
+    let inputs = Inputs::new();
+    for (option, expected) in [
+        ("--hash=sha512", "algorithm sha512, not sha256"),
+        ("--format=0", "hash type 0, not 1"),
+        ("--data-block-size=1024", "data block size 1024, not 4096"),
+        ("--hash-block-size=1024", "hash block size 1024, not 4096"),
+        ("--no-superblock", ""),
+    ] {
+        fs::remove_file(inputs.path("verity")).unwrap();
+        let root_hash = veritysetup(&inputs.path("root"), &inputs.path("verity"), &[option]);
+        inputs.write_uki(&format!("gpt roothash={}", root_hash.get(..64).unwrap()));
+        let start = "metalstrap: checking the hash tree D/verity: the hash tree's superblock has ";
+        let text = inputs.refusal(&[]);
+        if expected.is_empty() {
+            assert!(text.starts_with(&format!("{start}signature ")), "{text}");
+            assert!(text.ends_with(", not 7665726974790000"), "{text}");
+        } else {
+            assert_eq!(text, format!("{start}{expected}"));
+        }
+    }
 }
 
 #[test]
@@ -251,7 +343,7 @@ fn a_name_or_layout_that_does_not_fit_is_refused() {
     );
     let mut command = Command::new(env!("CARGO_BIN_EXE_metalstrap"));
     command.args(["publish", "--name", "My OS", "--version", "1"]);
-    for name in ["root", "verity", "uki", "loader", "repository"] {
+    for name in ["root", "verity", "uki", "loader", "repository", "keys"] {
         command.arg(format!("--{name}")).arg(inputs.path(name));
     }
     assert_eq!(

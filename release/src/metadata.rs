@@ -12,6 +12,7 @@ use crate::digest::Digest;
 mod error;
 mod key;
 mod load;
+mod role;
 mod sign;
 mod source;
 #[cfg(test)]
@@ -21,7 +22,8 @@ mod versions;
 pub use error::MetadataError;
 pub use key::PrivateKey;
 pub use load::Anchor;
-pub use sign::{Draft, Keyring, Lifetimes, RoleSigners, SignError, Written, new_root, next_root};
+pub use role::{NotARole, RoleName};
+pub use sign::{Draft, Keyring, Lifetimes, RoleSigners, SignError, Written, delegation, new_root, next_root};
 pub use source::{BoxError, Finding, MetadataSource};
 pub use versions::Versions;
 

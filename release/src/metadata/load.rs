@@ -12,7 +12,7 @@ use url::Url;
 
 use super::source::{Adapter, MetadataSource};
 use super::versions::{Versions, keys_of};
-use super::{HOSTS, MAX_BYTES, Metadata, MetadataError, TargetFile, TrustedRoot};
+use super::{HOSTS, MAX_BYTES, Metadata, MetadataError, RoleName, TargetFile, TrustedRoot};
 use crate::digest::Digest;
 
 /// What metadata is judged by.
@@ -44,6 +44,19 @@ impl TrustedRoot {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.root.version.get()
+    }
+
+    /// Second since 1970 at which it expires.
+    #[must_use]
+    pub fn expires(&self) -> i64 {
+        self.root.expires.as_second()
+    }
+
+    /// How many keys it names for a role, and how many of them must sign; `None` for `hosts`, which it does not name.
+    #[must_use]
+    pub fn signers(&self, role: RoleName) -> Option<(usize, u64)> {
+        let keys = self.root.roles.get(&role.of_root()?)?;
+        Some((keys.keyids.len(), keys.threshold.get()))
     }
 
     /// Fetches the repository's metadata and judges all of it: signatures, thresholds, rotation of keys, digests,
@@ -94,8 +107,8 @@ impl Metadata {
         expires.extend(hosts.map(|hosts| (HOSTS, hosts.expires)));
         expires.sort_by_key(|(_, at)| *at);
         Ok(Self {
-            releases: files(&targets.targets)?,
-            hosts: hosts.map_or_else(|| Ok(BTreeMap::new()), |hosts| files(&hosts.targets))?,
+            releases: files(RoleName::Targets, &targets.targets)?,
+            hosts: hosts.map_or_else(|| Ok(BTreeMap::new()), |hosts| files(RoleName::Hosts, &hosts.targets))?,
             versions: Versions {
                 format: crate::document::FORMAT,
                 anchor: keys_of(&trusted.root, &[RoleType::Root]),
@@ -127,13 +140,20 @@ pub(super) fn hosts_of(targets: &Targets) -> Option<&Targets> {
 }
 
 /// The entries of one role. Only what it lists itself counts: `hosts` cannot publish a release, whatever its name.
-fn files(targets: &HashMap<TargetName, Target>) -> Result<BTreeMap<String, TargetFile>, MetadataError> {
+pub(super) fn files(
+    role: RoleName,
+    targets: &HashMap<TargetName, Target>,
+) -> Result<BTreeMap<String, TargetFile>, MetadataError> {
     let file = |(name, target): (&TargetName, &Target)| {
         let name = name.raw().to_owned();
-        let sha256: [u8; 32] = target.hashes.sha256.to_vec().try_into().map_err(|_| MetadataError::Invalid {
-            path: name.clone(),
-            problem: "its SHA-256 does not have 32 bytes".to_owned(),
-        })?;
+        let invalid = |problem: &str| MetadataError::Invalid {
+            path: format!("the repository's {role} metadata"),
+            problem: format!("{:?} {problem}", name.chars().take(80).collect::<String>()),
+        };
+        if name.starts_with('.') || name.bytes().any(|byte| byte == b'/' || !byte.is_ascii_graphic()) {
+            return Err(invalid("is no name of a file"));
+        }
+        let sha256: [u8; 32] = target.hashes.sha256.to_vec().try_into().map_err(|_| invalid("has no SHA-256"))?;
         let sha256 = Digest(sha256);
         let path = format!("targets/{sha256}.{name}");
         Ok((name.clone(), TargetFile { name, path, size: target.length, sha256 }))

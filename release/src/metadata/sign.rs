@@ -10,11 +10,15 @@ use serde::Serialize;
 use serde_json::Value;
 use tough::editor::signed::SignedRole;
 use tough::key_source::KeySource;
-use tough::schema::{KeyHolder, Role, RoleKeys, RoleType, Root, Signed};
+use tough::schema::decoded::{Decoded, Hex};
+use tough::schema::{
+    DelegatedRole, Delegations, KeyHolder, PathPattern, PathSet, Role, RoleKeys, RoleType, Root, Signed,
+};
 
-use super::{DIRECTORY, PrivateKey, TrustedRoot};
+use super::{DIRECTORY, HOST_PATTERN, HOSTS, PrivateKey, RoleName, TrustedRoot};
 
 mod draft;
+mod signers;
 
 pub use draft::Draft;
 
@@ -161,26 +165,32 @@ pub async fn new_root(keyring: &Keyring, lifetimes: &Lifetimes, now: i64) -> Res
     written(signed.signed())
 }
 
-/// The next version of the root metadata: with the keys of `keyring`, signed by `old_root_keys`, which the old one
-/// trusts, and by the new ones.
+/// The next version of the root metadata: the roles of `changes` have new keys, the others keep theirs. `root_keys`
+/// sign it: those that the old root trusts, and those that the new one does.
 ///
 /// # Errors
-/// The keys at hand are too few for the old root, or for the new one.
+/// The keys at hand are too few for the old root, or for the new one; `changes` names `hosts`, whose keys stand in the
+/// delegation.
 pub async fn next_root(
     old: &TrustedRoot,
-    old_root_keys: &[PrivateKey],
-    keyring: &Keyring,
+    changes: &[(RoleName, RoleSigners)],
+    root_keys: &[PrivateKey],
     lifetimes: &Lifetimes,
     now: i64,
 ) -> Result<Written, SignError> {
     let mut root = old.root.clone();
-    root.version = root.version.checked_add(1).ok_or(SignError::Time)?;
+    root.version = root.version.checked_add(1).ok_or_else(|| tough("no version is left"))?;
     root.expires = after(now, lifetimes.root)?;
-    root.keys.clear();
-    root.roles.clear();
-    name_keys(&mut root, keyring)?;
-    let by_old = signed(root.clone(), &KeyHolder::Root(old.root.clone()), old_root_keys).await?;
-    let by_new = signed(root.clone(), &KeyHolder::Root(root.clone()), &keyring.root.keys).await?;
+    for (role, signers) in changes {
+        let kind = role.of_root().ok_or_else(|| tough(format!("the root names no keys for {role}")))?;
+        name_keys_of(&mut root, kind, signers)?;
+    }
+    let used: Vec<_> = root.roles.values().flat_map(|role| role.keyids.clone()).collect();
+    root.keys.retain(|id, _| used.contains(id));
+    check_at_hand(&old.root, RoleType::Root, root_keys)?;
+    check_at_hand(&root, RoleType::Root, root_keys)?;
+    let by_old = signed(root.clone(), &KeyHolder::Root(old.root.clone()), root_keys).await?;
+    let by_new = signed(root.clone(), &KeyHolder::Root(root.clone()), root_keys).await?;
     let both = by_new.add_old_signatures(by_old.signed().signatures.clone()).map_err(tough)?;
     old.root.verify_role(both.signed()).map_err(tough)?;
     root.verify_role(both.signed()).map_err(tough)?;
@@ -194,24 +204,55 @@ fn name_keys(root: &mut Root, keyring: &Keyring) -> Result<(), SignError> {
         (RoleType::Snapshot, &keyring.snapshot),
         (RoleType::Timestamp, &keyring.timestamp),
     ] {
-        let (keyids, keys): (Vec<_>, Vec<_>) = role.keys.iter().map(|key| (key.public().0, key.public())).unzip();
-        let at_hand = keyids.len() as u64;
-        if at_hand < role.threshold.get() {
-            return Err(SignError::KeysMissing { role: kind.to_string(), needed: role.threshold.get(), at_hand });
-        }
-        root.keys.extend(keys);
-        root.roles.insert(kind, RoleKeys { keyids, threshold: role.threshold, _extra: HashMap::new() });
+        name_keys_of(root, kind, role)?;
     }
     Ok(())
 }
 
-impl Keyring {
-    /// Who may sign host configs, as `targets` will say it: public keys only, so that a repository can be made without
-    /// the private ones.
-    ///
-    /// # Errors
-    /// None that occur.
-    pub fn delegation(&self) -> Result<Value, SignError> {
-        draft::delegation(&self.hosts)
+fn name_keys_of(root: &mut Root, kind: RoleType, signers: &RoleSigners) -> Result<(), SignError> {
+    let (keyids, keys): (Vec<_>, Vec<_>) = signers.keys.iter().map(|key| (key.public().0, key.public())).unzip();
+    let at_hand = keyids.len() as u64;
+    if at_hand < signers.threshold.get() {
+        return Err(SignError::KeysMissing { role: kind.to_string(), needed: signers.threshold.get(), at_hand });
     }
+    root.keys.extend(keys);
+    root.roles.insert(kind, RoleKeys { keyids, threshold: signers.threshold, _extra: HashMap::new() });
+    Ok(())
+}
+
+/// Whether enough of the keys that `root` names for a role are among `keys`.
+pub(super) fn check_at_hand(root: &Root, role: RoleType, keys: &[PrivateKey]) -> Result<(), SignError> {
+    let found = root.roles.get(&role).ok_or_else(|| tough(format!("the root names no keys for {role}")))?;
+    count_at_hand(&role.to_string(), &found.keyids, found.threshold, keys)
+}
+
+pub(super) fn count_at_hand(
+    role: &str,
+    keyids: &[Decoded<Hex>],
+    threshold: NonZeroU64,
+    keys: &[PrivateKey],
+) -> Result<(), SignError> {
+    let at_hand = keyids.iter().filter(|id| keys.iter().any(|key| key.public().0 == **id)).count() as u64;
+    if at_hand < threshold.get() {
+        return Err(SignError::KeysMissing { role: role.to_owned(), needed: threshold.get(), at_hand });
+    }
+    Ok(())
+}
+
+/// Who may sign host configs, as `targets` will say it: public keys only, so that a repository can be made without the
+/// private ones.
+///
+/// # Errors
+/// None that occur.
+pub fn delegation(signers: &RoleSigners) -> Result<Value, SignError> {
+    let (keyids, keys): (Vec<_>, HashMap<_, _>) = signers.keys.iter().map(|key| (key.public().0, key.public())).unzip();
+    let role = DelegatedRole {
+        name: HOSTS.to_owned(),
+        keyids,
+        threshold: signers.threshold,
+        paths: PathSet::Paths(vec![PathPattern::new(HOST_PATTERN).map_err(tough)?]),
+        terminating: true,
+        targets: None,
+    };
+    serde_json::to_value(Delegations { keys, roles: vec![role] }).map_err(tough)
 }

@@ -1,35 +1,38 @@
 //! The next state of a repository: what it holds now, and what is to be added.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
 use tough::schema::{
-    DelegatedRole, DelegatedTargets, Delegations, Hashes, KeyHolder, Metafile, PathPattern, PathSet, Role, Root,
-    Signed, Snapshot, Target, Targets, Timestamp,
+    DelegatedTargets, Delegations, Hashes, KeyHolder, Metafile, Role, Root, Signed, Snapshot, Target, Targets,
+    Timestamp,
 };
 use tough::{ExpirationEnforcement, RepositoryLoader, TargetName};
 use url::Url;
 
-use super::{Lifetimes, RoleSigners, SPEC_VERSION, SignError, Written, after, bytes_of, signed, tough, written};
+use super::signers::Signers;
+use super::{Lifetimes, SPEC_VERSION, SignError, Written, after, bytes_of, count_at_hand, signed, tough, written};
 use crate::digest::Digest;
-use crate::metadata::load::hosts_of;
+use crate::metadata::load::{files, hosts_of};
 use crate::metadata::source::Adapter;
-use crate::metadata::{DIRECTORY, HOST_PATTERN, HOSTS, MetadataSource, PrivateKey, TrustedRoot};
+use crate::metadata::{DIRECTORY, HOSTS, MetadataSource, PrivateKey, RoleName, TargetFile, TrustedRoot};
 
 /// The next state of a repository.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    root: Root,
+    pub(super) root: Root,
+    /// Root metadata that the repository does not have yet, the newest first, and the root that it leads to.
+    pub(super) adopted: Option<(Vec<Written>, Root)>,
     targets: Targets,
     hosts: Option<Targets>,
     /// What the snapshot says of the roles as they are.
     meta: HashMap<String, Metafile>,
     snapshot: u64,
-    timestamp: u64,
-    targets_changed: bool,
+    pub(super) timestamp: u64,
+    pub(super) targets_changed: bool,
     hosts_changed: bool,
 }
 
@@ -37,7 +40,7 @@ impl Draft {
     /// A repository with nothing in it, whose host configs the keys of `delegation` sign.
     ///
     /// # Errors
-    /// `delegation` is not what [`super::Keyring::delegation`] makes.
+    /// `delegation` is not what [`super::delegation`] makes.
     pub fn new(root: &TrustedRoot, delegation: &Value) -> Result<Self, SignError> {
         let delegations: Delegations = serde_json::from_value(delegation.clone()).map_err(tough)?;
         // Version 0 cannot be said; signing makes it 1.
@@ -45,6 +48,7 @@ impl Draft {
         targets.delegations = Some(delegations);
         Ok(Self {
             root: root.root.clone(),
+            adopted: None,
             targets,
             hosts: None,
             meta: HashMap::new(),
@@ -75,6 +79,7 @@ impl Draft {
         let targets = repository.targets().signed.clone();
         Ok(Self {
             root: repository.root().signed.clone(),
+            adopted: None,
             hosts: hosts_of(&targets).cloned(),
             targets,
             meta: repository.snapshot().signed.meta.clone(),
@@ -138,7 +143,7 @@ impl Draft {
     /// configs are signed from now on.
     ///
     /// # Errors
-    /// `delegation` is not what [`super::Keyring::delegation`] makes.
+    /// `delegation` is not what [`super::delegation`] makes.
     pub fn renew_targets(&mut self, delegation: Option<&Value>) -> Result<(), SignError> {
         self.targets_changed = true;
         if let Some(delegation) = delegation {
@@ -154,15 +159,79 @@ impl Draft {
         self.hosts_changed = self.hosts.is_some();
     }
 
+    /// Makes `newest` the repository's root, with whatever root metadata leads to it: `roots`, in any order. Releases
+    /// are signed anew, by its keys.
+    pub fn adopt(&mut self, mut roots: Vec<Written>, newest: &TrustedRoot) {
+        // A client climbs from version to version: what is missing at the bottom hides what is above.
+        roots.reverse();
+        self.adopted = Some((roots, newest.root.clone()));
+        self.targets_changed = true;
+    }
+
     /// Whether anything but a fresh timestamp would come of signing.
     #[must_use]
     pub fn is_changed(&self) -> bool {
         self.targets_changed || self.hosts_changed
     }
 
+    /// The roles that signing would sign.
+    #[must_use]
+    pub fn to_be_signed(&self) -> Vec<&'static str> {
+        let roles = [
+            (RoleName::Targets, self.targets_changed),
+            (RoleName::Hosts, self.hosts_changed),
+            (RoleName::Snapshot, true),
+            (RoleName::Timestamp, true),
+        ];
+        roles.into_iter().filter(|(_, signs)| *signs).map(|(role, _)| role.as_str()).collect()
+    }
+
+    /// Version of the repository's root metadata, as it is.
+    #[must_use]
+    pub fn root_version(&self) -> u64 {
+        self.root.version.get()
+    }
+
+    /// Whether host configs are signed by the keys of `delegation`.
+    ///
+    /// # Errors
+    /// None that occur.
+    pub fn delegates_to(&self, delegation: &Value) -> Result<bool, SignError> {
+        Ok(serde_json::to_value(&self.targets.delegations).map_err(tough)? == *delegation)
+    }
+
+    /// Until when releases, host configs (if there are any) and the root hold, as they are: seconds since 1970.
+    #[must_use]
+    pub fn expires(&self) -> Vec<(RoleName, i64)> {
+        let root = self.adopted.as_ref().map_or(&self.root, |(_, root)| root);
+        let mut expires =
+            vec![(RoleName::Root, root.expires.as_second()), (RoleName::Targets, self.targets.expires.as_second())];
+        expires.extend(self.hosts.as_ref().map(|hosts| (RoleName::Hosts, hosts.expires.as_second())));
+        expires
+    }
+
+    /// The releases, by the name of their manifest.
+    ///
+    /// # Errors
+    /// A name or digest that cannot be.
+    pub fn releases(&self) -> Result<BTreeMap<String, TargetFile>, SignError> {
+        Ok(files(RoleName::Targets, &self.targets.targets)?)
+    }
+
+    /// The host configs, by their name.
+    ///
+    /// # Errors
+    /// A name or digest that cannot be.
+    pub fn hosts(&self) -> Result<BTreeMap<String, TargetFile>, SignError> {
+        let hosts = self.hosts.as_ref().map(|hosts| files(RoleName::Hosts, &hosts.targets));
+        Ok(hosts.unwrap_or_else(|| Ok(BTreeMap::new()))?)
+    }
+
     /// Signs what has changed, and snapshot and timestamp anew. The files are in the order in which they must be
-    /// written: each is reached only through those behind it, and the last one, `timestamp.json`, is the only one that
-    /// replaces another.
+    /// written: after each of them a client sees the old state or the new one. Each is reached only through those
+    /// behind it, and only `timestamp.json` replaces another. Root metadata that was adopted comes last, if the keys
+    /// of the root before it are at hand too: then both sign, and a client takes the rest by either. Else it comes
+    /// first, and until `timestamp.json` is written too, clients may refuse the repository.
     ///
     /// # Errors
     /// The keys at hand are too few.
@@ -172,35 +241,40 @@ impl Draft {
         lifetimes: &Lifetimes,
         now: i64,
     ) -> Result<Vec<Written>, SignError> {
+        let signers = Signers::new(&self, keys)?;
         let mut files = Vec::new();
         if self.targets_changed {
             let mut targets = self.targets.clone();
             targets.version = self.next("targets.json")?;
             targets.expires = after(now, lifetimes.targets)?;
-            let holder = self.holder_of_root("targets", keys)?;
-            self.push(&mut files, "targets.json", signed(targets, &holder, keys).await?.signed())?;
+            self.push(&mut files, "targets.json", &signers.sign(targets).await?)?;
         }
         if let Some(mut hosts) = self.hosts.clone().filter(|_| self.hosts_changed) {
             hosts.version = self.next("hosts.json")?;
             hosts.expires = after(now, lifetimes.hosts)?;
-            let delegations = self.targets.delegations.clone().ok_or_else(|| tough("nobody may sign host configs"))?;
-            check_at_hand(HOSTS, &delegations.roles, keys)?;
-            let role = DelegatedTargets { name: HOSTS.to_owned(), targets: hosts };
-            let signed = signed(role, &KeyHolder::Delegations(delegations), keys).await?;
-            self.push(&mut files, "hosts.json", signed.signed())?;
+            let signed = self.sign_hosts(hosts, keys).await?;
+            self.push(&mut files, "hosts.json", &signed)?;
         }
         let expires = after(now, lifetimes.online)?;
         let mut snapshot = Snapshot::new(SPEC_VERSION.to_owned(), version(self.snapshot)?, expires);
         snapshot.meta.clone_from(&self.meta);
-        let holder = self.holder_of_root("snapshot", keys)?;
-        let snapshot = signed(snapshot, &holder, keys).await?;
+        let snapshot = signers.sign(snapshot).await?;
+        files.push(written(&snapshot)?);
         let mut timestamp = Timestamp::new(SPEC_VERSION.to_owned(), version(self.timestamp)?, expires);
-        timestamp.meta.insert("snapshot.json".to_owned(), metafile(snapshot.signed())?);
-        files.push(written(snapshot.signed())?);
-        let holder = self.holder_of_root("timestamp", keys)?;
-        let timestamp = signed(timestamp, &holder, keys).await?;
-        files.push(Written { path: format!("{DIRECTORY}/timestamp.json"), bytes: bytes_of(timestamp.signed())? });
-        Ok(files)
+        timestamp.meta.insert("snapshot.json".to_owned(), metafile(&snapshot)?);
+        let timestamp = signers.sign(timestamp).await?;
+        files.push(Written { path: format!("{DIRECTORY}/timestamp.json"), bytes: bytes_of(&timestamp)? });
+        let roots = self.adopted.map(|(roots, _)| roots).unwrap_or_default();
+        Ok(if signers.old.is_some() { [files, roots].concat() } else { [roots, files].concat() })
+    }
+
+    async fn sign_hosts(&self, hosts: Targets, keys: &[PrivateKey]) -> Result<Signed<DelegatedTargets>, SignError> {
+        let delegations = self.targets.delegations.clone().ok_or_else(|| tough("nobody may sign host configs"))?;
+        let role = delegations.roles.iter().find(|role| role.name == HOSTS);
+        let role = role.ok_or_else(|| tough("nobody may sign host configs"))?;
+        count_at_hand(HOSTS, &role.keyids, role.threshold, keys)?;
+        let hosts = DelegatedTargets { name: HOSTS.to_owned(), targets: hosts };
+        Ok(signed(hosts, &KeyHolder::Delegations(delegations), keys).await?.signed().clone())
     }
 
     fn push<T: Role>(&mut self, files: &mut Vec<Written>, name: &str, role: &Signed<T>) -> Result<(), SignError> {
@@ -213,28 +287,6 @@ impl Draft {
     fn next(&self, file: &str) -> Result<NonZeroU64, SignError> {
         version(self.meta.get(file).map_or(0, |meta| meta.version.get()))
     }
-
-    /// The root as holder of a role's keys, if enough of them are at hand.
-    fn holder_of_root(&self, role: &str, keys: &[PrivateKey]) -> Result<KeyHolder, SignError> {
-        let found = self.root.roles.iter().find(|(kind, _)| kind.to_string() == role).map(|(_, keys)| keys);
-        let found = found.ok_or_else(|| tough(format!("the root names no keys for {role}")))?;
-        let at_hand = keys.iter().filter(|key| found.keyids.contains(&key.public().0)).count() as u64;
-        if at_hand < found.threshold.get() {
-            return Err(SignError::KeysMissing { role: role.to_owned(), needed: found.threshold.get(), at_hand });
-        }
-        Ok(KeyHolder::Root(self.root.clone()))
-    }
-}
-
-fn check_at_hand(role: &str, roles: &[DelegatedRole], keys: &[PrivateKey]) -> Result<(), SignError> {
-    let Some(found) = roles.iter().find(|delegated| delegated.name == role) else {
-        return Err(tough(format!("nobody may sign {role}")));
-    };
-    let at_hand = keys.iter().filter(|key| found.keyids.contains(&key.public().0)).count() as u64;
-    if at_hand < found.threshold.get() {
-        return Err(SignError::KeysMissing { role: role.to_owned(), needed: found.threshold.get(), at_hand });
-    }
-    Ok(())
 }
 
 /// The number behind `last`.
@@ -256,18 +308,4 @@ fn metafile<T: Role>(role: &Signed<T>) -> Result<Metafile, SignError> {
         version: role.signed.version(),
         _extra: HashMap::new(),
     })
-}
-
-/// The delegation of host configs to `signers`, as JSON.
-pub(super) fn delegation(signers: &RoleSigners) -> Result<Value, SignError> {
-    let (keyids, keys): (Vec<_>, HashMap<_, _>) = signers.keys.iter().map(|key| (key.public().0, key.public())).unzip();
-    let role = DelegatedRole {
-        name: HOSTS.to_owned(),
-        keyids,
-        threshold: signers.threshold,
-        paths: PathSet::Paths(vec![PathPattern::new(HOST_PATTERN).map_err(tough)?]),
-        terminating: true,
-        targets: None,
-    };
-    serde_json::to_value(Delegations { keys, roles: vec![role] }).map_err(tough)
 }

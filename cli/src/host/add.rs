@@ -1,0 +1,139 @@
+//! `metalstrap host add`: says what a machine gets.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use metalstrap_release::host::{BootOrder, DiskSelector, Existing, HandoffMode, Host, HostKey, ReleaseName, TpmPolicy};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::{ROLES, parse_key};
+use crate::repository::Repository;
+use crate::signing::{SigningArgs, summary};
+use crate::{output, size};
+
+/// Adds the host config of a machine, or replaces it, and signs.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  metalstrap host add default --release debian 13.2 --repository /srv/os --keys keys
+  metalstrap host add serial-7XK2J13 --release debian 13.2 --existing wipe --disk-serial S4EVNX0 \\
+      --repository /srv/os --keys keys
+  metalstrap host add mac-52:54:00:12:34:56 --config host.json --repository /srv/os --keys keys
+It needs the keys hosts.pem, snapshot.pem and timestamp.pem. It prints one line of JSON: key, path and digest of the
+host config, whether it was `published` now, versions and expiry of the metadata.")]
+pub struct Args {
+    /// `uuid-…`, `serial-…`, `mac-…` or `default`
+    #[arg(value_parser = parse_key)]
+    key: HostKey,
+    /// The host config, as JSON
+    #[arg(long, value_name = "FILE", required_unless_present = "release",
+          conflicts_with_all = ["release", "disk_serial", "disk_wwid", "disk_model", "disk_transport", "disk_min_size",
+                                "disk_max_size", "existing", "tpm", "handoff", "boot_order", "cmdline_extra"])]
+    config: Option<PathBuf>,
+    /// The release to install
+    #[arg(long, num_args = 2, value_names = ["NAME", "VERSION"])]
+    release: Option<Vec<String>>,
+    /// Serial number of the disk
+    #[arg(long, value_name = "TEXT")]
+    disk_serial: Option<String>,
+    /// WWID of the disk
+    #[arg(long, value_name = "TEXT")]
+    disk_wwid: Option<String>,
+    /// Model of the disk
+    #[arg(long, value_name = "TEXT")]
+    disk_model: Option<String>,
+    /// Transport of the disk: nvme, virtio, sata, sas or usb
+    #[arg(long, value_name = "TEXT")]
+    disk_transport: Option<String>,
+    /// Least size of the disk
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    disk_min_size: Option<u64>,
+    /// Greatest size of the disk
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    disk_max_size: Option<u64>,
+    /// What may happen to a disk that is not blank: refuse or wipe [default: refuse]
+    #[arg(long, value_parser = word::<Existing>)]
+    existing: Option<Existing>,
+    /// Whether a machine without TPM is refused: required or if-present [default: if-present]
+    #[arg(long, value_parser = word::<TpmPolicy>)]
+    tpm: Option<TpmPolicy>,
+    /// How the installer is left: kexec, reboot or poweroff [default: kexec]
+    #[arg(long, value_parser = word::<HandoffMode>)]
+    handoff: Option<HandoffMode>,
+    /// Where the boot entry goes: network-first, disk-first or leave [default: network-first]
+    #[arg(long, value_parser = word::<BootOrder>)]
+    boot_order: Option<BootOrder>,
+    /// Added to the kernel command line at kexec
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    cmdline_extra: Option<String>,
+    /// Directory of the repository
+    #[arg(long, value_name = "DIR")]
+    repository: PathBuf,
+    #[command(flatten)]
+    signing: SigningArgs,
+}
+
+/// Reads a word as the host config has it.
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
+}
+
+impl Args {
+    /// Adds the host config, signs and prints the result.
+    ///
+    /// # Errors
+    /// When it is none that the installer takes, names a release that is not there, or a key is missing.
+    pub fn run(self) -> Result<()> {
+        let bytes = self.config()?;
+        let host = Host::parse(&bytes).context("checking the host config")?;
+        let signing = self.signing.open(&ROLES)?;
+        let repository = Repository::open(&self.repository)?;
+        let mut draft = signing.existing(&repository)?;
+        let releases = draft.releases()?;
+        ensure!(
+            releases.contains_key(&host.release.target()),
+            "the repository has no release {}: publish it first (there are {:?})",
+            host.release,
+            releases.keys().filter_map(|name| name.strip_suffix(".json")).collect::<Vec<_>>()
+        );
+        let name = self.key.target();
+        let (path, sha256, size) = repository.add_target(&name, &bytes)?;
+        let added = draft.set_host(&name, size, sha256)?;
+        let metadata = if added { signing.publish(&repository, draft)? } else { signing.load(&repository)? };
+        let metadata = summary(&metadata);
+        let key = self.key.to_string();
+        output::print(&json!({"host": key, "config": path, "sha256": sha256, "published": added, "metadata": metadata}))
+    }
+
+    /// The host config's bytes.
+    fn config(&self) -> Result<Vec<u8>> {
+        if let Some(path) = &self.config {
+            return fs::read(path).with_context(|| format!("reading the host config {}", path.display()));
+        }
+        let mut names = self.release.clone().unwrap_or_default().into_iter();
+        let (Some(name), Some(version)) = (names.next(), names.next()) else {
+            anyhow::bail!("which release? Say --release NAME VERSION");
+        };
+        let host = Host {
+            format: 1,
+            release: ReleaseName { name, version },
+            disk: DiskSelector {
+                serial: self.disk_serial.clone(),
+                wwid: self.disk_wwid.clone(),
+                model: self.disk_model.clone(),
+                transport: self.disk_transport.clone(),
+                min_size: self.disk_min_size,
+                max_size: self.disk_max_size,
+            },
+            existing: self.existing.unwrap_or_default(),
+            tpm: self.tpm.unwrap_or_default(),
+            handoff: self.handoff.unwrap_or_default(),
+            cmdline_extra: self.cmdline_extra.clone().unwrap_or_default(),
+            boot_order: self.boot_order.unwrap_or_default(),
+        };
+        let mut bytes = serde_json::to_vec_pretty(&host).context("encoding the host config")?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+}

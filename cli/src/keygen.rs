@@ -1,0 +1,163 @@
+//! `metalstrap keygen`: makes keys, replaces them, and makes certificates to try things out with.
+
+use std::fs;
+use std::num::NonZeroU64;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use metalstrap_release::metadata::{Keyring, PrivateKey, RoleName, RoleSigners, delegation, new_root};
+use serde_json::{Value, json};
+
+use crate::files::create;
+use crate::keys::{DELEGATION, Keys, ROOT};
+use crate::signing::LifetimeArgs;
+use crate::wait::wait;
+use crate::{clock, output};
+
+mod rotate;
+mod tls;
+
+/// What only its owner may read.
+const SECRET: u32 = 0o600;
+/// What everybody may.
+const PUBLIC: u32 = 0o644;
+/// The most root keys.
+const MAX_KEYS: u64 = 16;
+
+/// Makes the keys of a repository: one of each role, and the root metadata that a site config embeds.
+///
+/// No key is ever overwritten. root.pem (and targets.pem) belong on a machine without a network, or on a stick in a
+/// safe; snapshot.pem and timestamp.pem where `metalstrap refresh` runs.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  metalstrap keygen --keys keys
+  metalstrap keygen --keys keys --root-keys 3 --root-threshold 2
+  metalstrap keygen --keys keys --rotate timestamp --rotate snapshot   # then publish or refresh
+  metalstrap keygen --keys keys --renew                                # the same keys, a root that holds longer
+  metalstrap keygen --keys tls --tls repo.test --tls-ip 10.0.0.1       # certificates to try things out with
+It prints one line of JSON: the directory, the files made, and version and expiry of the root.")]
+pub struct Args {
+    /// Directory of the keys, for its owner's eyes only; made if there is none
+    #[arg(long, value_name = "DIR")]
+    keys: PathBuf,
+    /// How many keys the root has [default: 1, or as many as it has]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=MAX_KEYS))]
+    root_keys: Option<u64>,
+    /// How many of them must sign the next root [default: 1, or as many as must now]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=MAX_KEYS))]
+    root_threshold: Option<u64>,
+    /// Makes a new key for this role, and the next root; needs the root's keys (but for hosts). May be repeated
+    #[arg(long, value_name = "ROLE")]
+    rotate: Vec<RoleName>,
+    /// Makes the next root with the same keys, so that it holds longer
+    #[arg(long)]
+    renew: bool,
+    /// Makes a CA and a server certificate for this name, for tests only, and nothing else
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["rotate", "renew", "root_keys", "root_threshold"])]
+    tls: Option<String>,
+    /// Address that the server certificate is good for too. May be repeated
+    #[arg(long, value_name = "IP", requires = "tls")]
+    tls_ip: Vec<std::net::IpAddr>,
+    #[command(flatten)]
+    lifetimes: LifetimeArgs,
+}
+
+impl Args {
+    /// Makes what is asked for and prints what it was.
+    ///
+    /// # Errors
+    /// When a file is there already, or cannot be written.
+    pub fn run(self) -> Result<()> {
+        make_directory(&self.keys)?;
+        let keys = Keys(self.keys.clone());
+        let result = if let Some(name) = &self.tls {
+            tls::make(&keys, name, &self.tls_ip)?
+        } else if self.renew || !self.rotate.is_empty() {
+            rotate::rotate(&keys, &self)?
+        } else {
+            self.make(&keys)?
+        };
+        output::print(&result)
+    }
+
+    fn make(&self, keys: &Keys) -> Result<Value> {
+        let (count, threshold) = self.root_signers(1, 1)?;
+        let root = signers(count, threshold)?;
+        let one = || signers(1, NonZeroU64::MIN);
+        let keyring = Keyring { root, targets: one()?, snapshot: one()?, timestamp: one()?, hosts: one()? };
+        let root = wait(new_root(&keyring, &self.lifetimes.lifetimes(), self.lifetimes.now()?))?;
+        let root = root.context("making the root metadata")?.bytes;
+        let delegation = document(&delegation(&keyring.hosts)?)?;
+        let mut files: Vec<(String, Vec<u8>, u32)> = Vec::new();
+        for (role, signers) in [
+            (RoleName::Root, &keyring.root),
+            (RoleName::Targets, &keyring.targets),
+            (RoleName::Snapshot, &keyring.snapshot),
+            (RoleName::Timestamp, &keyring.timestamp),
+            (RoleName::Hosts, &keyring.hosts),
+        ] {
+            let names = names(role, signers.keys.len());
+            files.extend(names.into_iter().zip(&signers.keys).map(|(name, key)| (name, key.to_pem().into(), SECRET)));
+        }
+        files.push(("1.root.json".to_owned(), root.clone(), PUBLIC));
+        files.push((DELEGATION.to_owned(), delegation, PUBLIC));
+        // What says that all of them are there.
+        files.push((ROOT.to_owned(), root, PUBLIC));
+        create_all(keys, &files)?;
+        result(keys, files.into_iter().map(|(name, ..)| name).collect())
+    }
+
+    /// How many keys the root gets, and how many of them must sign.
+    fn root_signers(&self, keys: u64, threshold: u64) -> Result<(u64, NonZeroU64)> {
+        let keys = self.root_keys.unwrap_or(keys);
+        let threshold = self.root_threshold.unwrap_or(threshold);
+        ensure!(threshold <= keys, "a root with {keys} keys cannot be signed by {threshold} of them");
+        Ok((keys, NonZeroU64::new(threshold).context("a root must be signed by a key")?))
+    }
+}
+
+fn make_directory(path: &std::path::Path) -> Result<()> {
+    let making = || format!("making {}", path.display());
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(making)?;
+    let mode = fs::metadata(path).with_context(making)?.permissions().mode() & 0o777;
+    let path = path.display();
+    ensure!(mode & 0o077 == 0, "{path} is open to others (mode {mode:03o}): chmod 700 {path}");
+    Ok(())
+}
+
+/// New keys.
+fn signers(count: u64, threshold: NonZeroU64) -> Result<RoleSigners> {
+    let keys: Result<Vec<_>, _> = (0..count).map(|_| PrivateKey::generate()).collect();
+    Ok(RoleSigners { keys: keys?, threshold })
+}
+
+/// Names of the files with the keys of a role.
+fn names(role: RoleName, count: usize) -> Vec<String> {
+    match count {
+        1 => vec![format!("{role}.pem")],
+        _ => (1..=count).map(|number| format!("{role}-{number}.pem")).collect(),
+    }
+}
+
+fn document(value: &Value) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value).context("encoding JSON")?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Writes new files, all or (but for a failing disk) none.
+fn create_all(keys: &Keys, files: &[(String, Vec<u8>, u32)]) -> Result<()> {
+    for (name, ..) in files {
+        let path = keys.path(name);
+        let there = path.symlink_metadata().is_ok();
+        ensure!(!there, "{} is there already, and no key is ever overwritten: take another --keys", path.display());
+    }
+    files.iter().try_for_each(|(name, bytes, mode)| create(&keys.path(name), bytes, *mode))
+}
+
+fn result(keys: &Keys, files: Vec<String>) -> Result<Value> {
+    let root = keys.root()?;
+    let root = json!({"version": root.version(), "expires": clock::text(root.expires())});
+    Ok(json!({"keys": keys.0, "files": files, "root": root}))
+}

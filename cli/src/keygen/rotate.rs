@@ -1,0 +1,83 @@
+//! New keys in place of old ones, and the root that names them.
+
+use std::fs;
+use std::num::NonZeroU64;
+
+use anyhow::{Context as _, Result};
+use metalstrap_release::metadata::{RoleName, RoleSigners, TrustedRoot, delegation, next_root};
+use serde_json::Value;
+
+use super::{Args, PUBLIC, SECRET, document, names, result, signers};
+use crate::files::{create, replace};
+use crate::keys::{DELEGATION, Keys, ROOT};
+use crate::wait::wait;
+
+/// Replaces the keys of roles; the old ones stay under other names, since one last signature by them is what lets
+/// clients see no gap.
+pub fn rotate(keys: &Keys, args: &Args) -> Result<Value> {
+    let old = keys.root()?;
+    let mut roles = args.rotate.clone();
+    roles.sort_unstable();
+    roles.dedup();
+    let mut changes: Vec<(RoleName, RoleSigners)> = Vec::new();
+    for role in roles {
+        let (count, threshold) = match (role, old.signers(role)) {
+            (RoleName::Root, Some((count, threshold))) => args.root_signers(count as u64, threshold)?,
+            _ => (1, NonZeroU64::MIN),
+        };
+        changes.push((role, signers(count, threshold)?));
+    }
+    let next = next(keys, args, &old, &changes)?;
+    // Keys first: until the root names them, the old ones are used, under whatever name.
+    let mut files = Vec::new();
+    for (role, new) in &changes {
+        files.extend(exchange(keys, *role, new)?);
+    }
+    if let Some((_, hosts)) = changes.iter().find(|(role, _)| *role == RoleName::Hosts) {
+        replace(&keys.path(DELEGATION), &document(&delegation(hosts)?)?, PUBLIC)?;
+        files.push(DELEGATION.to_owned());
+    }
+    if let Some(next) = next {
+        let name = format!("{}.root.json", old.version().saturating_add(1));
+        replace(&keys.path(&name), &next, PUBLIC)?;
+        replace(&keys.path(ROOT), &next, PUBLIC)?;
+        files.extend([name, ROOT.to_owned()]);
+    }
+    result(keys, files)
+}
+
+/// The next root metadata, if one is needed.
+fn next(keys: &Keys, args: &Args, old: &TrustedRoot, changes: &[(RoleName, RoleSigners)]) -> Result<Option<Vec<u8>>> {
+    let in_root: Vec<_> = changes.iter().filter(|(role, _)| *role != RoleName::Hosts).cloned().collect();
+    if !args.renew && in_root.is_empty() {
+        return Ok(None);
+    }
+    let mut root_keys = keys.private(RoleName::Root)?;
+    let new = in_root.iter().filter(|(role, _)| *role == RoleName::Root);
+    root_keys.extend(new.flat_map(|(_, new)| new.keys.clone()));
+    let (lifetimes, now) = (args.lifetimes.lifetimes(), args.lifetimes.now()?);
+    let next = next_root(old, &in_root, &root_keys, &lifetimes, now);
+    let next = wait(next)?.with_context(|| format!("signing the next root by keys in {}", keys.0.display()))?;
+    Ok(Some(next.bytes))
+}
+
+/// Gives the old keys of a role other names and the new ones theirs.
+fn exchange(keys: &Keys, role: RoleName, new: &RoleSigners) -> Result<Vec<String>> {
+    let names = names(role, new.keys.len());
+    for name in keys.files(role)?.iter().filter(|name| !name.contains(".old-")) {
+        let (path, old) = (keys.path(name), keys.path(&free_name(keys, name)?));
+        fs::rename(&path, &old).with_context(|| format!("renaming {} to {}", path.display(), old.display()))?;
+    }
+    names
+        .iter()
+        .zip(&new.keys)
+        .try_for_each(|(name, key)| create(&keys.path(name), key.to_pem().as_bytes(), SECRET))?;
+    Ok(names)
+}
+
+/// `timestamp.old-1.pem` for `timestamp.pem`, or the first number that is free.
+fn free_name(keys: &Keys, name: &str) -> Result<String> {
+    let stem = name.strip_suffix(".pem").unwrap_or(name);
+    let mut names = (1..=u16::MAX).map(|number| format!("{stem}.old-{number}.pem"));
+    names.find(|name| keys.path(name).symlink_metadata().is_err()).context("finding a name for the old key")
+}

@@ -1,0 +1,139 @@
+//! The directory of keys: private keys as `ROLE.pem` (`ROLE-1.pem` and so on where a role has several,
+//! `ROLE.old-1.pem` for what was replaced), root metadata as `root.json` and `N.root.json`, and `delegation.json`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use metalstrap_release::metadata::{DIRECTORY, PrivateKey, RoleName, TrustedRoot, Written};
+use serde_json::Value;
+
+/// The newest root metadata.
+pub const ROOT: &str = "root.json";
+/// Who may sign host configs.
+pub const DELEGATION: &str = "delegation.json";
+
+/// A directory of keys. Which private ones are there depends on the machine.
+#[derive(Debug, Clone)]
+pub struct Keys(pub PathBuf);
+
+impl Keys {
+    /// Path of a file in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// The private keys of a role, old ones too: which of them count is for the root to say.
+    ///
+    /// # Errors
+    /// A file that holds no key.
+    pub fn private(&self, role: RoleName) -> Result<Vec<PrivateKey>> {
+        let read = |name: &String| {
+            let path = self.path(name);
+            let text = fs::read_to_string(&path).with_context(|| format!("reading the key {}", path.display()))?;
+            PrivateKey::from_pem(&text).with_context(|| format!("reading the key {}", path.display()))
+        };
+        self.files(role)?.iter().map(read).collect()
+    }
+
+    /// Names of the files with private keys of a role, sorted.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn files(&self, role: RoleName) -> Result<Vec<String>> {
+        let of_role = |name: &String| {
+            let rest = name.strip_suffix(".pem").and_then(|stem| stem.strip_prefix(role.as_str()));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
+        };
+        Ok(self.names()?.into_iter().filter(of_role).collect())
+    }
+
+    /// Checks that there is a key of each role.
+    ///
+    /// # Errors
+    /// Names the file that is missing.
+    pub fn check_present(&self, roles: &[RoleName]) -> Result<()> {
+        for role in roles {
+            let path = self.path(&format!("{role}.pem"));
+            let there = !self.files(*role)?.is_empty();
+            ensure!(there, "{} is missing: without this key, {role} metadata cannot be signed", path.display());
+        }
+        Ok(())
+    }
+
+    /// Every version of the root metadata that is here, as it is published, the oldest first.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn roots(&self) -> Result<Vec<(u64, Written)>> {
+        let version = |name: &String| name.strip_suffix(".root.json")?.parse::<u64>().ok();
+        let mut versions: Vec<u64> = self.names()?.iter().filter_map(version).collect();
+        versions.sort_unstable();
+        let read = |version: u64| {
+            let path = self.path(&format!("{version}.root.json"));
+            let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+            Ok((version, Written { path: format!("{DIRECTORY}/{version}.root.json"), bytes }))
+        };
+        versions.into_iter().map(read).collect()
+    }
+
+    /// The newest root.
+    ///
+    /// # Errors
+    /// When it is not there, or no root.
+    pub fn root(&self) -> Result<TrustedRoot> {
+        read_root(&self.path(ROOT))
+    }
+
+    /// The root that any version of the repository can be reached from.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn oldest_root(&self) -> Result<TrustedRoot> {
+        match self.roots()?.first() {
+            Some((version, _)) => read_root(&self.path(&format!("{version}.root.json"))),
+            None => self.root(),
+        }
+    }
+
+    /// Who may sign host configs.
+    ///
+    /// # Errors
+    /// When that is not there, or no JSON.
+    pub fn delegation(&self) -> Result<Value> {
+        let path = self.path(DELEGATION);
+        let reading = || format!("reading {}: `metalstrap keygen` makes it", path.display());
+        let bytes = fs::read(&path).with_context(reading)?;
+        serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        let reading = || format!("reading the directory of keys {}", self.0.display());
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.0).with_context(reading)? {
+            names.extend(entry.with_context(reading)?.file_name().into_string());
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// Reads root metadata from a file.
+///
+/// # Errors
+/// When it cannot be read, or is none that its own keys have signed.
+pub fn read_root(path: &Path) -> Result<TrustedRoot> {
+    Ok(read_root_value(path)?.1)
+}
+
+/// The same, and the document that it is.
+///
+/// # Errors
+/// As [`read_root`].
+pub fn read_root_value(path: &Path) -> Result<(Value, TrustedRoot)> {
+    let reading = || format!("reading the root metadata {}", path.display());
+    let bytes = fs::read(path).with_context(reading)?;
+    let value: Value = serde_json::from_slice(&bytes).with_context(reading)?;
+    let root = TrustedRoot::parse(&value).with_context(reading)?;
+    Ok((value, root))
+}

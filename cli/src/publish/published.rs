@@ -1,0 +1,77 @@
+//! A version that is published already, and never changes.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use metalstrap_release::digest::Digest;
+use metalstrap_release::host::ReleaseName;
+use metalstrap_release::manifest::{Artifact, Boot, FileSystem, Manifest};
+use metalstrap_release::metadata::Draft;
+
+use super::Args;
+use crate::artifact::measure;
+use crate::payloads;
+use crate::repository::Repository;
+use crate::uki::UkiFacts;
+
+/// A release that the repository has.
+#[derive(Debug)]
+pub struct Published {
+    /// Path of its manifest.
+    pub path: String,
+    /// Digest of its manifest.
+    pub sha256: Digest,
+    /// Its manifest.
+    pub manifest: Manifest,
+}
+
+impl Published {
+    /// The release, if the repository has it and its manifest is there as it was signed.
+    pub fn find(repository: &Repository, draft: &Draft, name: &ReleaseName) -> Result<Option<Self>> {
+        let Some(target) = draft.releases()?.remove(&name.target()) else { return Ok(None) };
+        let bytes = fs::read(repository.directory().join(&target.path)).unwrap_or_default();
+        if Digest::of(&bytes) != target.sha256 {
+            eprintln!("warning: {} is lost or damaged: publishing it again", target.path);
+            return Ok(None);
+        }
+        let reading = || format!("reading {}", target.path);
+        let manifest = Manifest::parse(&bytes).with_context(reading)?;
+        Ok(Some(Self { path: target.path.clone(), sha256: target.sha256, manifest }))
+    }
+
+    /// Checks that what is to be published is what was published, however it was compressed: cheap, since digests say
+    /// it all.
+    pub fn check_same(&self, args: &Args, facts: &UkiFacts) -> Result<()> {
+        let Boot { uki, loader, .. } = &self.manifest.boot;
+        let root = self.manifest.root().context("reading the manifest")?;
+        let differs = |artifact: &Artifact, path| {
+            measure(path)
+                .map(|found| found != (artifact.size, artifact.sha256))
+                .context("reading what is to be published")
+        };
+        let wanted = args.layout.layout(root, uki, loader);
+        let other = [
+            ("root file system", root.root_hash != facts.root_hash),
+            ("UKI", differs(uki, &args.uki)?),
+            ("boot loader", differs(loader, &args.loader)?),
+            ("layout of the disk", wanted != self.manifest.layout),
+        ];
+        let other: Vec<_> = other.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();
+        let Manifest { name, version, .. } = &self.manifest;
+        ensure!(
+            other.is_empty(),
+            "{name} {version} is published already, with another {}: a published version never changes; publish under \
+             another --version",
+            other.join(" and another ")
+        );
+        Ok(())
+    }
+
+    /// Whether all of its payloads are there, by their sizes.
+    pub fn is_complete(&self, repository: &Repository) -> bool {
+        let boot = &self.manifest.boot;
+        let files = [&boot.uki, &boot.loader].into_iter().flat_map(|file| [&file.data, &file.hash_tree]);
+        let roots = self.manifest.filesystems.iter().flat_map(|FileSystem { data, hash_tree, .. }| [data, hash_tree]);
+        files.chain(roots).all(|payload| repository.size(&payloads::path(payload)) == Some(payload.size))
+    }
+}

@@ -1,0 +1,228 @@
+//! Signing: from a repository to the next state of its metadata.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use metalstrap_release::metadata::{Anchor, Draft, Lifetimes, Metadata, PrivateKey, RoleName, SignError, TrustedRoot};
+use serde_json::{Value, json};
+
+use crate::clock::{self, DAY};
+use crate::directory::Directory;
+use crate::keys::Keys;
+use crate::repository::Repository;
+use crate::wait::wait;
+
+/// The last of metadata to be written the first time: without it there is no repository.
+const TIMESTAMP: &str = "metadata/timestamp.json";
+/// Days before its end from which on a root is warned of.
+const ROOT_WARNING: i64 = 90;
+
+/// How long signatures hold.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Signatures")]
+pub struct LifetimeArgs {
+    /// Days that root metadata holds
+    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().root)]
+    root_days: u32,
+    /// Days that the list of releases holds
+    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().targets)]
+    targets_days: u32,
+    /// Days that the list of host configs holds
+    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().hosts)]
+    hosts_days: u32,
+    /// Days that snapshot and timestamp hold: how long a mirror can serve an old state unnoticed
+    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().online)]
+    online_days: u32,
+    /// Seconds of Unix time that signatures count from [default: now]
+    #[arg(long, value_name = "SECONDS", hide = true)]
+    now: Option<i64>,
+}
+
+impl LifetimeArgs {
+    /// As the metadata takes them.
+    pub fn lifetimes(&self) -> Lifetimes {
+        Lifetimes { root: self.root_days, targets: self.targets_days, hosts: self.hosts_days, online: self.online_days }
+    }
+
+    /// Seconds since 1970.
+    ///
+    /// # Errors
+    /// The clock cannot be read.
+    pub fn now(&self) -> Result<i64> {
+        self.now.map_or_else(clock::now, Ok)
+    }
+}
+
+/// By which keys, and for how long.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SigningArgs {
+    /// Directory of the keys, as `metalstrap keygen` makes it
+    #[arg(long, value_name = "DIR")]
+    pub keys: PathBuf,
+    #[command(flatten)]
+    lifetimes: LifetimeArgs,
+}
+
+/// What signs a repository.
+#[derive(Debug)]
+pub struct Signing {
+    keys: Keys,
+    lifetimes: Lifetimes,
+    now: i64,
+}
+
+impl SigningArgs {
+    /// Checks that there are keys of these roles.
+    ///
+    /// # Errors
+    /// Names the file that is missing.
+    pub fn open(&self, roles: &[RoleName]) -> Result<Signing> {
+        let keys = Keys(self.keys.clone());
+        keys.check_present(roles)?;
+        Ok(Signing { keys, lifetimes: self.lifetimes.lifetimes(), now: self.lifetimes.now()? })
+    }
+}
+
+impl Signing {
+    /// The time that signatures count from.
+    pub fn now(&self) -> i64 {
+        self.now
+    }
+
+    /// Whether there is a key of the role.
+    ///
+    /// # Errors
+    /// When the directory of keys cannot be read.
+    pub fn has(&self, role: RoleName) -> Result<bool> {
+        Ok(!self.keys.files(role)?.is_empty())
+    }
+
+    /// The repository as it is, or a new one.
+    ///
+    /// # Errors
+    /// When its metadata is not what these keys' roots vouch for.
+    pub fn draft(&self, repository: &Repository) -> Result<Draft> {
+        if repository.has(TIMESTAMP) {
+            let draft = self.open(repository)?;
+            return self.follow(draft);
+        }
+        let root = self.keys.root()?;
+        let mut draft = Draft::new(&root, &self.keys.delegation()?).context("making the repository's metadata")?;
+        draft.adopt(self.keys.roots()?.into_iter().map(|(_, root)| root).collect(), &root);
+        Ok(draft)
+    }
+
+    /// The repository as it is, which must be there.
+    ///
+    /// # Errors
+    /// As [`Signing::draft`]; or it holds no release yet.
+    pub fn existing(&self, repository: &Repository) -> Result<Draft> {
+        let directory = repository.directory().display();
+        anyhow::ensure!(repository.has(TIMESTAMP), "{directory} is no repository yet: publish a release first");
+        self.open(repository)
+    }
+
+    fn open(&self, repository: &Repository) -> Result<Draft> {
+        let scratch = tempfile::tempdir().context("making a temporary directory")?;
+        let source = Arc::new(Directory(repository.directory().to_owned()));
+        let draft = wait(Draft::open(&self.keys.oldest_root()?, source, scratch.path()))?;
+        draft.with_context(|| format!("reading the metadata of {}", repository.directory().display()))
+    }
+
+    /// Takes over what `keygen --rotate` has made since.
+    fn follow(&self, mut draft: Draft) -> Result<Draft> {
+        let root = self.keys.root()?;
+        let known = draft.root_version();
+        if root.version() > known {
+            let newer = self.keys.roots()?.into_iter().filter(|(version, _)| *version > known);
+            draft.adopt(newer.map(|(_, root)| root).collect(), &root);
+        }
+        let delegation = self.keys.delegation()?;
+        if !draft.delegates_to(&delegation)? {
+            draft.renew_targets(Some(&delegation))?;
+        }
+        Ok(draft)
+    }
+
+    /// As [`Signing::draft`] for a repository that is there already.
+    ///
+    /// # Errors
+    /// As [`Signing::existing`].
+    pub fn following(&self, repository: &Repository) -> Result<Draft> {
+        self.follow(self.existing(repository)?)
+    }
+
+    /// Signs the draft and publishes it, in the order that never exposes half of it; then reads it back as a machine
+    /// would.
+    ///
+    /// # Errors
+    /// A key that is missing, by the name of its file; or what a machine would refuse.
+    pub fn publish(&self, repository: &Repository, draft: Draft) -> Result<Metadata> {
+        let mut keys: Vec<PrivateKey> = Vec::new();
+        for role in RoleName::ALL.into_iter().filter(|role| *role != RoleName::Root) {
+            keys.extend(self.keys.private(role)?);
+        }
+        let signed = wait(draft.sign(&keys, &self.lifetimes, self.now))?;
+        let files = signed.map_err(|error| self.name_file(error)).context("signing the repository's metadata")?;
+        for file in &files {
+            repository.put(&file.path, &file.bytes)?;
+        }
+        self.load(repository)
+    }
+
+    /// What a machine sees now.
+    ///
+    /// # Errors
+    /// What it would refuse.
+    pub fn load(&self, repository: &Repository) -> Result<Metadata> {
+        let metadata = load(&self.keys.oldest_root()?, repository.directory(), self.now)?;
+        for (role, at) in &metadata.expires {
+            let left = at.saturating_sub(self.now) / DAY;
+            if *role == RoleName::Root.as_str() && left < ROOT_WARNING {
+                eprintln!(
+                    "warning: the root metadata expires in {left} days, at {}: `metalstrap keygen --renew` makes the \
+                     next one",
+                    clock::text(*at)
+                );
+            }
+        }
+        Ok(metadata)
+    }
+
+    fn name_file(&self, error: SignError) -> anyhow::Error {
+        let file = match &error {
+            SignError::KeysMissing { role, .. } => self.keys.path(&format!("{role}.pem")),
+            _ => return error.into(),
+        };
+        anyhow::Error::new(error).context(format!("looking for the key {}", file.display()))
+    }
+}
+
+/// The metadata of the repository in `directory`, as a machine with `root` in its site config judges it.
+///
+/// # Errors
+/// What that machine would refuse.
+pub fn load(root: &TrustedRoot, directory: &std::path::Path, now: i64) -> Result<Metadata> {
+    let scratch = tempfile::tempdir().context("making a temporary directory")?;
+    let source = Arc::new(Directory(directory.to_owned()));
+    let loading = TrustedRoot::load(source, scratch.path(), Anchor { root, known: None, now });
+    wait(loading)?.with_context(|| format!("checking the metadata of {}", directory.display()))
+}
+
+/// Versions and expiries, for the result.
+pub fn summary(metadata: &Metadata) -> Value {
+    let versions = &metadata.versions;
+    let expires: serde_json::Map<_, _> =
+        metadata.expires.iter().map(|(role, at)| ((*role).to_owned(), clock::text(*at).into())).collect();
+    json!({
+        "versions": {
+            "root": versions.root,
+            "targets": versions.targets,
+            "snapshot": versions.snapshot,
+            "timestamp": versions.timestamp,
+            "hosts": versions.hosts,
+        },
+        "expires": expires,
+    })
+}

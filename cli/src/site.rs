@@ -1,0 +1,64 @@
+//! `metalstrap site`: writes a site config.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use metalstrap_release::site::Site;
+use serde_json::{Value, json};
+
+use crate::keys::{Keys, ROOT, read_root_value};
+use crate::output;
+
+/// Prints the site config of a repository, which `metalstrap netboot --site` takes: whom to believe and where to look.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  metalstrap site --repository-url https://repo.example/os --keys keys --ca ca.pem > site.json
+It prints the site config as one line of JSON.")]
+pub struct Args {
+    /// HTTPS URL of the repository, as machines see it
+    #[arg(long, value_name = "URL")]
+    repository_url: String,
+    /// Directory of the keys, whose root.json is to be trusted
+    #[arg(long, value_name = "DIR", required_unless_present = "root", conflicts_with = "root")]
+    keys: Option<PathBuf>,
+    /// Root metadata to be trusted, as `metadata/1.root.json` of the repository
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+    /// PEM certificates of the CAs that the servers are checked against
+    #[arg(long, value_name = "FILE")]
+    ca: PathBuf,
+    /// HTTPS URL that events are posted to
+    #[arg(long, value_name = "URL")]
+    report_url: Option<String>,
+    /// Seconds after which a failed installation reboots [default: it holds for a person]
+    #[arg(long, value_name = "SECONDS")]
+    reboot_on_failure_after: Option<u32>,
+    /// Seconds to wait for a network [default: 180]
+    #[arg(long, value_name = "SECONDS")]
+    network_timeout: Option<u32>,
+}
+
+impl Args {
+    /// Prints the site config.
+    ///
+    /// # Errors
+    /// When it is none that the installer takes.
+    pub fn run(self) -> Result<()> {
+        let keys = self.keys.map(|keys| Keys(keys).path(ROOT));
+        let path = self.root.or(keys).context("choosing the root metadata")?;
+        let (root, _) = read_root_value(&path)?;
+        let ca = fs::read_to_string(&self.ca).with_context(|| format!("reading {}", self.ca.display()))?;
+        let mut site = json!({"format": 1, "repository": self.repository_url, "root": root, "ca": ca});
+        let options: [(&str, Option<Value>); 3] = [
+            ("report_url", self.report_url.map(Value::from)),
+            ("reboot_on_failure_after", self.reboot_on_failure_after.map(Value::from)),
+            ("network_timeout", self.network_timeout.map(Value::from)),
+        ];
+        if let Value::Object(fields) = &mut site {
+            fields.extend(options.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        }
+        Site::parse(site.to_string().as_bytes()).context("checking the site config")?;
+        output::print(&site)
+    }
+}
