@@ -124,7 +124,7 @@ impl Metadata {
     }
 
     /// TUF 5.3.10 and its like for every role: an expiry that is not in the future stops.
-    fn check_expiry(&self, now: i64) -> Result<(), MetadataError> {
+    pub(super) fn check_expiry(&self, now: i64) -> Result<(), MetadataError> {
         let text = |seconds| Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |at| at.to_string());
         match self.expires.iter().find(|(_, at)| *at <= now) {
             Some(&(role, at)) => Err(MetadataError::Expired { role, expired: text(at), now: text(now) }),
