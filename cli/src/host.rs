@@ -23,6 +23,8 @@ const ROLES: [RoleName; 3] = [RoleName::Hosts, RoleName::Snapshot, RoleName::Tim
 ///
 /// A host config's KEY says for which machine it is: `uuid-…` (SMBIOS), `serial-…` (SMBIOS), `mac-…`, or `default`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  metalstrap host add default --release debian 13.2 --repository /srv/os --keys keys")]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,

@@ -1,0 +1,193 @@
+//! The verbs around publishing, as an operator runs them: keygen, host, refresh, site, completions, man.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "clippy sees no test in the helpers of an integration test"
+)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Output};
+
+use metalstrap_release::site::Site;
+use serde_json::{Value, json};
+
+mod support;
+
+use support::{Inputs, contents, files};
+
+/// A directory with inputs, `D` in texts, and the command run on it.
+struct Operator(Inputs);
+
+impl Operator {
+    fn new() -> Self {
+        let operator = Self(Inputs::new());
+        operator.ok("keygen --keys D/keys");
+        operator.ok(PUBLISH);
+        operator
+    }
+
+    fn run(&self, line: &str) -> Output {
+        let directory = self.0.directory.path().to_str().unwrap();
+        let words = line.split(' ').map(|word| word.replace("D/", &format!("{directory}/")));
+        Command::new(env!("CARGO_BIN_EXE_metalstrap")).args(words).output().unwrap()
+    }
+
+    /// The result, and what was said.
+    fn told(&self, line: &str) -> (Value, String) {
+        let output = self.run(line);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{line}: {text}");
+        assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 1, "one line of JSON");
+        (serde_json::from_slice(&output.stdout).unwrap(), text)
+    }
+
+    fn ok(&self, line: &str) -> Value {
+        self.told(line).0
+    }
+
+    fn refusal(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert!(!output.status.success(), "{line}");
+        assert_eq!(output.stdout, b"");
+        let text = String::from_utf8(output.stderr).unwrap();
+        text.replace(self.0.directory.path().to_str().unwrap(), "D").lines().last().unwrap().to_owned()
+    }
+}
+
+const PUBLISH: &str = "publish --name os --version 1 --level 1 --root D/root --verity D/verity --uki D/uki \
+                       --loader D/loader --repository D/repository --keys D/keys";
+const ON: &str = "--repository D/repository --keys D/keys";
+
+#[test]
+fn keys_are_their_owners_and_never_overwritten() {
+    let operator = Operator(Inputs::new());
+    let result = operator.ok("keygen --keys D/keys --root-keys 2 --root-threshold 2");
+    let keys = operator.0.path("keys");
+    let names = ["hosts.pem", "root-1.pem", "root-2.pem", "snapshot.pem", "targets.pem", "timestamp.pem"];
+    let all =
+        [&["1.root.json", "delegation.json"], &names[..1], &["root-1.pem", "root-2.pem", "root.json"], &names[3..]];
+    assert_eq!(files(&keys), all.concat());
+    assert_eq!(result["root"]["version"], 1);
+    let mode = |name: &str| fs::metadata(keys.join(name)).unwrap().permissions().mode() & 0o777;
+    assert!(names.iter().all(|name| mode(name) == 0o600));
+    assert_eq!(mode(""), 0o700);
+    assert_eq!(
+        operator.refusal("keygen --keys D/keys"),
+        "metalstrap: D/keys/targets.pem is there already, and no key is ever overwritten: take another --keys"
+    );
+    fs::remove_file(keys.join("root-2.pem")).unwrap();
+    assert_eq!(
+        operator.refusal("keygen --keys D/keys --renew"),
+        "metalstrap: signing the next root by keys in D/keys: the role root must be signed by 2 of its keys, and 1 of \
+         them are at hand"
+    );
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = "metalstrap: D/keys is open to others (mode 755): chmod 700 D/keys";
+    assert_eq!(operator.refusal("keygen --keys D/keys --renew"), text);
+    let text = "metalstrap: a root with 1 keys cannot be signed by 2 of them";
+    assert_eq!(operator.refusal("keygen --keys D/new --root-threshold 2"), text);
+}
+
+#[test]
+fn keys_are_replaced_and_the_repository_follows() {
+    let operator = Operator::new();
+    operator.ok(&format!("host add default --release os 1 {ON}"));
+    fs::copy(operator.0.path("keys/1.root.json"), operator.0.path("first.json")).unwrap();
+    let result = operator.ok("keygen --keys D/keys --rotate timestamp --rotate hosts");
+    assert_eq!(result["root"]["version"], 2);
+    assert_eq!(result["files"], json!(["timestamp.pem", "hosts.pem", "delegation.json", "2.root.json", "root.json"]));
+    assert!(operator.0.path("keys/timestamp.old-1.pem").exists());
+    let result = operator.ok(&format!("refresh {ON}"));
+    assert_eq!(result["signed"], json!(["targets", "hosts", "snapshot", "timestamp"]));
+    assert_eq!(
+        result["metadata"]["versions"],
+        json!({"root": 2, "targets": 2, "snapshot": 3, "timestamp": 3, "hosts": 2})
+    );
+    let shown = operator.ok("host show --repository D/repository --root D/first.json");
+    assert_eq!(shown["hosts"][0]["host"], "default");
+    fs::remove_file(operator.0.path("keys/timestamp.old-1.pem")).unwrap();
+    let result = operator.ok(&format!("refresh {ON}"));
+    assert_eq!(result["signed"], json!(["snapshot", "timestamp"]));
+    let (result, text) = operator.told(&format!("refresh {ON} --within 400"));
+    assert_eq!((&result["signed"], text.as_str()), (&json!(["targets", "hosts", "snapshot", "timestamp"]), ""));
+    fs::remove_file(operator.0.path("keys/targets.pem")).unwrap();
+    let (_, text) = operator.told(&format!("refresh {ON} --within 400"));
+    assert!(text.starts_with("warning: the targets metadata expires in 36"), "{text}");
+    assert!(text.ends_with(": run this where targets.pem is\n"), "{text}");
+}
+
+#[test]
+fn a_machine_gets_what_its_host_config_says() {
+    let operator = Operator::new();
+    let missing = "metalstrap: the repository has no release os 2: publish it first (there are [\"os_1\"])";
+    assert_eq!(operator.refusal(&format!("host add default --release os 2 {ON}")), missing);
+    let result = operator.ok(&format!("host add default --release os 1 {ON}"));
+    assert_eq!((&result["host"], &result["published"]), (&json!("default"), &json!(true)));
+    let first = contents(&operator.0.path("repository"));
+    let result = operator.ok(&format!("host add default --release os 1 {ON}"));
+    assert_eq!(result["published"], false);
+    assert!(contents(&operator.0.path("repository")) == first);
+    let options = "--existing wipe --disk-serial S1 --disk-min-size 1G --handoff reboot";
+    operator.ok(&format!("host add mac-52:54:00:12:34:56 --release os 1 {options} {ON}"));
+    let shown = operator.ok(&format!("host show mac-525400123456 {ON}"));
+    assert_eq!(shown["config"]["disk"]["min_size"], 1 << 30);
+    assert_eq!(shown["config"]["existing"], "wipe");
+    let (result, text) = operator.told(&format!("host check --serial 7XK --mac 52:54:00:12:34:56 {ON}"));
+    assert_eq!(result["looked_for"], json!(["serial-7XK", "mac-525400123456", "default"]));
+    assert_eq!(result["host"], "mac-525400123456");
+    assert_eq!(text, "serial-7XK: no host config\nmac-525400123456: there is a host config\n");
+    operator.ok(&format!("host remove mac-525400123456 {ON}"));
+    let result = operator.ok(&format!("host check --mac 52:54:00:12:34:56 {ON}"));
+    assert_eq!(result["host"], "default");
+    operator.ok(&format!("host remove default {ON}"));
+    let text = "metalstrap: the repository has no host config for this machine: default";
+    assert_eq!(operator.refusal(&format!("host check {ON}")), text);
+    let text = "metalstrap: the repository has no host config for default";
+    assert_eq!(operator.refusal(&format!("host remove default {ON}")), text);
+    fs::remove_file(operator.0.path("keys/hosts.pem")).unwrap();
+    let text = "metalstrap: D/keys/hosts.pem is missing: without this key, hosts metadata cannot be signed";
+    assert_eq!(operator.refusal(&format!("host add default --release os 1 {ON}")), text);
+}
+
+#[test]
+fn a_site_config_is_one_that_the_installer_takes() {
+    let operator = Operator::new();
+    operator.ok("keygen --keys D/tls --tls repo.test --tls-ip 10.0.0.1");
+    assert_eq!(files(&operator.0.path("tls")), ["ca.pem", "server.key", "server.pem"]);
+    let output = Command::new("openssl")
+        .args(["verify", "-purpose", "sslserver", "-verify_hostname", "repo.test", "-verify_ip", "10.0.0.1", "-CAfile"])
+        .args([operator.0.path("tls/ca.pem"), operator.0.path("tls/server.pem")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let site = operator.ok("site --repository-url https://repo.test/os --keys D/keys --ca D/tls/ca.pem");
+    let site = Site::parse(site.to_string().as_bytes()).unwrap();
+    assert_eq!((site.repository.as_str(), site.network_timeout), ("https://repo.test/os", 180));
+    let text = "metalstrap: checking the site config: the site config's repository is \"http://repo.test\", not an \
+                https:// URL";
+    assert_eq!(operator.refusal("site --repository-url http://repo.test --keys D/keys --ca D/tls/ca.pem"), text);
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_verb() {
+    let operator = Operator(Inputs::new());
+    let result = operator.ok("man --output D/man");
+    let pages = files(&operator.0.path("man"));
+    assert_eq!(result["pages"], json!(pages));
+    let verbs =
+        ["keygen", "publish", "host", "refresh", "site", "netboot", "verify", "vm", "schema", "completions", "man"];
+    for shell in ["bash", "zsh", "fish"] {
+        let script = String::from_utf8(operator.run(&format!("completions {shell}")).stdout).unwrap();
+        assert!(verbs.iter().all(|verb| script.contains(verb)), "{shell}");
+    }
+    let main = fs::read_to_string(operator.0.path("man/metalstrap.1")).unwrap();
+    for verb in verbs {
+        assert!(main.contains(&format!("metalstrap\\-{verb}(1)")), "{verb}");
+        let page = fs::read_to_string(operator.0.path(&format!("man/metalstrap-{verb}.1"))).unwrap();
+        assert!(page.contains("xample"), "{verb} has an example");
+    }
+    assert!(pages.contains(&"metalstrap-host-add.1".to_owned()), "{pages:?}");
+}
