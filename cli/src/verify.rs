@@ -23,8 +23,10 @@ use metalstrap_release::verity::{BLOCK, MemoryStore};
 use discard::Discard;
 use report::{Report, shown};
 
-/// Looks at a repository as an installer would: over HTTPS as the site config says, or in a directory. Metadata, every
-/// host config, every manifest, and that each payload is there with its seek table; with --deep, every byte.
+/// Looks at a repository as an installer would, over HTTPS or in a directory.
+///
+/// At the metadata, every host config and every manifest, and whether each payload is there with its seek table; with
+/// --deep, at every byte.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   metalstrap verify --site site.json

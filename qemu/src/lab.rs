@@ -148,6 +148,14 @@ impl Lab {
         self.services_mut()?.web.stop()
     }
 
+    /// Stops DHCP and DNS: nobody answers from now on.
+    ///
+    /// # Errors
+    /// When they cannot be stopped.
+    pub fn stop_dhcp(&mut self) -> Result<()> {
+        self.services_mut()?.dnsmasq.kill()
+    }
+
     /// The repository's address, by name, with a slash at its end.
     #[must_use]
     pub fn repository_url(&self) -> String {

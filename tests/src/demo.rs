@@ -1,93 +1,146 @@
-//! The demo: a blank machine boots over the network, installs an OS and kexecs into it; then the plug is pulled and it
-//! boots the same OS from its own disk.
+//! The demo, as an operator would do it: keys, a signed release, a host config, a netboot image, and a machine that boots
+//! it over the network, installs the OS and kexecs into it; then the plug is pulled and it boots from its own disk.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use metalstrap_qemu::{Disk, Event, Follow, Lab, Machine, Serial, Swtpm, minutes};
 use serde_json::Value;
 
-use crate::artifacts::{self, Flavour};
-use crate::observe::{self, Observed};
+use crate::artifacts;
+use crate::observe::{self, MARK, Observed};
+use crate::operator::{self, metalstrap, metalstrap_json};
 use crate::outcome::{Boot, Bytes, Outcome, Pcr, Seconds};
-use crate::release::{self, Target};
+use crate::release::{self, Target, VERSION};
 use crate::replay;
 
-/// Memory of the machine, MiB.
-const MEMORY: u32 = 1024;
-/// Bytes of its disk.
-const DISK: u64 = 4 << 30;
-/// Its disk's serial number, which the site config selects it by.
-const SERIAL: &str = "DEMO-1";
+/// Its disk, with the serial number that the host config selects it by.
+const DISK: &str = "4G,nvme,serial=DEMO-1";
+/// Where the machine finds the repository in its own network.
+const URL: &str = "https://repo.test:8443";
 
 /// Runs the demo in an empty directory; `console` shows the guest's console instead of the phases.
 ///
 /// # Errors
 /// The first thing that is not as it should be.
-pub fn run(dir: &std::path::Path, console: bool) -> Result<Outcome> {
+pub fn run(dir: &Path, console: bool) -> Result<Outcome> {
     let began = Instant::now();
-    let say = |text: &str| say(began, text);
-    say("publishing the release");
-    let lab = Lab::new(&dir.join("lab"))?;
+    let say = |text: &str| println!("==> {:6.1} s {text}", began.elapsed().as_secs_f64());
+    say("an operator makes keys, publishes a signed release, and says what machines get");
     let published = release::publish(Target::Debian, dir)?;
-    lab.serve_repository(&published.repository)?;
+    let (repository, keys) = (published.repository.as_os_str(), published.keys.as_os_str());
+    let mut host: Vec<&OsStr> = words(&["host", "add", "default", "--release", Target::Debian.name(), VERSION]);
+    host.extend(words(&["--disk-serial", "DEMO-1", "--tpm", "required", "--repository"]));
+    host.extend([repository, "--keys".as_ref(), keys]);
+    metalstrap(&host)?;
 
-    say("making the netboot image");
-    let site = release::site(&lab, &published)?;
-    let mut host = release::host(Target::Debian);
-    host.disk.serial = Some(SERIAL.to_owned());
-    host.tpm = metalstrap_release::host::TpmPolicy::Required;
-    published.add_default_host(&host)?;
+    say("the site: where the repository is, and whom to believe; from it the netboot image");
+    let (tls, site) = (dir.join("tls"), dir.join("site.json"));
+    metalstrap(&[&words(&["keygen", "--tls", "repo.test", "--keys"])[..], &[tls.as_os_str()]].concat())?;
+    let mut words_of_site = words(&["site", "--repository-url", URL, "--report-url", "https://repo.test:8443/report"]);
+    let ca = tls.join("ca.pem");
+    words_of_site.extend(["--keys".as_ref(), keys, "--ca".as_ref(), ca.as_os_str()]);
+    let printed = metalstrap(&words_of_site)?;
+    std::fs::write(&site, printed).with_context(|| format!("writing {}", site.display()))?;
     let image = dir.join("netboot.efi");
-    let sizes = artifacts::netboot_image(&site, Flavour::Cloud, "", &image)?;
-    let generic = artifacts::netboot_image(&site, Flavour::Generic, "", &dir.join("netboot-generic.efi"))?;
-    lab.serve_netboot(&image)?;
+    let sizes = netboot("kernels/cloud", &site, &image)?;
+    let generic = netboot("kernels/generic", &site, &dir.join("netboot-generic.efi"))?;
+    let verify: [&OsStr; 6] = [
+        "verify".as_ref(),
+        "--site".as_ref(),
+        site.as_os_str(),
+        "--repository".as_ref(),
+        repository,
+        "--deep".as_ref(),
+    ];
+    metalstrap_json(&verify)?;
 
-    say("switching on a blank machine: it boots over the network from its UEFI firmware");
-    let tpm = Swtpm::manufacture(&dir.join("tpm"), true)?;
-    let mut machine = Machine::builder("demo").memory(MEMORY).disk(Disk::nvme(DISK).serial(SERIAL)).tpm(&tpm);
+    say("a blank machine is switched on: it boots over the network from its UEFI firmware");
+    let vm = vm(dir, &image, repository, &tls, console)?;
+    let told = metalstrap_json(&vm.iter().map(OsString::as_os_str).collect::<Vec<_>>())?;
+    let outcome = outcome(&told, &sizes, &generic)?;
+    say(&format!(
+        "installed, started by kexec, and again from its own disk after the plug was pulled ({:.1} s after power-on)",
+        outcome.seconds.cold_boot_to_multi_user
+    ));
+    Ok(outcome)
+}
+
+fn words<'a>(words: &[&'a str]) -> Vec<&'a OsStr> {
+    words.iter().copied().map(OsStr::new).collect()
+}
+
+/// `metalstrap netboot` for a kernel package below `out/`.
+fn netboot(kernel: &str, site: &Path, output: &Path) -> Result<Value> {
+    let installer = artifacts::installer()?;
+    let (kernel, tools) = (artifacts::built(kernel)?, artifacts::built("boot-tools")?);
+    let cache = artifacts::out().join("cache/initrd");
+    let options: [(&str, &Path); 6] = [
+        ("--installer", &installer),
+        ("--kernel-package", &kernel),
+        ("--boot-tools", &tools),
+        ("--cache", &cache),
+        ("--site", site),
+        ("--output", output),
+    ];
+    let options = options.iter().flat_map(|(name, path)| [OsStr::new(*name), path.as_os_str()]);
+    let printed = metalstrap_json(&[OsStr::new("netboot")].into_iter().chain(options).collect::<Vec<_>>())?;
+    printed.get("bytes").cloned().context("finding the bytes in what metalstrap netboot printed")
+}
+
+/// The words of `metalstrap vm`.
+fn vm(dir: &Path, image: &Path, repository: &OsStr, tls: &Path, console: bool) -> Result<Vec<OsString>> {
+    let mut words: Vec<OsString> =
+        ["vm", "--expect", MARK.trim(), "--boot-again", "--disk", DISK].map(Into::into).into();
+    let files: [(&str, PathBuf); 5] = [
+        ("--netboot", image.to_owned()),
+        ("--repository", repository.into()),
+        ("--tls-certificate", tls.join("server.pem")),
+        ("--tls-key", tls.join("server.key")),
+        ("--logs", dir.join("vm")),
+    ];
+    words.extend(files.into_iter().flat_map(|(name, path)| [name.into(), path.into_os_string()]));
     for (name, content) in observe::credentials() {
-        machine = machine.credential(&name, &content);
+        let file = dir.join(&name);
+        std::fs::write(&file, content).with_context(|| format!("writing {}", file.display()))?;
+        words.extend(["--credential".into(), operator::assigned(&name, &file)]);
     }
-    let machine = machine.firmware_http_boot().start(&lab)?;
-    let finished_at = {
-        let _follow = Follow::start(machine.serial(), console);
-        installation(machine.serial())?
-    };
-    say("installed; the machine jumps into the OS on its disk");
-    let (kexec_boot, seen_at) = watched(machine.serial(), console)?;
-    let jump = seconds_between(finished_at, seen_at);
-    say(&format!("the installed OS has reached multi-user, {jump:.1} s after the last event of the installer"));
-    let events = machine.serial().events();
-    let fetched = payload_bytes(&lab)?;
+    words.extend(console.then(|| "--console".into()));
+    Ok(words)
+}
 
-    say("pulling the plug and switching on again: it boots from its own disk");
-    let machine = machine.power_cycle(|builder| builder.firmware_boot())?;
-    let (cold_boot, _) = watched(machine.serial(), console)?;
-    let cold = machine.power_on_time().elapsed().as_secs_f64();
-    say(&format!("the same OS has reached multi-user from its own disk, {cold:.1} s after power-on"));
-    let finished = fields(&event(&events, "run", "finished")?.value)?;
+/// What the run has shown, if it is what it should be.
+fn outcome(told: &Value, sizes: &Value, generic: &Value) -> Result<Outcome> {
+    let line = |boot: &str| -> Result<Observed> {
+        let line = text(told, &format!("/said/{boot}"))?;
+        Observed::parse(line.split_once(MARK).map_or(line, |(_, rest)| rest))
+    };
+    let (kexec_boot, cold_boot) = (line("first_boot")?, line("cold_boot")?);
     let outcome = Outcome {
         kexec_boot: Boot::from(&kexec_boot),
         cold_boot: Boot::from(&cold_boot),
-        pcr13: Pcr {
-            measured: kexec_boot.pcr13.clone(),
-            replayed: replay::pcr_sha256(text(finished, "event_log")?, 13)?,
-        },
+        pcr13: Pcr { measured: kexec_boot.pcr13.clone(), replayed: replay::pcr_sha256(text(told, "/event_log")?, 13)? },
         boot_entry: cold_boot.boot_entry.clone(),
-        seconds: Seconds { handoff_to_multi_user: jump, ..times(&events)? },
-        bytes: Bytes {
-            installer: std::fs::metadata(artifacts::installer()?)?.len(),
-            netboot_initrd: sizes.initrd,
-            netboot_initrd_generic: generic.initrd,
-            netboot_uki: sizes.uki,
-            payload_fetched: fetched,
-            image: number(finished, "image_bytes")?,
+        seconds: Seconds {
+            power_on_to_pid1: float(told, "/seconds/power_on_to_pid1")?,
+            pid1_to_first_payload_byte: float(told, "/seconds/pid1_to_first_payload_byte")?,
+            write: float(told, "/seconds/write")?,
+            handoff_to_multi_user: float(told, "/seconds/handoff_to_text")?,
+            cold_boot_to_multi_user: float(told, "/seconds/cold_boot_to_text")?,
         },
-        peak_rss_bytes: number(finished, "peak_rss_bytes")?,
-        lowest_mem_available_bytes: number(finished, "lowest_mem_available_bytes")?,
+        bytes: Bytes {
+            installer: number(sizes, "/installer")?,
+            netboot_initrd: number(sizes, "/initrd")?,
+            netboot_initrd_generic: number(generic, "/initrd")?,
+            netboot_uki: number(sizes, "/uki")?,
+            payload_fetched: number(told, "/bytes/payload_fetched")?,
+            image: number(told, "/bytes/image")?,
+        },
+        peak_rss_bytes: number(told, "/peak_rss_bytes")?,
+        lowest_mem_available_bytes: number(told, "/lowest_mem_available_bytes")?,
     };
-    check(&outcome, text(finished, "root_hash")?)?;
+    check(&outcome, text(told, "/root_hash")?)?;
     for seen in [&kexec_boot, &cold_boot] {
         ensure!(seen.var == "ext4", "/var has the file system {:?}: the OS's systemd-repart did not make it", seen.var);
         ensure!(seen.cmdline.split_whitespace().any(|word| word == "gpt"), "`gpt` is not in {:?}", seen.cmdline);
@@ -109,77 +162,18 @@ fn check(outcome: &Outcome, root_hash: &str) -> Result<()> {
     Ok(())
 }
 
-fn installation(serial: &Serial) -> Result<SystemTime> {
-    let ended = |event: &Value| says(event, "run", "finished") || says(event, "run", "failed");
-    let event = serial.wait_for_event("the end of the installation", minutes(15), ended)?;
-    ensure!(says(&event.value, "run", "finished"), "the installation failed: {}", fields(&event.value)?);
-    Ok(SystemTime::now())
+fn found<'a>(value: &'a Value, pointer: &str) -> Result<&'a Value> {
+    value.pointer(pointer).with_context(|| format!("finding {pointer} in {value}"))
 }
 
-/// Waits for what the OS says of itself; with `console`, the guest's console is shown meanwhile.
-fn watched(serial: &Serial, console: bool) -> Result<(Observed, SystemTime)> {
-    let _follow = console.then(|| Follow::from_now(serial, console));
-    observation(serial)
+fn float(value: &Value, pointer: &str) -> Result<f64> {
+    found(value, pointer)?.as_f64().with_context(|| format!("reading {pointer} of {value} as a number"))
 }
 
-fn observation(serial: &Serial) -> Result<(Observed, SystemTime)> {
-    serial.wait_for(observe::MARK, minutes(10))?;
-    let at = SystemTime::now();
-    Ok((Observed::parse(&serial.wait_for("\n", minutes(1))?)?, at))
+fn number(value: &Value, pointer: &str) -> Result<u64> {
+    found(value, pointer)?.as_u64().with_context(|| format!("reading {pointer} of {value} as a number"))
 }
 
-/// Bytes of payloads that the web server says it sent.
-fn payload_bytes(lab: &Lab) -> Result<u64> {
-    let requests = lab.requests()?;
-    Ok(requests.iter().filter(|request| request.path.contains("/payloads/")).map(|request| request.bytes).sum())
-}
-
-/// The times that the events tell.
-fn times(events: &[Event]) -> Result<Seconds> {
-    let at = |step, state| event(events, step, state).and_then(|event| float(&event.value, "at"));
-    let first = events.first().context("the installer told no event")?;
-    let power_on_to_pid1 = first.at.as_secs_f64() - float(&first.value, "at")?;
-    let tree = at("hash-tree", "started")?;
-    let first_byte = float(fields(&event(events, "hash-tree", "done")?.value)?, "first_byte_seconds")?;
-    Ok(Seconds {
-        power_on_to_pid1,
-        pid1_to_first_payload_byte: tree + first_byte,
-        write: at("esp", "done")? - tree,
-        handoff_to_multi_user: 0.0,
-    })
-}
-
-fn event<'a>(events: &'a [Event], step: &str, state: &str) -> Result<&'a Event> {
-    let found = events.iter().find(|event| says(&event.value, step, state));
-    found.with_context(|| format!("the installer told no event `{step} {state}`"))
-}
-
-/// Whether an event is that of a step that reached a state.
-fn says(event: &Value, step: &str, state: &str) -> bool {
-    let is = |name, text| event.get(name).is_some_and(|value| value == text);
-    is("step", step) && is("state", state)
-}
-
-fn fields(event: &Value) -> Result<&Value> {
-    event.get("fields").with_context(|| format!("finding the fields of {event}"))
-}
-
-fn float(value: &Value, name: &str) -> Result<f64> {
-    value.get(name).and_then(Value::as_f64).with_context(|| format!("finding the number {name} in {value}"))
-}
-
-fn number(value: &Value, name: &str) -> Result<u64> {
-    value.get(name).and_then(Value::as_u64).with_context(|| format!("finding the number {name} in {value}"))
-}
-
-fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
-    value.get(name).and_then(Value::as_str).with_context(|| format!("finding the text {name} in {value}"))
-}
-
-fn seconds_between(from: SystemTime, to: SystemTime) -> f64 {
-    to.duration_since(from).unwrap_or(Duration::ZERO).as_secs_f64()
-}
-
-fn say(began: Instant, text: &str) {
-    println!("==> {:6.1} s {text}", began.elapsed().as_secs_f64());
+fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
+    found(value, pointer)?.as_str().with_context(|| format!("reading {pointer} of {value} as text"))
 }

@@ -6,6 +6,7 @@
 pub mod artifacts;
 pub mod demo;
 pub mod observe;
+pub mod operator;
 pub mod outcome;
 pub mod release;
 pub mod replay;

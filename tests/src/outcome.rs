@@ -62,6 +62,8 @@ pub struct Seconds {
     pub write: f64,
     /// Last event to the line of the unit behind multi-user.target.
     pub handoff_to_multi_user: f64,
+    /// The second power-on to the same line.
+    pub cold_boot_to_multi_user: f64,
 }
 
 /// Bytes.

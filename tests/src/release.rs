@@ -1,17 +1,16 @@
 //! Publishes what was built, through the operator's command.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use metalstrap_qemu::Lab;
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{BootOrder, DiskSelector, Existing, HandoffMode, Host, ReleaseName, TpmPolicy};
 use metalstrap_release::site::Site;
 use serde::Deserialize;
 
-use crate::artifacts::{built, program};
+use crate::artifacts::built;
+use crate::operator::metalstrap;
 
 /// The version that is published.
 pub const VERSION: &str = "1";
@@ -112,20 +111,6 @@ impl Published {
         ])
         .map(drop)
     }
-}
-
-/// Runs the operator's command; what it prints on standard output.
-///
-/// # Errors
-/// It was not built, or failed.
-pub fn metalstrap(arguments: &[&OsStr]) -> Result<Vec<u8>> {
-    let output = Command::new(program("debug", "metalstrap")?)
-        .args(arguments)
-        .stderr(Stdio::inherit())
-        .output()
-        .context("running metalstrap")?;
-    ensure!(output.status.success(), "metalstrap {arguments:?} ended with {}", output.status);
-    Ok(output.stdout)
 }
 
 /// The site config that points machines of `lab` at the release.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use metalstrap_qemu::{Builder, Disk, Lab, Machine, RunDir, minutes};
+use anyhow::{Context as _, Result, ensure};
+use metalstrap_qemu::{Builder, Disk, Exit, Lab, Machine, RunDir, minutes};
 use metalstrap_release::host::Host;
 use metalstrap_release::manifest::Manifest;
 use metalstrap_release::site::Site;
@@ -76,6 +76,29 @@ impl Scene {
         let kernel = metalstrap_initrd::Kernel::find(&artifacts::built("kernels/cloud")?)?.vmlinuz;
         let machine = Machine::builder("machine").memory(512).disk(Disk::virtio(bytes).serial(SERIAL));
         more(machine.direct_boot(&kernel, Some(&image.with_extension("initrd")), &cmdline)).start(&self.lab)
+    }
+
+    /// Starts a machine with the tests' disk that must refuse with `code` and the words `happened`, before a byte is
+    /// written, and end in a reset.
+    ///
+    /// # Errors
+    /// It does anything else.
+    pub fn refuses(&mut self, code: &str, happened: &str, more: impl FnOnce(Builder) -> Builder) -> Result<()> {
+        self.site.reboot_on_failure_after = Some(3);
+        let mut machine = self.start(DISK, more)?;
+        let before = machine.serial().wait_for(&format!("*** INSTALLATION FAILED: {code} ***"), LONG)?;
+        let after = machine.serial().wait_for("What to do:", minutes(2))?;
+        let told = format!("What happened: {happened}");
+        ensure!(after.contains(&told), "the console does not say {told:?}, but {after}\n{before}");
+        ensure!(
+            after.contains("No disk was written to."),
+            "the console does not say that nothing was written: {after}"
+        );
+        let exit = machine.wait_exit(LONG)?;
+        ensure!(exit == Exit::Reset, "the machine ended with {exit:?}, not with a reset");
+        let disk = machine.disk(0).context("the machine has no disk")?;
+        ensure!(is_blank(&disk)?, "something was written to the disk");
+        Ok(())
     }
 
     /// The published manifest.
