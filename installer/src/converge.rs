@@ -35,7 +35,7 @@ use merge::Merge;
 use payload::Origin;
 pub use payload::check_seek_table;
 pub use read_back::read_back;
-pub(crate) use read_back::{check, each_piece};
+pub(crate) use read_back::{check_file, each_piece};
 
 /// What a payload cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

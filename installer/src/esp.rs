@@ -140,8 +140,17 @@ pub async fn write(
     place.stage(Stage::Tables).await.context("writing the FATs and directories")?;
 
     // Before the UKI has a name: one that the drive did not keep never gets it.
-    for (file, tree) in [(&fallback, &loader_tree), (&second, &loader_tree), (&uki_place, &uki_tree)] {
-        converge::check(file, tree, file.size / BLOCK, progress).await?;
+    for (path, place, artifact, tree) in [
+        (FALLBACK_LOADER, &fallback, loader, &loader_tree),
+        (LOADER, &second, loader, &loader_tree),
+        (&uki_path, &uki_place, uki, &uki_tree),
+    ] {
+        // The tree says nothing of the digest that is measured and that kexec asks for.
+        let found = converge::check_file(place, tree, artifact.size, progress).await?;
+        if found != artifact.sha256 {
+            let text = format!("{path} has SHA-256 {found}, but the manifest says {}", artifact.sha256);
+            return Err(coded(Code::Corrupt, text));
+        }
     }
     place.stage(Stage::BootSectors).await.context("writing the boot sectors")?;
     place.stage(Stage::Publish).await.context("publishing the UKI")?;

@@ -175,7 +175,9 @@ impl Client {
 
 /// hyper's errors hide what happened in their source; its own words for a broken connection help nobody.
 fn plain_error(error: hyper::Error) -> anyhow::Error {
-    if error.is_incomplete_message() { anyhow!("the connection was closed too early") } else { anyhow!(error) }
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let cut = cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::UnexpectedEof);
+    if cut || error.is_incomplete_message() { anyhow!("the connection was closed too early") } else { anyhow!(error) }
 }
 
 fn handshake_error(error: std::io::Error, host: &str, authority: &str) -> anyhow::Error {

@@ -93,6 +93,9 @@ impl HttpsSource {
         let mut ask = Ask { method: Method::GET, url: url.clone(), headers, body: Bytes::new() };
         for _ in 0..=REDIRECTS {
             let answer = self.client.exchange(&ask).await?;
+            if let (Some(range), Some(total)) = (range, length_beside(&answer)) {
+                return Err(finally(anyhow!("the file has only {total} bytes, not {}", range.end)));
+            }
             if !answer.status.is_redirection() {
                 return judge(answer);
             }
@@ -228,6 +231,12 @@ fn judge(answer: Answer) -> Result<Answer, Trouble> {
         _ => Again::Never,
     };
     Err(Trouble { error: Refused(answer.status).into(), again })
+}
+
+/// The length of a file that ends before the range that was asked for (RFC 9110 section 15.5.17).
+fn length_beside(answer: &Answer) -> Option<u64> {
+    let range = answer.header(&CONTENT_RANGE).filter(|_| answer.status == StatusCode::RANGE_NOT_SATISFIABLE)?;
+    range.strip_prefix("bytes */")?.parse().ok()
 }
 
 /// Bytes to skip at the start of the answer's body.

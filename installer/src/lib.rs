@@ -63,4 +63,6 @@ pub mod watermark;
 #[cfg(test)]
 mod https_tests;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod test_server;

@@ -44,11 +44,20 @@ pub fn asked_range(request: &str) -> Option<(usize, usize)> {
     Some((first.parse().ok()?, last.parse::<usize>().ok()? + 1))
 }
 
-/// A 206 for what the request asks of `content`.
+/// A 206 for what the request asks of `content`, as far as that goes.
 pub fn partial(content: &[u8], request: &str) -> Reply {
     let (first, end) = asked_range(request).expect("a range");
+    let end = end.min(content.len());
+    if first >= end {
+        return reply(&format!("416 Range Not Satisfiable\r\nContent-Range: bytes */{}", content.len()), b"");
+    }
     let head = format!("206 Partial Content\r\nContent-Range: bytes {first}-{}/{}", end - 1, content.len());
     reply(&head, &content[first..end])
+}
+
+/// What the request names, without the slash at its start.
+pub fn asked_path(request: &str) -> &str {
+    request.split(' ').nth(1).and_then(|path| path.strip_prefix('/')).expect("a path")
 }
 
 /// A running server; it stops with the test's runtime.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use metalstrap_release::digest::Digest;
 use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, BlockStore, Tree};
+use sha2::{Digest as _, Sha256};
 
 use crate::disk::Region;
 use crate::failure::{Code, WithCode as _};
@@ -24,24 +26,47 @@ pub async fn read_back<S: BlockStore + 'static>(
     progress: &Progress,
 ) -> Result<()> {
     progress.expect(blocks.saturating_mul(BLOCK));
-    check(region, tree, blocks, progress).await
+    check(region, tree, blocks, progress, |_, _| Ok(())).await.map(drop)
 }
 
-/// [`read_back`] as a part of a longer step, which says itself how much there is to do.
-pub(crate) async fn check<S: BlockStore + 'static>(
+/// Reads a file of `size` bytes back as [`read_back`] does, as a part of a longer step, which says itself how much there
+/// is to do; gives its SHA-256.
+pub(crate) async fn check_file<S: BlockStore + 'static>(
+    region: &Region,
+    tree: &Arc<Tree<S>>,
+    size: u64,
+    progress: &Progress,
+) -> Result<Digest> {
+    let mut hash = Sha256::new();
+    let each = move |offset: u64, piece: &[u8]| {
+        // Without the zeroes up to the end of the last block.
+        let rest = usize::try_from(size.saturating_sub(offset))?;
+        hash.update(piece.get(..rest).unwrap_or(piece));
+        Ok(hash.clone())
+    };
+    let hash = check(region, tree, size.div_ceil(BLOCK), progress, each).await?;
+    Ok(Digest(hash.unwrap_or_default().finalize().into()))
+}
+
+/// Reads back, and gives what `each` made of the last piece.
+async fn check<S: BlockStore + 'static, T: Send + 'static>(
     region: &Region,
     tree: &Arc<Tree<S>>,
     blocks: u64,
     progress: &Progress,
-) -> Result<()> {
+    mut each: impl FnMut(u64, &[u8]) -> Result<T> + Send + 'static,
+) -> Result<Option<T>> {
     let (region, tree, progress) = (region.clone(), Arc::clone(tree), progress.clone());
     let worker = tokio::task::spawn_blocking(move || {
         region.disk.flush().code(Code::DiskIo, || "flushing before reading back".to_owned())?;
         region.disk.forget_cache().code(Code::DiskIo, || "dropping the cache before reading back".to_owned())?;
-        each_piece(&region, &tree, blocks, |_, bytes| {
+        let mut last = None;
+        each_piece(&region, &tree, blocks, |offset, bytes| {
+            last = Some(each(offset, bytes)?);
             progress.advance(u64::try_from(bytes.len())?);
             Ok(())
-        })
+        })?;
+        Ok(last)
     });
     worker.await.context("the thread that reads back ended without a result")?
 }

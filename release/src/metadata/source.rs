@@ -118,9 +118,13 @@ impl MetadataError {
 /// An error of tough without the causes that its text repeats.
 fn plain(error: &tough::error::Error) -> String {
     use tough::error::Error;
+    use tough::schema::Error as Schema;
     match error {
         Error::ParseMetadata { source, .. } | Error::ParseTrustedMetadata { source, .. } => source.to_string(),
         Error::VerifyMetadata { source, .. } | Error::VerifyTrustedMetadata { source, .. } => source.to_string(),
+        Error::InvalidPath { source: Schema::TargetNotFound { name, .. }, .. } => {
+            format!("it holds {:?}, which this role may not sign", name.raw())
+        }
         other => other.to_string(),
     }
 }

@@ -1,0 +1,17 @@
+//! Whole installations that must be refused: each from a repository that is right but for one thing, onto a recording
+//! disk. Before the plan no byte is written; after it, none that did not verify.
+
+mod disks;
+mod frames;
+mod hosts;
+mod manifests;
+mod metadata;
+mod names;
+mod payloads;
+mod published;
+mod seek_tables;
+mod servers;
+mod signing;
+mod transfers;
+mod trial;
+mod written;

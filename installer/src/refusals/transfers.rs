@@ -1,0 +1,112 @@
+//! Servers that stop, lie about ranges or send too little.
+
+use super::published::{good, payload_path};
+use super::servers::{server, times};
+use super::trial::Trial;
+use crate::failure::Code;
+use crate::test_server::{Reply, Then, asked_path, asked_range, reply};
+
+const ROOT: &str = "writing the root file system: ";
+
+/// The answer's head and `count` bytes of its body.
+fn cut(mut whole: Reply, count: usize, then: Then) -> Reply {
+    let head = whole.bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    whole.bytes.truncate(head + count);
+    whole.then = then;
+    whole
+}
+
+#[tokio::test]
+async fn a_server_that_stops_for_good_is_asked_again_and_then_given_up() {
+    let published = good();
+    let root = payload_path(&published.manifest.filesystems[0].data);
+    for (then, said) in
+        [(Then::Close, "the connection was closed too early"), (Then::Stall, "nothing more came for 0.5 s")]
+    {
+        let path = root.clone();
+        // The seek table comes whole, then a part of the frames, and then nothing any more.
+        let server = server(&published, move |asked, number, right| match number {
+            _ if asked != path => right,
+            1 => right,
+            2 => cut(right, 300_000, then),
+            _ => cut(right, 0, then),
+        })
+        .await;
+        let outcome = Trial::at(&published, &server).run().await;
+        let text = format!("{ROOT}fetching REPOSITORY/{root}: giving up after 3 attempts: {said}");
+        outcome.after_the_plan(Code::Repository, &text);
+        assert_eq!(times(&server, &root), 4);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_stops_and_comes_back_is_resumed_at_the_byte() {
+    let published = good();
+    let payload = &published.manifest.filesystems[0].data;
+    let root = payload_path(payload);
+    let path = root.clone();
+    let server = server(&published, move |asked, number, right| match number {
+        2 if asked == path => cut(right, 300_001, Then::Close),
+        3 if asked == path => cut(right, 100_000, Then::Stall),
+        4 if asked == path => reply("502 Bad Gateway", b""),
+        _ => right,
+    })
+    .await;
+    Trial::at(&published, &server).run().await.installed();
+    let asked: Vec<_> = server
+        .requests()
+        .iter()
+        .filter(|request| asked_path(request) == format!("os/{root}"))
+        .filter_map(|request| asked_range(request))
+        .collect();
+    let [end, size] = [payload.size - payload.seek_table_size, payload.size].map(|n| usize::try_from(n).unwrap());
+    assert_eq!(asked, [(end, size), (0, end), (300_001, end), (400_001, end), (400_001, end)]);
+}
+
+#[tokio::test]
+async fn a_server_that_cuts_every_file_once_installs() {
+    let published = good();
+    let server = server(&published, |_, number, right| match number {
+        1 if right.bytes.starts_with(b"HTTP/1.1 20") => cut(right, 10, Then::Close),
+        _ => right,
+    })
+    .await;
+    Trial::at(&published, &server).run().await.installed();
+}
+
+#[tokio::test]
+async fn a_truncated_payload_on_a_server_is_refused() {
+    let published = good();
+    let payload = &published.manifest.filesystems[0].data;
+    let (path, size) = (payload_path(payload), payload.size);
+    for left in [size - 1, size / 2, 0] {
+        let changed = published.clone().with_payload(payload, |bytes| bytes.truncate(usize::try_from(left).unwrap()));
+        let server = server(&changed, |_, _, right| right).await;
+        let outcome = Trial::at(&published, &server).run().await;
+        let text = format!("{ROOT}fetching REPOSITORY/{path}: the file has only {left} bytes, not {size}");
+        outcome.after_the_plan(Code::Repository, &text);
+    }
+}
+
+#[tokio::test]
+async fn other_bytes_than_those_asked_for_are_not_written() {
+    let published = good();
+    let payload = &published.manifest.filesystems[0].data;
+    let path = payload_path(payload);
+    // The range's head is that of the request, its body another part of the file.
+    let asked = path.clone();
+    let server = server(&published, move |path, number, mut right| {
+        if path == asked && number == 2 {
+            let head = right.bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+            right.bytes[head..].rotate_left(65_551);
+        }
+        right
+    })
+    .await;
+    let outcome = Trial::at(&published, &server).run().await;
+    let text = format!(
+        "{ROOT}{path} from REPOSITORY is corrupt: the frame at 0 of the payload is no zstd \
+             frame: Unknown frame descriptor"
+    );
+    outcome.after_the_plan(Code::Corrupt, &text);
+}

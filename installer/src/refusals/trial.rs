@@ -1,0 +1,200 @@
+//! One installation onto a recording disk, and what a refusal of it must look like.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Result;
+use metalstrap_release::host::HostKey;
+use metalstrap_release::metadata::Versions;
+use serde_json::{Value, json};
+
+use super::published::{Published, good};
+use super::written::{assert_only_verified, assert_whole};
+use crate::config::Place;
+use crate::disk::{Recorded, Recording};
+use crate::ending::Ending;
+use crate::failure::{Code, Failure, code_of};
+use crate::http::Limits;
+use crate::install::install_with;
+use crate::inventory::DiskFacts;
+use crate::machine::Seams;
+use crate::report::{Reporter, Screen};
+use crate::test_server::TestServer;
+
+/// Room for the layout and not much more.
+pub const DISK_BYTES: u64 = 640 << 20;
+
+/// An installation about to be tried.
+pub struct Trial {
+    place: tempfile::TempDir,
+    /// The site config.
+    pub site: Value,
+    /// The repository as errors name it.
+    source: String,
+    directory: Option<PathBuf>,
+    /// For the server.
+    pub limits: Limits,
+    /// What happens right before the disk is locked.
+    pub before_lock: Box<dyn Fn(&Path) + Send + Sync>,
+}
+
+/// What became of it.
+pub struct Outcome {
+    pub result: Result<Ending>,
+    pub log: Vec<Recorded>,
+    tell: Reporter,
+    place: tempfile::TempDir,
+    source: String,
+}
+
+#[derive(Debug)]
+struct Silent;
+
+impl Screen for Silent {
+    fn line(&self, _: &str) {}
+    fn progress(&self, _: &str) {}
+    fn event(&self, _: &str) {}
+}
+
+/// Limits for a server that is on this machine.
+pub fn short() -> Limits {
+    Limits {
+        connect: Duration::from_secs(20),
+        stall: Duration::from_millis(500),
+        attempt_bytes: 4096,
+        attempts: 3,
+        backoff: Duration::from_millis(2),
+        backoff_most: Duration::from_millis(8),
+        ..Limits::default()
+    }
+}
+
+impl Trial {
+    fn new(published: &Published, source: String, ca: &str, directory: bool) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let site = json!({"format": 1, "repository": source, "root": published.trusted_root(), "ca": ca});
+        let disk = fs::File::create(place.path().join("disk")).unwrap();
+        disk.set_len(DISK_BYTES).unwrap();
+        let directory = directory.then(|| place.path().join("repository"));
+        let source = directory.as_ref().map_or(source, |directory| directory.display().to_string());
+        Self { place, site, source, directory, limits: short(), before_lock: Box::new(|_| {}) }
+    }
+
+    /// From a directory.
+    pub fn of(published: &Published) -> Self {
+        let ca = "-----BEGIN CERTIFICATE-----\n";
+        let trial = Self::new(published, "https://mirror.example/os".to_owned(), ca, true);
+        published.write_to(&trial.place.path().join("repository"));
+        trial
+    }
+
+    /// From a server.
+    pub fn at(published: &Published, server: &TestServer) -> Self {
+        Self::new(published, format!("https://127.0.0.1:{}/os", server.port), &server.ca, false)
+    }
+
+    /// The file that is the disk.
+    pub fn disk(&self) -> PathBuf {
+        self.place.path().join("disk")
+    }
+
+    /// Gives the disk another size.
+    pub fn resize(self, size: u64) -> Self {
+        fs::File::options().write(true).open(self.disk()).unwrap().set_len(size).unwrap();
+        self
+    }
+
+    /// The machine has accepted these before.
+    pub fn remembering(self, versions: &Versions) -> Self {
+        fs::write(self.place.path().join("versions.json"), versions.to_bytes()).unwrap();
+        self
+    }
+
+    /// Installs.
+    pub async fn run(self) -> Outcome {
+        let at = self.place.path();
+        fs::write(at.join("site.json"), serde_json::to_vec(&self.site).unwrap()).unwrap();
+        let place = Place::Ordinary {
+            site: at.join("site.json"),
+            disk: self.disk(),
+            sector_size: 512,
+            directory: self.directory.clone(),
+            host: Some(HostKey::Default),
+            remembered: at.join("versions.json"),
+        };
+        let opened = Arc::<Mutex<Option<Arc<Recording>>>>::default();
+        let (kept, before_lock, path) = (Arc::clone(&opened), self.before_lock, at.join("disk"));
+        let open = move |facts: &DiskFacts| {
+            before_lock(&path);
+            let disk = Arc::new(Recording::new(facts.lock(Path::new("/sys"))?));
+            *kept.lock().unwrap() = Some(Arc::clone(&disk));
+            Ok(disk as Arc<_>)
+        };
+        let tell = Reporter::new("run".to_owned(), Box::new(Silent), None);
+        let seams = Seams { open: Box::new(open), limits: self.limits };
+        let result = install_with(&place, &tell, seams).await;
+        let log = opened.lock().unwrap().as_ref().map(|disk| disk.log()).unwrap_or_default();
+        Outcome { result, log, tell, place: self.place, source: self.source }
+    }
+}
+
+impl Outcome {
+    /// What a machine remembers of it.
+    pub fn remembered(&self) -> Option<Versions> {
+        let bytes = fs::read(self.place.path().join("versions.json")).ok()?;
+        Some(Versions::parse(&bytes).unwrap())
+    }
+
+    /// A text with names of its own for what differs from run to run.
+    fn plain(&self, text: &str) -> String {
+        let text = text.replace(&self.source, "REPOSITORY");
+        text.replace(&self.place.path().display().to_string(), "PLACE")
+    }
+
+    /// The failure that a person reads: code, whole chain of causes, and what was not touched.
+    pub fn failure(&self) -> Failure {
+        let error = self.result.as_ref().unwrap_err();
+        let failure = Failure::new(&self.tell.current_step(), error, &self.tell.touched());
+        assert_eq!(failure.code, code_of(error));
+        Failure { happened: self.plain(&failure.happened), untouched: self.plain(&failure.untouched), ..failure }
+    }
+
+    /// Refused before the plan, with no byte written.
+    #[track_caller]
+    pub fn before_the_plan(&self, code: Code, happened: &str) {
+        let failure = self.failure();
+        assert_eq!((failure.happened.as_str(), failure.code), (happened, code));
+        assert_eq!(failure.untouched, "No disk was written to.");
+        assert_eq!(self.log, []);
+        let disk = self.place.path().join("disk").metadata().unwrap();
+        assert_eq!(disk.blocks(), 0, "the disk is one hole");
+    }
+
+    /// Refused after the plan, with no byte written that a good run does not write there.
+    #[track_caller]
+    pub fn after_the_plan(&self, code: Code, happened: &str) {
+        let failure = self.failure();
+        assert_eq!((failure.happened.as_str(), failure.code), (happened, code));
+        let sentence =
+            "No disk but PLACE/disk was written to. What is on PLACE/disk is not complete and does not boot.";
+        assert_eq!(failure.untouched, sentence);
+        assert_eq!(self.remembered(), None);
+        assert_only_verified(&self.log);
+    }
+
+    /// Installed, byte for byte as in any good run.
+    #[track_caller]
+    pub fn installed(&self) {
+        assert_eq!(*self.result.as_ref().unwrap(), Ending::Poweroff);
+        assert_whole(&self.log);
+        assert!(self.remembered().is_some());
+    }
+}
+
+/// The refusal of a repository that is [`good`] but for one change, from a directory.
+pub async fn refused(change: impl FnOnce(Published) -> Published) -> Outcome {
+    Trial::of(&change(good())).run().await
+}
