@@ -38,7 +38,7 @@ pub struct Args {
     /// Goes behind the standard kernel command line
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     cmdline_extra: String,
-    /// Directory where finished archives are kept, which makes the next image faster
+    /// Directory where finished archives are kept, which makes the next image faster [default: below the user's cache]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
     /// Private key (PEM, RSA) that signs the UKI for Secure Boot
@@ -75,7 +75,7 @@ impl Args {
             tools: BootTools { stub: self.stub.unwrap_or(tools.stub), ..tools },
             cmdline_extra: self.cmdline_extra,
             extra_files: Vec::new(),
-            cache: self.cache,
+            cache: self.cache.or_else(users_cache),
             output: self.output.clone(),
         })?;
         if let Some(signer) = signer {
@@ -93,4 +93,12 @@ impl Args {
         println!("{}", json!({"netboot": self.output, "bytes": bytes}));
         Ok(())
     }
+}
+
+/// Where programs keep what they can make again (XDG Base Directory Specification): `$XDG_CACHE_HOME`, else `~/.cache`.
+/// None without a home directory: then nothing is kept.
+fn users_cache() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    cache.map(|cache| cache.join("metalstrap/initrd"))
 }

@@ -11,8 +11,9 @@ use metalstrap_release::digest::Digest;
 
 use crate::cpio::pad;
 
-/// The highest level that needs no long window.
-const LEVEL: i32 = 19;
+/// Drivers of Debian's generic kernel (60 MB): level 9 takes 2.5 s for 12.1 MB, 12 takes 4.7 s for 12.0, 19 takes 45 s
+/// for 10.7. An operator waits for this at every new kernel.
+const LEVEL: i32 = 9;
 /// The kernel allocates the window while it unpacks (kernel: `lib/decompress_unzstd.c`): 8 MiB, which machines of
 /// 512 MiB have to spare.
 const WINDOW_LOG: u32 = 23;

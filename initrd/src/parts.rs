@@ -3,7 +3,7 @@
 //! The kernel unpacks one after the other, so what seldom changes (drivers, then the installer) comes first and is
 //! kept compressed: an image for another site takes seconds.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use metalstrap_release::digest::Digest;
 
 use crate::cpio::Archive;
@@ -23,7 +23,13 @@ pub const BUILD_TIME: &str = "etc/metalstrap/build-time";
 /// A part that cannot be read.
 pub fn archives(options: &NetbootOptions, selection: &Selection) -> Result<[Vec<u8>; 3]> {
     let site = compress(&site_archive(options)?.to_bytes())?;
-    Ok([drivers_archive(options, selection)?, installer_archive(options)?, site])
+    // Side by side: each takes seconds where it is not kept.
+    let (drivers, installer) = std::thread::scope(|scope| {
+        let installer = scope.spawn(|| installer_archive(options));
+        (drivers_archive(options, selection), installer.join())
+    });
+    let installer = installer.map_err(|_| anyhow!("the thread that packs the installer died"))??;
+    Ok([drivers?, installer, site])
 }
 
 /// Directories, the console that the kernel opens for init, and the modules.
