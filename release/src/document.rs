@@ -1,6 +1,8 @@
 //! What the documents of a site have in common: JSON of a known `format`, at most so long, unknown fields refused.
 
-use serde::de::DeserializeOwned;
+use serde::Serialize;
+use serde::de::{DeserializeOwned, Error as _};
+use serde_json::Value;
 
 /// The only format of documents that this code reads.
 pub const FORMAT: u32 = 1;
@@ -53,11 +55,19 @@ impl Kind {
     ///
     /// # Errors
     /// Names what is wrong, with line and column.
-    pub fn parse<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, DocumentError> {
+    pub fn parse<T: DeserializeOwned + Serialize>(self, bytes: &[u8]) -> Result<T, DocumentError> {
         if bytes.len() > self.max_bytes {
             return Err(DocumentError::TooLong { document: self.name, length: bytes.len(), most: self.max_bytes });
         }
-        serde_json::from_slice(bytes).map_err(|source| DocumentError::Json { document: self.name, source })
+        let invalid = |source| DocumentError::Json { document: self.name, source };
+        let document: T = serde_json::from_slice(bytes).map_err(invalid)?;
+        // serde takes a list of values for an object.
+        let (found, expected) =
+            (serde_json::from_slice(bytes).map_err(invalid)?, serde_json::to_value(&document).map_err(invalid)?);
+        match list_for_object(&found, &expected, "") {
+            None => Ok(document),
+            Some(path) => Err(invalid(serde_json::Error::custom(format!("{path} is a list, not an object")))),
+        }
     }
 
     /// The error for a value that cannot hold.
@@ -77,5 +87,50 @@ impl Kind {
             return Ok(());
         }
         self.refuse("format", format!("is {format}, but this installer reads {FORMAT}"))
+    }
+}
+
+/// Path of the first list that stands where an object is meant.
+fn list_for_object(found: &Value, expected: &Value, path: &str) -> Option<String> {
+    match (found, expected) {
+        (Value::Array(_), Value::Object(_)) => Some(if path.is_empty() { "it".to_owned() } else { path.to_owned() }),
+        (Value::Object(found), Value::Object(expected)) => found.iter().find_map(|(name, value)| {
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            list_for_object(value, expected.get(name)?, &path)
+        }),
+        (Value::Array(found), Value::Array(expected)) => {
+            found.iter().zip(expected).find_map(|(found, expected)| list_for_object(found, expected, path))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        inner: Vec<Inner>,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        number: u32,
+    }
+
+    #[test]
+    fn a_list_is_no_object() {
+        let kind = Kind { name: "thing", max_bytes: 100 };
+        let parse = |text: &str| kind.parse::<Outer>(text.as_bytes());
+        assert_eq!(parse(r#"{"inner": [{"number": 1}]}"#).unwrap(), Outer { inner: vec![Inner { number: 1 }] });
+        for (text, path) in [(r#"[[{"number": 1}]]"#, "it"), (r#"{"inner": [{"number": 1}, [2]]}"#, "inner")] {
+            let error = anyhow::Error::from(parse(text).unwrap_err());
+            assert_eq!(format!("{error:#}"), format!("the thing is not valid: {path} is a list, not an object"));
+        }
     }
 }

@@ -3,14 +3,11 @@
 
 use std::io;
 
-use zstd::zstd_safe::{self, DCtx, DParameter};
+use zstd::zstd_safe::{self, DCtx};
 
 use crate::digest::Digest;
 pub use crate::payload_writer::{CompressOptions, MOST_THREADS, compress};
 pub use crate::seek_table::{Frame, MAX_FRAME_CONTENT, SeekTable};
-
-/// log2 of the largest window a frame may ask for: that of the largest content.
-const WINDOW_LOG_MAX: u32 = MAX_FRAME_CONTENT.ilog2();
 
 /// Why a payload, or a part of one, is refused or cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -150,9 +147,8 @@ impl FrameDecoder {
         else {
             return refuse(format!("has {} bytes of content, too many", frame.content_size));
         };
-        let window = self.context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX));
         content.resize(size, 0);
-        match window.and_then(|_| self.context.decompress(content.as_mut_slice(), bytes)) {
+        match self.context.decompress(content.as_mut_slice(), bytes) {
             Ok(written) if written == size => Ok(()),
             Ok(written) => refuse(format!("has {written} bytes of content, not {size}")),
             Err(code) => refuse(format!("is damaged: {}", zstd_safe::get_error_name(code))),

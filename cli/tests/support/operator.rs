@@ -1,0 +1,50 @@
+//! The command, run as an operator runs it.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::Inputs;
+
+/// A directory with inputs, `D` in texts, and the command run on it.
+pub struct Operator(pub Inputs);
+
+impl Operator {
+    pub fn new() -> Self {
+        let operator = Self(Inputs::new());
+        operator.ok("keygen --keys D/keys");
+        operator.ok(PUBLISH);
+        operator
+    }
+
+    pub fn run(&self, line: &str) -> Output {
+        let directory = self.0.directory.path().to_str().unwrap();
+        let words = line.split(' ').map(|word| word.replace("D/", &format!("{directory}/")));
+        Command::new(env!("CARGO_BIN_EXE_metalstrap")).args(words).output().unwrap()
+    }
+
+    /// The result, and what was said.
+    pub fn told(&self, line: &str) -> (Value, String) {
+        let output = self.run(line);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{line}: {text}");
+        assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 1, "one line of JSON");
+        (serde_json::from_slice(&output.stdout).unwrap(), text)
+    }
+
+    pub fn ok(&self, line: &str) -> Value {
+        self.told(line).0
+    }
+
+    pub fn refusal(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert!(!output.status.success(), "{line}");
+        assert_eq!(output.stdout, b"");
+        let text = String::from_utf8(output.stderr).unwrap();
+        text.replace(self.0.directory.path().to_str().unwrap(), "D").lines().last().unwrap().to_owned()
+    }
+}
+
+/// Publishes version 1.
+pub const PUBLISH: &str = "publish --name os --version 1 --level 1 --root D/root --verity D/verity --uki D/uki \
+                       --loader D/loader --repository D/repository --keys D/keys";
