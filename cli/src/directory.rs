@@ -1,5 +1,6 @@
 //! The metadata of a repository that lies in a directory.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,24 @@ pub struct Directory(pub PathBuf);
 impl MetadataSource for Directory {
     fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
         Box::pin(std::future::ready(read(&self.0.join(path), limit)))
+    }
+}
+
+/// A directory with files that are not in it yet.
+#[derive(Debug)]
+pub struct Overlay {
+    /// The files, by their path.
+    pub new: BTreeMap<String, Vec<u8>>,
+    /// What lies below them.
+    pub old: Directory,
+}
+
+impl MetadataSource for Overlay {
+    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
+        match self.new.get(path) {
+            Some(bytes) => Box::pin(std::future::ready(Ok(Some(bytes.clone())))),
+            None => self.old.find(path, limit),
+        }
     }
 }
 

@@ -69,11 +69,17 @@ impl Args {
     /// # Errors
     /// When a file is there already, or cannot be written.
     pub fn run(self) -> Result<()> {
+        let rotates = self.renew || !self.rotate.is_empty();
+        let counts = self.root_keys.or(self.root_threshold).is_some();
+        ensure!(
+            !rotates || !counts || self.rotate.contains(&RoleName::Root),
+            "--root-keys and --root-threshold are for new root keys: say --rotate root too"
+        );
         make_directory(&self.keys)?;
         let keys = Keys(self.keys.clone());
         let result = if let Some(name) = &self.tls {
             tls::make(&keys, name, &self.tls_ip)?
-        } else if self.renew || !self.rotate.is_empty() {
+        } else if rotates {
             rotate::rotate(&keys, &self)?
         } else {
             self.make(&keys)?

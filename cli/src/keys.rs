@@ -2,6 +2,7 @@
 //! `ROLE.old-1.pem` for what was replaced), root metadata as `root.json` and `N.root.json`, and `delegation.json`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -30,6 +31,8 @@ impl Keys {
     pub fn private(&self, role: RoleName) -> Result<Vec<PrivateKey>> {
         let read = |name: &String| {
             let path = self.path(name);
+            let mode = fs::metadata(&path).map(|found| found.permissions().mode() & 0o777).unwrap_or_default();
+            ensure!(mode & 0o077 == 0, "the key {} is open to others (mode {mode:03o}): chmod 600 it", path.display());
             let text = fs::read_to_string(&path).with_context(|| format!("reading the key {}", path.display()))?;
             PrivateKey::from_pem(&text).with_context(|| format!("reading the key {}", path.display()))
         };

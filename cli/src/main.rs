@@ -21,6 +21,7 @@ mod publish;
 mod refresh;
 mod repository;
 mod schema;
+mod seen;
 mod signing;
 mod site;
 mod size;

@@ -1,7 +1,6 @@
 //! `metalstrap netboot`: makes the image that machines boot from the network.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 use metalstrap_initrd::{BootTools, Kernel, NetbootOptions, Signer, netboot};
@@ -29,10 +28,10 @@ pub struct Args {
     /// EFI stub [default: linuxx64.efi.stub of the boot tools]
     #[arg(long, value_name = "FILE")]
     stub: Option<PathBuf>,
-    /// Site config: whom to believe, where to look, what to install
+    /// Site config: whom to believe, and where to look
     #[arg(long, value_name = "FILE")]
     site: PathBuf,
-    /// Seconds of Unix time that the installer's clock starts from at least [default: now]
+    /// Seconds of Unix time that the installer's clock starts from at least [default: `clock_floor` of the site config]
     #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
     build_time: Option<u64>,
     /// Goes behind the standard kernel command line
@@ -60,18 +59,23 @@ impl Args {
     pub fn run(self) -> Result<()> {
         let site =
             std::fs::read(&self.site).with_context(|| format!("reading the site config {}", self.site.display()))?;
-        Site::parse(&site).with_context(|| format!("checking the site config {}", self.site.display()))?;
+        let parsed = Site::parse(&site).with_context(|| format!("checking the site config {}", self.site.display()))?;
         let signer = match (&self.secure_boot_key, &self.secure_boot_certificate) {
             (Some(key), Some(certificate)) => Some(Signer::read(key, certificate)?),
             _ => None,
         };
+        // Not the clock: the same inputs give the same image.
+        let build_time = self.build_time.or(parsed.clock_floor);
+        let build_time = build_time.context(
+            "the site config has no `clock_floor`, before which no machine's clock is right: make it by `metalstrap \
+             site`, or say --build-time",
+        )?;
         let tools = BootTools::find(&self.boot_tools)?;
-        let now = || SystemTime::UNIX_EPOCH.elapsed().map(|elapsed| elapsed.as_secs());
         let mut sizes = netboot(&NetbootOptions {
             kernel: Kernel::find(&self.kernel_package)?,
             installer: self.installer,
             site,
-            build_time: self.build_time.map_or_else(now, Ok).context("reading the clock")?,
+            build_time,
             tools: BootTools { stub: self.stub.unwrap_or(tools.stub), ..tools },
             cmdline_extra: self.cmdline_extra,
             extra_files: Vec::new(),

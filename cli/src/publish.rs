@@ -101,7 +101,7 @@ impl Args {
     pub fn run(self) -> Result<()> {
         let facts = self.check()?;
         let signing = self.signing.open(&[RoleName::Targets, RoleName::Snapshot, RoleName::Timestamp])?;
-        let repository = Repository::open(&self.repository)?;
+        let repository = Repository::create(&self.repository)?;
         output::print(&self.publish(&repository, &signing, facts)?)
     }
 

@@ -31,11 +31,22 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// Opens the repository in `directory`, which must be one.
+    ///
+    /// # Errors
+    /// It is none; and as [`Repository::create`].
+    pub fn open(directory: &Path) -> Result<Self> {
+        if !PARTS.iter().all(|part| directory.join(part).is_dir()) {
+            bail!("{} is no repository yet: publish a release first", directory.display());
+        }
+        Self::create(directory)
+    }
+
     /// Opens the repository in `directory`, which is made if there is none, and clears away what a killed run has left.
     ///
     /// # Errors
     /// When its directories cannot be made, or somebody else writes to it.
-    pub fn open(directory: &Path) -> Result<Self> {
+    pub fn create(directory: &Path) -> Result<Self> {
         for part in PARTS {
             let path = directory.join(part);
             fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;

@@ -4,13 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::metadata::{Anchor, Draft, Lifetimes, Metadata, PrivateKey, RoleName, SignError, TrustedRoot};
+use metalstrap_release::metadata::{
+    Anchor, Draft, Lifetimes, Metadata, MetadataSource, PrivateKey, RoleName, SignError, TrustedRoot,
+};
 use serde_json::{Value, json};
 
 use crate::clock::{self, DAY};
-use crate::directory::Directory;
+use crate::directory::{Directory, Overlay};
 use crate::keys::Keys;
 use crate::repository::Repository;
+use crate::seen::Seen;
 use crate::wait::wait;
 
 /// The last of metadata to be written the first time: without it there is no repository.
@@ -23,16 +26,16 @@ const ROOT_WARNING: i64 = 90;
 #[command(next_help_heading = "Signatures")]
 pub struct LifetimeArgs {
     /// Days that root metadata holds
-    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().root)]
+    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().root, value_parser = clap::value_parser!(u32).range(1..))]
     root_days: u32,
     /// Days that the list of releases holds
-    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().targets)]
+    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().targets, value_parser = clap::value_parser!(u32).range(1..))]
     targets_days: u32,
     /// Days that the list of host configs holds
-    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().hosts)]
+    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().hosts, value_parser = clap::value_parser!(u32).range(1..))]
     hosts_days: u32,
     /// Days that snapshot and timestamp hold: how long a mirror can serve an old state unnoticed
-    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().online)]
+    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().online, value_parser = clap::value_parser!(u32).range(1..))]
     online_days: u32,
     /// Seconds of Unix time that signatures count from [default: now]
     #[arg(long, value_name = "SECONDS", hide = true)]
@@ -60,6 +63,9 @@ pub struct SigningArgs {
     /// Directory of the keys, as `metalstrap keygen` makes it
     #[arg(long, value_name = "DIR")]
     pub keys: PathBuf,
+    /// Sign a repository that is older than what was signed with these keys last, as after a restore
+    #[arg(long, help_heading = "Signatures")]
+    accept_older: bool,
     #[command(flatten)]
     lifetimes: LifetimeArgs,
 }
@@ -70,6 +76,7 @@ pub struct Signing {
     keys: Keys,
     lifetimes: Lifetimes,
     now: i64,
+    accept_older: bool,
 }
 
 impl SigningArgs {
@@ -80,7 +87,8 @@ impl SigningArgs {
     pub fn open(&self, roles: &[RoleName]) -> Result<Signing> {
         let keys = Keys(self.keys.clone());
         keys.check_present(roles)?;
-        Ok(Signing { keys, lifetimes: self.lifetimes.lifetimes(), now: self.lifetimes.now()? })
+        let (lifetimes, now) = (self.lifetimes.lifetimes(), self.lifetimes.now()?);
+        Ok(Signing { keys, lifetimes, now, accept_older: self.accept_older })
     }
 }
 
@@ -127,7 +135,11 @@ impl Signing {
         let scratch = tempfile::tempdir().context("making a temporary directory")?;
         let source = Arc::new(Directory(repository.directory().to_owned()));
         let draft = wait(Draft::open(&self.keys.oldest_root()?, source, scratch.path()))?;
-        draft.with_context(|| format!("reading the metadata of {}", repository.directory().display()))
+        let draft = draft.with_context(|| format!("reading the metadata of {}", repository.directory().display()))?;
+        if !self.accept_older {
+            self.seen(repository).check(&draft.versions(&self.keys.oldest_root()?))?;
+        }
+        Ok(draft)
     }
 
     /// Takes over what `keygen --rotate` has made since.
@@ -165,10 +177,21 @@ impl Signing {
         }
         let signed = wait(draft.sign(&keys, &self.lifetimes, self.now))?;
         let files = signed.map_err(|error| self.name_file(error)).context("signing the repository's metadata")?;
+        // As a machine will see it, before anything is where a machine looks.
+        let new = files.iter().map(|file| (file.path.clone(), file.bytes.clone())).collect();
+        let overlay = Overlay { new, old: Directory(repository.directory().to_owned()) };
+        let metadata = judge(&self.keys.oldest_root()?, Arc::new(overlay), self.now);
+        let metadata = metadata.context("checking what was signed; nothing is published")?;
         for file in &files {
             repository.put(&file.path, &file.bytes)?;
         }
+        self.seen(repository).remember(&metadata.versions);
         self.load(repository)
+    }
+
+    /// What was signed for this repository last.
+    fn seen(&self, repository: &Repository) -> Seen {
+        Seen::new(&self.keys, repository.directory())
     }
 
     /// What a machine sees now.
@@ -204,10 +227,13 @@ impl Signing {
 /// # Errors
 /// What that machine would refuse.
 pub fn load(root: &TrustedRoot, directory: &std::path::Path, now: i64) -> Result<Metadata> {
-    let scratch = tempfile::tempdir().context("making a temporary directory")?;
     let source = Arc::new(Directory(directory.to_owned()));
-    let loading = TrustedRoot::load(source, scratch.path(), Anchor { root, known: None, now });
-    wait(loading)?.with_context(|| format!("checking the metadata of {}", directory.display()))
+    judge(root, source, now).with_context(|| format!("checking the metadata of {}", directory.display()))
+}
+
+fn judge(root: &TrustedRoot, source: Arc<dyn MetadataSource>, now: i64) -> Result<Metadata> {
+    let scratch = tempfile::tempdir().context("making a temporary directory")?;
+    Ok(wait(TrustedRoot::load(source, scratch.path(), Anchor { root, known: None, now }))??)
 }
 
 /// Versions and expiries, for the result.

@@ -34,6 +34,9 @@ pub struct Args {
     /// Seconds after which a failed installation reboots [default: it holds for a person]
     #[arg(long, value_name = "SECONDS")]
     reboot_on_failure_after: Option<u32>,
+    /// Seconds of Unix time before which no machine's clock is right [default: now]
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    clock_floor: Option<u64>,
     /// Seconds to wait for a network [default: 180]
     #[arg(long, value_name = "SECONDS")]
     network_timeout: Option<u32>,
@@ -49,7 +52,9 @@ impl Args {
         let path = self.root.or(keys).context("choosing the root metadata")?;
         let (root, _) = read_root_value(&path)?;
         let ca = fs::read_to_string(&self.ca).with_context(|| format!("reading {}", self.ca.display()))?;
-        let mut site = json!({"format": 1, "repository": self.repository_url, "root": root, "ca": ca});
+        let now = self.clock_floor.map_or_else(|| crate::clock::now().map(i64::unsigned_abs), Ok)?;
+        let mut site =
+            json!({"format": 1, "repository": self.repository_url, "root": root, "ca": ca, "clock_floor": now});
         let options: [(&str, Option<Value>); 3] = [
             ("report_url", self.report_url.map(Value::from)),
             ("reboot_on_failure_after", self.reboot_on_failure_after.map(Value::from)),

@@ -153,3 +153,49 @@ fn completions_and_manual_pages_name_every_verb() {
     }
     assert!(pages.contains(&"metalstrap-host-add.1".to_owned()), "{pages:?}");
 }
+
+#[test]
+fn an_older_state_is_not_signed_again_unless_asked_for() {
+    let operator = Operator::new();
+    let (repository, old) = (operator.0.path("repository"), operator.0.path("old"));
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+    };
+    copy(&repository, &old);
+    operator.ok(&format!("refresh {ON}"));
+    fs::remove_dir_all(&repository).unwrap();
+    copy(&old, &repository);
+    let text = "metalstrap: this repository is older than what these keys signed last; if it was restored on purpose, say \
+                --accept-older: the repository's timestamp metadata has version 1, but version 2 was seen here before";
+    let before = contents(&repository);
+    assert_eq!(operator.refusal(&format!("refresh {ON}")), text);
+    assert!(contents(&repository) == before, "nothing was written");
+    operator.ok(&format!("refresh {ON} --accept-older"));
+}
+
+#[test]
+fn keys_that_others_may_read_do_not_sign() {
+    let operator = Operator::new();
+    fs::set_permissions(operator.0.path("keys/timestamp.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+    let text = "metalstrap: the key D/keys/timestamp.pem is open to others (mode 644): chmod 600 it";
+    assert_eq!(operator.refusal(&format!("refresh {ON}")), text);
+    let text = "metalstrap: --root-keys and --root-threshold are for new root keys: say --rotate root too";
+    assert_eq!(operator.refusal("keygen --keys D/keys --renew --root-keys 3"), text);
+}
+
+#[test]
+fn what_a_machine_would_refuse_is_not_published() {
+    let operator = Operator::new();
+    let before = contents(&operator.0.path("repository"));
+    // Eight years on, the root's own time is over.
+    let text = operator.refusal(&format!("refresh --now 2050000000 {ON}"));
+    let start =
+        "metalstrap: checking what was signed; nothing is published: the repository's root metadata expired at ";
+    assert!(text.starts_with(start), "{text}");
+    assert!(contents(&operator.0.path("repository")) == before, "nothing was written");
+    assert_eq!(
+        operator.refusal("refresh --repository D/nowhere --keys D/keys"),
+        "metalstrap: D/nowhere is no repository yet: publish a release first"
+    );
+    assert!(!operator.0.path("nowhere").exists());
+}

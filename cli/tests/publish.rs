@@ -150,6 +150,12 @@ fn what_got_lost_is_published_again() {
     let output = inputs.publish(&[]);
     assert!(output.status.success(), "{output:?}");
     assert!(contents(&repository) == first);
+    let mut damaged = fs::read(&lost).unwrap();
+    damaged[9] ^= 1;
+    fs::write(&lost, damaged).unwrap();
+    let output = inputs.publish(&[]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(contents(&repository) == first, "a payload of the same size with other bytes is made again");
     let manifest = first.iter().find(|(name, _)| name.ends_with(".os_1.json")).unwrap();
     fs::write(repository.join("targets").join(&manifest.0), "{}").unwrap();
     let output = inputs.publish(&[]);

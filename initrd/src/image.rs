@@ -3,7 +3,9 @@
 //! The kernel unpacks any number of compressed archives one after the other (kernel: `init/initramfs.c`), so what
 //! seldom changes is an archive of its own.
 
+use std::fs::{DirBuilder, File};
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -55,18 +57,28 @@ impl Cache {
     /// What `make` returns, or that the directory cannot be written.
     pub fn get(&self, key: &Digest, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
         let path = self.dir.join(key.to_string());
-        if let Ok(kept) = std::fs::read(&path) {
+        if let Some(kept) = std::fs::read(&path).ok().and_then(sound) {
             return Ok(kept);
         }
         let made = make()?;
         let keeping = || format!("keeping {}", path.display());
-        std::fs::create_dir_all(&self.dir).with_context(keeping)?;
+        // What is kept here goes into the image: nobody else may write to it.
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).with_context(keeping)?;
         // Appears whole or not at all: two builds may run at the same time.
         let part = self.dir.join(format!("{key}.{}", std::process::id()));
-        std::fs::write(&part, &made).with_context(keeping)?;
+        let whole = [Digest::of(&made).0.as_slice(), &made].concat();
+        File::create(&part)
+            .and_then(|mut file| file.write_all(&whole).and_then(|()| file.sync_all()))
+            .with_context(keeping)?;
         std::fs::rename(&part, &path).with_context(keeping)?;
         Ok(made)
     }
+}
+
+/// What was kept behind its digest; `None` if it is damaged.
+fn sound(kept: Vec<u8>) -> Option<Vec<u8>> {
+    let (digest, made) = kept.split_first_chunk::<32>()?;
+    (Digest::of(made).0 == *digest).then(|| made.to_vec())
 }
 
 #[cfg(test)]
@@ -97,6 +109,11 @@ mod tests {
         let key = Digest::of(b"k");
         assert_eq!(cache.get(&key, || Ok(vec![1])).unwrap(), [1]);
         assert_eq!(cache.get(&key, || Ok(vec![2])).unwrap(), [1]);
+        let path = dir.path().join("new").join(key.to_string());
+        for damaged in [vec![0; 33], vec![1; 5], Vec::new()] {
+            std::fs::write(&path, damaged).unwrap();
+            assert_eq!(cache.get(&key, || Ok(vec![3])).unwrap(), [3]);
+        }
         let error = cache.get(&Digest::of(b"l"), || anyhow::bail!("making it")).unwrap_err();
         assert_eq!(error.to_string(), "making it");
     }

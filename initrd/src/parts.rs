@@ -59,16 +59,9 @@ fn drivers_archive(options: &NetbootOptions, selection: &Selection) -> Result<Ve
 fn installer_archive(options: &NetbootOptions) -> Result<Vec<u8>> {
     let installer = std::fs::read(&options.installer)
         .with_context(|| format!("reading the installer {}", options.installer.display()))?;
-    let digest = Digest::of(&installer);
-    let make = || {
-        let mut archive = Archive::new();
-        archive.file("init", 0o755, installer)?;
-        compress(&archive.to_bytes())
-    };
-    match &options.cache {
-        Some(cache) => Cache::new(cache).get(&Digest::of(format!("{} init {digest}", recipe()).as_bytes()), make),
-        None => make(),
-    }
+    let mut archive = Archive::new();
+    archive.file("init", 0o755, installer)?;
+    compress(&archive.to_bytes())
 }
 
 fn site_archive(options: &NetbootOptions) -> Result<Archive> {
@@ -145,7 +138,7 @@ mod tests {
         assert_eq!(made(&options), first);
         options.cache = Some(dir.path().join("cache"));
         assert_eq!(made(&options), first);
-        assert_eq!(std::fs::read_dir(dir.path().join("cache")).unwrap().count(), 2);
+        assert_eq!(std::fs::read_dir(dir.path().join("cache")).unwrap().count(), 1);
         options.site = b"{ }".to_vec();
         std::fs::write(&options.installer, "another installer").unwrap();
         let other = made(&options);

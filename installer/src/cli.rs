@@ -29,7 +29,7 @@ struct Command {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Installs the site config's release onto a block device or a file.
+    /// Installs the release that the host config names onto a block device or a file.
     ///
     /// Example: metalstrap-installer install --site site.json --disk /dev/sdb
     Install(Target),

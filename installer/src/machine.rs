@@ -108,7 +108,7 @@ impl<'a> Machine<'a> {
     /// Measures an input right after it was loaded and before it is parsed, and tells so.
     ///
     /// # Errors
-    /// The TPM failed and the site config requires one.
+    /// The TPM failed and the host config requires one.
     pub fn measure(&mut self, what: &str, bytes: &[u8]) -> Result<()> {
         let measurement = self.measurer.measure(what, bytes)?;
         self.tell.tell("tpm", "measured", measurement.fields());

@@ -124,7 +124,7 @@ impl Repository {
         if size > most {
             return Err(coded(code, format!("{} has {size} bytes, more than the {most} allowed", of())));
         }
-        let bytes = self.source.get(&file.path, size).await?;
+        let bytes = self.source.get(&file.path, most).await?;
         let found = Digest::of(&bytes);
         if found != file.sha256 {
             return Err(coded(code, format!("{} has SHA-256 {found}, but the metadata says {}", of(), file.sha256)));

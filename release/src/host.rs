@@ -17,10 +17,61 @@ pub const MAX_BYTES: usize = 1 << 20;
 const KIND: Kind = Kind { name: "host config", max_bytes: MAX_BYTES };
 /// The most bytes that may be added to a kernel command line: what x86 kernels take as a whole.
 const MAX_CMDLINE: usize = 2048;
-/// Starts of words on a kernel command line that say which root is started, or which program as PID 1
-/// (systemd-veritysetup-generator(8), kernel-command-line(7), Documentation/admin-guide/kernel-parameters.txt of Linux):
-/// the release has decided that.
-const NOT_EXTRA: [&str; 7] = ["roothash=", "usrhash=", "root=", "usr=", "systemd.verity", "init=", "rdinit="];
+/// Words that may be added to a kernel command line, by what stands before `=`: consoles, messages, hardware and how the
+/// network ports are called. A list of what may be, since what must not be has no end: `root=` is also `mount.usr=`,
+/// `systemd.run=`, `rd.break` and whatever the next systemd takes (kernel-command-line(7),
+/// Documentation/admin-guide/kernel-parameters.txt of Linux). Whoever signs host configs signs no release.
+const EXTRA: [&str; 49] = [
+    "8250.nr_uarts",
+    "amd_iommu",
+    "biosdevname",
+    "clocksource",
+    "console",
+    "crashkernel",
+    "debug",
+    "default_hugepagesz",
+    "earlycon",
+    "earlyprintk",
+    "hpet",
+    "hugepages",
+    "hugepagesz",
+    "idle",
+    "ignore_loglevel",
+    "initcall_debug",
+    "intel_idle.max_cstate",
+    "intel_iommu",
+    "intel_pstate",
+    "iommu",
+    "iommu.passthrough",
+    "iommu.strict",
+    "isolcpus",
+    "keep_bootcon",
+    "log_buf_len",
+    "loglevel",
+    "mitigations",
+    "net.ifnames",
+    "nmi_watchdog",
+    "nohz_full",
+    "nomodeset",
+    "nosmt",
+    "nowatchdog",
+    "numa_balancing",
+    "nvme_core.default_ps_max_latency_us",
+    "nvme_core.io_timeout",
+    "panic",
+    "panic_on_oops",
+    "pci",
+    "pcie_aspm",
+    "printk.time",
+    "processor.max_cstate",
+    "quiet",
+    "rcu_nocbs",
+    "rootdelay",
+    "systemd.log_level",
+    "systemd.show_status",
+    "transparent_hugepage",
+    "tsc",
+];
 
 /// The host config.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +94,8 @@ pub struct Host {
     /// How the installer is left.
     #[serde(default)]
     pub handoff: HandoffMode,
-    /// Added to the UKI's kernel command line at kexec. It cannot change which root or init is started.
+    /// Added to the UKI's kernel command line at kexec: words about consoles, messages and hardware (`console=`,
+    /// `loglevel=`, `net.ifnames=`, `intel_iommu=` …) and no others, so that it cannot change what is started.
     #[serde(default)]
     pub cmdline_extra: String,
     /// Where our boot entry goes in BootOrder.
@@ -153,6 +205,27 @@ pub enum BootOrder {
     Leave,
 }
 
+/// How disks are attached, as the installer tells it.
+const TRANSPORTS: [&str; 5] = ["nvme", "virtio", "sata", "sas", "usb"];
+
+impl DiskSelector {
+    /// Values that no disk can have are mistakes.
+    fn check(&self) -> Result<(), DocumentError> {
+        let texts = [("disk.serial", &self.serial), ("disk.wwid", &self.wwid), ("disk.model", &self.model)];
+        for (field, text) in texts {
+            if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+                return KIND.refuse(field, "is empty");
+            }
+        }
+        match &self.transport {
+            Some(other) if !TRANSPORTS.contains(&other.as_str()) => {
+                KIND.refuse("disk.transport", format!("is {other:?}, not one of {}", TRANSPORTS.join(", ")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Host {
     /// Parses and checks a host config.
     ///
@@ -175,6 +248,7 @@ impl Host {
                 return KIND.refuse(field, problem);
             }
         }
+        self.disk.check()?;
         if let (Some(min), Some(max)) = (self.disk.min_size, self.disk.max_size)
             && min > max
         {
@@ -185,15 +259,20 @@ impl Host {
 
     fn check_cmdline(&self) -> Result<(), DocumentError> {
         let (field, extra) = ("cmdline_extra", &self.cmdline_extra);
-        if !extra.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-            return KIND.refuse(field, "holds other characters than printable ASCII");
+        // No quotes and no backslash: systemd takes them out of the middle of a word.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b" _.,:/=+@%-".contains(&byte);
+        if !extra.bytes().all(plain) {
+            return KIND.refuse(field, "holds other characters than letters, digits, spaces and _.,:/=+@%-");
         }
         if extra.len() > MAX_CMDLINE {
             return KIND.refuse(field, format!("has {} bytes, more than {MAX_CMDLINE}", extra.len()));
         }
-        let decides = |word: &&str| NOT_EXTRA.iter().any(|start| word.trim_matches('"').starts_with(start));
-        if let Some(word) = extra.split(' ').find(decides) {
-            return KIND.refuse(field, format!("holds {word:?}, but what is started is for the release to say"));
+        let key = |word: &str| word.split('=').next().unwrap_or_default().to_owned();
+        if let Some(word) = extra.split_ascii_whitespace().find(|word| !EXTRA.contains(&key(word).as_str())) {
+            return KIND.refuse(
+                field,
+                format!("holds {word:?}, which a host config may not add: what is started is for the release to say"),
+            );
         }
         Ok(())
     }

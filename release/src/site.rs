@@ -37,6 +37,10 @@ pub struct Site {
     /// Seconds after which a failed installation reboots; absent or null: hold for a person.
     #[serde(default)]
     pub reboot_on_failure_after: Option<u32>,
+    /// Seconds since 1970 before which no clock is right: when this config was made. The machine's clock is set to it
+    /// where it shows less.
+    #[serde(default)]
+    pub clock_floor: Option<u64>,
     /// Seconds to wait for a network that reaches the repository (switch ports may need 60 s after link-up).
     #[serde(default = "default_network_timeout")]
     pub network_timeout: u32,

@@ -127,6 +127,7 @@ pub fn site(lab: &Lab, published: &Published) -> Result<Site> {
         ca: std::fs::read_to_string(&authority).with_context(|| format!("reading {}", authority.display()))?,
         report_url: Some(lab.report_url()),
         reboot_on_failure_after: None,
+        clock_floor: None,
         network_timeout: 180,
     })
 }

@@ -1,12 +1,15 @@
 //! A version that is published already, and never changes.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::ReleaseName;
-use metalstrap_release::manifest::{Artifact, Boot, FileSystem, Manifest};
+use metalstrap_release::manifest::{Artifact, Boot, FileSystem, Manifest, Payload};
 use metalstrap_release::metadata::Draft;
+use sha2::{Digest as _, Sha256};
 
 use super::Args;
 use crate::artifact::measure;
@@ -67,11 +70,22 @@ impl Published {
         Ok(())
     }
 
-    /// Whether all of its payloads are there, by their sizes.
+    /// Whether all of its payloads are there, by their digests: a damaged one is made again.
     pub fn is_complete(&self, repository: &Repository) -> bool {
         let boot = &self.manifest.boot;
         let files = [&boot.uki, &boot.loader].into_iter().flat_map(|file| [&file.data, &file.hash_tree]);
         let roots = self.manifest.filesystems.iter().flat_map(|FileSystem { data, hash_tree, .. }| [data, hash_tree]);
-        files.chain(roots).all(|payload| repository.size(&payloads::path(payload)) == Some(payload.size))
+        files.chain(roots).all(|payload| is_sound(&repository.directory().join(payloads::path(payload)), payload))
     }
+}
+
+/// Whether a payload's file is the one that its name says.
+fn is_sound(path: &Path, payload: &Payload) -> bool {
+    let mut hasher = Sha256::new();
+    let hashed = File::open(path).and_then(|mut file| io::copy(&mut file, &mut hasher));
+    let sound = hashed.is_ok_and(|size| size == payload.size) && Digest(hasher.finalize().into()) == payload.sha256;
+    if !sound {
+        eprintln!("warning: {} is lost or damaged: publishing it again", path.display());
+    }
+    sound
 }

@@ -30,7 +30,7 @@ fn publish(inputs: &Inputs, version: &str, repository: &Path, writes: usize) -> 
     let Verb::Publish(args) = Cli::try_parse_from(arguments).unwrap().verb else { panic!("another verb") };
     let facts = args.check().unwrap();
     let signing = args.signing.open(&[RoleName::Targets]).unwrap();
-    let repository = Repository::open(&args.repository).unwrap();
+    let repository = Repository::create(&args.repository).unwrap();
     repository.writes_left.set(writes);
     args.publish(&repository, &signing, facts)
 }
@@ -71,7 +71,9 @@ fn stop_everywhere(
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     let (old, new) = (set(old), set(new));
     for writes in 0.. {
-        let copy = inputs.path("copy");
+        // A directory of its own each time: of a known one, the keys would remember a newer state.
+        let place = tempfile::tempdir_in(inputs.directory.path()).unwrap();
+        let copy = place.path().join("copy");
         assert!(Command::new("cp").arg("-a").args([base, &copy]).status().unwrap().success());
         let whole = publish(inputs, version, &copy, writes);
         let found = seen(&copy, root);
@@ -86,7 +88,6 @@ fn stop_everywhere(
         }
         let again = publish(inputs, version, &copy, 0).unwrap();
         assert_eq!(again["published"], false, "the third run writes nothing");
-        fs::remove_dir_all(&copy).unwrap();
         if whole.is_ok() {
             return writes;
         }

@@ -46,9 +46,10 @@ async fn a_host_config_with_other_bytes_than_signed_is_refused() {
         published.files.get_mut(&path).unwrap().push(b' ');
         published
     });
+    let found = Digest::of(&[bytes(), b" ".to_vec()].concat());
     let text =
-        format!("fetching the host config: fetching REPOSITORY/{path}: it has more than {} bytes", bytes().len());
-    longer.await.before_the_plan(Code::Repository, &text);
+        format!("fetching the host config: {path} of REPOSITORY has SHA-256 {found}, but the metadata says {said}");
+    longer.await.before_the_plan(Code::HostConfig, &text);
 }
 
 #[tokio::test]
@@ -97,7 +98,7 @@ async fn a_signed_host_config_that_cannot_hold_is_refused() {
         ),
         (
             format!(r#"{{"format":1,{release},"cmdline_extra":"init=/bin/sh"}}"#),
-            "the host config's cmdline_extra holds \"init=/bin/sh\", but what is started is for the release to say",
+            "the host config's cmdline_extra holds \"init=/bin/sh\", which a host config may not add: what is started is for the release to say",
         ),
         (
             format!(r#"{{"format":1,{release}"#),

@@ -93,7 +93,7 @@ async fn metadata_that_is_not_there_or_no_metadata_is_refused() {
         let mut published = good();
         let path = published.role_path(role);
         published.files.remove(&path);
-        let text = format!("{CHECKING}the repository has no {path}");
+        let text = format!("{CHECKING}the repository has no {path}, or does not give it out");
         Trial::of(&published).run().await.before_the_plan(Code::Metadata, &text);
     }
     let empty = refused(|mut published| {
@@ -203,7 +203,7 @@ async fn files_of_an_older_state_below_a_newer_timestamp_are_refused() {
     for role in ["targets", "hosts"] {
         let mut published = good();
         published.edit("snapshot", |signed| signed["meta"][format!("{role}.json")]["version"] = 2.into());
-        let text = format!("{CHECKING}the repository has no metadata/2.{role}.json");
+        let text = format!("{CHECKING}the repository has no metadata/2.{role}.json, or does not give it out");
         Trial::of(&published).run().await.before_the_plan(Code::Metadata, &text);
         let path = published.role_path(role);
         let bytes = published.files.remove(&path).unwrap();

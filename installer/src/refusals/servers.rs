@@ -132,7 +132,7 @@ async fn errors_that_stay_are_asked_once() {
             match before {
                 // Object stores answer 403 for what is not there.
                 true if doing == METADATA => {
-                    let text = format!("{METADATA}: REPOSITORY: the repository has no {path}");
+                    let text = format!("{METADATA}: REPOSITORY: the repository has no {path}, or does not give it out");
                     outcome.before_the_plan(Code::Metadata, &text);
                 }
                 true => outcome.before_the_plan(Code::Repository, &text),

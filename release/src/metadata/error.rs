@@ -9,7 +9,7 @@ pub enum MetadataError {
     #[error(transparent)]
     Source(BoxError),
     /// A file that must be there is not.
-    #[error("the repository has no {path}")]
+    #[error("the repository has no {path}, or does not give it out")]
     Absent {
         /// Its path.
         path: String,

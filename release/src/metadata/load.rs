@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use tough::schema::{RoleType, Root, Signed, Target, Targets};
+use tough::schema::{Root, Signed, Target, Targets};
 use tough::{ExpirationEnforcement, Limits, RepositoryLoader, TargetName};
 use url::Url;
 
 use super::source::{Adapter, MetadataSource};
-use super::versions::{Versions, keys_of};
+use super::versions::Versions;
 use super::{HOSTS, MAX_BYTES, Metadata, MetadataError, RoleName, TargetFile, TrustedRoot};
 use crate::digest::Digest;
 
@@ -109,16 +109,16 @@ impl Metadata {
         Ok(Self {
             releases: files(RoleName::Targets, &targets.targets)?,
             hosts: hosts.map_or_else(|| Ok(BTreeMap::new()), |hosts| files(RoleName::Hosts, &hosts.targets))?,
-            versions: Versions {
-                format: crate::document::FORMAT,
-                anchor: keys_of(&trusted.root, &[RoleType::Root]),
-                root: root.version.get(),
-                online_keys: keys_of(root, &[RoleType::Timestamp, RoleType::Snapshot]),
-                timestamp: timestamp.version.get(),
-                snapshot: snapshot.version.get(),
-                targets: targets.version.get(),
-                hosts: hosts.map_or(0, |hosts| hosts.version.get()),
-            },
+            versions: Versions::of(
+                &trusted.root,
+                root,
+                [
+                    timestamp.version.get(),
+                    snapshot.version.get(),
+                    targets.version.get(),
+                    hosts.map_or(0, |hosts| hosts.version.get()),
+                ],
+            ),
             expires: expires.into_iter().map(|(role, at)| (role, at.as_second())).collect(),
         })
     }

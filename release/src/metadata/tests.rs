@@ -198,7 +198,7 @@ async fn a_damaged_or_absent_file_is_named() {
         let (memory, root) = repository(&keyring, &Lifetimes::default()).await;
         let path = format!("metadata/{file}");
         let absent = refusal(&memory.absent(&path), &root, NOW).await;
-        assert_eq!(absent, format!("the repository has no {path}"));
+        assert_eq!(absent, format!("the repository has no {path}, or does not give it out"));
         let digest = Digest::of(&memory.files.lock().unwrap()[&path]);
         memory.flip(&path);
         let now = Digest::of(&memory.files.lock().unwrap()[&path]);

@@ -37,6 +37,20 @@ pub struct Versions {
 }
 
 impl Versions {
+    /// Those below `root`, which was reached from `trusted`: of timestamp, snapshot, targets and hosts.
+    pub(super) fn of(trusted: &Root, root: &Root, [timestamp, snapshot, targets, hosts]: [u64; 4]) -> Self {
+        Self {
+            format: crate::document::FORMAT,
+            anchor: keys_of(trusted, &[RoleType::Root]),
+            root: root.version.get(),
+            online_keys: keys_of(root, &[RoleType::Timestamp, RoleType::Snapshot]),
+            timestamp,
+            snapshot,
+            targets,
+            hosts,
+        }
+    }
+
     /// Reads what [`Versions::to_bytes`] wrote.
     ///
     /// # Errors
@@ -78,7 +92,7 @@ impl Versions {
 }
 
 /// Digest of the ids of the keys that `root` names for `roles`.
-pub(super) fn keys_of(root: &Root, roles: &[RoleType]) -> Digest {
+fn keys_of(root: &Root, roles: &[RoleType]) -> Digest {
     let of_role = |role: &RoleType| root.roles.get(role).map(|keys| keys.keyids.clone()).unwrap_or_default();
     let ids: BTreeSet<(String, Vec<u8>)> = roles
         .iter()

@@ -18,7 +18,7 @@ use super::{Lifetimes, SPEC_VERSION, SignError, Written, after, bytes_of, count_
 use crate::digest::Digest;
 use crate::metadata::load::{files, hosts_of};
 use crate::metadata::source::Adapter;
-use crate::metadata::{DIRECTORY, HOSTS, MetadataSource, PrivateKey, RoleName, TargetFile, TrustedRoot};
+use crate::metadata::{DIRECTORY, HOSTS, MetadataSource, PrivateKey, RoleName, TargetFile, TrustedRoot, Versions};
 
 /// The next state of a repository.
 #[derive(Debug, Clone)]
@@ -166,6 +166,14 @@ impl Draft {
         roots.reverse();
         self.adopted = Some((roots, newest.root.clone()));
         self.targets_changed = true;
+    }
+
+    /// The versions of the state that was opened, as a machine with `trusted` in its site config would remember them.
+    #[must_use]
+    pub fn versions(&self, trusted: &TrustedRoot) -> Versions {
+        let of = |file: &str| self.meta.get(file).map_or(0, |meta| meta.version.get());
+        let (targets, hosts) = (of("targets.json"), of("hosts.json"));
+        Versions::of(&trusted.root, &self.root, [self.timestamp, self.snapshot, targets, hosts])
     }
 
     /// Whether anything but a fresh timestamp would come of signing.
