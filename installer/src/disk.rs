@@ -1,6 +1,8 @@
 //! The disk as a seam: a block device, a plain file, and in tests a recording or a failing one.
 
 mod block_device;
+mod buffer;
+mod direct;
 mod faulty;
 mod file_disk;
 mod guarded;
@@ -9,10 +11,15 @@ mod memory;
 mod read_only;
 mod recording;
 mod region;
+mod writer;
+mod zeroes;
 
+use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 pub use block_device::BlockDevice;
+pub use buffer::{ALIGNMENT, Buffer, BufferPool};
 pub use faulty::{Faulty, Operation};
 pub use file_disk::FileDisk;
 pub use guarded::Guarded;
@@ -22,6 +29,7 @@ pub use memory::Memory;
 pub use read_only::ReadOnly;
 pub use recording::{Recorded, Recording, replay};
 pub use region::Region;
+pub use writer::Writer;
 
 /// Where the installation goes. Offsets and lengths are bytes; every write is whole logical sectors.
 pub trait Disk: Send + Sync + std::fmt::Debug {
@@ -43,7 +51,27 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     /// The device's error.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Returns when all that was written is on stable storage, the drive's cache included.
+    /// Makes `length` bytes from `offset` on read as zeroes, by the fastest way that guarantees it.
+    ///
+    /// # Errors
+    /// The device's error: what the range holds then is unknown.
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        zeroes::write(self, offset, length)
+    }
+
+    /// The open file through which whole aligned buffers may be written past [`Self::write_at`], at the same offsets,
+    /// if this disk has one and everything that `write_at` checks permits a write of `length` bytes at `offset` right
+    /// now. `None` means: write by `write_at`, which does it or says why not. With `length` 0 it only asks whether there
+    /// is such a file.
+    ///
+    /// A disk that looks at what is written (records it, fails it, counts it) has none: that is the default.
+    fn direct_file(&self, offset: u64, length: u64) -> Option<Arc<File>> {
+        let _ = (offset, length);
+        None
+    }
+
+    /// Returns when all that was written is on stable storage, the drive's cache included, whichever way it was written:
+    /// by `write_at`, by `write_zeroes` or through the `direct_file`.
     ///
     /// # Errors
     /// The device's error: what was written before may be lost.
@@ -82,23 +110,28 @@ struct Failed {
 }
 
 /// Adds disk and byte range to a device's error; its kind stays.
-fn at(doing: &'static str, disk: &dyn Disk, start: u64, length: usize, cause: io::Error) -> io::Error {
-    let end = start.saturating_add(as_u64(length));
+fn at<D: Disk + ?Sized>(doing: &'static str, disk: &D, start: u64, length: u64, cause: io::Error) -> io::Error {
+    let end = start.saturating_add(length);
     io::Error::new(cause.kind(), Failed { doing, start, end, disk: disk.describe(), cause })
 }
 
 /// Refuses a range that leaves the disk or, for a write, is not whole sectors: the devices would take it otherwise,
 /// or grow.
-fn check(disk: &dyn Disk, doing: &'static str, offset: u64, length: usize) -> io::Result<()> {
+fn check<D: Disk + ?Sized>(disk: &D, doing: &'static str, offset: u64, length: u64) -> io::Result<()> {
     let refuse = |text| Err(at(doing, disk, offset, length, io::Error::new(io::ErrorKind::InvalidInput, text)));
-    if offset.checked_add(as_u64(length)).is_none_or(|end| end > disk.size()) {
+    if offset.checked_add(length).is_none_or(|end| end > disk.size()) {
         return refuse("the range is outside of the disk");
     }
     let sector = u64::from(disk.sector_size()).max(1);
-    if doing == WRITING && (!offset.is_multiple_of(sector) || !as_u64(length).is_multiple_of(sector)) {
+    if doing == WRITING && (!offset.is_multiple_of(sector) || !length.is_multiple_of(sector)) {
         return refuse("the range is not whole sectors");
     }
     Ok(())
+}
+
+/// Is this offset or length right for direct I/O?
+fn aligned(bytes: u64) -> bool {
+    bytes.is_multiple_of(as_u64(ALIGNMENT))
 }
 
 const READING: &str = "reading";

@@ -8,6 +8,7 @@ mod block {
     nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
     nix::ioctl_none!(blkflsbuf, 0x12, 97);
     nix::ioctl_none!(blkrrpart, 0x12, 95);
+    nix::ioctl_read!(blkgetdiskseq, 0x12, 128, u64);
 }
 
 /// Bytes of a block device (`BLKGETSIZE64`).
@@ -34,6 +35,20 @@ pub fn logical_sector_size(device: std::os::fd::BorrowedFd<'_>) -> std::io::Resu
     // borrowed place it is given.
     unsafe { block::blksszget(device.as_raw_fd(), &raw mut bytes) }?;
     u32::try_from(bytes).map_err(std::io::Error::other)
+}
+
+/// The number a disk got when it appeared, which no other disk gets before the machine is switched off
+/// (`BLKGETDISKSEQ`, Linux 5.15).
+///
+/// # Errors
+/// The kernel's; `ENOTTY` for what is no block device, or an older kernel.
+pub fn disk_sequence(device: std::os::fd::BorrowedFd<'_>) -> std::io::Result<u64> {
+    use std::os::fd::AsRawFd as _;
+    let mut number: u64 = 0;
+    // SAFETY: the descriptor is open while it is borrowed, and BLKGETDISKSEQ writes one u64 to the valid, exclusively
+    // borrowed place it is given.
+    unsafe { block::blkgetdiskseq(device.as_raw_fd(), &raw mut number) }?;
+    Ok(number)
 }
 
 /// Writes what the kernel caches of a block device and drops it (`BLKFLSBUF`), so that reads come from the drive.
@@ -153,4 +168,169 @@ pub fn watchdog_set_timeout(watchdog: std::os::fd::BorrowedFd<'_>, seconds: i32)
     // descriptor is open while it is borrowed.
     unsafe { raw::wdioc_settimeout(watchdog.as_raw_fd(), &raw mut timeout) }?;
     Ok(timeout)
+}
+
+/// Ends a [`WriteRing::wait`] from any thread.
+#[derive(Debug, Clone)]
+pub struct Waker(std::sync::Arc<nix::sys::eventfd::EventFd>);
+
+impl Waker {
+    /// Has the wait that is under way, or else the next one, return.
+    ///
+    /// # Errors
+    /// The kernel's: `EAGAIN` when the ring has been woken 2⁶⁴ - 2 times without looking.
+    pub fn wake(&self) -> std::io::Result<()> {
+        self.0.write(1)?;
+        Ok(())
+    }
+}
+
+/// A write that a [`WriteRing`] owns until the kernel is done with it.
+#[derive(Debug)]
+pub struct RingWrite<T> {
+    /// Where to.
+    pub file: std::sync::Arc<std::fs::File>,
+    /// Offset in the file at which the whole buffer goes.
+    pub position: u64,
+    /// What.
+    pub buffer: crate::disk::Buffer,
+    /// How many of its first bytes are written already.
+    pub done: usize,
+    /// The caller's.
+    pub tag: T,
+}
+
+/// Writes under way in the kernel by io_uring(7), at most as many as it was made for.
+pub struct WriteRing<T> {
+    ring: io_uring::IoUring,
+    /// What the kernel works on: a file and a buffer lie here from before their request is queued until after its
+    /// completion was seen.
+    slots: Vec<Option<RingWrite<T>>>,
+    waker: Waker,
+    /// A request that completes when the waker is used is queued.
+    watched: bool,
+}
+
+impl<T> std::fmt::Debug for WriteRing<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteRing").field("room", &self.slots.len()).field("under_way", &self.under_way()).finish()
+    }
+}
+
+impl<T> WriteRing<T> {
+    /// What the completion of the waker's request carries; all others carry the number of their slot.
+    const WAKE: u64 = u64::MAX;
+
+    /// A ring with room for `depth` writes.
+    ///
+    /// # Errors
+    /// The kernel's: `ENOSYS` or `EPERM` where there is no io_uring to be had; `Unsupported` where it lacks the requests
+    /// needed (Linux before 5.6).
+    pub fn new(depth: usize) -> std::io::Result<Self> {
+        use nix::sys::eventfd::{EfdFlags, EventFd};
+        let entries = u32::try_from(depth.saturating_add(1)).map_err(std::io::Error::other)?;
+        let ring = io_uring::IoUring::new(entries)?;
+        let mut probe = io_uring::Probe::new();
+        ring.submitter().register_probe(&mut probe)?;
+        if ![io_uring::opcode::Write::CODE, io_uring::opcode::PollAdd::CODE]
+            .iter()
+            .all(|code| probe.is_supported(*code))
+        {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let slots = std::iter::repeat_with(|| None).take(depth).collect();
+        Ok(Self { ring, slots, waker: Waker(std::sync::Arc::new(event)), watched: false })
+    }
+
+    /// Wakes this ring.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// How many writes it holds.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
+    /// Queues a write of what is not yet done of a buffer; the next [`Self::wait`] gives it to the kernel.
+    ///
+    /// # Errors
+    /// The write, when there is no room.
+    pub fn submit(&mut self, write: RingWrite<T>) -> Result<(), RingWrite<T>> {
+        use std::os::fd::AsRawFd as _;
+        let Some((index, slot)) = self.slots.iter_mut().enumerate().find(|(_, slot)| slot.is_none()) else {
+            return Err(write);
+        };
+        let write = slot.insert(write);
+        let rest = write.buffer.get(write.done..).unwrap_or_default();
+        // A longer write is a short one, whose rest comes as another.
+        let length = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+        let offset = write.position.saturating_add(u64::try_from(write.done).unwrap_or(u64::MAX));
+        let target = io_uring::types::Fd(write.file.as_raw_fd());
+        let entry = io_uring::opcode::Write::new(target, rest.as_ptr(), length).offset(offset).build();
+        let entry = entry.user_data(u64::try_from(index).unwrap_or(Self::WAKE));
+        // SAFETY: the descriptor stays open and the bytes stay where they are, initialised and unchanged, until the
+        // completion of this request was seen: both are owned by the slot, nobody gets at it before, a Buffer's bytes do
+        // not move or change with it, and a ring that is dropped first waits, or else leaks them.
+        match unsafe { self.ring.submission().push(&entry) } {
+            Ok(()) => Ok(()),
+            Err(_) => slot.take().map_or(Ok(()), Err),
+        }
+    }
+
+    /// Gives to the kernel what is queued, waits until a write is done or the waker is used, and returns the writes that
+    /// are done, each with how many bytes were written. There may be none.
+    ///
+    /// # Errors
+    /// The kernel's, after which the state of the writes under way is unknown; those of writes are in the result.
+    pub fn wait(&mut self) -> std::io::Result<Vec<(RingWrite<T>, std::io::Result<usize>)>> {
+        use nix::errno::Errno;
+        use std::os::fd::{AsFd as _, AsRawFd as _};
+        if !self.watched {
+            let event = io_uring::types::Fd(self.waker.0.as_fd().as_raw_fd());
+            let events = u32::from(libc::POLLIN.cast_unsigned());
+            let entry = io_uring::opcode::PollAdd::new(event, events).build().user_data(Self::WAKE);
+            // SAFETY: the request refers to no memory, and to a descriptor that the ring owns.
+            self.watched = unsafe { self.ring.submission().push(&entry) }.is_ok();
+        }
+        match self.ring.submit_and_wait(1) {
+            // A signal, or no memory or no room for completions just now (io_uring_enter(2)): what completed is taken
+            // below, and the next call goes on.
+            Err(error)
+                if matches!(
+                    Errno::from_raw(error.raw_os_error().unwrap_or(0)),
+                    Errno::EINTR | Errno::EAGAIN | Errno::EBUSY
+                ) => {}
+            other => drop(other?),
+        }
+        let mut done = Vec::new();
+        for completion in self.ring.completion() {
+            if completion.user_data() == Self::WAKE {
+                self.watched = false;
+                // Only resets its counter; EAGAIN says that it is zero.
+                let _ = self.waker.0.read();
+                continue;
+            }
+            let index = usize::try_from(completion.user_data()).unwrap_or(usize::MAX);
+            let Some(write) = self.slots.get_mut(index).and_then(Option::take) else { continue };
+            let result = usize::try_from(completion.result())
+                .map_err(|_| std::io::Error::from_raw_os_error(completion.result().saturating_neg()));
+            done.push((write, result));
+        }
+        Ok(done)
+    }
+}
+
+impl<T> Drop for WriteRing<T> {
+    fn drop(&mut self) {
+        while self.under_way() > 0 {
+            if self.wait().is_err() {
+                // The kernel may still read the buffers, so their memory is given to nobody else, ever.
+                self.slots.iter_mut().filter_map(Option::take).for_each(|write| write.buffer.leak());
+            }
+        }
+    }
 }

@@ -3,14 +3,15 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::{Disk, Identity, READING, WRITING, at, check};
+use super::direct::Descriptors;
+use super::{Disk, Identity, READING, WRITING, as_u64, at, check, zeroes};
 use crate::failure::{Code, WithCode as _, coded};
 use crate::sys;
 
@@ -22,7 +23,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// locked (`flock`: udev and partitioning tools stay away).
 #[derive(Debug)]
 pub struct BlockDevice {
-    file: File,
+    files: Descriptors,
     sys: PathBuf,
     name: String,
     size: u64,
@@ -51,7 +52,7 @@ impl BlockDevice {
         let sector_size =
             sys::logical_sector_size(file.as_fd()).code(Code::DiskIo, || fail("asking the sector size"))?;
         let device = Self {
-            file,
+            files: Descriptors::new(file),
             sys: sys.to_owned(),
             name: disk,
             size,
@@ -68,13 +69,13 @@ impl BlockDevice {
     /// What is different about the disk behind the descriptor from the one that was chosen: the device number of the
     /// open file leads to its sysfs directory, whatever the name in `/dev` has become.
     fn difference(&self) -> io::Result<Option<String>> {
-        let number = self.file.metadata()?.rdev();
+        let number = self.files.file().metadata()?.rdev();
         let block =
             self.sys.join(format!("dev/block/{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number)));
         if block.join("partition").exists() {
             return Ok(Some("a partition, not a whole disk".to_owned()));
         }
-        let found = Identity { size: sys::block_device_size(self.file.as_fd())?, ..Identity::read(&block) };
+        let found = Identity { size: sys::block_device_size(self.files.file().as_fd())?, ..Identity::read(&block) };
         Ok(self.expected.difference(&found))
     }
 
@@ -144,22 +145,41 @@ impl Disk for BlockDevice {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        check(self, READING, offset, buffer.len())?;
-        let length = buffer.len();
-        self.file.read_exact_at(buffer, offset).map_err(|error| at(READING, self, offset, length, error))
+        let length = as_u64(buffer.len());
+        check(self, READING, offset, length)?;
+        self.files.read_exact_at(buffer, offset).map_err(|error| at(READING, self, offset, length, error))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        check(self, WRITING, offset, bytes.len())?;
-        let fail = |error| at(WRITING, self, offset, bytes.len(), error);
+        let length = as_u64(bytes.len());
+        check(self, WRITING, offset, length)?;
+        let fail = |error| at(WRITING, self, offset, length, error);
         self.check_once().map_err(fail)?;
-        self.file.write_all_at(bytes, offset).map_err(fail)
+        self.files.write_all_at(bytes, offset).map_err(fail)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        check(self, WRITING, offset, length)?;
+        let fail = |error| at(WRITING, self, offset, length, error);
+        self.check_once().map_err(fail)?;
+        match self.files.zero(offset, length).map_err(fail)? {
+            true => Ok(()),
+            false => zeroes::write(self, offset, length),
+        }
+    }
+
+    fn direct_file(&self, offset: u64, length: u64) -> Option<Arc<File>> {
+        let direct = self.files.direct(offset, length)?;
+        let permitted = check(self, WRITING, offset, length).is_ok() && (length == 0 || self.check_once().is_ok());
+        permitted.then(|| Arc::clone(direct))
     }
 
     /// fsync(2) on a block device writes its dirty pages and then has the drive empty its cache
-    /// (`blkdev_fsync` in the kernel's block/fops.c).
+    /// (`blkdev_fsync` in the kernel's block/fops.c). What the direct descriptor wrote is in that cache too. A write-back
+    /// that failed while the direct descriptor had it done is not lost: each descriptor reports it once
+    /// (`file_check_and_advance_wb_err` in mm/filemap.c).
     fn flush(&self) -> io::Result<()> {
-        self.file.sync_all().map_err(|error| flushing(&self.name, error))
+        self.files.file().sync_all().map_err(|error| flushing(&self.name, error))
     }
 
     fn describe(&self) -> String {
@@ -167,11 +187,11 @@ impl Disk for BlockDevice {
     }
 
     fn forget_cache(&self) -> io::Result<()> {
-        sys::flush_buffers(self.file.as_fd())
+        sys::flush_buffers(self.files.file().as_fd())
     }
 
     fn reread_table(&self) -> io::Result<()> {
-        sys::reread_partition_table(self.file.as_fd())
+        sys::reread_partition_table(self.files.file().as_fd())
     }
 }
 

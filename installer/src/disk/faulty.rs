@@ -50,15 +50,22 @@ impl Disk for Faulty {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         match (self.judge)(Operation::Read(offset, as_u64(buffer.len()))) {
-            Some(error) => Err(at(READING, self, offset, buffer.len(), error)),
+            Some(error) => Err(at(READING, self, offset, as_u64(buffer.len()), error)),
             None => self.inner.read_at(offset, buffer),
         }
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         match (self.judge)(Operation::Write(offset, as_u64(bytes.len()))) {
-            Some(error) => Err(at(WRITING, self, offset, bytes.len(), error)),
+            Some(error) => Err(at(WRITING, self, offset, as_u64(bytes.len()), error)),
             None => self.inner.write_at(offset, bytes),
+        }
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        match (self.judge)(Operation::Write(offset, length)) {
+            Some(error) => Err(at(WRITING, self, offset, length, error)),
+            None => self.inner.write_zeroes(offset, length),
         }
     }
 

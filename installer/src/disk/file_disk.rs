@@ -3,20 +3,21 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 
 use super::block_device::{flushing, lock};
-use super::{Disk, READING, WRITING, at, check};
+use super::direct::Descriptors;
+use super::{Disk, READING, WRITING, as_u64, at, check, zeroes};
 use crate::failure::{Code, WithCode as _, coded};
 
 /// A plain file, locked like a block device. Its length is the disk's size and never changes.
 #[derive(Debug)]
 pub struct FileDisk {
-    file: File,
+    files: Descriptors,
     path: PathBuf,
     size: u64,
     sector_size: u32,
@@ -41,7 +42,7 @@ impl FileDisk {
             return Err(coded(Code::DiskIo, format!("{name} has {size} bytes, not whole sectors of {sector_size}")));
         }
         lock(&file, &name, Duration::ZERO)?;
-        Ok(Self { file, path: path.to_owned(), size, sector_size })
+        Ok(Self { files: Descriptors::new(file), path: path.to_owned(), size, sector_size })
     }
 }
 
@@ -55,18 +56,32 @@ impl Disk for FileDisk {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        check(self, READING, offset, buffer.len())?;
-        let length = buffer.len();
-        self.file.read_exact_at(buffer, offset).map_err(|error| at(READING, self, offset, length, error))
+        let length = as_u64(buffer.len());
+        check(self, READING, offset, length)?;
+        self.files.read_exact_at(buffer, offset).map_err(|error| at(READING, self, offset, length, error))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        check(self, WRITING, offset, bytes.len())?;
-        self.file.write_all_at(bytes, offset).map_err(|error| at(WRITING, self, offset, bytes.len(), error))
+        let length = as_u64(bytes.len());
+        check(self, WRITING, offset, length)?;
+        self.files.write_all_at(bytes, offset).map_err(|error| at(WRITING, self, offset, length, error))
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        check(self, WRITING, offset, length)?;
+        match self.files.zero(offset, length).map_err(|error| at(WRITING, self, offset, length, error))? {
+            true => Ok(()),
+            false => zeroes::write(self, offset, length),
+        }
+    }
+
+    fn direct_file(&self, offset: u64, length: u64) -> Option<Arc<File>> {
+        let direct = self.files.direct(offset, length)?;
+        check(self, WRITING, offset, length).is_ok().then(|| Arc::clone(direct))
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.file.sync_all().map_err(|error| flushing(&self.describe(), error))
+        self.files.file().sync_all().map_err(|error| flushing(&self.describe(), error))
     }
 
     fn describe(&self) -> String {
@@ -75,6 +90,6 @@ impl Disk for FileDisk {
 
     fn forget_cache(&self) -> io::Result<()> {
         use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-        Ok(posix_fadvise(self.file.as_fd(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
+        Ok(posix_fadvise(self.files.file().as_fd(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
     }
 }

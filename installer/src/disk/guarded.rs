@@ -1,5 +1,6 @@
 //! A disk that takes writes only where the plan says so: whatever goes wrong above it, nothing else is hit.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,6 +30,21 @@ impl Guarded {
         }
         Self { inner, allowed }
     }
+
+    fn allows(&self, offset: u64, length: u64) -> bool {
+        let end = offset.saturating_add(length);
+        self.allowed.iter().any(|range| range.start <= offset && end <= range.end)
+    }
+
+    /// Refuses a write outside of the plan.
+    fn check(&self, offset: u64, length: u64) -> io::Result<()> {
+        check(self, WRITING, offset, length)?;
+        if !self.allows(offset, length) {
+            let cause = io::Error::new(io::ErrorKind::PermissionDenied, "the plan does not write there");
+            return Err(at(WRITING, self, offset, length, cause));
+        }
+        Ok(())
+    }
 }
 
 impl Disk for Guarded {
@@ -45,13 +61,18 @@ impl Disk for Guarded {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        check(self, WRITING, offset, bytes.len())?;
-        let end = offset + as_u64(bytes.len());
-        if !self.allowed.iter().any(|range| range.start <= offset && end <= range.end) {
-            let cause = io::Error::new(io::ErrorKind::PermissionDenied, "the plan does not write there");
-            return Err(at(WRITING, self, offset, bytes.len(), cause));
-        }
+        self.check(offset, as_u64(bytes.len()))?;
         self.inner.write_at(offset, bytes)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check(offset, length)?;
+        self.inner.write_zeroes(offset, length)
+    }
+
+    fn direct_file(&self, offset: u64, length: u64) -> Option<Arc<File>> {
+        self.check(offset, length).ok()?;
+        self.inner.direct_file(offset, length)
     }
 
     fn flush(&self) -> io::Result<()> {

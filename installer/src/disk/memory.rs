@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Disk, READING, WRITING, check};
+use super::{Disk, READING, WRITING, as_u64, check};
 
 /// Bytes of a piece, and the only sizes of sectors divide it.
 const PAGE: u64 = 4096;
@@ -59,7 +59,7 @@ impl Disk for Memory {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        check(self, READING, offset, buffer.len())?;
+        check(self, READING, offset, as_u64(buffer.len()))?;
         let pages = self.lock();
         for (page, inside, done, length) in pieces(offset, buffer.len()) {
             let Some(target) = buffer.get_mut(done..done + length) else { continue };
@@ -72,7 +72,7 @@ impl Disk for Memory {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        check(self, WRITING, offset, bytes.len())?;
+        check(self, WRITING, offset, as_u64(bytes.len()))?;
         let mut pages = self.lock();
         for (page, inside, done, length) in pieces(offset, bytes.len()) {
             let Some(source) = bytes.get(done..done + length) else { continue };
@@ -84,6 +84,20 @@ impl Disk for Memory {
                 target.copy_from_slice(source);
             }
         }
+        Ok(())
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        check(self, WRITING, offset, length)?;
+        let end = offset + length;
+        self.lock().retain(|page, bytes| {
+            let start = page.saturating_mul(PAGE);
+            let inside = |position: u64| usize::try_from(position.clamp(start, start + PAGE) - start).unwrap_or(0);
+            if let Some(gone) = bytes.get_mut(inside(offset)..inside(end)) {
+                gone.fill(0);
+            }
+            start < offset || end < start + PAGE
+        });
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Disk, READING, WRITING, at, check};
+use super::{Disk, READING, WRITING, as_u64, at, check};
 
 /// A block device or plain file, opened for reading.
 #[derive(Debug)]
@@ -36,13 +36,17 @@ impl Disk for ReadOnly {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        check(self, READING, offset, buffer.len())?;
-        let length = buffer.len();
+        let length = as_u64(buffer.len());
+        check(self, READING, offset, length)?;
         self.file.read_exact_at(buffer, offset).map_err(|error| at(READING, self, offset, length, error))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        Err(at(WRITING, self, offset, bytes.len(), io::ErrorKind::ReadOnlyFilesystem.into()))
+        Err(at(WRITING, self, offset, as_u64(bytes.len()), io::ErrorKind::ReadOnlyFilesystem.into()))
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        Err(at(WRITING, self, offset, length, io::ErrorKind::ReadOnlyFilesystem.into()))
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -91,6 +91,13 @@ impl Disk for Recording {
         Ok(())
     }
 
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.inner.write_zeroes(offset, length)?;
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        self.note(Recorded::Write { offset, bytes: vec![0; length] });
+        Ok(())
+    }
+
     fn flush(&self) -> io::Result<()> {
         self.inner.flush()?;
         self.note(Recorded::Flush);

@@ -24,7 +24,7 @@ impl Region {
     /// # Errors
     /// The disk's; a range outside of the region is one too.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.disk.read_at(self.position(READING, offset, buffer.len())?, buffer)
+        self.disk.read_at(self.position(READING, offset, as_u64(buffer.len()))?, buffer)
     }
 
     /// Writes all of `bytes` at `offset`, counted from the region's start.
@@ -32,11 +32,20 @@ impl Region {
     /// # Errors
     /// The disk's; a range outside of the region is one too, and nothing is written then.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.disk.write_at(self.position(WRITING, offset, bytes.len())?, bytes)
+        self.disk.write_at(self.position(WRITING, offset, as_u64(bytes.len()))?, bytes)
     }
 
-    fn position(&self, doing: &'static str, offset: u64, length: usize) -> io::Result<u64> {
-        let inside = offset.checked_add(as_u64(length)).is_some_and(|end| end <= self.size);
+    /// Makes `length` bytes from `offset` on, counted from the region's start, read as zeroes.
+    ///
+    /// # Errors
+    /// The disk's; a range outside of the region is one too, and nothing is written then.
+    pub fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.disk.write_zeroes(self.position(WRITING, offset, length)?, length)
+    }
+
+    /// The offset on the disk of `length` bytes at `offset`, which must lie in the region.
+    pub(super) fn position(&self, doing: &'static str, offset: u64, length: u64) -> io::Result<u64> {
+        let inside = offset.checked_add(length).is_some_and(|end| end <= self.size);
         let position = self.start.checked_add(offset).filter(|_| inside);
         position.ok_or_else(|| {
             let text =
