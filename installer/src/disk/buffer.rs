@@ -176,3 +176,60 @@ impl BufferPool {
         Buffer { length: storage.capacity, storage, home: Some(Arc::clone(&self.shelf)) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_aligned_and_stays_where_it_is() {
+        for capacity in [0, 1, 512, 4096, 1 << 20] {
+            let mut buffer = Buffer::new(capacity);
+            let address = buffer.as_ptr();
+            assert_eq!((address.addr() % ALIGNMENT, buffer.len(), buffer.capacity()), (0, capacity, capacity));
+            assert!(buffer.iter().all(|byte| *byte == 0));
+            buffer.fill(7);
+            buffer.truncate(100);
+            assert_eq!(buffer.len(), capacity.min(100));
+            buffer.truncate(capacity);
+            assert_eq!(buffer.len(), capacity.min(100));
+            buffer.set_len(capacity + 1);
+            let moved = Box::new(buffer);
+            assert_eq!((moved.len(), moved.as_ptr()), (capacity, address));
+            assert!(moved.iter().all(|byte| *byte == 7));
+        }
+    }
+
+    #[test]
+    fn a_pool_gives_no_more_buffers_than_it_has_and_each_again() {
+        let pool = BufferPool::new(2, 8192);
+        let (one, mut two) = (pool.take(), pool.take());
+        let address = two.as_ptr().addr();
+        two.fill(9);
+        two.set_len(512);
+        let (taken, waited) = mpsc::channel();
+        let other = pool.clone();
+        let thread = thread::spawn(move || taken.send(other.take().as_ptr().addr()).unwrap());
+        assert_eq!(waited.try_recv(), Err(mpsc::TryRecvError::Empty));
+        drop(two);
+        assert_eq!(waited.recv().unwrap(), address);
+        thread.join().unwrap();
+        let again = pool.take();
+        assert_eq!((again.as_ptr().addr(), again.len(), again[0], again[8191]), (address, 8192, 9, 9));
+        assert_eq!(format!("{pool:?}"), "BufferPool { shelf: Shelf { capacity: 8192, idle: 0, unmade: 0 } }");
+        drop((one, again));
+        assert_eq!(format!("{pool:?}"), "BufferPool { shelf: Shelf { capacity: 8192, idle: 2, unmade: 0 } }");
+    }
+
+    #[test]
+    fn memory_that_is_leaked_is_made_anew() {
+        let pool = BufferPool::new(1, 4096);
+        let mut first = pool.take();
+        first.fill(1);
+        first.leak();
+        assert!(pool.take().iter().all(|byte| *byte == 0));
+    }
+}

@@ -94,7 +94,7 @@ impl Descriptors {
     ///   said so for every drive since Linux 4.12 (`BLKDISCARDZEROES` is always 0).
     ///
     /// Both need the descriptor that holds the claim: for any other, `truncate_bdev_range` (block/bdev.c) refuses to
-    /// drop dirty pages. Direct writes of other ranges do not wait for them: they take no lock of the inode.
+    /// drop dirty pages. On a device, direct writes of other ranges go on meanwhile: they take no lock of the inode.
     pub(super) fn zero(&self, offset: u64, length: u64) -> io::Result<bool> {
         let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let range = FallocateFlags::FALLOC_FL_ZERO_RANGE | FallocateFlags::FALLOC_FL_KEEP_SIZE;

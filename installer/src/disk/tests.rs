@@ -1,3 +1,6 @@
+mod direct;
+mod zeroes;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -4,7 +4,8 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::thread;
 
-use super::{Engine, Queue, Write, Writer};
+use super::queue::{Queue, State, Write};
+use super::{Engine, Writer};
 
 /// More threads than this are not started, whatever depth is asked for.
 pub(super) const MOST: usize = 64;
@@ -33,7 +34,7 @@ fn work(queue: &Queue) {
 
 /// The next write; `None` when the queue is closed.
 fn next(queue: &Queue) -> Option<Write> {
-    let idle = |state: &mut super::State| state.waiting.is_empty() && !state.closed;
+    let idle = |state: &mut State| state.waiting.is_empty() && !state.closed;
     let mut state = queue.work.wait_while(queue.lock(), idle).unwrap_or_else(PoisonError::into_inner);
     state.waiting.pop_front().map(|(write, _)| write)
 }
