@@ -35,12 +35,14 @@ pub fn publish_root(payloads: &Payloads<'_>, image: &Path, verity: &Path, root_h
         "the root image {} has {length} bytes, but its hash tree is over {data_size}",
         image.display()
     );
-    let mut data = Checked::new(BufReader::with_capacity(1 << 20, data_file), &tree);
-    let data = payloads.add("root image", &mut data, data_size)?;
+    let checked = |file| Checked::new(BufReader::with_capacity(1 << 20, file), &tree);
+    drop(data_file);
+    let content = || Ok(checked(open(image)?));
+    let (data, fine) = payloads.add_both("root image", content, data_size)?;
     let tree_size = tree.geometry().total_blocks() * BLOCK;
     let mut hash_file = open(verity)?.take(tree_size);
-    let hash_tree = payloads.add("root hash tree", &mut hash_file, tree_size)?;
-    Ok(FileSystem { designator: Designator::Root, root_hash, salt: Salt(superblock.salt), data, hash_tree })
+    let hash_tree = payloads.add_tree("root hash tree", &mut hash_file, tree_size)?;
+    Ok(FileSystem { designator: Designator::Root, root_hash, salt: Salt(superblock.salt), data, fine, hash_tree })
 }
 
 /// Publishes a file that the ESP will hold, padded to whole blocks, and builds its hash tree. The salt stays the same
@@ -60,10 +62,10 @@ pub fn publish_file(payloads: &Payloads<'_>, what: &str, path: &Path, name: &str
     let hash_file = hash_file.into_inner();
     let tree =
         Tree::open(MemoryStore::new(hash_file.clone()), root_hash, salt.clone(), blocks).with_context(reading)?;
-    let mut content = Checked::new(padded(path, size)?, &tree);
-    let data = payloads.add(what, &mut content, content_size)?;
-    let hash_tree = payloads.add(&format!("{what} hash tree"), &mut hash_file.as_slice(), hash_file.len() as u64)?;
-    Ok(Artifact { size, sha256, root_hash, salt: Salt(salt), data, hash_tree })
+    let content = || Ok(Checked::new(padded(path, size)?, &tree));
+    let (data, fine) = payloads.add_both(what, content, content_size)?;
+    let hash_tree = payloads.add_tree(&format!("{what} hash tree"), &mut hash_file.as_slice(), hash_file.len() as u64)?;
+    Ok(Artifact { size, sha256, root_hash, salt: Salt(salt), data, fine, hash_tree })
 }
 
 fn open(path: &Path) -> Result<File> {

@@ -77,9 +77,13 @@ struct CompressionArgs {
     #[arg(long, value_name = "LEVEL", default_value_t = CompressOptions::default().level,
           value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
-    /// Content of a frame: smaller ones cost a client less for a changed block, but are larger in sum
+    /// Content of a frame, for machines that fetch a whole payload: large frames are small in sum
     #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = size::parse)]
     frame_size: u64,
+    /// Content of a frame of the second form of a payload, for machines that lack little of it: small frames cost them
+    /// less. Where that form is hardly larger, it is the only one
+    #[arg(long, value_name = "SIZE", default_value = "32K", value_parser = size::parse)]
+    fine_frame_size: u64,
     /// Threads [default: one a processor, up to 12]; the result does not depend on it
     #[arg(long, value_name = "NUMBER")]
     threads: Option<NonZeroUsize>,
@@ -149,7 +153,8 @@ impl Args {
 
     /// Publishes the payloads, and returns the manifest that names them.
     fn compress(&self, repository: &Repository, facts: UkiFacts) -> Result<Manifest> {
-        let payloads = Payloads { repository, options: self.compression.options() };
+        let fine_frame_size = self.compression.fine_frame_size;
+        let payloads = Payloads { repository, options: self.compression.options(), fine_frame_size };
         let uki = publish_file(&payloads, "UKI", &self.uki, &self.name)?;
         let loader = publish_file(&payloads, "boot loader", &self.loader, &self.name)?;
         let root = publish_root(&payloads, &self.root, &self.verity, facts.root_hash)?;
@@ -172,17 +177,21 @@ fn result(path: &str, sha256: Digest, published: bool, bytes: Value, metadata: &
 
 /// Bytes of every artifact: as it is, and as published.
 fn bytes(manifest: &Manifest) -> Result<Value> {
-    let FileSystem { data, hash_tree, .. } = manifest.root().context("summing up")?;
+    let FileSystem { data, fine, hash_tree, .. } = manifest.root().context("summing up")?;
     let Boot { uki, loader, .. } = &manifest.boot;
     let pair = |payload: &Payload| json!({"content": payload.content_size, "payload": payload.size});
     let trees = |artifact: &Artifact| pair(&artifact.hash_tree);
     let payloads = [data, hash_tree, &uki.data, &uki.hash_tree, &loader.data, &loader.hash_tree];
+    let small = |payload: &Option<Payload>| payload.as_ref().map(|payload| payload.size);
     Ok(json!({
         "root": pair(data),
+        "root_fine": small(fine),
         "root_hash_tree": pair(hash_tree),
         "uki": pair(&uki.data),
+        "uki_fine": small(&uki.fine),
         "uki_hash_tree": trees(uki),
         "loader": pair(&loader.data),
+        "loader_fine": small(&loader.fine),
         "loader_hash_tree": trees(loader),
         "content": payloads.iter().map(|payload| payload.content_size).sum::<u64>(),
         "payload": payloads.iter().map(|payload| payload.size).sum::<u64>(),

@@ -3,13 +3,15 @@
 mod discard;
 mod report;
 
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use metalstrap_installer::converge;
-use metalstrap_installer::fetch::{DirectorySource, HttpsSource, Source};
+use metalstrap_installer::converge::{self, Payloads, TreeOf};
+use metalstrap_installer::disk::{FileDisk, Memory, Region};
+use metalstrap_installer::fetch::{DirectorySource, HttpsSource, Mirrors, Source};
 use metalstrap_installer::progress::Progress;
 use metalstrap_installer::repository::{Repository, parse_manifest};
 use metalstrap_installer::resolve::Resolver;
@@ -18,7 +20,8 @@ use metalstrap_release::host::{Host, ReleaseName};
 use metalstrap_release::manifest::{Artifact, Manifest, Payload};
 use metalstrap_release::metadata::TargetFile;
 use metalstrap_release::site::Site;
-use metalstrap_release::verity::{BLOCK, MemoryStore};
+use metalstrap_release::verity::BLOCK;
+use sha2::{Digest as _, Sha256};
 
 use discard::Discard;
 use report::{Report, shown};
@@ -72,6 +75,7 @@ impl Args {
             None => Arc::new(HttpsSource::new(&site.repository, &site.ca, Resolver::system()?)?),
         };
         let repository = Repository::load(source, &site, None).await.context("checking the metadata")?;
+        let mirrors = Arc::new(Mirrors::new(vec![Arc::clone(&repository.source)]));
         let mut report = Report::new(&repository, self.warn_days);
         for file in repository.metadata.hosts.values() {
             report.check(host(&repository, file).await);
@@ -79,34 +83,39 @@ impl Args {
         for file in repository.metadata.releases.values() {
             let manifest = manifest(&repository, file).await;
             let Some(manifest) = report.check(manifest) else { continue };
-            for (what, payload) in payloads(&manifest) {
-                let found = converge::check_seek_table(repository.source.as_ref(), payload, &Progress::default()).await;
+            for (what, payload) in manifest.payloads() {
+                let found = converge::check_seek_table(&mirrors, payload, &Progress::default()).await;
                 report.check(found.with_context(|| format!("{what} of {}", file.name)));
                 report.payloads += 1;
             }
             if self.deep {
-                report.check(self.every_block(&repository, &manifest).await.with_context(|| file.name.clone()));
+                report.check(every_block(&mirrors, &manifest).await.with_context(|| file.name.clone()));
             }
         }
         Ok(report)
     }
+}
 
-    /// Fetches all of a release's payloads, and checks each block as an installation does.
-    async fn every_block(&self, repository: &Repository, manifest: &Manifest) -> Result<()> {
-        let source = repository.source.as_ref();
-        let (root, boot) = (manifest.root()?, &manifest.boot);
-        let what = format!("{} {}", manifest.name, manifest.version);
-        shown(&format!("{what}: root"), &root.data, async |progress| {
-            blocks(source, &root.data, &root.hash_tree, root.root_hash, &root.salt.0, progress).await.map(drop)
+/// Fetches all of a release's payloads, and checks each block as an installation does.
+async fn every_block(mirrors: &Arc<Mirrors>, manifest: &Manifest) -> Result<()> {
+    let (root, boot) = (manifest.root()?, &manifest.boot);
+    let what = format!("{} {}", manifest.name, manifest.version);
+    for (form, data) in [("root", Some(&root.data)), ("root in small frames", root.fine.as_ref())] {
+        let Some(data) = data else { continue };
+        shown(&format!("{what}: {form}"), data, async |progress| {
+            let nowhere = Discard::region(data.content_size);
+            blocks(mirrors, data, &root.hash_tree, (root.root_hash, &root.salt.0), &nowhere, progress).await
         })
         .await?;
-        for (name, artifact) in [("UKI", &boot.uki), ("boot loader", &boot.loader)] {
-            shown(&format!("{what}: {name}"), &artifact.data, async |progress| file(source, artifact, progress).await)
+    }
+    for (name, artifact) in [("UKI", &boot.uki), ("boot loader", &boot.loader)] {
+        for data in [Some(&artifact.data), artifact.fine.as_ref()].into_iter().flatten() {
+            shown(&format!("{what}: {name}"), data, async |progress| file(mirrors, artifact, data, progress).await)
                 .await
                 .with_context(|| name.to_owned())?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// A host config: its bytes, its shape, and that its release is there.
@@ -127,39 +136,33 @@ async fn manifest(repository: &Repository, file: &TargetFile) -> Result<Manifest
     parse_manifest(&bytes, &release)
 }
 
-fn payloads(manifest: &Manifest) -> Vec<(&'static str, &Payload)> {
-    let boot = &manifest.boot;
-    let roots = manifest.filesystems.iter().flat_map(|fs| [("root", &fs.data), ("root hash tree", &fs.hash_tree)]);
-    let files = [
-        ("UKI", &boot.uki.data),
-        ("UKI hash tree", &boot.uki.hash_tree),
-        ("boot loader", &boot.loader.data),
-        ("boot loader hash tree", &boot.loader.hash_tree),
-    ];
-    roots.chain(files).collect()
-}
-
-/// Fetches tree and content; what comes back knows the content's digest.
+/// Fetches tree and content to `place`.
 async fn blocks(
-    source: &dyn Source,
+    mirrors: &Arc<Mirrors>,
     data: &Payload,
     hash_tree: &Payload,
-    root_hash: Digest,
-    salt: &[u8],
+    (root_hash, salt): (Digest, &[u8]),
+    place: &Region,
     progress: &Progress,
-) -> Result<Arc<Discard>> {
-    let (store, count) = (MemoryStore::default(), data.content_size / BLOCK);
-    let tree =
-        converge::hash_tree(source, hash_tree, store, root_hash, salt.to_vec(), count, &Progress::default()).await?;
-    let nowhere = Arc::new(Discard::new(data.content_size));
-    converge::data(source, data, &Arc::new(tree), &Discard::region(&nowhere), progress).await?;
-    Ok(nowhere)
+) -> Result<()> {
+    let size = hash_tree.content_size;
+    let memory = Region { disk: Arc::new(Memory::new(size, 512)), start: 0, size };
+    let of = TreeOf { payload: hash_tree, root_hash, salt, data_blocks: data.content_size / BLOCK };
+    let (tree, _) = converge::hash_tree(mirrors, of, &memory, &[], &Progress::default()).await?;
+    let payloads = Payloads { data, fine: None };
+    converge::data(mirrors, payloads, &Arc::new(tree), place, &[], progress).await.map(drop)
 }
 
-async fn file(source: &dyn Source, artifact: &Artifact, progress: &Progress) -> Result<()> {
-    let Artifact { data, hash_tree, root_hash, salt, size, sha256 } = artifact;
-    let nowhere = blocks(source, data, hash_tree, *root_hash, &salt.0, progress).await?;
-    let found = nowhere.digest(*size)?;
+async fn file(mirrors: &Arc<Mirrors>, artifact: &Artifact, data: &Payload, progress: &Progress) -> Result<()> {
+    let Artifact { hash_tree, root_hash, salt, size, sha256, .. } = artifact;
+    let copy = tempfile::NamedTempFile::new().context("making a temporary file")?;
+    copy.as_file().set_len(data.content_size).context("making a temporary file")?;
+    let disk = Arc::new(FileDisk::open(copy.path(), 512)?);
+    let place = Region { disk, start: 0, size: data.content_size };
+    blocks(mirrors, data, hash_tree, (*root_hash, &salt.0), &place, progress).await?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut copy.as_file().take(*size), &mut hasher).context("reading a temporary file")?;
+    let found = Digest(hasher.finalize().into());
     anyhow::ensure!(found == *sha256, "its SHA-256 is {found}, but the manifest says {sha256}");
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
-use metalstrap_release::host::HostKey;
+use metalstrap_release::host::{HostKey, Mode};
 
 use crate::config::{self, Place};
 use crate::console::Consoles;
@@ -18,6 +18,9 @@ use crate::remembered;
 use crate::report::Reporter;
 use crate::screen::{ConsoleScreen, Events};
 use crate::summary;
+
+/// Exit code of `verify` when something is damaged.
+const DAMAGED: u8 = 2;
 
 /// Installs a signed OS release: fetches it over HTTPS, checks every block, writes it to one disk.
 #[derive(Debug, Parser)]
@@ -33,6 +36,16 @@ enum Verb {
     ///
     /// Example: metalstrap-installer install --site site.json --disk /dev/sdb
     Install(Target),
+    /// Mends the release that the host config names where it is installed: fetches damaged blocks again and writes nothing
+    /// else.
+    ///
+    /// Example: metalstrap-installer repair --site site.json --disk /dev/sdb
+    Repair(Target),
+    /// Looks whether the release that the host config names is on the disk as it was signed, and writes nothing.
+    ///
+    /// It prints what it found as JSON. Exit code: 0 all is well, 2 something is damaged, 1 it could not look.
+    /// Example: metalstrap-installer verify --site site.json --disk /dev/sda
+    Verify(Target),
     /// Prints as JSON what `install` would do, and writes nothing.
     ///
     /// Example: metalstrap-installer plan --site site.json --disk /dev/sdb
@@ -65,6 +78,9 @@ struct Target {
     /// Where the versions of the repository's metadata are remembered, against older ones
     #[arg(long, value_name = "FILE", default_value = remembered::FILE)]
     remembered: PathBuf,
+    /// Do not read back from the disk what was written to it: faster, and a drive that loses writes is not noticed
+    #[arg(long)]
+    no_read_back: bool,
     /// Print every event on standard output, one line of JSON each
     #[arg(long)]
     json: bool,
@@ -79,7 +95,7 @@ fn sector_size(text: &str) -> Result<u32, String> {
 }
 
 impl Target {
-    fn place(&self) -> Place {
+    fn place(&self, mode: Mode) -> Place {
         Place::Ordinary {
             site: self.site.clone(),
             disk: self.disk.clone(),
@@ -87,6 +103,8 @@ impl Target {
             directory: self.repository.clone(),
             host: self.host.clone(),
             remembered: self.remembered.clone(),
+            read_back: !self.no_read_back,
+            mode,
         }
     }
 }
@@ -95,7 +113,9 @@ impl Target {
 #[must_use]
 pub fn main() -> ExitCode {
     match Command::parse().verb {
-        Verb::Install(target) => ordinary(|| install_ordinary(&target)),
+        Verb::Install(target) => ordinary(|| install_ordinary(&target.place(Mode::Install), target.json)),
+        Verb::Repair(target) => ordinary(|| install_ordinary(&target.place(Mode::Repair), target.json)),
+        Verb::Verify(target) => verify(&target),
         Verb::Plan(target) => ordinary(|| print_plan(&target)),
         Verb::Run => ordinary(run),
         Verb::ReportFailure => ordinary(crate::last_words::report_from_stdin),
@@ -122,10 +142,10 @@ fn stderr(json: bool) -> Result<Reporter> {
     Ok(Reporter::new(config::new_run_id()?, Box::new(ConsoleScreen::new(Consoles::stderr(), events)), None))
 }
 
-fn install_ordinary(target: &Target) -> Result<()> {
-    let tell = stderr(target.json)?;
+fn install_ordinary(place: &Place, json: bool) -> Result<()> {
+    let tell = stderr(json)?;
     runtime()?.block_on(async {
-        let Err(error) = install::install(&target.place(), &tell).await else { return Ok(()) };
+        let Err(error) = install::install(place, &tell).await else { return Ok(()) };
         let failure = Failure::new(&tell.current_step(), &error, &tell.touched());
         summary::report_failure(&failure, &tell).await;
         tell.say(&format!("{}\n{}", failure.untouched, failure.advice));
@@ -135,15 +155,35 @@ fn install_ordinary(target: &Target) -> Result<()> {
 
 fn print_plan(target: &Target) -> Result<()> {
     let tell = stderr(target.json)?;
-    let planned = runtime()?.block_on(install::plan(&target.place(), &tell));
-    let plan = planned.map_err(|error| {
-        let code = failure::code_of(&error);
-        error.context(format!("[{code}]"))
-    })?;
-    match writeln!(std::io::stdout(), "{}", plan.to_json()?) {
+    let planned = runtime()?.block_on(install::plan(&target.place(Mode::Install), &tell));
+    print(&planned.map_err(with_code)?.to_json()?).context("printing the plan")
+}
+
+/// Says on standard output what is damaged.
+fn verify(target: &Target) -> ExitCode {
+    let look = || -> Result<bool> {
+        let tell = stderr(target.json)?;
+        let found = runtime()?.block_on(install::verify(&target.place(Mode::Repair), &tell)).map_err(with_code)?;
+        print(&serde_json::to_string_pretty(&found)?).context("printing what was found")?;
+        Ok(found.whole)
+    };
+    match look() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(DAMAGED),
+        Err(error) => ordinary(|| Err(error)),
+    }
+}
+
+fn with_code(error: anyhow::Error) -> anyhow::Error {
+    let code = failure::code_of(&error);
+    error.context(format!("[{code}]"))
+}
+
+fn print(text: &str) -> std::io::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
         // A reader such as `head` that has seen enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("printing the plan"),
+        written => written,
     }
 }
 

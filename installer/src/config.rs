@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::host::{DiskSelector, HandoffMode, Host, HostKey, TpmPolicy};
+use metalstrap_release::host::{DiskSelector, HandoffMode, Host, HostKey, Mode, TpmPolicy};
 use metalstrap_release::site::{self, Site};
 
 use crate::failure::{Code, WithCode as _};
@@ -30,6 +30,10 @@ pub enum Place {
         host: Option<HostKey>,
         /// Where the versions of metadata are remembered.
         remembered: PathBuf,
+        /// Whether what was written is read back from the device.
+        read_back: bool,
+        /// What the person asked for.
+        mode: Mode,
     },
 }
 
@@ -78,6 +82,15 @@ impl SiteBytes {
 }
 
 impl Place {
+    /// Whether what was written is read back: in the netboot image always.
+    #[must_use]
+    pub fn reads_back(&self) -> bool {
+        match self {
+            Self::Netboot => true,
+            Self::Ordinary { read_back, .. } => *read_back,
+        }
+    }
+
     /// What the step `network` does here.
     #[must_use]
     pub fn network_step(&self) -> &'static str {
@@ -93,7 +106,8 @@ impl Place {
     pub fn adapt(&self, host: Host) -> Host {
         match self {
             Self::Netboot => host,
-            Self::Ordinary { .. } => Host {
+            Self::Ordinary { mode, .. } => Host {
+                mode: *mode,
                 disk: DiskSelector::default(),
                 handoff: HandoffMode::Poweroff,
                 tpm: TpmPolicy::IfPresent,
@@ -130,6 +144,8 @@ mod tests {
             directory: None,
             host: None,
             remembered: "r".into(),
+            read_back: true,
+            mode: Mode::Install,
         };
         let adapted = place.adapt(host);
         assert_eq!(adapted.tpm, TpmPolicy::IfPresent);

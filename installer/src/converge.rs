@@ -1,178 +1,157 @@
-//! The data path: frames of a payload come in as one ranged stream, and every block is checked against its hash tree
-//! before it is written.
+//! The data path: a place on the disk becomes what a release says, whatever is there.
 //!
 //! # Design
-//! A payload goes through two stages with a bounded channel between them: the source receives on the runtime; one
-//! blocking thread cuts the stream into frames, decodes, checks and writes. Memory is the channel, one frame before
-//! and after decoding and one write, whatever the size of the payload.
+//! The hash tree is the index of the download. It comes first ([`hash_tree`], level by level, so that each block of it is
+//! known before it is looked for); then [`data`] goes through the content below it:
+//!
+//! 1. **scan**: blocks that are right in their place stay;
+//! 2. blocks of zeroes are made, without being fetched;
+//! 3. **seeds**: blocks that are elsewhere on the disk are copied;
+//! 4. **needed**: the fewest frames that hold the rest; a content that is wanted at several places is fetched once;
+//! 5. **round**: several connections fetch ranges of frames and cut them; one thread a processor decodes, checks every
+//!    block against its digest, and queues the writes, neighbours together. What came wrong costs its mirror the run,
+//!    and is fetched from another one in the next round;
+//! 6. **read back**: what was written is read from the device again.
+//!
+//! Every block is checked before it is written, so what is on the disk is the only state: a run that was killed goes on
+//! where it was by looking. Memory does not grow with the content: blocks are looked at 16 GiB at a time, with one bit
+//! for each and 8 bytes for each missing one; buffers come from a pool.
 //!
 //! Trust comes from the manifest alone: the seek table has its digest there, the hash tree leads up to the root hash
-//! there, and each block is compared with its leaf digest. What a mirror sends can delay an installation or end it
-//! with [`Code::Corrupt`], but not reach the disk.
+//! there. What a mirror sends can delay an installation or end it with [`Code::Corrupt`], but not reach the disk.
+//!
+//! [`Code::Corrupt`]: crate::failure::Code::Corrupt
 
-mod merge;
-mod payload;
+mod blocks;
+mod connection;
+mod expected;
+mod fill;
+mod frames;
+mod goal;
+mod index;
+mod needed;
 mod read_back;
-mod stream;
+mod round;
+mod scan;
+mod seed;
+mod streamed;
+mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod tree;
+mod worker;
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
-use metalstrap_release::digest::Digest;
+use anyhow::{Result, ensure};
 use metalstrap_release::manifest::Payload;
-use metalstrap_release::payload::Frame;
-use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, BlockStore, Tree, TreeError, TreeWriter};
+use metalstrap_release::verity::{BLOCK, BlockStore, Tree};
 
 use crate::disk::Region;
-use crate::failure::{Code, WithCode as _};
-use crate::fetch::Source;
+use crate::fetch::Mirrors;
 use crate::progress::Progress;
-use merge::Merge;
-use payload::Origin;
-pub use payload::check_seek_table;
-pub use read_back::read_back;
+pub use blocks::BlockSet;
+use expected::Expected;
+use fill::fill;
+use frames::Frames;
+use goal::Goal;
+pub use read_back::{damaged, flush, read_back};
 pub(crate) use read_back::{check_file, each_piece};
+pub use seed::Seed;
+pub use tree::{TreeOf, hash_tree};
 
-/// What a payload cost.
+/// What it took to bring a content to its place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Bytes that came from the source, seek table included.
+    /// Bytes that came from the mirrors, seek tables included.
     pub fetched_bytes: u64,
-    /// Bytes written to the disk.
-    pub written_bytes: u64,
-    /// Blocks found right.
-    pub blocks: u64,
+    /// Blocks that were right in their place.
+    pub kept: u64,
+    /// Blocks made of zeroes.
+    pub zero: u64,
+    /// Blocks copied from elsewhere on the disk, or from another place of the content.
+    pub copied: u64,
+    /// Blocks that were fetched.
+    pub fetched: u64,
+}
+
+impl Tally {
+    /// Blocks in their place.
+    #[must_use]
+    pub fn blocks(&self) -> u64 {
+        self.kept.saturating_add(self.written())
+    }
+
+    /// The blocks as an event has them.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let Self { kept, zero, copied, fetched, .. } = self;
+        serde_json::json!({"kept": kept, "zero": zero, "copied": copied, "fetched": fetched})
+    }
+
+    /// Blocks written.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.zero.saturating_add(self.copied).saturating_add(self.fetched)
+    }
 }
 
 impl std::ops::AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.fetched_bytes += other.fetched_bytes;
-        self.written_bytes += other.written_bytes;
-        self.blocks += other.blocks;
+        self.kept += other.kept;
+        self.zero += other.zero;
+        self.copied += other.copied;
+        self.fetched += other.fetched;
     }
 }
 
-/// Fetches the hash file that `payload` is into `store`. Each of its blocks is written only after it was found to
-/// be what `root_hash` vouches for. `data_blocks` is the number of blocks below the tree.
+/// Where a content is fetched from.
+#[derive(Debug, Clone, Copy)]
+pub struct Payloads<'a> {
+    /// In frames of the usual size.
+    pub data: &'a Payload,
+    /// The same content in smaller frames, for when little of it is missing.
+    pub fine: Option<&'a Payload>,
+}
+
+/// Makes `region` start with the content that `tree` describes. Gives the blocks that were right before: all others were
+/// written. The caller flushes.
 ///
 /// # Errors
-/// [`Code::Corrupt`] when the payload is not this tree, [`Code::DiskIo`] when the store fails, and the source's.
-pub async fn hash_tree<S: BlockStore + 'static>(
-    source: &dyn Source,
-    payload: &Payload,
-    store: S,
-    root_hash: Digest,
-    salt: Vec<u8>,
-    data_blocks: u64,
-    progress: &Progress,
-) -> Result<Tree<S>> {
-    progress.expect(payload.content_size);
-    place_tree(source, payload, store, root_hash, salt, data_blocks, progress).await
-}
-
-/// [`hash_tree`] as a part of a longer step, which says itself how much there is to do.
-pub(crate) async fn place_tree<S: BlockStore + 'static>(
-    source: &dyn Source,
-    payload: &Payload,
-    store: S,
-    root_hash: Digest,
-    salt: Vec<u8>,
-    data_blocks: u64,
-    progress: &Progress,
-) -> Result<Tree<S>> {
-    let origin = Origin::new(source, payload);
-    let writer = TreeWriter::new(store, root_hash, salt, data_blocks).with_context(|| origin.to_string())?;
-    let told = progress.clone();
-    let (writer, _) = payload::frames(source, payload, progress, writer, move |writer, origin, frame, content| {
-        for (index, block) in blocks(frame, content) {
-            let pushed = writer.push(block);
-            accept(origin, index, pushed, |error| !matches!(error, TreeError::Read { .. } | TreeError::Write { .. }))?;
-        }
-        told.advance(frame.content_size);
-        Ok(())
-    })
-    .await?;
-    writer.finish().code(Code::Corrupt, || format!("{origin} is not whole"))
-}
-
-/// Fetches `payload` to the start of `region`. Each block is written only after it was found to be the one that
-/// `tree` says; of a frame with a wrong block nothing is written. The caller flushes.
-///
-/// # Errors
-/// [`Code::Corrupt`] with payload, mirror, block and byte offset when a block is wrong, [`Code::DiskIo`] when the
-/// disk or the tree on it fails, and the source's.
-pub async fn data<S: BlockStore + 'static>(
-    source: &dyn Source,
-    payload: &Payload,
+/// [`Code::Corrupt`](crate::failure::Code::Corrupt) with payload, mirror, block and byte offset when no mirror has a
+/// block, [`Code::DiskIo`](crate::failure::Code::DiskIo) when the disk or the tree on it fails, and the mirrors'.
+pub async fn data<S: BlockStore + Debug + 'static>(
+    mirrors: &Arc<Mirrors>,
+    payloads: Payloads<'_>,
     tree: &Arc<Tree<S>>,
     region: &Region,
+    seeds: &[Seed],
     progress: &Progress,
-) -> Result<Tally> {
-    progress.expect(payload.content_size);
-    place(source, payload, tree, region, progress).await
-}
-
-/// [`data`] as a part of a longer step, which says itself how much there is to do.
-pub(crate) async fn place<S: BlockStore + 'static>(
-    source: &dyn Source,
-    payload: &Payload,
-    tree: &Arc<Tree<S>>,
-    region: &Region,
-    progress: &Progress,
-) -> Result<Tally> {
-    check_sizes(payload, tree, region)?;
-    let (told, tree) = (progress.clone(), Arc::clone(tree));
-    let merge = Merge::new(region.clone());
-    let (mut merge, fetched_bytes) =
-        payload::frames(source, payload, progress, merge, move |merge, origin, frame, content| {
-            for (index, block) in blocks(frame, content) {
-                accept(origin, index, tree.check(index, block), |error| matches!(error, TreeError::Data { .. }))?;
-            }
-            merge.push(frame.content_offset, content)?;
-            told.advance(frame.content_size);
-            Ok(())
-        })
-        .await?;
-    // The rest of less than one write: too short to be worth a thread of its own.
-    merge.finish()?;
-    Ok(Tally { fetched_bytes, written_bytes: merge.written(), blocks: payload.content_size / BLOCK })
-}
-
-/// A tree over as many blocks as the payload has, and room for them: what the manifest's and the plan's checks say,
-/// looked at once more before the first write.
-fn check_sizes<S: BlockStore>(payload: &Payload, tree: &Tree<S>, region: &Region) -> Result<()> {
+) -> Result<(Tally, Arc<BlockSet>)> {
     let blocks = tree.geometry().data_blocks();
-    ensure!(
-        blocks.checked_mul(BLOCK) == Some(payload.content_size),
-        "the hash tree is over {blocks} blocks, but the payload has {} bytes",
-        payload.content_size
-    );
-    ensure!(
-        payload.content_size <= region.size,
-        "the payload has {} bytes, but its place on the disk {}",
-        payload.content_size,
-        region.size
-    );
-    Ok(())
-}
-
-/// The blocks of a frame, with their indices in the content.
-fn blocks<'a>(frame: &Frame, content: &'a [u8]) -> impl Iterator<Item = (u64, &'a [u8; BLOCK_SIZE])> {
-    (frame.content_offset / BLOCK..).zip(content.as_chunks().0)
-}
-
-/// Says what a block that the tree did not take means: what came is wrong, or the disk that holds the tree fails.
-fn accept(origin: &Origin, index: u64, checked: Result<(), TreeError>, corrupt: fn(&TreeError) -> bool) -> Result<()> {
-    match &checked {
-        Ok(()) => Ok(()),
-        Err(error) if corrupt(error) => {
-            let byte = index.saturating_mul(BLOCK);
-            checked.code(Code::Corrupt, || format!("{origin} is corrupt at byte {byte} of its content"))
-        }
-        Err(_) => checked.code(Code::DiskIo, || format!("checking {origin}")),
+    for payload in [Some(payloads.data), payloads.fine].into_iter().flatten() {
+        ensure!(
+            blocks.checked_mul(BLOCK) == Some(payload.content_size),
+            "the hash tree is over {blocks} blocks, but the payload has {} bytes",
+            payload.content_size
+        );
     }
+    let expected: Arc<dyn Expected> = Arc::<Tree<S>>::clone(tree);
+    let goal = Goal::new(Frames::new(payloads.data, mirrors), region, expected, 0..blocks, progress)?;
+    let fine = payloads.fine.map(|payload| Frames::new(payload, mirrors));
+    let kept = Arc::new(BlockSet::new(0..blocks));
+    let tally = fill(&goal, fine.as_ref(), seeds, &kept).await?;
+    Ok((tally, kept))
+}
+
+/// Fetches and checks a payload's seek table and nothing more: whether the payload is there, and as long as it should be.
+///
+/// # Errors
+/// [`Code::Corrupt`](crate::failure::Code::Corrupt) when it is another one, and the mirrors'.
+pub async fn check_seek_table(mirrors: &Arc<Mirrors>, payload: &Payload, progress: &Progress) -> Result<()> {
+    Frames::new(payload, mirrors).table(progress).await.map(drop)
 }

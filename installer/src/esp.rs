@@ -9,17 +9,18 @@ mod place;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::manifest::{Artifact, Manifest};
-use metalstrap_release::verity::{BLOCK, MemoryStore, Tree};
+use metalstrap_release::verity::{BLOCK, Tree};
 
-use crate::converge::{self, Tally};
-use crate::disk::Region;
+use crate::converge::{self, Payloads, Seed, Tally, TreeOf};
+use crate::disk::{Memory, Region};
 use crate::failure::{Code, coded};
 use crate::fat::{File, Layout, Stage};
-use crate::fetch::Source;
+use crate::fetch::Mirrors;
 use crate::progress::Progress;
 use place::Place;
 
@@ -43,7 +44,7 @@ const LABEL: &str = "ESP";
 const MOST_TREE_BYTES: u64 = 16 << 20;
 
 /// The hash tree of a file on the ESP, in memory.
-pub type FileTree = Arc<Tree<MemoryStore>>;
+pub type FileTree = Arc<Tree<Region>>;
 
 /// A written ESP, and what the handoff needs of it.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ pub struct Esp {
     pub uki_tree: FileTree,
     /// The UKI's path on the ESP, parts separated by `/`.
     pub uki_path: String,
-    /// What fetching and writing the files cost, the hash trees apart.
+    /// What it took to bring the files to their places.
     pub tally: Tally,
 }
 
@@ -103,41 +104,48 @@ fn uki_path(manifest: &Manifest) -> String {
     format!("{UKI_DIRECTORY}/{}", manifest.uki_name())
 }
 
-/// Writes the ESP of `manifest` to `region`, the whole partition. `volume_id` is the FAT's serial number.
+/// Writes the ESP of `manifest` to `region`, the whole partition. `volume_id` is the FAT's serial number. Files that are
+/// right in their places stay; blocks that `seeds` have are copied.
 ///
 /// # Errors
 /// [`Code::Corrupt`] when a payload is not what the manifest says, [`Code::DiskTooSmall`], [`Code::DiskIo`], and the
-/// source's.
+/// mirrors'.
 pub async fn write(
-    source: &dyn Source,
+    mirrors: &Arc<Mirrors>,
     manifest: &Manifest,
     region: &Region,
     volume_id: u32,
+    seeds: &[Seed],
     progress: &Progress,
 ) -> Result<Esp> {
     let layout = layout(manifest, region.size, region.disk.sector_size(), volume_id)?;
     let place = Place::new(region.clone(), layout);
     let (loader, uki) = (&manifest.boot.loader, &manifest.boot.uki);
-    // Each file is written and read back.
-    let (trees, files) = (
-        loader.hash_tree.content_size + uki.hash_tree.content_size,
-        2 * loader.data.content_size + uki.data.content_size,
-    );
-    progress.expect(trees + 2 * files);
-    let loader_tree = tree(source, loader, progress).await.context("fetching the boot loader's hash tree")?;
-    let uki_tree = tree(source, uki, progress).await.context("fetching the UKI's hash tree")?;
-
-    place.stage(Stage::Invalidate).await.context("removing the old file system")?;
     let [fallback, second] = [place.of(FALLBACK_LOADER)?, place.of(LOADER)?];
-    let mut tally = converge::place(source, &loader.data, &loader_tree, &fallback, progress).await?;
-    tally += place::copy(&fallback, &second, &loader_tree, progress).await.context("copying the boot loader")?;
-    place.small(LOADER_CONF.0, LOADER_CONF.1.to_vec()).await?;
-    place.small(ENTRIES_SREL.0, ENTRIES_SREL.1.to_vec()).await?;
-    place.small(RANDOM_SEED, random_seed()?).await?;
     let uki_path = uki_path(manifest);
     let uki_place = place.of(&uki_path)?;
-    tally += converge::place(source, &uki.data, &uki_tree, &uki_place, progress).await?;
-    place.stage(Stage::Tables).await.context("writing the FATs and directories")?;
+    // Each file is brought to its place and read back.
+    let trees = loader.hash_tree.content_size + uki.hash_tree.content_size;
+    progress.expect(trees + 2 * (2 * loader.data.content_size + uki.data.content_size));
+    let mut tally = Tally::default();
+    let loader_tree = tree(mirrors, loader, &fallback, &mut tally, progress).await.context("fetching the boot loader's hash tree")?;
+    let uki_tree = tree(mirrors, uki, &uki_place, &mut tally, progress).await.context("fetching the UKI's hash tree")?;
+
+    // A file system that names them already keeps the names: boot counting and whatever else the OS has changed stay.
+    let there = place.is_published([FALLBACK_LOADER, LOADER, &uki_path]).await?;
+    if !there {
+        place.stage(Stage::Invalidate).await.context("removing the old file system")?;
+    }
+    tally += file(mirrors, loader, &loader_tree, &fallback, seeds, progress).await?;
+    let first = Seed { region: fallback.clone(), tree: None };
+    tally += file(mirrors, loader, &loader_tree, &second, &[first], progress).await.context("copying the boot loader")?;
+    tally += file(mirrors, uki, &uki_tree, &uki_place, seeds, progress).await?;
+    if !there {
+        place.small(LOADER_CONF.0, LOADER_CONF.1.to_vec()).await?;
+        place.small(ENTRIES_SREL.0, ENTRIES_SREL.1.to_vec()).await?;
+        place.small(RANDOM_SEED, random_seed()?).await?;
+        place.stage(Stage::Tables).await.context("writing the FATs and directories")?;
+    }
 
     // Before the UKI has a name: one that the drive did not keep never gets it.
     for (path, place, artifact, tree) in [
@@ -152,19 +160,77 @@ pub async fn write(
             return Err(coded(Code::Corrupt, text));
         }
     }
-    place.stage(Stage::BootSectors).await.context("writing the boot sectors")?;
-    place.stage(Stage::Publish).await.context("publishing the UKI")?;
+    if !there {
+        place.stage(Stage::BootSectors).await.context("writing the boot sectors")?;
+        place.stage(Stage::Publish).await.context("publishing the UKI")?;
+    }
     Ok(Esp { uki: uki_place, uki_size: uki.size, uki_tree, uki_path, tally })
 }
 
-/// Fetches the hash tree of a small file into memory.
-async fn tree(source: &dyn Source, artifact: &Artifact, progress: &Progress) -> Result<FileTree> {
-    let payload = &artifact.hash_tree;
+/// A file's path, its blocks, and the runs of those that are damaged.
+pub type Damage = (String, u64, Vec<Range<u64>>);
+
+/// Whether the ESP names the files of `manifest`, and which blocks of them are damaged. Nothing is written.
+///
+/// # Errors
+/// The disk's; a hash tree that is needed cannot be fetched.
+pub async fn damaged(
+    mirrors: &Arc<Mirrors>,
+    manifest: &Manifest,
+    region: &Region,
+    volume_id: u32,
+    progress: &Progress,
+) -> Result<(bool, Vec<Damage>)> {
+    let layout = layout(manifest, region.size, region.disk.sector_size(), volume_id)?;
+    let place = Place::new(region.clone(), layout);
+    let (loader, uki) = (&manifest.boot.loader, &manifest.boot.uki);
+    let uki_path = uki_path(manifest);
+    let named = place.is_published([FALLBACK_LOADER, LOADER, &uki_path]).await?;
+    let mut files = Vec::new();
+    for (path, artifact) in [(FALLBACK_LOADER, loader), (LOADER, loader), (&uki_path, uki)] {
+        let place = place.of(path)?;
+        let tree = tree(mirrors, artifact, &place, &mut Tally::default(), progress).await?;
+        let runs = converge::damaged(&place, &tree, progress).await?;
+        files.push((path.to_owned(), tree.geometry().data_blocks(), runs));
+    }
+    Ok((named, files))
+}
+
+/// Brings a file to its place.
+async fn file(
+    mirrors: &Arc<Mirrors>,
+    artifact: &Artifact,
+    tree: &FileTree,
+    place: &Region,
+    seeds: &[Seed],
+    progress: &Progress,
+) -> Result<Tally> {
+    let payloads = Payloads { data: &artifact.data, fine: artifact.fine.as_ref() };
+    converge::data(mirrors, payloads, tree, place, seeds, progress).await.map(|(tally, _)| tally)
+}
+
+/// The hash tree of a file, in memory. Where the file is in its place already, its own tree is the one: nothing is fetched.
+async fn tree(
+    mirrors: &Arc<Mirrors>,
+    artifact: &Artifact,
+    place: &Region,
+    tally: &mut Tally,
+    progress: &Progress,
+) -> Result<FileTree> {
     check_tree(artifact)?;
-    let blocks = artifact.data.content_size / BLOCK;
-    let store = MemoryStore::default();
-    let salt = artifact.salt.0.clone();
-    converge::place_tree(source, payload, store, artifact.root_hash, salt, blocks, progress).await.map(Arc::new)
+    let payload = &artifact.hash_tree;
+    let memory = Arc::new(Memory::new(payload.content_size, 512));
+    let region = Region { disk: memory, start: 0, size: payload.content_size };
+    place::build_tree(artifact, place, &region).await?;
+    let of = TreeOf {
+        payload,
+        root_hash: artifact.root_hash,
+        salt: &artifact.salt.0,
+        data_blocks: artifact.data.content_size / BLOCK,
+    };
+    let (tree, cost) = converge::hash_tree(mirrors, of, &region, &[], progress).await?;
+    tally.fetched_bytes += cost.fetched_bytes;
+    Ok(Arc::new(tree))
 }
 
 /// Fresh entropy, from the generator that TLS uses: the kernel's, which was seeded before the first connection.

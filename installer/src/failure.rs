@@ -65,7 +65,7 @@ impl fmt::Display for Touched {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Internal,
         Self::InstallerDied,
         Self::SiteConfig,
@@ -85,6 +85,7 @@ impl Code {
         Self::DiskTooSmall,
         Self::DiskInUse,
         Self::DiskNotBlank,
+        Self::NotInstalled,
         Self::DiskIo,
         Self::Tpm,
         Self::CommandLine,
@@ -121,6 +122,9 @@ impl Code {
             Self::DiskTooSmall => "Use a larger disk, or a release with a smaller layout.",
             Self::DiskInUse => "Unmount it and stop what holds it (LVM, RAID, device mapper), then retry.",
             Self::DiskNotBlank => "Save what is on it; then wipe it, or set `existing` to `wipe` in the host config.",
+            Self::NotInstalled => {
+                "Install it: a repair only mends the release that is there. Compare release and disk in the host config."
+            }
             Self::DiskIo => "Look at the kernel's messages about the disk; replace it if it fails again.",
             Self::Tpm => "Switch the TPM on in the firmware, or set `tpm` to `if-present` in the host config.",
             Self::CommandLine => "Shorten `cmdline_extra` in the host config or the command line of the release.",
@@ -178,6 +182,8 @@ pub enum Code {
     DiskInUse,
     /// The disk is not blank and the host config does not permit wiping it.
     DiskNotBlank,
+    /// The disk does not hold the release that is to be mended or looked at.
+    NotInstalled,
     /// Reading or writing the disk failed.
     DiskIo,
     /// A TPM is required and there is none, or it failed.

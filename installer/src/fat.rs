@@ -9,6 +9,7 @@
 mod boot_sector;
 mod directory;
 mod name;
+mod published;
 #[cfg(test)]
 mod tests;
 

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use crate::disk::{Disk, Memory};
 use crate::failure::{Code, WithCode as _, coded};
 use crate::inventory::{self, Contents};
-use crate::plan::Plan;
+use crate::plan::{Becomes, Plan, Wipe};
 
 pub use image::Image;
 pub(crate) use table::is_protective;
@@ -47,13 +47,9 @@ pub fn primary_bytes(sector_size: u32) -> u64 {
 /// # Errors
 /// [`Code::DiskIo`]: the device's error, or the disk still shows something afterwards.
 pub fn invalidate(disk: &dyn Disk, plan: &Plan) -> Result<()> {
-    for step in &plan.wipes {
-        for range in &step.ranges {
-            zero(disk, range.start, range.size).code(Code::DiskIo, || format!("wiping {}", step.what))?;
-        }
-        disk.flush().code(Code::DiskIo, || format!("wiping {}", step.what))?;
-    }
-    if plan.wipes.is_empty() {
+    wipe(disk, &plan.wipes)?;
+    // The old table of a disk that is replaced stays for now.
+    if plan.wipes.is_empty() || matches!(plan.existing, Becomes::Replaced { .. }) {
         return Ok(());
     }
     disk.forget_cache().code(Code::DiskIo, || format!("checking that {} is blank", disk.describe()))?;
@@ -61,6 +57,20 @@ pub fn invalidate(disk: &dyn Disk, plan: &Plan) -> Result<()> {
         Contents::Blank => Ok(()),
         rest => Err(coded(Code::DiskIo, format!("disk {} was wiped, but still holds {rest}", disk.describe()))),
     }
+}
+
+/// Overwrites the ranges of each step with zeroes, with a flush after it.
+///
+/// # Errors
+/// [`Code::DiskIo`]: the device's error.
+pub fn wipe(disk: &dyn Disk, steps: &[Wipe]) -> Result<()> {
+    for step in steps {
+        for range in &step.ranges {
+            zero(disk, range.start, range.size).code(Code::DiskIo, || format!("wiping {}", step.what))?;
+        }
+        disk.flush().code(Code::DiskIo, || format!("wiping {}", step.what))?;
+    }
+    Ok(())
 }
 
 fn zero(disk: &dyn Disk, start: u64, size: u64) -> io::Result<()> {

@@ -31,6 +31,7 @@ pub mod kmsg;
 pub mod last_words;
 pub mod leave;
 pub mod link;
+pub mod look;
 pub mod machine;
 pub mod meminfo;
 pub mod modalias;

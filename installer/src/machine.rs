@@ -231,6 +231,19 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// The disk that the person named, whoever uses it.
+    ///
+    /// # Errors
+    /// It is no disk, or cannot be read.
+    pub fn look_at_disk(&self) -> Result<DiskFacts> {
+        match self.place {
+            Place::Netboot => anyhow::bail!("no disk was named"),
+            Place::Ordinary { disk, sector_size, .. } => {
+                inventory::disk_at(&inventory::Roots::default(), disk, *sector_size)
+            }
+        }
+    }
+
     /// Locks the disk that was chosen.
     ///
     /// # Errors

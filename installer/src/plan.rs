@@ -3,6 +3,7 @@
 //! was interrupted finds its own work again.
 
 mod layout;
+mod reuse;
 mod wipes;
 
 use std::fmt;
@@ -14,7 +15,7 @@ use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use metalstrap_release::digest::Digest;
-use metalstrap_release::host::{Existing, Host};
+use metalstrap_release::host::{Existing, Host, Mode};
 use metalstrap_release::manifest::Manifest;
 
 use crate::disk::{Disk, Guarded, Identity, Region};
@@ -53,6 +54,8 @@ pub struct Plan {
     pub disk_guid: Uuid,
     /// What becomes of what is on the disk.
     pub existing: Becomes,
+    /// The slot that gets the release: `a` to `h`.
+    pub target: char,
     /// Our partitions, by index.
     pub partitions: Vec<Partition>,
     /// Partitions that the installed OS has made and that stay as they are.
@@ -61,8 +64,36 @@ pub struct Plan {
     pub free: Area,
     /// What is overwritten with zeroes first, in this order, with a flush after each step.
     pub wipes: Vec<Wipe>,
+    /// Where blocks of the release may be found on the disk, beside their own place: they are copied from there.
+    pub seeds: Vec<SeedArea>,
     /// What is written then.
     pub writes: Vec<Write>,
+    /// What is overwritten with zeroes when the release is in its slot, before the table is written.
+    pub leftovers: Vec<Wipe>,
+}
+
+/// A part of the disk that may hold blocks of the release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SeedArea {
+    /// What it is, for people.
+    pub what: String,
+    /// What it may hold.
+    pub holds: Holds,
+    /// Where.
+    #[serde(flatten)]
+    pub area: Area,
+    /// Where its hash tree may be.
+    pub hash_tree: Option<Area>,
+}
+
+/// What a seed may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holds {
+    /// Blocks of the root file system.
+    Root,
+    /// Blocks of boot loader and UKI.
+    BootFiles,
 }
 
 /// Which release.
@@ -84,6 +115,12 @@ pub enum Becomes {
     Blank,
     /// It is this plan's own table, from an earlier run: it stays, and so do the OS's partitions.
     Kept,
+    /// It has the same slots: the release goes into one of them, the rest is destroyed. The old table stays until the new
+    /// one is written, so that an interrupted run finds its slot again.
+    Replaced {
+        /// What it was.
+        what: String,
+    },
     /// It is destroyed.
     Wiped {
         /// What it was.
@@ -174,7 +211,8 @@ impl Plan {
             return Err(coded(Code::DiskIo, text));
         }
         let root = manifest.root()?;
-        let (partitions, free) = layout::partitions(disk, manifest)?;
+        let target = reuse::target(disk, manifest)?;
+        let (partitions, free) = layout::partitions(disk, manifest, target)?;
         let mut plan = Self {
             format: 1,
             release: Release {
@@ -186,17 +224,25 @@ impl Plan {
             sector_size: disk.sector_size,
             disk_guid: layout::derived_uuid(&disk.identity, "disk"),
             existing: Becomes::Blank,
+            target,
             partitions,
             kept: Vec::new(),
             free,
             wipes: Vec::new(),
+            seeds: Vec::new(),
             writes: Vec::new(),
+            leftovers: Vec::new(),
         };
         let esp = plan.partition(Role::Esp)?.size;
         esp::check(manifest, esp, disk.sector_size, plan.volume_id()?)?;
         plan.settle_existing(disk, host)?;
+        plan.check_mode(disk, host.mode)?;
         plan.wipes = wipes::steps(&plan, &disk.contents, root.data.content_size, root.hash_tree.content_size);
         plan.writes = plan.list_writes(root.data.content_size, root.hash_tree.content_size);
+        if matches!(plan.existing, Becomes::Replaced { .. }) {
+            plan.seeds = reuse::seeds(&plan);
+            plan.leftovers = wipes::leftovers(&plan);
+        }
         Ok(plan)
     }
 
@@ -213,8 +259,11 @@ impl Plan {
                 self.existing = Becomes::Kept;
             }
             contents if host.existing == Existing::Wipe => {
-                self.existing = Becomes::Wiped { what: contents.to_string() }
+                let what = contents.to_string();
+                let same = matches!(contents, Contents::Gpt { table, .. } if reuse::has_slots(&self.partitions, table));
+                self.existing = if same { Becomes::Replaced { what } } else { Becomes::Wiped { what } };
             }
+            _ if host.mode == Mode::Repair => self.existing = Becomes::Blank,
             contents => {
                 let text = "and the host config does not permit wiping it (\"existing\": \"wipe\")";
                 return Err(coded(Code::DiskNotBlank, format!("disk {} holds {contents}, {text}", disk.name)));
@@ -244,8 +293,8 @@ impl Plan {
         for Partition { role, entry } in &self.partitions {
             let size = match role {
                 Role::Esp => entry.size,
-                Role::Root { slot: TARGET_SLOT } => data,
-                Role::RootVerity { slot: TARGET_SLOT } => tree,
+                Role::Root { slot } if *slot == self.target => data,
+                Role::RootVerity { slot } if *slot == self.target => tree,
                 Role::Root { .. } | Role::RootVerity { .. } => continue,
             };
             writes.push(Write { purpose: role.to_string(), area: Area { start: entry.start, size } });
@@ -254,6 +303,18 @@ impl Plan {
             writes.push(Write { purpose: "partition table".to_owned(), area: Area { start, size } });
         }
         writes
+    }
+
+    /// Whether the disk must hold the release already, as the host config's mode says.
+    ///
+    /// # Errors
+    /// [`Code::NotInstalled`] where it does not.
+    fn check_mode(&self, disk: &PlanDisk, mode: Mode) -> Result<()> {
+        if mode == Mode::Install || self.existing == Becomes::Kept {
+            return Ok(());
+        }
+        let (Release { name, version, .. }, contents) = (&self.release, &disk.contents);
+        Err(coded(Code::NotInstalled, format!("disk {} does not hold {name} {version}, but {contents}", disk.name)))
     }
 
     /// The partition table as it will be.
@@ -286,7 +347,7 @@ impl Plan {
     /// `disk`, but writes go only where the plan has a wipe or a write.
     #[must_use]
     pub fn guard(&self, disk: Arc<dyn Disk>) -> Guarded {
-        let wipes = self.wipes.iter().flat_map(|step| &step.ranges).map(Area::range);
+        let wipes = self.wipes.iter().chain(&self.leftovers).flat_map(|step| &step.ranges).map(Area::range);
         Guarded::new(disk, wipes.chain(self.writes.iter().map(|write| write.area.range())))
     }
 
@@ -323,8 +384,8 @@ impl Plan {
     }
 }
 
-/// The slot that gets the release.
-pub const TARGET_SLOT: char = 'a';
+/// The slot that a disk without slots gets the release in.
+pub const FIRST_SLOT: char = 'a';
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -14,11 +14,53 @@ struct Counters {
     total: AtomicU64,
     done: AtomicU64,
     fetched: AtomicU64,
+    parts: Parts,
     first_fetched: OnceLock<Instant>,
     note: Mutex<Option<String>>,
 }
 
+/// Bytes done, by how they came to their place.
+#[derive(Debug, Default)]
+struct Parts {
+    kept: AtomicU64,
+    zero: AtomicU64,
+    copied: AtomicU64,
+    brought: AtomicU64,
+}
+
 impl Progress {
+    /// `bytes` more were right in their place.
+    pub fn keeps(&self, bytes: u64) {
+        self.part(&self.0.parts.kept, bytes);
+    }
+
+    /// `bytes` more were made of zeroes.
+    pub fn zeroes(&self, bytes: u64) {
+        self.part(&self.0.parts.zero, bytes);
+    }
+
+    /// `bytes` more were copied from elsewhere.
+    pub fn copies(&self, bytes: u64) {
+        self.part(&self.0.parts.copied, bytes);
+    }
+
+    /// `bytes` more of content came over the network.
+    pub fn brings(&self, bytes: u64) {
+        self.part(&self.0.parts.brought, bytes);
+    }
+
+    fn part(&self, part: &AtomicU64, bytes: u64) {
+        part.fetch_add(bytes, Ordering::Relaxed);
+        self.advance(bytes);
+    }
+
+    /// Bytes kept, made of zeroes, copied, and fetched, in this order.
+    #[must_use]
+    pub fn parts(&self) -> [u64; 4] {
+        let Parts { kept, zero, copied, brought } = &self.0.parts;
+        [kept, zero, copied, brought].map(|part| part.load(Ordering::Relaxed))
+    }
+
     /// Says how many bytes the step has to get through.
     pub fn expect(&self, bytes: u64) {
         self.0.total.store(bytes, Ordering::Relaxed);

@@ -10,14 +10,14 @@ use metalstrap_release::manifest::Manifest;
 use metalstrap_release::verity::{BLOCK, Tree};
 
 use crate::bootvars;
-use crate::converge::{self, Tally};
+use crate::converge::{self, BlockSet, Payloads, Seed, Tally, TreeOf};
 use crate::disk::{Disk, Region};
 use crate::esp::{self, Esp};
 use crate::failure::Touched;
-use crate::fetch::Source;
+use crate::fetch::Mirrors;
 use crate::gpt;
 use crate::inventory::DiskFacts;
-use crate::plan::{Becomes, Plan, Role, TARGET_SLOT};
+use crate::plan::{Becomes, Holds, Plan, Role};
 use crate::progress::Progress;
 
 /// The disk is ours for the whole run, and writes go only where the plan has them. Nothing is written yet.
@@ -39,11 +39,15 @@ pub struct Treed {
     tally: Tally,
 }
 
-/// Every block of the root file system is written.
+/// Every block of the root file system is in its place.
 #[derive(Debug)]
-pub struct Written(Treed);
+pub struct Written {
+    at: Treed,
+    /// What was right before, as it came from the device.
+    kept: Arc<BlockSet>,
+}
 
-/// Every block was read back from the device and is right.
+/// Every block that was written was read back from the device and is right, or the owner does without that.
 #[derive(Debug)]
 pub struct Checked(Treed);
 
@@ -85,54 +89,87 @@ impl Locked {
     fn region(&self, role: Role) -> Result<Region> {
         self.plan.region(&self.disk, role)
     }
+
+    /// Where blocks may be found that are to be in their place.
+    fn seeds(&self, holds: Holds) -> Vec<Seed> {
+        let region = |area: &crate::plan::Area| Region { disk: Arc::clone(&self.disk), start: area.start, size: area.size };
+        let seeds = self.plan.seeds.iter().filter(|seed| seed.holds == holds);
+        seeds.map(|seed| Seed { region: region(&seed.area), tree: seed.hash_tree.as_ref().map(region) }).collect()
+    }
 }
 
 impl Invalidated {
-    /// Writes the hash tree, each block checked on its way up to the root hash.
+    /// Makes the hash tree, each block checked on its way up to the root hash.
     ///
     /// # Errors
-    /// The source's, the disk's, and bytes that are not the tree.
-    pub async fn hash_tree(self, source: &dyn Source, manifest: &Manifest, progress: &Progress) -> Result<Treed> {
+    /// The mirrors', the disk's, and bytes that are not the tree.
+    pub async fn hash_tree(self, mirrors: &Arc<Mirrors>, manifest: &Manifest, progress: &Progress) -> Result<Treed> {
         let root = manifest.root()?;
-        let store = self.0.region(Role::RootVerity { slot: TARGET_SLOT })?;
-        let blocks = root.data.content_size / BLOCK;
-        let salt = root.salt.0.clone();
-        let tree = converge::hash_tree(source, &root.hash_tree, store, root.root_hash, salt, blocks, progress).await?;
-        Ok(Treed { at: self, tree: Arc::new(tree), tally: Tally::default() })
+        let region = self.0.region(Role::RootVerity { slot: self.0.plan.target })?;
+        let old = self.0.seeds(Holds::Root).into_iter().filter_map(|seed| seed.tree);
+        let seeds: Vec<_> = old.map(|region| Seed { region, tree: None }).collect();
+        let of = TreeOf {
+            payload: &root.hash_tree,
+            root_hash: root.root_hash,
+            salt: &root.salt.0,
+            data_blocks: root.data.content_size / BLOCK,
+        };
+        progress.expect(root.hash_tree.content_size);
+        let (tree, tally) = converge::hash_tree(mirrors, of, &region, &seeds, progress).await?;
+        Ok(Treed { at: self, tree: Arc::new(tree), tally })
     }
 }
 
 impl Treed {
-    /// Writes the root file system, each block checked against the tree before it is written.
+    /// Makes the root file system: what is right stays, what is elsewhere on the disk is copied, the rest is fetched, each
+    /// block checked against the tree before it is written.
     ///
     /// # Errors
-    /// The source's, the disk's, and bytes that are not the image.
-    pub async fn root(mut self, source: &dyn Source, manifest: &Manifest, progress: &Progress) -> Result<Written> {
-        let region = self.at.0.region(Role::Root { slot: TARGET_SLOT })?;
-        self.tally = converge::data(source, &manifest.root()?.data, &self.tree, &region, progress).await?;
-        Ok(Written(self))
+    /// The mirrors', the disk's, and bytes that are not the image.
+    pub async fn root(mut self, mirrors: &Arc<Mirrors>, manifest: &Manifest, progress: &Progress) -> Result<Written> {
+        let region = self.region()?;
+        let root = manifest.root()?;
+        progress.expect(root.data.content_size);
+        let payloads = Payloads { data: &root.data, fine: root.fine.as_ref() };
+        let seeds = self.at.0.seeds(Holds::Root);
+        let (tally, kept) = converge::data(mirrors, payloads, &self.tree, &region, &seeds, progress).await?;
+        self.tally += tally;
+        Ok(Written { at: self, kept })
+    }
+
+    fn region(&self) -> Result<Region> {
+        self.at.0.region(Role::Root { slot: self.at.0.plan.target })
     }
 }
 
 impl Written {
-    /// Reads the root file system back from the device and checks it against the tree.
+    /// Reads what was written of the root file system back from the device and checks it against the tree.
     ///
     /// # Errors
     /// The disk's, and blocks that are not what was written.
     pub async fn read_back(self, progress: &Progress) -> Result<Checked> {
-        let region = self.0.at.0.region(Role::Root { slot: TARGET_SLOT })?;
-        let blocks = self.0.tree.geometry().data_blocks();
-        converge::read_back(&region, &self.0.tree, blocks, progress).await?;
-        Ok(Checked(self.0))
+        converge::read_back(&self.at.region()?, &self.at.tree, &self.kept, progress).await?;
+        Ok(Checked(self.at))
+    }
+
+    /// Takes the drive's word for it that it has what was written.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn flush_only(self) -> Result<Checked> {
+        converge::flush(&self.at.region()?).await?;
+        Ok(Checked(self.at))
     }
 }
 
 impl Checked {
-    /// Writes the partition table: backup, flush, primary, flush.
+    /// Wipes what the release no longer needs of the old slots, and writes the partition table: backup, flush, primary,
+    /// flush.
     ///
     /// # Errors
     /// The disk's.
     pub fn commit(self) -> Result<Committed> {
+        gpt::wipe(self.0.at.0.disk.as_ref(), &self.0.at.0.plan.leftovers)?;
         gpt::commit(self.0.at.0.disk.as_ref(), &self.0.at.0.plan)?;
         Ok(Committed(self.0))
     }
@@ -142,19 +179,23 @@ impl Committed {
     /// Makes the ESP and writes boot loader and UKI; the UKI's name comes last.
     ///
     /// # Errors
-    /// The source's, the disk's, and bytes that are not the UKI or the loader.
-    pub async fn esp(self, source: &dyn Source, manifest: &Manifest, progress: &Progress) -> Result<Bootable> {
-        let region = self.0.at.0.region(Role::Esp)?;
-        let esp = esp::write(source, manifest, &region, self.0.at.0.plan.volume_id()?, progress).await?;
+    /// The mirrors', the disk's, and bytes that are not the UKI or the loader.
+    pub async fn esp(self, mirrors: &Arc<Mirrors>, manifest: &Manifest, progress: &Progress) -> Result<Bootable> {
+        let locked = &self.0.at.0;
+        let region = locked.region(Role::Esp)?;
+        let seeds = locked.seeds(Holds::BootFiles);
+        let esp = esp::write(mirrors, manifest, &region, locked.plan.volume_id()?, &seeds, progress).await?;
         Ok(Bootable { at: self.0, esp })
     }
 }
 
 impl Bootable {
-    /// Bytes fetched of the root file system and of what is on the ESP.
+    /// What it took to bring the root file system, its hash tree and what is on the ESP to their places.
     #[must_use]
-    pub fn fetched_bytes(&self) -> u64 {
-        self.at.tally.fetched_bytes + self.esp.tally.fetched_bytes
+    pub fn tally(&self) -> Tally {
+        let mut tally = self.at.tally;
+        tally += self.esp.tally;
+        tally
     }
 
     /// The ESP as the firmware's boot entry names it.

@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 
 use crate::bootvars::BootEntry;
 use crate::ending::Ending;
+use crate::converge::Tally;
 use crate::failure::Failure;
+use crate::fetch::Mirrors;
 use crate::machine::Machine;
 use crate::meminfo;
 use crate::report::{Reporter, fields};
@@ -23,7 +25,8 @@ pub struct Summary {
     release: String,
     root_hash: String,
     uki_path: String,
-    payload_fetched_bytes: u64,
+    tally: Tally,
+    mirrors_dropped: Vec<(String, String)>,
     image_bytes: u64,
     /// The firmware's entry, where one was made.
     pub boot_entry: Option<BootEntry>,
@@ -32,13 +35,14 @@ pub struct Summary {
 impl Summary {
     /// What is known once the disk boots.
     #[must_use]
-    pub fn new(manifest: &Manifest, bootable: &Bootable) -> Self {
+    pub fn new(manifest: &Manifest, bootable: &Bootable, mirrors: &Mirrors) -> Self {
         let root = manifest.filesystems.first();
         Self {
             release: manifest.root_label(),
             root_hash: root.map(|root| root.root_hash.to_string()).unwrap_or_default(),
             uki_path: bootable.esp.uki_path.clone(),
-            payload_fetched_bytes: bootable.fetched_bytes(),
+            tally: bootable.tally(),
+            mirrors_dropped: mirrors.dropped(),
             image_bytes: root.map_or(0, |root| root.data.content_size),
             boot_entry: None,
         }
@@ -50,7 +54,9 @@ impl Summary {
             ("release", self.release.into()),
             ("root_hash", self.root_hash.into()),
             ("uki", self.uki_path.into()),
-            ("payload_fetched_bytes", self.payload_fetched_bytes.into()),
+            ("payload_fetched_bytes", self.tally.fetched_bytes.into()),
+            ("blocks", self.tally.to_json()),
+            ("mirrors_dropped", self.mirrors_dropped.into_iter().map(|(mirror, why)| format!("{mirror}: {why}")).collect()),
             ("image_bytes", self.image_bytes.into()),
             ("lowest_mem_available_bytes", memory.lowest().into()),
             ("peak_rss_bytes", meminfo::peak_rss().ok().into()),

@@ -82,6 +82,9 @@ pub struct Host {
     pub format: u32,
     /// The release to install.
     pub release: ReleaseName,
+    /// Whether the release is installed, or mended where it is installed already.
+    #[serde(default)]
+    pub mode: Mode,
     /// The disk to install to: exactly one must match. Absent fields match everything.
     #[serde(default)]
     pub disk: DiskSelector,
@@ -126,6 +129,18 @@ impl ReleaseName {
     pub fn target(&self) -> String {
         format!("{}_{}.json", self.name, self.version)
     }
+}
+
+/// What is done to the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// It is made to hold the release.
+    #[default]
+    Install,
+    /// It must hold the release already; blocks that are damaged are fetched again, and nothing else is written.
+    Repair,
 }
 
 /// Rules a disk must match, all of them.

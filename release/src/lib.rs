@@ -10,6 +10,7 @@ pub mod host;
 pub mod manifest;
 pub mod metadata;
 pub mod payload;
+mod payload_frames;
 mod payload_writer;
 #[cfg(feature = "schema")]
 pub mod schema;

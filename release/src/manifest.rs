@@ -75,6 +75,9 @@ pub struct Artifact {
     pub salt: Salt,
     /// The file, padded to whole blocks.
     pub data: Payload,
+    /// The same in smaller frames, for machines that lack little of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fine: Option<Payload>,
     /// Its hash tree, as `veritysetup format` writes it (superblock first).
     pub hash_tree: Payload,
 }
@@ -92,6 +95,9 @@ pub struct FileSystem {
     pub salt: Salt,
     /// The image.
     pub data: Payload,
+    /// The same in smaller frames, for machines that lack little of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fine: Option<Payload>,
     /// Its hash tree, superblock first.
     pub hash_tree: Payload,
 }
@@ -179,6 +185,24 @@ impl Manifest {
             [root] => Ok(root),
             other => KIND.refuse("filesystems", format!("has {} entries, but one `root` is expected", other.len())),
         }
+    }
+
+    /// All of its payloads, each with what it is.
+    #[must_use]
+    pub fn payloads(&self) -> Vec<(&'static str, &Payload)> {
+        let Boot { uki, loader, .. } = &self.boot;
+        let roots = self.filesystems.iter().flat_map(|root| {
+            [("root", Some(&root.data)), ("root in small frames", root.fine.as_ref()), ("root hash tree", Some(&root.hash_tree))]
+        });
+        let files = [
+            ("UKI", Some(&uki.data)),
+            ("UKI in small frames", uki.fine.as_ref()),
+            ("UKI hash tree", Some(&uki.hash_tree)),
+            ("boot loader", Some(&loader.data)),
+            ("boot loader in small frames", loader.fine.as_ref()),
+            ("boot loader hash tree", Some(&loader.hash_tree)),
+        ];
+        roots.chain(files).filter_map(|(what, payload)| Some((what, payload?))).collect()
     }
 
     /// File name of the UKI on the ESP, with three boot attempts left

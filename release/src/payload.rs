@@ -6,7 +6,8 @@ use std::io;
 use zstd::zstd_safe::{self, DCtx};
 
 use crate::digest::Digest;
-pub use crate::payload_writer::{CompressOptions, MOST_THREADS, compress};
+pub use crate::payload_frames::{Next, next_frame};
+pub use crate::payload_writer::{CompressOptions, MOST_THREADS, compress, least_frame_size};
 pub use crate::seek_table::{Frame, MAX_FRAME_CONTENT, SeekTable};
 
 /// Why a payload, or a part of one, is refused or cannot be made.
@@ -129,6 +130,16 @@ impl FrameDecoder {
     /// # Errors
     /// Names the frame by its place in the payload. `content` then holds nothing of use.
     pub fn decode(&mut self, frame: &Frame, bytes: &[u8], content: &mut Vec<u8>) -> Result<(), PayloadError> {
+        // No more than a frame may have, whatever the caller's frame says.
+        content.resize(usize::try_from(frame.content_size.min(MAX_FRAME_CONTENT)).unwrap_or(0), 0);
+        self.decode_to(frame, bytes, content)
+    }
+
+    /// The same into `content`, which must have exactly the frame's content size.
+    ///
+    /// # Errors
+    /// As [`FrameDecoder::decode`].
+    pub fn decode_to(&mut self, frame: &Frame, bytes: &[u8], content: &mut [u8]) -> Result<(), PayloadError> {
         let refuse = |problem: String| Err(PayloadError::Frame { offset: frame.offset, problem });
         if bytes.len() as u64 != frame.size {
             return refuse(format!("has {} bytes, not {}", bytes.len(), frame.size));
@@ -143,12 +154,11 @@ impl FrameDecoder {
             Ok(Some(size)) => return refuse(format!("says {size} bytes of content, not {}", frame.content_size)),
             _ => return refuse("does not say how much content it has".to_owned()),
         }
-        let Some(size) = usize::try_from(frame.content_size).ok().filter(|_| frame.content_size <= MAX_FRAME_CONTENT)
-        else {
+        let size = content.len();
+        if size as u64 != frame.content_size || frame.content_size > MAX_FRAME_CONTENT {
             return refuse(format!("has {} bytes of content, too many", frame.content_size));
-        };
-        content.resize(size, 0);
-        match self.context.decompress(content.as_mut_slice(), bytes) {
+        }
+        match self.context.decompress(content, bytes) {
             Ok(written) if written == size => Ok(()),
             Ok(written) => refuse(format!("has {written} bytes of content, not {size}")),
             Err(code) => refuse(format!("is damaged: {}", zstd_safe::get_error_name(code))),

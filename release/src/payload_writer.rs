@@ -43,6 +43,17 @@ impl Default for CompressOptions {
     }
 }
 
+/// The smallest frame size from `wanted` on, doubled as often as needed, with which the seek table over `content_size`
+/// bytes stays small enough, in bytes.
+#[must_use]
+pub fn least_frame_size(content_size: u64, wanted: u64) -> u64 {
+    let mut size = wanted;
+    while size < MAX_FRAME_CONTENT && content_size / size.max(1) >= seek_table::MOST_FRAMES {
+        size = size.saturating_mul(2);
+    }
+    size.min(MAX_FRAME_CONTENT)
+}
+
 /// The content of one frame, and where its compressed bytes are to be sent.
 type Job = (Vec<u8>, SyncSender<Result<Vec<u8>, PayloadError>>);
 /// A frame under way: bytes of its content, and where its compressed bytes will come from.

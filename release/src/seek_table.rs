@@ -12,6 +12,9 @@ pub const MAX_FRAME_CONTENT: u64 = 4 << 20;
 /// times as much, beside the table itself.
 pub const MAX_BYTES: u64 = 4 << 20;
 
+/// Frames that a payload has at most, so that its seek table, and what a reader makes of it, stay small: 16 MiB in memory.
+pub const MOST_FRAMES: u64 = (MAX_BYTES - 17) / 8;
+
 /// Magic number of the skippable frame.
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
 /// Magic number in the last four bytes of the file.

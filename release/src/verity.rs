@@ -11,6 +11,7 @@
 mod build;
 mod geometry;
 mod levels;
+mod reader;
 mod store;
 mod superblock;
 mod tree;
@@ -18,6 +19,7 @@ mod writer;
 
 pub use build::build;
 pub use geometry::{Geometry, Level, MAX_DATA_BLOCKS};
+pub use reader::{Reader, unchecked_leaves};
 pub use store::{BlockStore, MemoryStore};
 pub use superblock::{MAX_SALT, Superblock, SuperblockError};
 pub use tree::{Tree, TreeError};

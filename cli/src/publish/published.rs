@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::ReleaseName;
-use metalstrap_release::manifest::{Artifact, Boot, FileSystem, Manifest, Payload};
+use metalstrap_release::manifest::{Artifact, Boot, Manifest, Payload};
 use metalstrap_release::metadata::Draft;
 use sha2::{Digest as _, Sha256};
 
@@ -72,10 +72,8 @@ impl Published {
 
     /// Whether all of its payloads are there, by their digests: a damaged one is made again.
     pub fn is_complete(&self, repository: &Repository) -> bool {
-        let boot = &self.manifest.boot;
-        let files = [&boot.uki, &boot.loader].into_iter().flat_map(|file| [&file.data, &file.hash_tree]);
-        let roots = self.manifest.filesystems.iter().flat_map(|FileSystem { data, hash_tree, .. }| [data, hash_tree]);
-        files.chain(roots).all(|payload| is_sound(&repository.directory().join(payloads::path(payload)), payload))
+        let sound = |payload| is_sound(&repository.directory().join(payloads::path(payload)), payload);
+        self.manifest.payloads().into_iter().all(|(_, payload)| sound(payload))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Reading back: what the drive returns is what the hash tree says.
 
+use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -7,26 +9,100 @@ use metalstrap_release::digest::Digest;
 use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, BlockStore, Tree};
 use sha2::{Digest as _, Sha256};
 
-use crate::disk::Region;
+use super::blocks::BlockSet;
+use super::expected::{Fault, Judge};
+use super::fill::blocking;
+use super::sweep::{Unreadable, pieces, sweep};
+use crate::disk::{Buffer, Region};
 use crate::failure::{Code, WithCode as _};
 use crate::progress::Progress;
 
 /// Bytes read at once.
 const PIECE: u64 = 1 << 20;
 
-/// Reads the first `blocks` blocks of `region` from the drive, not from the kernel's cache, and checks each against
-/// `tree`. What is checked is on stable storage: the disk is flushed first.
+/// Reads the blocks of `region` that are not in `kept` from the drive, not from the kernel's cache, and checks each
+/// against `tree`. What is checked is on stable storage: the disk is flushed first.
 ///
 /// # Errors
 /// [`Code::DiskIo`] with the block when the drive returns something else, or fails.
-pub async fn read_back<S: BlockStore + 'static>(
+pub async fn read_back<S: BlockStore + Debug + 'static>(
     region: &Region,
     tree: &Arc<Tree<S>>,
-    blocks: u64,
+    kept: &Arc<BlockSet>,
     progress: &Progress,
 ) -> Result<()> {
-    progress.expect(blocks.saturating_mul(BLOCK));
-    check(region, tree, blocks, progress, |_, _| Ok(())).await.map(drop)
+    let (region, tree, kept, progress) = (region.clone(), Arc::clone(tree), Arc::clone(kept), progress.clone());
+    blocking(move || {
+        flush_and_forget(&region)?;
+        progress.expect(kept.range().end.saturating_sub(kept.len()).saturating_mul(BLOCK));
+        let written = pieces(kept.missing(kept.range()));
+        sweep(&region, Unreadable::Fails, written, || tree.reader(), |reader, first, blocks| {
+            for (index, block) in (first..).zip(&*blocks) {
+                Judge::check(reader, index, block).or_else(|fault| lost(&region, index, fault))?;
+            }
+            progress.advance(u64::try_from(blocks.len())?.saturating_mul(BLOCK));
+            Ok(())
+        })
+    })
+    .await
+}
+
+/// Brings all that was written to stable storage.
+///
+/// # Errors
+/// [`Code::DiskIo`].
+pub async fn flush(region: &Region) -> Result<()> {
+    let disk = Arc::clone(&region.disk);
+    blocking(move || disk.flush().code(Code::DiskIo, || "flushing the disk".to_owned())).await
+}
+
+fn flush_and_forget(region: &Region) -> Result<()> {
+    region.disk.flush().code(Code::DiskIo, || "flushing before reading back".to_owned())?;
+    region.disk.forget_cache().code(Code::DiskIo, || "dropping the cache before reading back".to_owned())
+}
+
+/// A block that came back as another one, or whose digest is not to be had.
+fn lost(region: &Region, index: u64, fault: Fault) -> Result<()> {
+    let (Fault::Block(error) | Fault::Tree(error)) = fault;
+    Err(error).code(Code::DiskIo, || {
+        let byte = region.start.saturating_add(index.saturating_mul(BLOCK));
+        format!("{} did not keep what was written to it at byte {byte}", region.disk.describe())
+    })
+}
+
+/// The blocks of `region` that are not what `tree` says, or that the drive cannot read: in order, in runs. Nothing is
+/// written.
+///
+/// # Errors
+/// [`Code::DiskIo`]: the tree cannot be read.
+pub async fn damaged<S: BlockStore + Debug + 'static>(
+    region: &Region,
+    tree: &Arc<Tree<S>>,
+    progress: &Progress,
+) -> Result<Vec<Range<u64>>> {
+    let (region, tree, progress) = (region.clone(), Arc::clone(tree), progress.clone());
+    blocking(move || {
+        let blocks = tree.geometry().data_blocks();
+        progress.expect(blocks.saturating_mul(BLOCK));
+        let right = BlockSet::new(0..blocks);
+        let all = pieces(std::iter::once(0..blocks));
+        let state = || tree.as_ref().reader();
+        sweep(&region, Unreadable::Skipped, all, state, |reader, first, found| {
+            for (index, block) in (first..).zip(&*found) {
+                match Judge::check(reader, index, block) {
+                    Ok(()) => _ = right.insert(index),
+                    Err(Fault::Block(_)) => {}
+                    Err(Fault::Tree(error)) => {
+                        return Err(error).code(Code::DiskIo, || "reading the hash tree".to_owned());
+                    }
+                }
+            }
+            progress.advance(u64::try_from(found.len())?.saturating_mul(BLOCK));
+            Ok(())
+        })?;
+        Ok(right.missing(0..blocks).collect())
+    })
+    .await
 }
 
 /// Reads a file of `size` bytes back as [`read_back`] does, as a part of a longer step, which says itself how much there
@@ -37,38 +113,20 @@ pub(crate) async fn check_file<S: BlockStore + 'static>(
     size: u64,
     progress: &Progress,
 ) -> Result<Digest> {
-    let mut hash = Sha256::new();
-    let each = move |offset: u64, piece: &[u8]| {
-        // Without the zeroes up to the end of the last block.
-        let rest = usize::try_from(size.saturating_sub(offset))?;
-        hash.update(piece.get(..rest).unwrap_or(piece));
-        Ok(hash.clone())
-    };
-    let hash = check(region, tree, size.div_ceil(BLOCK), progress, each).await?;
-    Ok(Digest(hash.unwrap_or_default().finalize().into()))
-}
-
-/// Reads back, and gives what `each` made of the last piece.
-async fn check<S: BlockStore + 'static, T: Send + 'static>(
-    region: &Region,
-    tree: &Arc<Tree<S>>,
-    blocks: u64,
-    progress: &Progress,
-    mut each: impl FnMut(u64, &[u8]) -> Result<T> + Send + 'static,
-) -> Result<Option<T>> {
     let (region, tree, progress) = (region.clone(), Arc::clone(tree), progress.clone());
-    let worker = tokio::task::spawn_blocking(move || {
-        region.disk.flush().code(Code::DiskIo, || "flushing before reading back".to_owned())?;
-        region.disk.forget_cache().code(Code::DiskIo, || "dropping the cache before reading back".to_owned())?;
-        let mut last = None;
-        each_piece(&region, &tree, blocks, |offset, bytes| {
-            last = Some(each(offset, bytes)?);
-            progress.advance(u64::try_from(bytes.len())?);
+    blocking(move || {
+        flush_and_forget(&region)?;
+        let mut hash = Sha256::new();
+        each_piece(&region, &tree, size.div_ceil(BLOCK), |offset, piece| {
+            // Without the zeroes up to the end of the last block.
+            let rest = usize::try_from(size.saturating_sub(offset))?;
+            hash.update(piece.get(..rest).unwrap_or(piece));
+            progress.advance(u64::try_from(piece.len())?);
             Ok(())
         })?;
-        Ok(last)
-    });
-    worker.await.context("the thread that reads back ended without a result")?
+        Ok(Digest(hash.finalize().into()))
+    })
+    .await
 }
 
 /// Reads the first `blocks` blocks of `region` piece by piece and hands each piece, checked, to `each` with its
@@ -80,16 +138,14 @@ pub(crate) fn each_piece<S: BlockStore>(
     mut each: impl FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let end = blocks.checked_mul(BLOCK).context("more blocks than a disk has")?;
-    let mut buffer = vec![0; usize::try_from(PIECE.min(end))?];
+    let mut buffer = Buffer::new(usize::try_from(PIECE.min(end))?);
+    let mut reader = tree.reader();
     let mut offset = 0;
     while offset < end {
         buffer.truncate(usize::try_from(PIECE.min(end - offset))?);
         region.read_at(offset, &mut buffer).code(Code::DiskIo, || "reading back".to_owned())?;
         for (index, block) in (offset / BLOCK..).zip(buffer.as_chunks::<BLOCK_SIZE>().0) {
-            tree.check(index, block).code(Code::DiskIo, || {
-                let byte = region.start.saturating_add(index.saturating_mul(BLOCK));
-                format!("{} did not keep what was written to it at byte {byte}", region.disk.describe())
-            })?;
+            Judge::check(&mut reader, index, block).or_else(|fault| lost(region, index, fault))?;
         }
         each(offset, &buffer)?;
         offset += u64::try_from(buffer.len())?;

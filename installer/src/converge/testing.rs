@@ -10,7 +10,10 @@ use metalstrap_release::payload::{CompressOptions, compress};
 use metalstrap_release::verity::{BLOCK, MemoryStore, Tree, build};
 use uuid::Uuid;
 
-use crate::fetch::DirectorySource;
+use super::{Payloads, Seed, Tally};
+use crate::disk::{Disk, Recorded, Recording, Region};
+use crate::fetch::{DirectorySource, Mirrors, Source};
+use crate::progress::Progress;
 
 pub(crate) const SALT: [u8; 32] = [7; 32];
 
@@ -31,7 +34,12 @@ impl Repository {
 
     /// Publishes `content`, which must be whole blocks, in frames of 64 KiB.
     pub fn publish(&self, content: &[u8]) -> Payload {
-        let options = CompressOptions { level: 1, frame_size: 64 << 10, ..CompressOptions::default() };
+        self.publish_in(content, 64 << 10)
+    }
+
+    /// The same in frames of `frame_size` bytes.
+    pub fn publish_in(&self, content: &[u8], frame_size: u64) -> Payload {
+        let options = CompressOptions { level: 1, frame_size, ..CompressOptions::default() };
         let mut bytes = Vec::new();
         let payload = compress(&mut &content[..], &mut bytes, &options, &mut |_| {}).unwrap();
         fs::write(self.path(&payload), bytes).unwrap();
@@ -44,9 +52,14 @@ impl Repository {
         padded.resize(file.len().next_multiple_of(4096), 0);
         let (root_hash, tree) = tree_over(&padded);
         let data = self.publish(&padded);
-        let hash_tree = self.publish(&tree);
+        let hash_tree = self.publish_in(&tree, 4096);
         let size = file.len() as u64;
-        Artifact { size, sha256: Digest::of(file), root_hash, salt: Salt(SALT.to_vec()), data, hash_tree }
+        Artifact { size, sha256: Digest::of(file), root_hash, salt: Salt(SALT.to_vec()), data, fine: None, hash_tree }
+    }
+
+    /// It, as the only place to fetch from.
+    pub fn mirrors(&self) -> Arc<Mirrors> {
+        only(self.source.clone())
     }
 
     pub fn path(&self, payload: &Payload) -> std::path::PathBuf {
@@ -86,4 +99,49 @@ pub(crate) fn open_tree(content: &[u8]) -> Arc<Tree<MemoryStore>> {
     let (root, bytes) = tree_over(content);
     let tree = Tree::open(MemoryStore::new(bytes), root, SALT.to_vec(), content.len() as u64 / BLOCK);
     Arc::new(tree.unwrap())
+}
+
+/// One source, as the only place to fetch from.
+pub(crate) fn only(source: impl Source + 'static) -> Arc<Mirrors> {
+    Arc::new(Mirrors::new(vec![Arc::new(source)]))
+}
+
+/// Brings a content to its place.
+pub(crate) async fn bring(
+    mirrors: &Arc<Mirrors>,
+    payload: &Payload,
+    tree: &Arc<Tree<MemoryStore>>,
+    region: &Region,
+    seeds: &[Seed],
+) -> anyhow::Result<Tally> {
+    let payloads = Payloads { data: payload, fine: None };
+    super::data(mirrors, payloads, tree, region, seeds, &Progress::default()).await.map(|(tally, _)| tally)
+}
+
+/// Where regions of tests begin.
+pub(crate) const START: u64 = 1 << 20;
+
+pub(crate) fn region_on(disk: Arc<dyn Disk>, size: u64) -> Region {
+    Region { disk, start: START, size }
+}
+
+/// An empty disk that remembers what is written to it.
+pub(crate) fn recording(size: u64) -> (Arc<Recording>, Region) {
+    let disk = Arc::new(Recording::memory(START + size, 512));
+    (Arc::clone(&disk), region_on(disk, size))
+}
+
+pub(crate) fn on_disk(region: &Region, length: usize) -> Vec<u8> {
+    let mut found = vec![0; length];
+    region.read_at(0, &mut found).unwrap();
+    found
+}
+
+/// Every byte that was ever written is the one that belongs there.
+pub(crate) fn assert_only_verified(log: &[Recorded], content: &[u8]) {
+    for what in log {
+        let Recorded::Write { offset, bytes } = what else { continue };
+        let start = usize::try_from(offset - START).unwrap();
+        assert!(content[start..start + bytes.len()] == *bytes, "unverified bytes at {start}");
+    }
 }

@@ -1,16 +1,15 @@
 //! Writing a layout to its partition: files at their places, metadata stage by stage.
 
+use std::io::{self, BufReader, Cursor, Read};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::verity::BLOCK;
+use metalstrap_release::manifest::{Artifact, data_uuid};
+use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, build};
 
-use super::FileTree;
-use crate::converge::{Tally, each_piece};
 use crate::disk::Region;
 use crate::failure::{Code, WithCode as _};
 use crate::fat::{Layout, Stage};
-use crate::progress::Progress;
 
 /// A partition and the file system that it gets.
 #[derive(Debug, Clone)]
@@ -42,6 +41,17 @@ impl Place {
         .await
     }
 
+    /// Whether the partition has this file system already, with the files at `paths`. What cannot be read is not there.
+    pub async fn is_published(&self, paths: [&str; 3]) -> Result<bool> {
+        let (Self { region, layout }, paths) = (self.clone(), paths.map(str::to_owned));
+        blocking(move || {
+            let paths = paths.each_ref().map(String::as_str);
+            let found = layout.is_published(&paths, &|offset, buffer| region.read_at(offset, buffer));
+            Ok(found.unwrap_or(false))
+        })
+        .await
+    }
+
     /// Writes the metadata of one stage; when it returns, that and all that was written before is on stable storage.
     pub async fn stage(&self, stage: Stage) -> Result<()> {
         let Self { region, layout } = self.clone();
@@ -57,19 +67,42 @@ impl Place {
     }
 }
 
-/// Copies a file from one place to another of the same size; each block is checked between the two.
-pub(super) async fn copy(from: &Region, to: &Region, tree: &FileTree, progress: &Progress) -> Result<Tally> {
-    let (from, to, tree, progress) = (from.clone(), to.clone(), Arc::clone(tree), progress.clone());
+/// Puts into `region` the hash tree over what lies at `place`, if that looks like the file: whatever of it is wrong is found
+/// and fetched like any other block.
+pub(super) async fn build_tree(artifact: &Artifact, place: &Region, region: &Region) -> Result<()> {
+    let (artifact, place, region) = (artifact.clone(), place.clone(), region.clone());
     blocking(move || {
-        let blocks = from.size / BLOCK;
-        each_piece(&from, &tree, blocks, |offset, bytes| {
-            to.write_at(offset, bytes).code(Code::DiskIo, || "writing verified blocks".to_owned())?;
-            progress.advance(u64::try_from(bytes.len())?);
-            Ok(())
-        })?;
-        Ok(Tally { fetched_bytes: 0, written_bytes: from.size, blocks })
+        let mut block = [0; BLOCK_SIZE];
+        // What cannot be read is not the file. Every EFI program begins so (PE format, MS-DOS stub).
+        if place.read_at(0, &mut block).is_err() || !block.starts_with(b"MZ") {
+            return Ok(());
+        }
+        let (blocks, uuid) = (artifact.data.content_size / BLOCK, data_uuid(&artifact.sha256));
+        let mut tree = Cursor::new(Vec::new());
+        let mut content = BufReader::with_capacity(1 << 20, Content { place, next: 0 });
+        if build(&mut content, blocks, &artifact.salt.0, uuid, &mut tree).is_ok() {
+            region.write_at(0, &tree.into_inner()).context("keeping a hash tree in memory")?;
+        }
+        Ok(())
     })
     .await
+}
+
+/// Reads a region from its start on.
+struct Content {
+    place: Region,
+    next: u64,
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let rest = self.place.size.saturating_sub(self.next);
+        let length = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
+        let part = buffer.get_mut(..length).unwrap_or_default();
+        self.place.read_at(self.next, part)?;
+        self.next = self.next.saturating_add(u64::try_from(length).unwrap_or(0));
+        Ok(length)
+    }
 }
 
 /// Runs `work` on a thread that may wait for the disk.

@@ -12,6 +12,7 @@ use super::*;
 use crate::converge::testing::{Repository, SALT, bytes, tree_over};
 use crate::disk::{Faulty, Memory, Operation, Recorded, Recording};
 use crate::failure::code_of;
+use crate::fetch::Source as _;
 
 const MIB: u64 = 1 << 20;
 /// The partition, and the least that FAT32 takes in whole MiB at both sector sizes.
@@ -28,6 +29,7 @@ fn manifest(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
         root_hash,
         salt: Salt(SALT.to_vec()),
         data: repository.publish(&image),
+        fine: None,
         hash_tree: repository.publish(&tree),
     };
     Manifest {
@@ -60,7 +62,7 @@ fn region(disk: &Arc<Recording>) -> Region {
 async fn recorded(repository: &Repository, manifest: &Manifest, sector: u32) -> (Esp, Vec<Recorded>) {
     let disk = Arc::new(Recording::memory(DISK_SIZE, sector));
     let progress = Progress::default();
-    let esp = write(&repository.source, manifest, &region(&disk), 0xABCD_0123, &progress).await.unwrap();
+    let esp = write(&repository.mirrors(), manifest, &region(&disk), 0xABCD_0123, &[], &progress).await.unwrap();
     let (done, total, fetched) = progress.snapshot();
     assert_eq!(done, total);
     let payloads = [&manifest.boot.loader, &manifest.boot.uki].map(|file| file.data.size + file.hash_tree.size);
@@ -137,9 +139,11 @@ async fn an_esp_has_its_files_and_is_clean() {
         esp.uki.read_at(0, &mut found).unwrap();
         assert!(found[..uki.len()] == uki);
         found.chunks(4096).zip(0..).for_each(|(block, index)| esp.uki_tree.check(index, block).unwrap());
-        let written = 2 * manifest.boot.loader.data.content_size + manifest.boot.uki.data.content_size;
-        let fetched = manifest.boot.loader.data.size + manifest.boot.uki.data.size;
-        assert_eq!(esp.tally, Tally { fetched_bytes: fetched, written_bytes: written, blocks: written / 4096 });
+        let [once, twice] = [&manifest.boot.uki, &manifest.boot.loader].map(|file| file.data.content_size / 4096);
+        let files = [&manifest.boot.loader, &manifest.boot.uki];
+        let fetched_bytes = files.iter().map(|file| file.data.size + file.hash_tree.size).sum();
+        let expected = Tally { fetched_bytes, fetched: once + twice, copied: twice, ..Tally::default() };
+        assert_eq!(esp.tally, expected);
     }
 }
 
@@ -237,7 +241,7 @@ async fn what_does_not_fit_is_refused_before_the_first_write() {
     let mut manifest = manifest(&repository, &bytes(1, 10_000), &bytes(2, 100_000));
     manifest.boot.uki.size = SIZE;
     let disk = Arc::new(Recording::memory(DISK_SIZE, 512));
-    let error = write(&repository.source, &manifest, &region(&disk), 1, &Progress::default()).await.unwrap_err();
+    let error = write(&repository.mirrors(), &manifest, &region(&disk), 1, &[], &Progress::default()).await.unwrap_err();
     assert_eq!(code_of(&error), Code::DiskTooSmall);
     let text = "laying out the EFI system partition: a file of 270532608 bytes does not fit the EFI system partition: \
                 269922304 bytes are free of 269983744";
@@ -255,7 +259,7 @@ async fn a_wrong_uki_gets_no_name_and_no_block() {
     wrong.resize(wrong.len().next_multiple_of(4096), 0);
     manifest.boot.uki.data = repository.replace(&manifest.boot.uki.data, &wrong);
     let disk = Arc::new(Recording::memory(DISK_SIZE, 512));
-    let error = write(&repository.source, &manifest, &region(&disk), 1, &Progress::default()).await.unwrap_err();
+    let error = write(&repository.mirrors(), &manifest, &region(&disk), 1, &[], &Progress::default()).await.unwrap_err();
     let text = format!(
         "payloads/{}.zst from {} is corrupt at byte 204800 of its content: block 50 has digest {}, but the hash tree \
          says {}",
@@ -278,7 +282,7 @@ async fn a_wrong_hash_tree_leaves_the_disk_alone() {
     tree[4096] ^= 1;
     manifest.boot.uki.hash_tree = repository.publish(&tree);
     let disk = Arc::new(Recording::memory(DISK_SIZE, 512));
-    let error = write(&repository.source, &manifest, &region(&disk), 1, &Progress::default()).await.unwrap_err();
+    let error = write(&repository.mirrors(), &manifest, &region(&disk), 1, &[], &Progress::default()).await.unwrap_err();
     let text = format!(
         "fetching the UKI's hash tree: payloads/{}.zst from {} is corrupt at byte 4096 of its content: hash tree block \
          1 has digest {}, but the root hash says {}",
@@ -298,7 +302,7 @@ async fn a_drive_that_fails_is_named_with_the_stage() {
     let broken = |operation| (operation == Operation::Flush).then(|| io::Error::from_raw_os_error(5));
     let disk = Arc::new(Faulty::new(Arc::new(Memory::new(DISK_SIZE, 512)), broken));
     let region = Region { disk, start: START, size: SIZE };
-    let error = write(&repository.source, &manifest, &region, 1, &Progress::default()).await.unwrap_err();
+    let error = write(&repository.mirrors(), &manifest, &region, 1, &[], &Progress::default()).await.unwrap_err();
     assert_eq!(code_of(&error), Code::DiskIo);
     let text = "removing the old file system: flushing the EFI system partition: ";
     assert!(format!("{error:#}").starts_with(text), "{error:#}");

@@ -246,6 +246,15 @@ impl DiskFacts {
         }
     }
 
+    /// Opens the disk to be read only, also while it is in use.
+    ///
+    /// # Errors
+    /// [`Code::DiskIo`].
+    pub fn open_to_read(&self) -> Result<Arc<dyn Disk>> {
+        let opened = ReadOnly::open(&self.path, self.identity.size, self.sector_size);
+        Ok(Arc::new(opened.code(Code::DiskIo, || format!("opening {}", self.describe()))?))
+    }
+
     /// Opens the disk for the whole run, exclusively, after checking that it still is the one described here and holds
     /// what it held.
     ///

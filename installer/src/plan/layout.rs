@@ -5,7 +5,7 @@ use metalstrap_release::digest::Digest;
 use metalstrap_release::manifest::{Manifest, data_uuid, verity_uuid};
 use uuid::{Uuid, uuid};
 
-use super::{Area, Partition, PlanDisk, Role, TARGET_SLOT};
+use super::{Area, Partition, PlanDisk, Role};
 use crate::disk::Identity;
 use crate::failure::{Code, coded};
 use crate::gpt::{self, Entry};
@@ -22,19 +22,19 @@ const ROOT_VERITY_TYPE: Uuid = uuid!("2c7357ed-ebd2-46d9-aec1-23d437ec2bf5");
 /// Attribute bit 60: read-only (Discoverable Partitions Specification).
 const READ_ONLY: u64 = 1 << 60;
 /// What systemd-sysupdate takes for a free slot.
-const EMPTY: &str = "_empty";
+pub(super) const EMPTY: &str = "_empty";
 
 /// The partitions in their order on the disk, and what stays free behind them.
 ///
 /// # Errors
 /// [`Code::DiskTooSmall`].
-pub(super) fn partitions(disk: &PlanDisk, manifest: &Manifest) -> Result<(Vec<Partition>, Area)> {
+pub(super) fn partitions(disk: &PlanDisk, manifest: &Manifest, target: char) -> Result<(Vec<Partition>, Area)> {
     let usable_end = usable_end(disk, manifest)?;
     let (layout, root_hash) = (&manifest.layout, &manifest.root()?.root_hash);
     let mut builder = Builder { disk, next: ALIGNMENT, partitions: Vec::new() };
     builder.add(Role::Esp, layout.esp_size, None);
     for slot in slots(layout.slots) {
-        let filled = slot == TARGET_SLOT;
+        let filled = slot == target;
         let verity = filled.then(|| (manifest.root_verity_label(), verity_uuid(root_hash)));
         builder.add(Role::RootVerity { slot }, layout.root_verity_size, verity);
         let data = filled.then(|| (manifest.root_label(), data_uuid(root_hash)));

@@ -23,6 +23,7 @@ fn artifact(content_size: u64) -> Artifact {
         root_hash: Digest::of(b"tree"),
         salt: Salt::default(),
         data: payload(content_size),
+        fine: None,
         hash_tree: payload(tree),
     }
 }
@@ -47,6 +48,7 @@ pub(crate) fn manifest() -> Manifest {
             root_hash,
             salt: Salt::default(),
             data: root.data,
+            fine: None,
             hash_tree: root.hash_tree,
         }],
         layout: Layout {

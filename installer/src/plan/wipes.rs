@@ -8,7 +8,7 @@
 use serde::Serialize;
 
 use super::layout::ESP_TYPE;
-use super::{Area, Becomes, Partition, Plan, Role, TARGET_SLOT};
+use super::{Area, Becomes, Partition, Plan, Role};
 use crate::inventory::{Contents, OldArea};
 
 /// A step of wiping: ranges that become zero, then a flush.
@@ -31,10 +31,34 @@ pub(super) fn steps(plan: &Plan, contents: &Contents, data: u64, tree: u64) -> V
     let mut steps = match plan.existing {
         Becomes::Kept => return Vec::new(),
         Becomes::Blank => Vec::new(),
+        Becomes::Replaced { .. } => others_steps(plan, &old_areas(contents)),
         Becomes::Wiped { .. } => old_steps(plan, &old_areas(contents)),
     };
     steps.push(Wipe { what: "signatures in the new partitions".to_owned(), ranges: new_ranges(plan, data, tree) });
     steps
+}
+
+/// What goes when the release is in its slot: signatures in the slots that it came from.
+pub(super) fn leftovers(plan: &Plan) -> Vec<Wipe> {
+    let others = plan.partitions.iter().filter(|partition| match partition.role {
+        Role::Esp => false,
+        Role::Root { slot } | Role::RootVerity { slot } => slot != plan.target,
+    });
+    let ranges: Vec<Area> =
+        others.flat_map(|Partition { entry, .. }| ends(entry.start, entry.size, plan.disk.size)).collect();
+    if ranges.is_empty() { Vec::new() } else { vec![Wipe { what: "signatures in the old slots".to_owned(), ranges }] }
+}
+
+/// The old system is made unbootable, and what lies behind the slots goes; the slots and the table stay.
+fn others_steps(plan: &Plan, old: &[OldArea]) -> Vec<Wipe> {
+    let slot = |area: &&OldArea| plan.partitions.iter().any(|partition| partition.entry.start == area.start);
+    let both_ends = |boots: bool| -> Vec<Area> {
+        let areas = old.iter().filter(|area| area.boots == boots && (boots || !slot(area)));
+        areas.flat_map(|area| ends(area.start, area.size, plan.disk.size)).collect()
+    };
+    let steps = [("the old EFI system partition", both_ends(true)), ("signatures in the old partitions", both_ends(false))];
+    let steps = steps.into_iter().filter(|(_, ranges)| !ranges.is_empty());
+    steps.map(|(what, ranges)| Wipe { what: what.to_owned(), ranges }).collect()
 }
 
 fn old_areas(contents: &Contents) -> Vec<OldArea> {
@@ -86,8 +110,10 @@ fn new_ranges(plan: &Plan, data: u64, tree: u64) -> Vec<Area> {
     let mut ranges = Vec::new();
     for Partition { role, entry } in &plan.partitions {
         let content = match role {
-            Role::Root { slot: TARGET_SLOT } => data,
-            Role::RootVerity { slot: TARGET_SLOT } => tree,
+            Role::Root { slot } if *slot == plan.target => data,
+            Role::RootVerity { slot } if *slot == plan.target => tree,
+            // They are seeds, and go later.
+            Role::Root { .. } | Role::RootVerity { .. } if matches!(plan.existing, Becomes::Replaced { .. }) => continue,
             _ => {
                 ranges.extend(ends(entry.start, entry.size, plan.disk.size));
                 continue;

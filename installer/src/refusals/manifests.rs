@@ -52,7 +52,7 @@ async fn unknown_fields_are_refused_at_every_depth() {
         (
             |m| m["filesystems"][0]["mount"] = "/".into(),
             "the manifest is not valid: unknown field `mount`, expected one of `designator`, \
-             `root_hash`, `salt`, `data`, `hash_tree` at line 1 column 2071",
+             `root_hash`, `salt`, `data`, `fine`, `hash_tree` at line 1 column 2071",
         ),
         (
             |m| m["layout"]["swap"] = 1.into(),

@@ -105,6 +105,7 @@ fn manifest(directory: &Repository) -> Manifest {
         root_hash,
         salt: Salt(SALT.to_vec()),
         data: directory.publish(&image),
+        fine: None,
         hash_tree: directory.publish(&tree),
     };
     Manifest {

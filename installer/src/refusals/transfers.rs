@@ -35,7 +35,8 @@ async fn a_server_that_stops_for_good_is_asked_again_and_then_given_up() {
         let outcome = Trial::at(&published, &server).run().await;
         let text = format!("{ROOT}fetching REPOSITORY/{root}: giving up after 3 attempts: {said}");
         outcome.after_the_plan(Code::Repository, &text);
-        assert_eq!(times(&server, &root), 4);
+        // The seek table once, and no connection asks for its range more than three times.
+        assert!(times(&server, &root) <= 1 + 3 * 12, "{}", times(&server, &root));
     }
 }
 
@@ -60,7 +61,23 @@ async fn a_server_that_stops_and_comes_back_is_resumed_at_the_byte() {
         .filter_map(|request| asked_range(request))
         .collect();
     let [end, size] = [payload.size - payload.seek_table_size, payload.size].map(|n| usize::try_from(n).unwrap());
-    assert_eq!(asked, [(end, size), (0, end), (300_001, end), (400_001, end), (400_001, end)]);
+    // Several connections take ranges by turns: in all every byte was asked for, and the rest of what was cut once more
+    // from the byte on where it was cut.
+    assert_eq!(asked.first(), Some(&(end, size)));
+    let mut ranges: Vec<_> = asked.iter().skip(1).copied().collect();
+    ranges.sort_unstable();
+    let mut next = 0;
+    let mut again = Vec::new();
+    for (start, stop) in ranges {
+        if start == next {
+            next = stop;
+        } else {
+            again.push((start, stop));
+        }
+    }
+    assert_eq!(next, end);
+    // The 502 brought nothing; the two cuts a part each, where they came to more than their range.
+    assert!((1..=3).contains(&again.len()), "{again:?}");
 }
 
 #[tokio::test]

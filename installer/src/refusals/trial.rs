@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
-use metalstrap_release::host::HostKey;
+use metalstrap_release::host::{HostKey, Mode};
 use metalstrap_release::metadata::Versions;
 use serde_json::{Value, json};
 
@@ -124,6 +124,8 @@ impl Trial {
             directory: self.directory.clone(),
             host: Some(HostKey::Default),
             remembered: at.join("versions.json"),
+            read_back: true,
+            mode: Mode::Install,
         };
         let opened = Arc::<Mutex<Option<Arc<Recording>>>>::default();
         let (kept, before_lock, path) = (Arc::clone(&opened), self.before_lock, at.join("disk"));

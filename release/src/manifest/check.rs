@@ -25,6 +25,7 @@ impl Manifest {
         }
         let root = self.root()?;
         check_tree("filesystems.root", &root.data, &root.hash_tree, MAX_ARTIFACT_BYTES)?;
+        check_fine("filesystems.root", &root.data, root.fine.as_ref())?;
         check_artifact("boot.uki", &self.boot.uki)?;
         check_artifact("boot.loader", &self.boot.loader)?;
         self.check_cmdline(root)?;
@@ -106,7 +107,18 @@ fn check_artifact(field: &'static str, artifact: &Artifact) -> Result<(), Docume
         let content_size = artifact.data.content_size;
         return KIND.refuse(field, format!("has a size of {} and a content_size of {content_size}", artifact.size));
     }
-    check_tree(field, &artifact.data, &artifact.hash_tree, MAX_BOOT_BYTES)
+    check_tree(field, &artifact.data, &artifact.hash_tree, MAX_BOOT_BYTES)?;
+    check_fine(field, &artifact.data, artifact.fine.as_ref())
+}
+
+/// The same content in smaller frames has the same length.
+fn check_fine(field: &'static str, data: &Payload, fine: Option<&Payload>) -> Result<(), DocumentError> {
+    let Some(fine) = fine else { return Ok(()) };
+    if fine.content_size != data.content_size {
+        let (content_size, other) = (fine.content_size, data.content_size);
+        return KIND.refuse(field, format!("has {content_size} bytes in smaller frames, but {other} in larger ones"));
+    }
+    check_payload(field, fine)
 }
 
 fn check_tree(field: &'static str, data: &Payload, tree: &Payload, most: u64) -> Result<(), DocumentError> {

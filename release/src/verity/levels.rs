@@ -6,7 +6,7 @@ use super::{BLOCK_SIZE, Block, Geometry, Superblock, SuperblockError, TreeError}
 use crate::digest::{Digest, to_hex};
 
 /// What a tree must be, and the last verified block of each level.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Levels {
     pub geometry: Geometry,
     pub root_hash: Digest,

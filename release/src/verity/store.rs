@@ -22,6 +22,16 @@ pub trait BlockStore: Send + Sync {
     fn write_block(&self, index: u64, block: &Block) -> io::Result<()>;
 }
 
+impl<S: BlockStore + ?Sized> BlockStore for &S {
+    fn read_block(&self, index: u64, block: &mut Block) -> io::Result<()> {
+        (**self).read_block(index, block)
+    }
+
+    fn write_block(&self, index: u64, block: &Block) -> io::Result<()> {
+        (**self).write_block(index, block)
+    }
+}
+
 impl<S: BlockStore + ?Sized> BlockStore for Arc<S> {
     fn read_block(&self, index: u64, block: &mut Block) -> io::Result<()> {
         (**self).read_block(index, block)

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use super::levels::Levels;
+use super::reader::Reader;
 use super::store::BlockStore;
 use super::{BLOCK_SIZE, Geometry, SuperblockError};
 use crate::digest::Digest;
@@ -134,9 +135,20 @@ impl<S: BlockStore> Tree<S> {
         &self.geometry
     }
 
+    /// The salt.
+    pub fn salt(&self) -> &[u8] {
+        &self.salt
+    }
+
     /// The store that holds it.
     pub fn store(&self) -> &S {
         &self.store
+    }
+
+    /// A reader of the tree for one thread, which waits for no other.
+    pub fn reader(&self) -> Reader<&S> {
+        let levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
+        Reader { store: &self.store, levels: levels.clone() }
     }
 
     /// The digest that block `index` of the data must have.

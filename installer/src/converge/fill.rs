@@ -1,0 +1,197 @@
+//! Bringing a stretch of blocks to its place: what is right stays, zeroes are made, what is elsewhere on the disk is copied,
+//! and the rest is fetched.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use metalstrap_release::digest::Digest;
+use metalstrap_release::seek_table::MAX_FRAME_CONTENT;
+use metalstrap_release::verity::{BLOCK, BLOCK_SIZE};
+
+use super::Tally;
+use super::blocks::BlockSet;
+use super::frames::Frames;
+use super::goal::Goal;
+use super::index::Index;
+use super::needed::Needed;
+use super::round::Round;
+use super::seed::{self, Seed};
+use super::{scan, streamed};
+use crate::disk::Writer;
+use crate::failure::{Code, WithCode as _, coded};
+use crate::fetch::NoRanges;
+
+/// Rounds of fetching at most: each one after the first is for what some mirror had sent wrong.
+const ROUNDS: usize = 64;
+
+/// Makes the blocks of `goal` what they must be. `fine` is the same content in smaller frames, where there is such a
+/// payload. Adds to `kept` what was right before. All is written when it returns, not flushed.
+///
+/// # Errors
+/// The disk's, the mirrors', and [`Code::Corrupt`].
+pub(super) async fn fill(goal: &Goal, fine: Option<&Arc<Frames>>, seeds: &[Seed], kept: &Arc<BlockSet>) -> Result<Tally> {
+    let mut tally = Tally::default();
+    for part in goal.windows() {
+        tally += fill_window(&part, fine, seeds, kept).await?;
+    }
+    Ok(tally)
+}
+
+async fn fill_window(goal: &Goal, fine: Option<&Arc<Frames>>, seeds: &[Seed], kept: &Arc<BlockSet>) -> Result<Tally> {
+    let payloads = || [Some(&goal.frames), fine].into_iter().flatten();
+    let fetched_before: u64 = payloads().map(|frames| frames.fetched_bytes()).sum();
+    let (task, seeds, kept) = (goal.clone(), seeds.to_vec(), Arc::clone(kept));
+    let local = blocking(move || Local::find(&task, &seeds, &kept)).await?;
+    let Local { have, index, writer, mut tally } = local;
+    if let Some(writer) = writer {
+        let copies = fetch(goal, fine, &have, index, &writer).await?;
+        let done = goal.blocks.end.saturating_sub(goal.blocks.start);
+        tally.copied += copies;
+        tally.fetched = done.saturating_sub(tally.kept + tally.zero + tally.copied);
+        blocking(move || writer.drain().code(Code::DiskIo, || "writing verified blocks".to_owned())).await?;
+    }
+    let fetched: u64 = payloads().map(|frames| frames.fetched_bytes()).sum();
+    tally.fetched_bytes = fetched.saturating_sub(fetched_before);
+    Ok(tally)
+}
+
+/// What the disk itself has.
+struct Local {
+    have: Arc<BlockSet>,
+    /// Where what is missing is wanted.
+    index: Arc<Index>,
+    /// `None`: nothing was missing.
+    writer: Option<Arc<Writer>>,
+    tally: Tally,
+}
+
+impl Local {
+    fn find(goal: &Goal, seeds: &[Seed], kept: &BlockSet) -> Result<Self> {
+        let have = Arc::new(BlockSet::new(goal.blocks.clone()));
+        if scan::is_promising(goal)? {
+            scan::in_place(goal, &have)?;
+        }
+        let mut tally = Tally { kept: have.len(), ..Tally::default() };
+        have.present(have.range()).flatten().for_each(|block| _ = kept.insert(block));
+        let mut index = Index::new(&goal.blocks);
+        if have.is_full() {
+            return Ok(Self { have, index: Arc::new(index), writer: None, tally });
+        }
+        let writer = Arc::new(goal.writer()?);
+        tally.zero = sort_missing(goal, &have, &mut index, &writer)?;
+        let before = have.len();
+        if tally.kept > 0 {
+            seed::copy_kept(goal, &index, kept, &have, &writer)?;
+        }
+        for seed in seeds.iter().take_while(|_| !have.is_full()) {
+            seed::copy(seed, goal, &index, &have, &writer)?;
+        }
+        tally.copied = have.len().saturating_sub(before);
+        Ok(Self { have, index: Arc::new(index), writer: Some(writer), tally })
+    }
+}
+
+/// Makes the missing blocks that are zero, and notes where the others are wanted. Gives the number of the former.
+fn sort_missing(goal: &Goal, have: &BlockSet, index: &mut Index, writer: &Writer) -> Result<u64> {
+    let zero = Digest::salted(goal.expected.salt(), &[0; BLOCK_SIZE]);
+    let mut judge = goal.expected.reader();
+    let zeroes = BlockSet::new(goal.blocks.clone());
+    for block in have.missing(have.range()).flatten() {
+        match judge.digest(block).code(Code::DiskIo, || "reading the hash tree".to_owned())? {
+            Some(digest) if digest == zero => _ = zeroes.insert(block),
+            Some(digest) => index.add(block, &digest),
+            None => {}
+        }
+    }
+    index.sort();
+    for run in zeroes.present(zeroes.range()) {
+        let length = run.end.saturating_sub(run.start).saturating_mul(BLOCK);
+        let written = writer.write_zeroes(run.start.saturating_mul(BLOCK), length);
+        written.code(Code::DiskIo, || "writing zeroes".to_owned())?;
+        goal.progress.zeroes(length);
+        run.for_each(|block| _ = have.insert(block));
+    }
+    Ok(zeroes.len())
+}
+
+/// Fetches what `have` lacks; gives the number of blocks that were fetched once for several places.
+async fn fetch(
+    goal: &Goal,
+    fine: Option<&Arc<Frames>>,
+    have: &Arc<BlockSet>,
+    index: Arc<Index>,
+    writer: &Arc<Writer>,
+) -> Result<u64> {
+    let mirrors = &goal.frames.mirrors;
+    let mut copies = 0;
+    for _ in 0..ROUNDS {
+        if have.is_full() {
+            return Ok(copies);
+        }
+        let suspects = mirrors.dropped().len();
+        let before = (have.len(), goal.frames.mixed());
+        let ended = match choose(goal, fine, have, &index).await {
+            Ok((goal, needed, largest)) => {
+                copies += u64::try_from(needed.copies.len())?;
+                let round = Arc::new(Round::new(&goal, have, needed, largest, writer)?);
+                round.by_ranges().await
+            }
+            Err(error) => Err(error),
+        };
+        match ended {
+            Err(error) if error.is::<NoRanges>() => {
+                let round = Round::new(goal, have, Needed::default(), MAX_FRAME_CONTENT, writer)?;
+                Arc::new(round).run(streamed::fetch).await?;
+            }
+            ended => ended?,
+        }
+        // What is missing now was sent wrong, and who sent it is dropped: else nothing will ever change.
+        if mirrors.dropped().len() == suspects && (have.len(), goal.frames.mixed()) == before && !have.is_full() {
+            break;
+        }
+    }
+    if have.is_full() {
+        return Ok(copies);
+    }
+    let (path, lacks) = (goal.frames.path(), have.missing(have.range()).next().map_or(0, |run| run.start));
+    Err(coded(Code::Corrupt, format!("{path} from {} does not hold block {lacks}", mirrors.first())))
+}
+
+/// Which of the payloads brings what is missing in fewer bytes, what of it is needed, and its largest frame's content.
+async fn choose(
+    goal: &Goal,
+    fine: Option<&Arc<Frames>>,
+    have: &Arc<BlockSet>,
+    index: &Arc<Index>,
+) -> Result<(Goal, Needed, u64)> {
+    let total = goal.blocks.end.saturating_sub(goal.blocks.start);
+    let missing = total.saturating_sub(have.len());
+    // Where nearly all is missing large frames bring it in the fewest bytes.
+    let fine = fine.filter(|_| missing < total / 10 * 9);
+    let mut best = None;
+    for frames in [Some(&goal.frames), fine].into_iter().flatten() {
+        let table = frames.table(&goal.progress).await?;
+        let largest = table.frames().iter().map(|frame| frame.content_size).max().unwrap_or(0);
+        let (task, have, index, frames) = (goal.clone(), Arc::clone(have), Arc::clone(index), Arc::clone(frames));
+        let needed = blocking(move || {
+            let index = (index.len() > 0).then_some(index.as_ref());
+            let table = frames.known_table().context("a seek table that was fetched")?;
+            let needed = Needed::new(table, &have, index, task.expected.reader().as_mut());
+            let needed = needed.code(Code::DiskIo, || "reading the hash tree".to_owned())?;
+            Ok((Goal { frames, ..task }, needed, largest))
+        })
+        .await?;
+        if best.as_ref().is_none_or(|(_, least, _): &(Goal, Needed, u64)| needed.1.bytes < least.bytes) {
+            best = Some(needed);
+        }
+    }
+    match best {
+        Some(best) => Ok(best),
+        None => bail!("no payload to fetch from"),
+    }
+}
+
+/// Runs `work` on a thread that may wait for the disk.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.context("a thread that looks at the disk ended without a result")?
+}

@@ -1,0 +1,153 @@
+//! A thread that decodes frames, checks every block and queues the writes.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Result;
+use metalstrap_release::payload::{Frame, FrameDecoder, PayloadError};
+use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, Block, TreeError};
+use tokio::sync::mpsc;
+
+use super::connection::{Batch, Fetched, Sender};
+use super::expected::{Fault, Judge};
+use super::round::Round;
+use super::seed::write_runs;
+use crate::disk::Buffer;
+use crate::failure::{Code, WithCode as _};
+
+/// How often parts of one frame may come from several mirrors and be wrong.
+const MOST_MIXED: u64 = 16;
+
+/// Why a frame is refused.
+#[derive(Debug)]
+enum Refused {
+    Frame(PayloadError),
+    Block(TreeError),
+}
+
+/// Takes batches until there are no more. Blocks the thread.
+///
+/// # Errors
+/// The disk's; [`Code::Corrupt`] when the last mirror sent something wrong.
+pub(super) fn work(round: &Round, batches: &Mutex<mpsc::Receiver<Batch>>) -> Result<()> {
+    let expected = round.goal.expected.as_ref();
+    let (mut decoder, mut judge) = (FrameDecoder::new(), expected.reader());
+    loop {
+        let batch = batches.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        let Some(batch) = batch else { return Ok(()) };
+        if let Err(error) = take(round, &batch, &mut decoder, judge.as_mut()) {
+            round.fail();
+            return Err(error);
+        }
+    }
+}
+
+/// Decodes, checks and writes a batch, up to the first frame that is not right.
+fn take(round: &Round, batch: &[Fetched], decoder: &mut FrameDecoder, judge: &mut dyn Judge) -> Result<()> {
+    let Some(first) = batch.first().map(|fetched| fetched.frame.content_offset) else { return Ok(()) };
+    let mut buffer = round.pool.take();
+    let (mut length, mut refused) = (0, None);
+    buffer.set_len(buffer.capacity());
+    for fetched in batch {
+        let size = usize::try_from(fetched.frame.content_size)?;
+        let place = buffer.get_mut(length..).and_then(|rest| rest.get_mut(..size));
+        if let Some(why) = decode(round, fetched, decoder, judge, place)? {
+            refused = Some((fetched, why));
+            break;
+        }
+        length += size;
+    }
+    buffer.set_len(length);
+    write(round, first / BLOCK, buffer)?;
+    round.flush_now_and_then().code(Code::DiskIo, || "flushing verified blocks".to_owned())?;
+    refused.map_or(Ok(()), |(fetched, why)| blame(round, fetched, why))
+}
+
+/// Decodes a frame and checks the blocks of it that are missing.
+fn decode(
+    round: &Round,
+    fetched: &Fetched,
+    decoder: &mut FrameDecoder,
+    judge: &mut dyn Judge,
+    place: Option<&mut [u8]>,
+) -> Result<Option<Refused>> {
+    let Some(place) = place else {
+        let Frame { offset, content_size, .. } = fetched.frame;
+        let problem = format!("has {content_size} bytes of content, too many");
+        return Ok(Some(Refused::Frame(PayloadError::Frame { offset, problem })));
+    };
+    if let Err(error) = decoder.decode_to(&fetched.frame, &fetched.bytes, place) {
+        return Ok(Some(Refused::Frame(error)));
+    }
+    let first = fetched.frame.content_offset / BLOCK;
+    for (index, block) in (first..).zip(place.as_chunks::<BLOCK_SIZE>().0) {
+        let is_wanted = wanted(round, index);
+        if !is_wanted {
+            continue;
+        }
+        match judge.check(index, block) {
+            Ok(()) => {}
+            Err(Fault::Block(error)) => return Ok(Some(Refused::Block(error))),
+            Err(Fault::Tree(error)) => {
+                return Err(error).code(Code::DiskIo, || format!("checking {}", round.goal.frames.path()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a block is to be written to its own place.
+fn wanted(round: &Round, index: u64) -> bool {
+    round.goal.blocks.contains(&index) && !round.have.contains(index)
+}
+
+/// Queues what is wanted of the blocks from `first` on, and their copies. All of them are right.
+fn write(round: &Round, first: u64, buffer: Buffer) -> Result<()> {
+    let written = |blocks: u64| round.goal.progress.brings(blocks.saturating_mul(BLOCK));
+    let blocks = buffer.as_chunks::<BLOCK_SIZE>().0;
+    let mut copies = BTreeMap::new();
+    for (index, block) in (first..).zip(blocks) {
+        copies.extend(round.needed.copies_of(index).filter(|copy| round.have.insert(*copy)).map(|copy| (copy, block)));
+    }
+    write_runs(copies, &round.writer, |run| round.goal.progress.copies(run.saturating_mul(BLOCK)))?;
+    let own: BTreeMap<u64, &Block> = (first..).zip(blocks).filter(|(index, _)| wanted(round, *index)).collect();
+    own.keys().for_each(|index| _ = round.have.insert(*index));
+    if own.len() < blocks.len() {
+        return write_runs(own, &round.writer, written);
+    }
+    if own.is_empty() {
+        return Ok(());
+    }
+    let count = u64::try_from(own.len())?;
+    let offset = first.saturating_mul(BLOCK);
+    round.writer.write(offset, buffer).code(Code::DiskIo, || "writing verified blocks".to_owned())?;
+    written(count);
+    Ok(())
+}
+
+/// Drops who sent a wrong frame; the frame stays missing and is fetched from another mirror.
+fn blame(round: &Round, fetched: &Fetched, refused: Refused) -> Result<()> {
+    let frames = &round.goal.frames;
+    let mirrors = &frames.mirrors;
+    let from = match fetched.from {
+        Sender::Several if frames.mix() < MOST_MIXED => return Ok(()),
+        Sender::Several => mirrors.any(),
+        Sender::One(from) => from,
+    };
+    let origin = frames.origin(from);
+    let (error, text) = match refused {
+        Refused::Frame(error) => (anyhow::Error::from(error), format!("{origin} is corrupt")),
+        Refused::Block(error) => {
+            let index = match &error {
+                TreeError::Data { index, .. } | TreeError::Tree { index, .. } => *index,
+                _ => 0,
+            };
+            let byte = index.saturating_mul(BLOCK);
+            (error.into(), format!("{origin} is corrupt at byte {byte} of its content"))
+        }
+    };
+    if mirrors.drop_liar(from, &format!("{text}: {error:#}")) {
+        return Ok(());
+    }
+    Err(error).code(Code::Corrupt, || text)
+}
