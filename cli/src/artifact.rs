@@ -64,7 +64,8 @@ pub fn publish_file(payloads: &Payloads<'_>, what: &str, path: &Path, name: &str
         Tree::open(MemoryStore::new(hash_file.clone()), root_hash, salt.clone(), blocks).with_context(reading)?;
     let content = || Ok(Checked::new(padded(path, size)?, &tree));
     let (data, fine) = payloads.add_both(what, content, content_size)?;
-    let hash_tree = payloads.add_tree(&format!("{what} hash tree"), &mut hash_file.as_slice(), hash_file.len() as u64)?;
+    let hash_tree =
+        payloads.add_tree(&format!("{what} hash tree"), &mut hash_file.as_slice(), hash_file.len() as u64)?;
     Ok(Artifact { size, sha256, root_hash, salt: Salt(salt), data, fine, hash_tree })
 }
 

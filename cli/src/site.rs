@@ -19,6 +19,9 @@ pub struct Args {
     /// HTTPS URL of the repository, as machines see it
     #[arg(long, value_name = "URL")]
     repository_url: String,
+    /// HTTPS URL of a further directory that payloads may come from, laid out like the repository; may be repeated
+    #[arg(long = "mirror", value_name = "URL")]
+    mirrors: Vec<String>,
     /// Directory of the keys, whose root.json is to be trusted
     #[arg(long, value_name = "DIR", required_unless_present = "root", conflicts_with = "root")]
     keys: Option<PathBuf>,
@@ -55,7 +58,8 @@ impl Args {
         let now = self.clock_floor.map_or_else(|| crate::clock::now().map(i64::unsigned_abs), Ok)?;
         let mut site =
             json!({"format": 1, "repository": self.repository_url, "root": root, "ca": ca, "clock_floor": now});
-        let options: [(&str, Option<Value>); 3] = [
+        let options: [(&str, Option<Value>); 4] = [
+            ("mirrors", (!self.mirrors.is_empty()).then(|| Value::from(self.mirrors))),
             ("report_url", self.report_url.map(Value::from)),
             ("reboot_on_failure_after", self.reboot_on_failure_after.map(Value::from)),
             ("network_timeout", self.network_timeout.map(Value::from)),

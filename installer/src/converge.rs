@@ -58,8 +58,8 @@ use expected::Expected;
 use fill::fill;
 use frames::Frames;
 use goal::Goal;
-pub use read_back::{damaged, flush, read_back};
 pub(crate) use read_back::{check_file, each_piece};
+pub use read_back::{damaged, flush, read_back};
 pub use seed::Seed;
 pub use tree::{TreeOf, hash_tree};
 

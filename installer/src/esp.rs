@@ -128,8 +128,10 @@ pub async fn write(
     let trees = loader.hash_tree.content_size + uki.hash_tree.content_size;
     progress.expect(trees + 2 * (2 * loader.data.content_size + uki.data.content_size));
     let mut tally = Tally::default();
-    let loader_tree = tree(mirrors, loader, &fallback, &mut tally, progress).await.context("fetching the boot loader's hash tree")?;
-    let uki_tree = tree(mirrors, uki, &uki_place, &mut tally, progress).await.context("fetching the UKI's hash tree")?;
+    let loader_tree =
+        tree(mirrors, loader, &fallback, &mut tally, progress).await.context("fetching the boot loader's hash tree")?;
+    let uki_tree =
+        tree(mirrors, uki, &uki_place, &mut tally, progress).await.context("fetching the UKI's hash tree")?;
 
     // A file system that names them already keeps the names: boot counting and whatever else the OS has changed stay.
     let there = place.is_published([FALLBACK_LOADER, LOADER, &uki_path]).await?;
@@ -138,7 +140,8 @@ pub async fn write(
     }
     tally += file(mirrors, loader, &loader_tree, &fallback, seeds, progress).await?;
     let first = Seed { region: fallback.clone(), tree: None };
-    tally += file(mirrors, loader, &loader_tree, &second, &[first], progress).await.context("copying the boot loader")?;
+    tally +=
+        file(mirrors, loader, &loader_tree, &second, &[first], progress).await.context("copying the boot loader")?;
     tally += file(mirrors, uki, &uki_tree, &uki_place, seeds, progress).await?;
     if !there {
         place.small(LOADER_CONF.0, LOADER_CONF.1.to_vec()).await?;

@@ -1,6 +1,14 @@
 //! Where the bytes of a release come from: the seam between the installer and its repository.
 //!
+//! [`Source`] is one place; [`Mirrors`] are several that have the same payloads.
+//!
 //! Nothing here is trusted: every byte is checked by whoever receives it.
+
+mod mirrors;
+pub(crate) mod parts;
+#[cfg(test)]
+mod tests;
+pub(crate) mod trouble;
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -13,14 +21,28 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::sync::mpsc;
 
 use crate::failure::{Code, WithCode as _, coded};
+use crate::http::Limits;
 pub use crate::https::HttpsSource;
+pub use mirrors::{MirrorId, Mirrors, Piece};
+pub use trouble::{Again, NoRanges, Trouble};
 
 /// A fetch under way: dropped, it stops.
 pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+/// A part of a fetch under way: dropped, it stops.
+pub type Attempting<'a> = Pin<Box<dyn Future<Output = Result<(), Trouble>> + Send + 'a>>;
 /// A small file on its way: dropped, it stops.
 pub type Getting<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>>> + Send + 'a>>;
 /// A small file that may not be there, on its way.
 pub type Finding<'a> = Pin<Box<dyn Future<Output = Result<Option<Vec<u8>>>> + Send + 'a>>;
+
+/// What becomes of an answer with a whole file to a request for a part of it that does not begin at the file's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unranged {
+    /// It is read up to the part, which costs as much as fetching what lies before.
+    Skipped,
+    /// It is not read: the attempt fails with [`NoRanges`].
+    Refused,
+}
 
 /// Bytes read from a file at once.
 const CHUNK: usize = 256 << 10;
@@ -34,6 +56,26 @@ pub trait Source: Send + Sync + Debug {
     /// # Errors
     /// When the bytes cannot be had, or the file ends before the range does.
     fn fetch<'a>(&'a self, path: &'a str, range: Range<u64>, sink: mpsc::Sender<Bytes>) -> Fetching<'a>;
+
+    /// The same up to the first failure: what was sent until then counts, and who calls decides whether and where to go on.
+    /// The error does not say what was being fetched. A source that retries by itself need not have this.
+    ///
+    /// # Errors
+    /// When the bytes cannot be had now, or at all.
+    fn attempt<'a>(
+        &'a self,
+        path: &'a str,
+        range: Range<u64>,
+        _unranged: Unranged,
+        sink: mpsc::Sender<Bytes>,
+    ) -> Attempting<'a> {
+        Box::pin(async move { self.fetch(path, range, sink).await.map_err(Trouble::lasting) })
+    }
+
+    /// How long it is waited for, and how often it is asked.
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
 
     /// The whole of a small file, at most `limit` bytes.
     ///
@@ -114,6 +156,16 @@ impl Source for DirectorySource {
         })
     }
 
+    fn attempt<'a>(
+        &'a self,
+        path: &'a str,
+        range: Range<u64>,
+        _unranged: Unranged,
+        sink: mpsc::Sender<Bytes>,
+    ) -> Attempting<'a> {
+        Box::pin(async move { self.send(path, range, &sink).await.map_err(Trouble::lasting) })
+    }
+
     fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
         Box::pin(async move {
             let read = self.read(path, limit).await;
@@ -130,57 +182,5 @@ impl Source for DirectorySource {
 
     fn describe(&self) -> String {
         self.root.display().to_string()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn collect(source: &dyn Source, path: &str, range: Range<u64>) -> (Result<()>, Vec<u8>) {
-        let (sink, mut chunks) = mpsc::channel::<Bytes>(4);
-        let receive = async {
-            let mut all = Vec::new();
-            while let Some(chunk) = chunks.recv().await {
-                all.extend_from_slice(&chunk);
-            }
-            all
-        };
-        tokio::join!(source.fetch(path, range, sink), receive)
-    }
-
-    fn repository() -> (tempfile::TempDir, Vec<u8>) {
-        let place = tempfile::tempdir().unwrap();
-        let content: Vec<u8> = (0..700_001_u32).flat_map(u32::to_le_bytes).collect();
-        std::fs::create_dir(place.path().join("payloads")).unwrap();
-        std::fs::write(place.path().join("payloads/a.zst"), &content).unwrap();
-        (place, content)
-    }
-
-    #[tokio::test]
-    async fn a_directory_sends_exactly_the_range() {
-        let (place, content) = repository();
-        let source = DirectorySource::new(place.path());
-        let (sent, bytes) = collect(&source, "payloads/a.zst", 5..2_000_003).await;
-        sent.unwrap();
-        assert!(bytes == content[5..2_000_003]);
-        assert_eq!(source.get("payloads/a.zst", content.len()).await.unwrap().len(), content.len());
-    }
-
-    #[tokio::test]
-    async fn a_directory_names_what_is_missing() {
-        let (place, content) = repository();
-        let source = DirectorySource::new(place.path());
-        let root = place.path().display();
-        let (sent, _) = collect(&source, "payloads/a.zst", 0..content.len() as u64 + 7).await;
-        assert_eq!(
-            format!("{:#}", sent.unwrap_err()),
-            format!("fetching {root}/payloads/a.zst: it ends 7 bytes too early")
-        );
-        let error = source.get("payloads/a.zst", 10).await.unwrap_err();
-        assert_eq!(format!("{error:#}"), format!("fetching {root}/payloads/a.zst: it has more than 10 bytes"));
-        let error = source.get("../a", 10).await.unwrap_err();
-        assert_eq!(format!("{error:#}"), format!("fetching {root}/../a: \"../a\" is no plain relative path"));
-        assert_eq!(crate::failure::code_of(&error), Code::Repository);
     }
 }

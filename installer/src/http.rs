@@ -1,60 +1,41 @@
 //! One HTTPS exchange after another: HTTP/1.1 over TLS, connections kept for the next request, every wait bounded.
+//!
+//! # Design
+//! A connection belongs to one request at a time and waits in the client between two. It goes back only when the answer
+//! was read to its end, so that no request ever meets the rest of another one's answer.
+
+mod answer;
+mod date;
+mod limits;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body as _, Incoming};
+use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use hyper::{Method, Request, StatusCode};
+use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use tokio::io::BufReader;
 use tokio_rustls::TlsConnector;
 use url::Url;
+
+pub use answer::Answer;
+use answer::Pace;
+pub use date::parse_date;
+pub use limits::{Limits, backoff, pause};
 
 use crate::failure::{Code, coded};
 use crate::resolve::Resolver;
 use crate::tls;
 
-/// How long to wait for what, and how often.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// For a TCP connection, and once more for the TLS handshake.
-    pub connect: Duration,
-    /// For an answer to begin, and for each next piece of it.
-    pub stall: Duration,
-    /// An answer that brings fewer than `window_bytes` in so much waiting for it counts as stalled.
-    pub window: Duration,
-    /// The bytes for that.
-    pub window_bytes: u64,
-    /// An attempt that brings fewer bytes and does not come to the end counts as failed.
-    pub attempt_bytes: u64,
-    /// Failed attempts in a row before it is given up.
-    pub attempts: u32,
-    /// Before the second attempt; doubles from then on.
-    pub backoff: Duration,
-    /// The longest pause between attempts, whatever the server asks for.
-    pub backoff_most: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            stall: Duration::from_secs(30),
-            window: Duration::from_secs(60),
-            window_bytes: 64 << 10,
-            attempt_bytes: 256 << 10,
-            attempts: 8,
-            backoff: Duration::from_millis(500),
-            backoff_most: Duration::from_secs(30),
-        }
-    }
-}
+/// Bytes asked of the kernel at once: rustls by itself asks for the rest of one record (16 KiB) at a time.
+const RECEIVE: usize = 128 << 10;
+/// The largest piece of a body, in bytes. Whoever queues pieces has so much of memory in each.
+const PIECE: usize = 64 << 10;
 
 /// A connection that waits for the next request to its host.
 type Connection = SendRequest<Full<Bytes>>;
@@ -84,6 +65,11 @@ pub struct Ask {
     pub body: Bytes,
 }
 
+/// A connection on which no answer began.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer in {0} s")]
+struct Silent(f32);
+
 impl Client {
     /// A client that trusts the CAs in `ca` (PEM text).
     ///
@@ -109,8 +95,11 @@ impl Client {
         let port = ask.url.port_or_known_default().context("the URL names no port")?;
         let authority = format!("{host}:{port}");
         while let Some(kept) = self.take(&authority) {
-            if let Ok(answer) = self.send(kept, &authority, ask).await {
-                return Ok(answer);
+            match self.send(kept, &authority, ask).await {
+                Ok(answer) => return Ok(answer),
+                // The way to the server may have gone (a NAT that forgot it): each of the others would cost as long.
+                Err(error) if error.is::<Silent>() => self.forget(&authority),
+                Err(_closed) => {}
             }
         }
         let fresh = self.connect(host, port).await?;
@@ -124,16 +113,22 @@ impl Client {
         kept.pop()
     }
 
+    fn forget(&self, authority: &str) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).remove(authority);
+    }
+
     async fn connect(&self, host: &str, port: u16) -> Result<Connection> {
         let stream = self.resolver.connect(host, port, self.limits.connect).await?;
         let plain = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(plain.to_owned()).with_context(|| format!("{host} is no host name"))?;
-        let handshake = TlsConnector::from(self.tls.clone()).connect(name, stream);
+        let handshake = TlsConnector::from(self.tls.clone()).connect(name, BufReader::with_capacity(RECEIVE, stream));
         let stream = tokio::time::timeout(self.limits.connect, handshake)
             .await
             .map_err(|_elapsed| anyhow!("no TLS answer from {host}:{port} in {} s", self.limits.connect.as_secs_f32()))?
             .map_err(|error| handshake_error(error, plain, &format!("{host}:{port}")))?;
-        let (connection, driver) = http1::handshake(TokioIo::new(stream)).await.context("starting HTTP")?;
+        let mut http = http1::Builder::new();
+        let (connection, driver) =
+            http.max_buf_size(PIECE).handshake(TokioIo::new(stream)).await.context("starting HTTP")?;
         // The driver ends by itself when the connection closes or nobody can send on it any more.
         tokio::spawn(async move {
             if let Err(error) = driver.await {
@@ -164,12 +159,11 @@ impl Client {
         let stall = self.limits.stall;
         let answer = tokio::time::timeout(stall, answered)
             .await
-            .map_err(|_elapsed| anyhow!("no answer in {} s", stall.as_secs_f32()))?
+            .map_err(|_elapsed| Silent(stall.as_secs_f32()))?
             .map_err(plain_error)?;
         let (head, body) = answer.into_parts();
         let back = Some((self.idle.clone(), authority.to_owned(), connection));
-        let pace = Pace { limits: self.limits, waited: Duration::ZERO, came: 0 };
-        Ok(Answer { status: head.status, headers: head.headers, body, pace, back })
+        Ok(Answer { status: head.status, headers: head.headers, body, pace: Pace::new(self.limits), back })
     }
 }
 
@@ -185,131 +179,4 @@ fn handshake_error(error: std::io::Error, host: &str, authority: &str) -> anyhow
         Some(words) => coded(Code::Certificate, words),
         None => anyhow!(error).context(format!("agreeing on TLS with {authority}")),
     }
-}
-
-/// An answer: its head, and its body piece by piece.
-#[derive(Debug)]
-pub struct Answer {
-    /// The status.
-    pub status: StatusCode,
-    /// The headers.
-    pub headers: HeaderMap,
-    body: Incoming,
-    pace: Pace,
-    back: Option<(Idle, String, Connection)>,
-}
-
-/// How fast an answer comes. Only time spent waiting for it counts: who receives may be slow.
-#[derive(Debug)]
-struct Pace {
-    limits: Limits,
-    /// Of the window that is under way.
-    waited: Duration,
-    came: u64,
-}
-
-impl Pace {
-    /// Counts a piece; an error at the end of a window that brought too little.
-    fn count(&mut self, waited: Duration, piece: &Bytes) -> Result<()> {
-        let Limits { window, window_bytes, .. } = self.limits;
-        self.waited = self.waited.saturating_add(waited);
-        self.came = self.came.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
-        if self.waited < window {
-            return Ok(());
-        }
-        if self.came < window_bytes {
-            return Err(anyhow!("fewer than {window_bytes} bytes came in {} s", window.as_secs_f32()));
-        }
-        (self.waited, self.came) = (Duration::ZERO, 0);
-        Ok(())
-    }
-}
-
-impl Answer {
-    /// The next piece of the body; `None` at its end, after which the connection is free for the next request.
-    ///
-    /// # Errors
-    /// When the connection breaks, or nothing or too little comes for too long.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
-        let stall = self.pace.limits.stall;
-        loop {
-            let asked = Instant::now();
-            let frame = tokio::time::timeout(stall, self.body.frame())
-                .await
-                .map_err(|_elapsed| anyhow!("nothing more came for {} s", stall.as_secs_f32()))?;
-            match frame {
-                None => {
-                    self.give_back();
-                    return Ok(None);
-                }
-                Some(frame) => {
-                    // Trailers say nothing we need.
-                    if let Ok(data) = frame.map_err(plain_error)?.into_data() {
-                        self.pace.count(asked.elapsed(), &data)?;
-                        return Ok(Some(data));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The whole body, at most `limit` bytes; `None`: it is larger.
-    ///
-    /// # Errors
-    /// As [`Answer::chunk`].
-    pub async fn whole(&mut self, limit: usize) -> Result<Option<Vec<u8>>> {
-        let mut bytes = Vec::new();
-        while let Some(chunk) = self.chunk().await? {
-            if bytes.len().saturating_add(chunk.len()) > limit {
-                return Ok(None);
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(Some(bytes))
-    }
-
-    /// A header's text; `None` where it is absent or no text.
-    #[must_use]
-    pub fn header(&self, name: &HeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    /// The body's length, where the server said it.
-    #[must_use]
-    pub fn length(&self) -> Option<u64> {
-        self.header(&CONTENT_LENGTH)?.parse().ok()
-    }
-
-    fn give_back(&mut self) {
-        if let Some((idle, authority, connection)) = self.back.take()
-            && self.body.is_end_stream()
-        {
-            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.entry(authority).or_default().push(connection);
-        }
-    }
-}
-
-/// Seconds a `Retry-After` header asks to wait: a number, or an HTTP date (RFC 9110 section 10.2.3), which servers of
-/// files do not send and which is taken as absent.
-#[must_use]
-pub fn retry_after(answer: &Answer) -> Option<Duration> {
-    let seconds = answer.header(&hyper::header::RETRY_AFTER)?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-/// The pause before attempt `failures + 1`: doubled each time, shortened by up to half at random so that a rack of
-/// machines does not come back in step.
-#[must_use]
-pub fn backoff(limits: &Limits, failures: u32) -> Duration {
-    let doubled = limits.backoff.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
-    let pause = doubled.min(limits.backoff_most);
-    pause.saturating_sub(pause.saturating_mul(u32::from(dice())) / 512)
-}
-
-/// A random byte, from the keys the standard library draws for each hash table.
-fn dice() -> u8 {
-    use std::hash::{BuildHasher as _, RandomState};
-    let [byte, ..] = RandomState::new().hash_one(()).to_le_bytes();
-    byte
 }

@@ -1,19 +1,18 @@
 //! A repository on a web server: ranges over HTTPS, resumed at the next byte when a connection breaks.
 
-use std::fmt;
 use std::ops::Range;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
-use hyper::header::{CONTENT_RANGE, HeaderValue, LOCATION, RANGE};
+use hyper::header::{HeaderValue, IF_RANGE, LOCATION, RANGE};
 use hyper::{Method, StatusCode};
 use tokio::sync::mpsc;
 use url::Url;
 
-use crate::failure::{Code, Coded, WithCode as _, code_of};
-use crate::fetch::{Fetching, Finding, Getting, Source};
-use crate::http::{Answer, Ask, Client, Limits, backoff, retry_after};
+use crate::fetch::parts::{Versions, check_range, length_beside};
+use crate::fetch::trouble::{Patience, fetching};
+use crate::fetch::{Again, Attempting, Fetching, Finding, Getting, NoRanges, Source, Trouble, Unranged};
+use crate::http::{Answer, Ask, Client, Limits};
 use crate::resolve::Resolver;
 
 /// Redirects followed for one request.
@@ -24,12 +23,7 @@ const REDIRECTS: usize = 5;
 pub struct HttpsSource {
     base: Url,
     client: Client,
-}
-
-/// Why an attempt failed, and what to do about it.
-struct Trouble {
-    error: anyhow::Error,
-    again: Again,
+    versions: Versions,
 }
 
 /// A status that brings no content.
@@ -37,23 +31,11 @@ struct Trouble {
 #[error("the server answered {0}")]
 struct Refused(StatusCode);
 
-enum Again {
-    /// The same question would get the same answer.
-    Never,
-    /// It may go better later; the server may have said when.
-    Later(Option<Duration>),
-}
-
-impl From<anyhow::Error> for Trouble {
-    /// Faults of the network pass; a refused certificate stays refused.
-    fn from(error: anyhow::Error) -> Self {
-        let again = if code_of(&error) == Code::Certificate { Again::Never } else { Again::Later(None) };
-        Self { error, again }
-    }
-}
-
-fn finally(error: anyhow::Error) -> Trouble {
-    Trouble { error, again: Again::Never }
+/// What is asked for: a part of the file at a URL.
+struct Part<'a> {
+    url: &'a Url,
+    range: Range<u64>,
+    unranged: Unranged,
 }
 
 impl HttpsSource {
@@ -72,7 +54,7 @@ impl HttpsSource {
     /// As [`HttpsSource::new`].
     pub fn with_limits(base: &str, ca: &str, resolver: Resolver, limits: Limits) -> Result<Self> {
         let base = https_url(&format!("{}/", base.trim_end_matches('/')))?;
-        Ok(Self { base, client: Client::new(ca, resolver, limits)? })
+        Ok(Self { base, client: Client::new(ca, resolver, limits)?, versions: Versions::default() })
     }
 
     fn url(&self, path: &str) -> Result<Url> {
@@ -85,33 +67,50 @@ impl HttpsSource {
 
     /// Asks for `url`, following redirects, until an answer with content comes.
     async fn ask(&self, url: &Url, range: Option<&Range<u64>>) -> Result<Answer, Trouble> {
-        let mut headers = Vec::new();
-        if let Some(range) = range {
-            let text = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
-            headers.push((RANGE, HeaderValue::try_from(text).context("forming the request")?));
-        }
-        let mut ask = Ask { method: Method::GET, url: url.clone(), headers, body: Bytes::new() };
+        let mut ask = Ask { method: Method::GET, url: url.clone(), headers: Vec::new(), body: Bytes::new() };
         for _ in 0..=REDIRECTS {
-            let answer = self.client.exchange(&ask).await?;
-            if let (Some(range), Some(total)) = (range, length_beside(&answer)) {
-                return Err(finally(anyhow!("the file has only {total} bytes, not {}", range.end)));
-            }
+            let answer = match range {
+                Some(range) => self.ask_part(&mut ask, range).await?,
+                None => self.client.exchange(&ask).await?,
+            };
             if !answer.status.is_redirection() {
-                return judge(answer);
+                return judge(answer).await;
             }
-            ask.url = redirected(&ask.url, &answer).map_err(finally)?;
+            ask.url = redirected(&ask.url, &answer).map_err(Trouble::lasting)?;
+            answer.finish().await;
         }
-        Err(finally(anyhow!("the server redirected more than {REDIRECTS} times")))
+        Err(Trouble::lasting(anyhow!("the server redirected more than {REDIRECTS} times")))
     }
 
-    /// Sends what one answer brings, and moves `next` on by it. True: who receives has hung up.
-    async fn send(&self, url: &Url, next: &mut u64, end: u64, sink: &mpsc::Sender<Bytes>) -> Result<bool, Trouble> {
-        let mut answer = self.ask(url, Some(&(*next..end))).await?;
-        let mut skip = check_range(&answer, *next, end).map_err(finally)?;
+    /// Asks for a part of the file, if it is still the file that the first answer from this URL was of.
+    async fn ask_part(&self, ask: &mut Ask, range: &Range<u64>) -> Result<Answer, Trouble> {
+        let text = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+        let if_range = self.versions.if_range(&ask.url);
+        ask.headers = vec![(RANGE, HeaderValue::try_from(text).context("forming the request")?)];
+        ask.headers.extend(if_range.clone().map(|version| (IF_RANGE, version)));
+        let answer = self.client.exchange(ask).await?;
+        let beside = length_beside(&answer);
+        if beside.is_some() || answer.status.is_success() {
+            self.versions.check(&ask.url, &answer, if_range.as_ref()).map_err(Trouble::lasting)?;
+        }
+        match beside {
+            Some(total) => Err(Trouble::lasting(anyhow!("the file has only {total} bytes, not {}", range.end))),
+            None => Ok(answer),
+        }
+    }
+
+    /// Sends what one answer brings, and moves the part's start on by it. True: who receives has hung up.
+    async fn send(&self, part: &mut Part<'_>, sink: &mpsc::Sender<Bytes>) -> Result<bool, Trouble> {
+        let Range { start: ref mut next, end } = part.range;
+        let mut answer = self.ask(part.url, Some(&(*next..end))).await?;
+        let mut skip = check_range(&answer, &(*next..end)).map_err(Trouble::lasting)?;
+        if skip > 0 && part.unranged == Unranged::Refused {
+            return Err(Trouble::lasting(NoRanges));
+        }
         while *next < end {
             let Some(mut chunk) = answer.chunk().await? else {
                 if answer.status == StatusCode::OK {
-                    return Err(finally(anyhow!("the file ends at byte {next}, not at {end}")));
+                    return Err(Trouble::lasting(anyhow!("the file ends at byte {next}, not at {end}")));
                 }
                 return Ok(false);
             };
@@ -132,69 +131,56 @@ impl HttpsSource {
         }
         // Reads the end mark, which frees the connection for the next request; a 200's rest is not worth it.
         if answer.status == StatusCode::PARTIAL_CONTENT {
-            let _end = answer.chunk().await;
+            answer.finish().await;
         }
         Ok(false)
     }
 
-    async fn fetch_all(&self, path: &str, range: Range<u64>, sink: &mpsc::Sender<Bytes>) -> Result<()> {
-        let url = self.url(path)?;
-        let mut next = range.start;
-        let mut failures = 0_u32;
-        while next < range.end {
-            let before = next;
-            let done = self.send(&url, &mut next, range.end, sink).await;
-            let brought = next - before;
-            // A few bytes each time would otherwise go on for ever.
-            let enough = next >= range.end || brought >= self.client.limits().attempt_bytes;
-            if enough {
-                failures = 0;
+    /// Sends the part up to the first failure, and moves its start on.
+    async fn send_all(&self, part: &mut Part<'_>, sink: &mpsc::Sender<Bytes>) -> Result<(), Trouble> {
+        while !part.range.is_empty() {
+            let before = part.range.start;
+            if self.send(part, sink).await? {
+                return Ok(());
             }
-            match done {
-                Ok(true) => return Ok(()),
-                Ok(false) if enough => {}
-                Ok(false) => {
-                    let trouble = anyhow!("an answer that ends after {brought} bytes").into();
-                    self.pause(&mut failures, trouble).await?;
-                }
-                Err(trouble) => self.pause(&mut failures, trouble).await?,
+            let brought = part.range.start - before;
+            if !part.range.is_empty() && brought < self.client.limits().attempt_bytes {
+                return Err(anyhow!("an answer that ends after {brought} bytes").into());
             }
         }
         Ok(())
     }
 
+    async fn fetch_all(&self, path: &str, range: Range<u64>, sink: &mpsc::Sender<Bytes>) -> Result<()> {
+        let url = self.url(path)?;
+        let mut part = Part { url: &url, range, unranged: Unranged::Skipped };
+        let mut patience = Patience::new(*self.client.limits());
+        loop {
+            let before = part.range.start;
+            let Err(trouble) = self.send_all(&mut part, sink).await else { return Ok(()) };
+            patience.credit(part.range.start - before);
+            patience.wait(trouble).await?;
+        }
+    }
+
     async fn get_all(&self, path: &str, limit: usize) -> Result<Vec<u8>> {
         let url = self.url(path)?;
-        let mut failures = 0_u32;
+        let mut patience = Patience::new(*self.client.limits());
         loop {
             match self.read(&url, limit).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(trouble) => self.pause(&mut failures, trouble).await?,
+                Err(trouble) => patience.wait(trouble).await?,
             }
         }
     }
 
     async fn read(&self, url: &Url, limit: usize) -> Result<Vec<u8>, Trouble> {
         let mut answer = self.ask(url, None).await?;
-        let too_large = || finally(anyhow!("it has more than {limit} bytes"));
+        let too_large = || Trouble::lasting(anyhow!("it has more than {limit} bytes"));
         if answer.length().is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > limit)) {
             return Err(too_large());
         }
         answer.whole(limit).await?.ok_or_else(too_large)
-    }
-
-    /// Waits before the next attempt, or gives up.
-    async fn pause(&self, failures: &mut u32, trouble: Trouble) -> Result<()> {
-        let limits = self.client.limits();
-        *failures += 1;
-        let Again::Later(asked) = trouble.again else { return Err(trouble.error) };
-        if *failures >= limits.attempts {
-            return Err(trouble.error.context(format!("giving up after {failures} attempts")));
-        }
-        let pause = asked.unwrap_or_default().min(limits.backoff_most).max(backoff(limits, *failures));
-        log::warn!("{:#}; trying again in {:.1} s", trouble.error, pause.as_secs_f32());
-        tokio::time::sleep(pause).await;
-        Ok(())
     }
 }
 
@@ -221,73 +207,44 @@ fn redirected(from: &Url, answer: &Answer) -> Result<Url> {
 }
 
 /// Sorts an answer by its status: content, a passing fault, or a lasting one.
-fn judge(answer: Answer) -> Result<Answer, Trouble> {
+async fn judge(answer: Answer) -> Result<Answer, Trouble> {
     if matches!(answer.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
         return Ok(answer);
     }
     let again = match answer.status.as_u16() {
         // The ones curl --retry takes as passing (docs/cmdline-opts/retry.md of curl).
-        408 | 429 | 500 | 502 | 503 | 504 => Again::Later(retry_after(&answer)),
+        408 | 429 | 500 | 502 | 503 | 504 => Again::Later(answer.retry_after()),
         _ => Again::Never,
     };
-    Err(Trouble { error: Refused(answer.status).into(), again })
-}
-
-/// The length of a file that ends before the range that was asked for (RFC 9110 section 15.5.17).
-fn length_beside(answer: &Answer) -> Option<u64> {
-    let range = answer.header(&CONTENT_RANGE).filter(|_| answer.status == StatusCode::RANGE_NOT_SATISFIABLE)?;
-    range.strip_prefix("bytes */")?.parse().ok()
-}
-
-/// Bytes to skip at the start of the answer's body.
-fn check_range(answer: &Answer, start: u64, end: u64) -> Result<u64> {
-    if answer.status == StatusCode::OK {
-        return Ok(start);
-    }
-    let text = answer.header(&CONTENT_RANGE).context("the server sent part of a file without saying which")?;
-    let range = parse_content_range(text).with_context(|| format!("the server sent the range {text:?}"))?;
-    if range.first != start || range.last >= end {
-        bail!("the server sent bytes {}-{}, not {start}-{}", range.first, range.last, end.saturating_sub(1));
-    }
-    match range.total {
-        Some(total) if total < end => bail!("the file has only {total} bytes, not {end}"),
-        _ => Ok(0),
-    }
-}
-
-/// A `Content-Range` (RFC 9110 section 14.4).
-#[derive(Debug, PartialEq, Eq)]
-struct ContentRange {
-    first: u64,
-    last: u64,
-    total: Option<u64>,
-}
-
-fn parse_content_range(text: &str) -> Option<ContentRange> {
-    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let total = if total == "*" { None } else { Some(total.parse().ok()?) };
-    let range = ContentRange { first: first.parse().ok()?, last: last.parse().ok()?, total };
-    (range.first <= range.last).then_some(range)
-}
-
-/// The code of a failed fetch: what its cause says, else the repository's.
-fn coded_as_fetch<T>(result: Result<T>, what: impl fmt::Display) -> Result<T> {
-    result.or_else(|error| {
-        let code = error.downcast_ref::<Coded>().map_or(Code::Repository, |coded| coded.code);
-        Err(error).code(code, || format!("fetching {what}"))
-    })
+    let error = Refused(answer.status).into();
+    answer.finish().await;
+    Err(Trouble { error, again })
 }
 
 impl Source for HttpsSource {
     fn fetch<'a>(&'a self, path: &'a str, range: Range<u64>, sink: mpsc::Sender<Bytes>) -> Fetching<'a> {
+        Box::pin(async move { fetching(self.fetch_all(path, range, &sink).await, format_args!("{}{path}", self.base)) })
+    }
+
+    fn attempt<'a>(
+        &'a self,
+        path: &'a str,
+        range: Range<u64>,
+        unranged: Unranged,
+        sink: mpsc::Sender<Bytes>,
+    ) -> Attempting<'a> {
         Box::pin(async move {
-            coded_as_fetch(self.fetch_all(path, range, &sink).await, format_args!("{}{path}", self.base))
+            let url = self.url(path).map_err(Trouble::lasting)?;
+            self.send_all(&mut Part { url: &url, range, unranged }, &sink).await
         })
     }
 
+    fn limits(&self) -> Limits {
+        *self.client.limits()
+    }
+
     fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
-        Box::pin(async move { coded_as_fetch(self.get_all(path, limit).await, format_args!("{}{path}", self.base)) })
+        Box::pin(async move { fetching(self.get_all(path, limit).await, format_args!("{}{path}", self.base)) })
     }
 
     fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
@@ -299,7 +256,7 @@ impl Source for HttpsSource {
             };
             match got {
                 Err(error) if absent(&error) => Ok(None),
-                got => coded_as_fetch(got.map(Some), format_args!("{}{path}", self.base)),
+                got => fetching(got.map(Some), format_args!("{}{path}", self.base)),
             }
         })
     }

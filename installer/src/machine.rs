@@ -19,7 +19,7 @@ use crate::ending::Ending;
 use crate::esp::Esp;
 use crate::eventlog::Measurer;
 use crate::failure::{Code, WithCode as _};
-use crate::fetch::{DirectorySource, Source};
+use crate::fetch::{DirectorySource, Mirrors, Source};
 use crate::handoff::{self, CommandLine, LoadError};
 use crate::http::Limits;
 use crate::https::{HttpsSource, https_url};
@@ -183,6 +183,21 @@ impl<'a> Machine<'a> {
                 Arc::new(HttpsSource::with_limits(&site.repository, &site.ca, resolver.clone(), limits)?)
             }
         })
+    }
+
+    /// Where payloads come from: the repository first, then the mirrors of the site config. A directory has none.
+    ///
+    /// # Errors
+    /// The URL of a mirror or the CA of the site config cannot be used.
+    pub fn mirrors(&self, repository: Arc<dyn Source>, site: &Site, resolver: &Resolver) -> Result<Mirrors> {
+        let mut list = vec![repository];
+        if !matches!(self.place, Place::Ordinary { directory: Some(_), .. }) {
+            for url in &site.mirrors {
+                let limits = self.seams.limits;
+                list.push(Arc::new(HttpsSource::with_limits(url, &site.ca, resolver.clone(), limits)?));
+            }
+        }
+        Ok(Mirrors::new(list))
     }
 
     /// The keys that this machine's host config may have, the most particular first.

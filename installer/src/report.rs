@@ -249,7 +249,8 @@ mod tests {
         assert_eq!(events[1]["sequence"], 1);
         assert_eq!(events[1]["fields"]["error"], "too small");
         assert!(lines[0].starts_with("{\"metalstrap\":1,\"run\":\"r\",\"sequence\":0,\"at\":0"), "{}", lines[0]);
-        let seconds = lines[1].split("Planning the disk: failed after ").nth(1).and_then(|rest| rest.strip_suffix(" s"));
+        let seconds =
+            lines[1].split("Planning the disk: failed after ").nth(1).and_then(|rest| rest.strip_suffix(" s"));
         assert!(seconds.is_some_and(|seconds| seconds.parse::<f64>().is_ok()), "{}", lines[1]);
     }
 

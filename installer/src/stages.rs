@@ -92,7 +92,8 @@ impl Locked {
 
     /// Where blocks may be found that are to be in their place.
     fn seeds(&self, holds: Holds) -> Vec<Seed> {
-        let region = |area: &crate::plan::Area| Region { disk: Arc::clone(&self.disk), start: area.start, size: area.size };
+        let region =
+            |area: &crate::plan::Area| Region { disk: Arc::clone(&self.disk), start: area.start, size: area.size };
         let seeds = self.plan.seeds.iter().filter(|seed| seed.holds == holds);
         seeds.map(|seed| Seed { region: region(&seed.area), tree: seed.hash_tree.as_ref().map(region) }).collect()
     }

@@ -6,8 +6,8 @@ use metalstrap_release::manifest::Manifest;
 use serde_json::{Map, Value};
 
 use crate::bootvars::BootEntry;
-use crate::ending::Ending;
 use crate::converge::Tally;
+use crate::ending::Ending;
 use crate::failure::Failure;
 use crate::fetch::Mirrors;
 use crate::machine::Machine;
@@ -56,7 +56,10 @@ impl Summary {
             ("uki", self.uki_path.into()),
             ("payload_fetched_bytes", self.tally.fetched_bytes.into()),
             ("blocks", self.tally.to_json()),
-            ("mirrors_dropped", self.mirrors_dropped.into_iter().map(|(mirror, why)| format!("{mirror}: {why}")).collect()),
+            (
+                "mirrors_dropped",
+                self.mirrors_dropped.into_iter().map(|(mirror, why)| format!("{mirror}: {why}")).collect(),
+            ),
             ("image_bytes", self.image_bytes.into()),
             ("lowest_mem_available_bytes", memory.lowest().into()),
             ("peak_rss_bytes", meminfo::peak_rss().ok().into()),

@@ -192,7 +192,11 @@ impl Manifest {
     pub fn payloads(&self) -> Vec<(&'static str, &Payload)> {
         let Boot { uki, loader, .. } = &self.boot;
         let roots = self.filesystems.iter().flat_map(|root| {
-            [("root", Some(&root.data)), ("root in small frames", root.fine.as_ref()), ("root hash tree", Some(&root.hash_tree))]
+            [
+                ("root", Some(&root.data)),
+                ("root in small frames", root.fine.as_ref()),
+                ("root hash tree", Some(&root.hash_tree)),
+            ]
         });
         let files = [
             ("UKI", Some(&uki.data)),

@@ -112,6 +112,9 @@ mod tests {
         // Blocks of no content, none of them the last.
         endless.resize(8 << 20, 0);
         assert_eq!(text(&endless), "the frame at 7 of the payload is longer than a frame may be");
-        assert_eq!(text(&[0x28, 0xB5, 0x2F, 0xFD, 0x20, 0, 6, 0, 0]), "the frame at 7 of the payload has a block of a reserved type");
+        assert_eq!(
+            text(&[0x28, 0xB5, 0x2F, 0xFD, 0x20, 0, 6, 0, 0]),
+            "the frame at 7 of the payload has a block of a reserved type"
+        );
     }
 }

@@ -13,6 +13,8 @@ pub const PATH: &str = "/etc/metalstrap/site.json";
 /// No site config is larger.
 pub const MAX_BYTES: usize = 1 << 20;
 const KIND: Kind = Kind { name: "site config", max_bytes: MAX_BYTES };
+/// Most mirrors: more would only make the message of a failed fetch unreadable.
+const MAX_MIRRORS: usize = 16;
 /// Longest wait for a network, in seconds.
 const MAX_TIMEOUT: u32 = 24 * 3600;
 
@@ -25,11 +27,16 @@ pub struct Site {
     pub format: u32,
     /// HTTPS URL of the repository, without trailing slash.
     pub repository: String,
+    /// HTTPS URLs of further directories, laid out like the repository and without trailing slash, from which payloads are
+    /// fetched too, by turns with the repository; at most 16. Nobody trusts them: of the repository they need `payloads/`
+    /// only, and metadata, host configs and manifests never come from them.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
     /// The repository's root metadata as published (`metadata/<version>.root.json`), of any version: whom to believe.
     /// Newer ones are reached from it by their signatures.
     #[cfg_attr(feature = "schema", schemars(with = "serde_json::Map<String, serde_json::Value>"))]
     pub root: Value,
-    /// PEM certificates of the CAs that the repository's and the report URL's servers are checked against.
+    /// PEM certificates of the CAs that the repository's, the mirrors' and the report URL's servers are checked against.
     pub ca: String,
     /// HTTPS URL events are posted to.
     #[serde(default)]
@@ -63,11 +70,12 @@ impl Site {
 
     fn check(&self) -> Result<(), DocumentError> {
         KIND.check_format(self.format)?;
-        check_url("repository", &self.repository)?;
-        // What follows is appended, and a query would swallow it.
-        if self.repository.ends_with('/') || self.repository.contains('?') {
-            return KIND.refuse("repository", format!("is {:?}, with a slash at its end or a query", self.repository));
+        check_base("repository", &self.repository)?;
+        if self.mirrors.len() > MAX_MIRRORS {
+            let text = format!("has {} entries, more than the {MAX_MIRRORS} allowed", self.mirrors.len());
+            return KIND.refuse("mirrors", text);
         }
+        self.mirrors.iter().try_for_each(|url| check_base("mirrors", url))?;
         self.report_url.iter().try_for_each(|url| check_url("report_url", url))?;
         check_root(&self.root)?;
         if !self.ca.contains("-----BEGIN CERTIFICATE-----") {
@@ -78,6 +86,15 @@ impl Site {
         }
         Ok(())
     }
+}
+
+/// A URL that paths are appended to: a query would swallow them.
+fn check_base(field: &'static str, url: &str) -> Result<(), DocumentError> {
+    check_url(field, url)?;
+    if url.ends_with('/') || url.contains('?') {
+        return KIND.refuse(field, format!("is {url:?}, with a slash at its end or a query"));
+    }
+    Ok(())
 }
 
 fn check_url(field: &'static str, url: &str) -> Result<(), DocumentError> {

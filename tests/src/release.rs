@@ -123,6 +123,7 @@ pub fn site(lab: &Lab, published: &Published) -> Result<Site> {
     Ok(Site {
         format: 1,
         repository: lab.repository_url().trim_end_matches('/').to_owned(),
+        mirrors: Vec::new(),
         root: serde_json::from_slice(&root).context("reading the root metadata")?,
         ca: std::fs::read_to_string(&authority).with_context(|| format!("reading {}", authority.display()))?,
         report_url: Some(lab.report_url()),

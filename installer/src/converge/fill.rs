@@ -29,7 +29,12 @@ const ROUNDS: usize = 64;
 ///
 /// # Errors
 /// The disk's, the mirrors', and [`Code::Corrupt`].
-pub(super) async fn fill(goal: &Goal, fine: Option<&Arc<Frames>>, seeds: &[Seed], kept: &Arc<BlockSet>) -> Result<Tally> {
+pub(super) async fn fill(
+    goal: &Goal,
+    fine: Option<&Arc<Frames>>,
+    seeds: &[Seed],
+    kept: &Arc<BlockSet>,
+) -> Result<Tally> {
     let mut tally = Tally::default();
     for part in goal.windows() {
         tally += fill_window(&part, fine, seeds, kept).await?;
@@ -154,7 +159,7 @@ async fn fetch(
         return Ok(copies);
     }
     let (path, lacks) = (goal.frames.path(), have.missing(have.range()).next().map_or(0, |run| run.start));
-    Err(coded(Code::Corrupt, format!("{path} from {} does not hold block {lacks}", mirrors.first())))
+    Err(coded(Code::Corrupt, format!("{path} from {} does not hold block {lacks}", mirrors.describe(mirrors.first()))))
 }
 
 /// Which of the payloads brings what is missing in fewer bytes, what of it is needed, and its largest frame's content.

@@ -18,6 +18,9 @@ use crate::progress::Progress;
 /// Pieces between a connection and who cuts them. With those of a TLS record or a file read, some MiB at most.
 pub(super) const QUEUE: usize = 4;
 
+/// How often something that several mirrors had sent parts of may be wrong.
+const MOST_MIXED: u64 = 16;
+
 /// A payload and where it comes from.
 #[derive(Debug)]
 pub(super) struct Frames {
@@ -33,7 +36,13 @@ impl Frames {
     /// `payload` as `mirrors` have it. Nothing is fetched yet.
     pub fn new(payload: &Payload, mirrors: &Arc<Mirrors>) -> Arc<Self> {
         let (payload, mirrors) = (payload.clone(), Arc::clone(mirrors));
-        Arc::new(Self { payload, mirrors, table: OnceCell::new(), fetched: AtomicU64::new(0), mixed: AtomicU64::new(0) })
+        Arc::new(Self {
+            payload,
+            mirrors,
+            table: OnceCell::new(),
+            fetched: AtomicU64::new(0),
+            mixed: AtomicU64::new(0),
+        })
     }
 
     /// What the manifest says of it.
@@ -61,9 +70,9 @@ impl Frames {
         self.mixed.load(Ordering::Relaxed)
     }
 
-    /// One more; how many there were before.
-    pub fn mix(&self) -> u64 {
-        self.mixed.fetch_add(1, Ordering::Relaxed)
+    /// Counts one more of them: whether it may be asked for again without anybody being blamed.
+    pub fn may_mix(&self) -> bool {
+        self.mixed.fetch_add(1, Ordering::Relaxed) < MOST_MIXED
     }
 
     /// The seek table, if it was fetched.
@@ -89,8 +98,9 @@ impl Frames {
     async fn fetch_table(&self, progress: &Progress) -> Result<SeekTable> {
         let size = self.payload.seek_table_size;
         if size > MAX_BYTES {
-            let (path, first) = (self.path(), self.mirrors.first());
-            let message = format!("the seek table of {path} from {first} has {size} bytes, more than the {MAX_BYTES} allowed");
+            let (path, first) = (self.path(), self.mirrors.describe(self.mirrors.first()));
+            let message =
+                format!("the seek table of {path} from {first} has {size} bytes, more than the {MAX_BYTES} allowed");
             return Err(coded(Code::Manifest, message));
         }
         let start = self.payload.size.checked_sub(size).context("a seek table larger than its payload")?;
@@ -99,10 +109,14 @@ impl Frames {
             let parsed = SeekTable::parse(&bytes, &self.payload);
             let Err(error) = &parsed else { return Ok(parsed?) };
             let told = format!("{} is corrupt: {error}", self.path());
-            if from.is_none_or(|from| self.mirrors.drop_liar(from, &told)) {
+            if from.is_none() && self.may_mix() {
                 continue;
             }
-            let origin = self.origin(from.unwrap_or_default());
+            let from = from.unwrap_or_else(|| self.mirrors.first());
+            if self.mirrors.drop_liar(from, &told) {
+                continue;
+            }
+            let origin = self.origin(from);
             return parsed.code(Code::Corrupt, || format!("{origin} is corrupt"));
         }
     }

@@ -36,13 +36,19 @@ pub async fn read_back<S: BlockStore + Debug + 'static>(
         flush_and_forget(&region)?;
         progress.expect(kept.range().end.saturating_sub(kept.len()).saturating_mul(BLOCK));
         let written = pieces(kept.missing(kept.range()));
-        sweep(&region, Unreadable::Fails, written, || tree.reader(), |reader, first, blocks| {
-            for (index, block) in (first..).zip(&*blocks) {
-                Judge::check(reader, index, block).or_else(|fault| lost(&region, index, fault))?;
-            }
-            progress.advance(u64::try_from(blocks.len())?.saturating_mul(BLOCK));
-            Ok(())
-        })
+        sweep(
+            &region,
+            Unreadable::Fails,
+            written,
+            || tree.reader(),
+            |reader, first, blocks| {
+                for (index, block) in (first..).zip(&*blocks) {
+                    Judge::check(reader, index, block).or_else(|fault| lost(&region, index, fault))?;
+                }
+                progress.advance(u64::try_from(blocks.len())?.saturating_mul(BLOCK));
+                Ok(())
+            },
+        )
     })
     .await
 }

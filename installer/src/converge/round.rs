@@ -127,7 +127,10 @@ impl Round {
     ///
     /// # Errors
     /// The disk's, and the mirrors' when none of them can go on.
-    pub async fn run(self: &Arc<Self>, fetch: impl AsyncFnOnce(&Self, &mpsc::Sender<Batch>) -> Result<()>) -> Result<()> {
+    pub async fn run(
+        self: &Arc<Self>,
+        fetch: impl AsyncFnOnce(&Self, &mpsc::Sender<Batch>) -> Result<()>,
+    ) -> Result<()> {
         let (batches, waiting) = mpsc::channel(WAITING);
         let waiting = Arc::new(Mutex::new(waiting));
         let workers: Vec<_> = (0..threads())

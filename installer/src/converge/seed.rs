@@ -117,23 +117,21 @@ fn wanting(digest: &Digest, judge: &mut dyn Judge, index: &Index, have: &BlockSe
 }
 
 /// Writes blocks to their places, neighbours together; `told` hears how many at a time.
-pub(super) fn write_runs(
-    blocks: BTreeMap<u64, &Block>,
-    writer: &Writer,
-    mut told: impl FnMut(u64),
-) -> Result<()> {
+pub(super) fn write_runs(blocks: BTreeMap<u64, &Block>, writer: &Writer, mut told: impl FnMut(u64)) -> Result<()> {
     let mut blocks = blocks.into_iter().peekable();
     while let Some((first, block)) = blocks.next() {
         let mut run = vec![block];
         while run.len() < usize::try_from(PIECE)?
-            && let Some((_, next)) =
-                blocks.next_if(|(place, _)| Some(*place) == first.checked_add(u64::try_from(run.len()).unwrap_or(u64::MAX)))
+            && let Some((_, next)) = blocks
+                .next_if(|(place, _)| Some(*place) == first.checked_add(u64::try_from(run.len()).unwrap_or(u64::MAX)))
         {
             run.push(next);
         }
         let mut buffer = Buffer::new(run.len().saturating_mul(BLOCK_SIZE));
         buffer.as_chunks_mut().0.iter_mut().zip(&run).for_each(|(to, from): (&mut Block, _)| *to = **from);
-        writer.write(first.saturating_mul(BLOCK), buffer).code(Code::DiskIo, || "writing verified blocks".to_owned())?;
+        writer
+            .write(first.saturating_mul(BLOCK), buffer)
+            .code(Code::DiskIo, || "writing verified blocks".to_owned())?;
         told(u64::try_from(run.len())?);
     }
     Ok(())

@@ -93,7 +93,10 @@ impl Cut for Cutter<'_> {
             } else {
                 self.gathering.hand_over().await
             };
-            if !goes_on || self.round.have.is_full() || self.content_offset >= self.round.goal.blocks.end.saturating_mul(BLOCK) {
+            if !goes_on
+                || self.round.have.is_full()
+                || self.content_offset >= self.round.goal.blocks.end.saturating_mul(BLOCK)
+            {
                 return Ok(false);
             }
             sender = Sender::One(piece.from);

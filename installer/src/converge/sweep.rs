@@ -71,7 +71,8 @@ pub(super) fn sweep<S>(
     thread::scope(|scope| {
         let workers: Vec<_> = (1..threads()).map(|_| scope.spawn(work)).collect();
         let mut results = vec![work()];
-        results.extend(workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err(anyhow!("a thread died")))));
+        results
+            .extend(workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err(anyhow!("a thread died")))));
         results.into_iter().collect()
     })
 }

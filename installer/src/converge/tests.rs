@@ -4,10 +4,10 @@ use std::io;
 use proptest::prelude::*;
 
 use metalstrap_release::digest::Digest;
-use metalstrap_release::verity::{BLOCK, MemoryStore, Tree};
 
 use super::testing::{
-    Repository, SALT, START, assert_only_verified, bring, bytes, on_disk, only, open_tree, recording, region_on, tree_over,
+    Repository, SALT, START, assert_only_verified, bring, bytes, on_disk, only, open_tree, recording, region_on,
+    tree_over,
 };
 use super::*;
 use crate::disk::{Faulty, Memory, Operation, Recorded, Recording};

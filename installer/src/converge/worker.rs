@@ -15,9 +15,6 @@ use super::seed::write_runs;
 use crate::disk::Buffer;
 use crate::failure::{Code, WithCode as _};
 
-/// How often parts of one frame may come from several mirrors and be wrong.
-const MOST_MIXED: u64 = 16;
-
 /// Why a frame is refused.
 #[derive(Debug)]
 enum Refused {
@@ -130,8 +127,8 @@ fn blame(round: &Round, fetched: &Fetched, refused: Refused) -> Result<()> {
     let frames = &round.goal.frames;
     let mirrors = &frames.mirrors;
     let from = match fetched.from {
-        Sender::Several if frames.mix() < MOST_MIXED => return Ok(()),
-        Sender::Several => mirrors.any(),
+        Sender::Several if frames.may_mix() => return Ok(()),
+        Sender::Several => mirrors.first(),
         Sender::One(from) => from,
     };
     let origin = frames.origin(from);

@@ -241,7 +241,8 @@ async fn what_does_not_fit_is_refused_before_the_first_write() {
     let mut manifest = manifest(&repository, &bytes(1, 10_000), &bytes(2, 100_000));
     manifest.boot.uki.size = SIZE;
     let disk = Arc::new(Recording::memory(DISK_SIZE, 512));
-    let error = write(&repository.mirrors(), &manifest, &region(&disk), 1, &[], &Progress::default()).await.unwrap_err();
+    let error =
+        write(&repository.mirrors(), &manifest, &region(&disk), 1, &[], &Progress::default()).await.unwrap_err();
     assert_eq!(code_of(&error), Code::DiskTooSmall);
     let text = "laying out the EFI system partition: a file of 270532608 bytes does not fit the EFI system partition: \
                 269922304 bytes are free of 269983744";
@@ -259,7 +260,8 @@ async fn a_wrong_uki_gets_no_name_and_no_block() {
     wrong.resize(wrong.len().next_multiple_of(4096), 0);
     manifest.boot.uki.data = repository.replace(&manifest.boot.uki.data, &wrong);
     let disk = Arc::new(Recording::memory(DISK_SIZE, 512));
-    let error = write(&repository.mirrors(), &manifest, &region(&disk), 1, &[], &Progress::default()).await.unwrap_err();
+    let error =
+        write(&repository.mirrors(), &manifest, &region(&disk), 1, &[], &Progress::default()).await.unwrap_err();
     let text = format!(
         "payloads/{}.zst from {} is corrupt at byte 204800 of its content: block 50 has digest {}, but the hash tree \
          says {}",
@@ -282,7 +284,8 @@ async fn a_wrong_hash_tree_leaves_the_disk_alone() {
     tree[4096] ^= 1;
     manifest.boot.uki.hash_tree = repository.publish(&tree);
     let disk = Arc::new(Recording::memory(DISK_SIZE, 512));
-    let error = write(&repository.mirrors(), &manifest, &region(&disk), 1, &[], &Progress::default()).await.unwrap_err();
+    let error =
+        write(&repository.mirrors(), &manifest, &region(&disk), 1, &[], &Progress::default()).await.unwrap_err();
     let text = format!(
         "fetching the UKI's hash tree: payloads/{}.zst from {} is corrupt at byte 4096 of its content: hash tree block \
          1 has digest {}, but the root hash says {}",

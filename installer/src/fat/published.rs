@@ -19,11 +19,7 @@ impl Layout {
     ///
     /// # Errors
     /// Those of `read`.
-    pub fn is_published(
-        &self,
-        paths: &[&str],
-        read: &dyn Fn(u64, &mut [u8]) -> io::Result<()>,
-    ) -> io::Result<bool> {
+    pub fn is_published(&self, paths: &[&str], read: &dyn Fn(u64, &mut [u8]) -> io::Result<()>) -> io::Result<bool> {
         let mut sector = vec![0; usize::from(self.boot.sector_size)];
         read(0, &mut sector)?;
         let same = self.writes(Stage::BootSectors).next().is_some_and(|write| {

@@ -76,8 +76,15 @@ fn on_disk(uki: &[u8]) -> (Region, Tree<MemoryStore>, Boot) {
     let none = Digest([0; 32]);
     let payload = Payload { sha256: none, size: 0, content_size: 0, seek_table_size: 0, seek_table_sha256: none };
     let salt = Salt(b"salt".to_vec());
-    let artifact =
-        Artifact { size, sha256: Digest::of(uki), root_hash, salt, data: payload.clone(), fine: None, hash_tree: payload };
+    let artifact = Artifact {
+        size,
+        sha256: Digest::of(uki),
+        root_hash,
+        salt,
+        data: payload.clone(),
+        fine: None,
+        hash_tree: payload,
+    };
     let boot = Boot { uki: artifact.clone(), loader: artifact, cmdline: CMDLINE.to_owned(), cmdline_limit: 2047 };
     (region, tree, boot)
 }

@@ -56,7 +56,8 @@ fn others_steps(plan: &Plan, old: &[OldArea]) -> Vec<Wipe> {
         let areas = old.iter().filter(|area| area.boots == boots && (boots || !slot(area)));
         areas.flat_map(|area| ends(area.start, area.size, plan.disk.size)).collect()
     };
-    let steps = [("the old EFI system partition", both_ends(true)), ("signatures in the old partitions", both_ends(false))];
+    let steps =
+        [("the old EFI system partition", both_ends(true)), ("signatures in the old partitions", both_ends(false))];
     let steps = steps.into_iter().filter(|(_, ranges)| !ranges.is_empty());
     steps.map(|(what, ranges)| Wipe { what: what.to_owned(), ranges }).collect()
 }
@@ -113,7 +114,9 @@ fn new_ranges(plan: &Plan, data: u64, tree: u64) -> Vec<Area> {
             Role::Root { slot } if *slot == plan.target => data,
             Role::RootVerity { slot } if *slot == plan.target => tree,
             // They are seeds, and go later.
-            Role::Root { .. } | Role::RootVerity { .. } if matches!(plan.existing, Becomes::Replaced { .. }) => continue,
+            Role::Root { .. } | Role::RootVerity { .. } if matches!(plan.existing, Becomes::Replaced { .. }) => {
+                continue;
+            }
             _ => {
                 ranges.extend(ends(entry.start, entry.size, plan.disk.size));
                 continue;

@@ -47,12 +47,17 @@ fn absent_fields_take_the_harmless_default() {
     let site = Site::parse(site().to_string().as_bytes()).unwrap();
     assert_eq!((site.report_url, site.reboot_on_failure_after), (None, None));
     assert_eq!(site.network_timeout, 180);
+    assert_eq!(site.mirrors, Vec::<String>::new());
 }
 
 #[test]
 fn what_is_written_reads_back() {
     let text = with("/report_url", json!("https://report.test"));
     let site = Site::parse(text.as_bytes()).unwrap();
+    assert_eq!(Site::parse(&serde_json::to_vec(&site).unwrap()).unwrap(), site);
+    let mirrors: Vec<String> = (0..16).map(|number| format!("https://m{number}.test/os")).collect();
+    let site = Site::parse(with("/mirrors", json!(mirrors)).as_bytes()).unwrap();
+    assert_eq!(site.mirrors, mirrors);
     assert_eq!(Site::parse(&serde_json::to_vec(&site).unwrap()).unwrap(), site);
 }
 
@@ -76,6 +81,14 @@ fn values_that_cannot_hold_are_refused_by_field() {
         ("/repository", json!("https://a/b c"), format!("repository is \"https://a/b c\", {url}")),
         ("/repository", json!("https://a/#b"), format!("repository is \"https://a/#b\", {url}")),
         ("/repository", json!("https://u:p@a"), "repository holds a user name or password".to_owned()),
+        ("/mirrors", json!(["https://a/b", "http://a/b"]), "mirrors is \"http://a/b\", not an https:// URL".to_owned()),
+        (
+            "/mirrors",
+            json!(["https://a/b/"]),
+            "mirrors is \"https://a/b/\", with a slash at its end or a query".to_owned(),
+        ),
+        ("/mirrors", json!(["https://u:p@a"]), "mirrors holds a user name or password".to_owned()),
+        ("/mirrors", json!(vec!["https://a"; 17]), "mirrors has 17 entries, more than the 16 allowed".to_owned()),
         ("/report_url", json!("ftp://a"), "report_url is \"ftp://a\", not an https:// URL".to_owned()),
         ("/ca", json!("none"), "ca holds no PEM certificate".to_owned()),
         (
@@ -105,8 +118,8 @@ fn shapes_other_than_the_format_are_refused() {
         let cause = text.strip_prefix("the site config is not valid: ").expect(&text).to_owned();
         cause.split(" at line").next().unwrap().to_owned()
     };
-    let fields = "expected one of `format`, `repository`, `root`, `ca`, `report_url`, `reboot_on_failure_after`, \
-                  `clock_floor`, `network_timeout`";
+    let fields = "expected one of `format`, `repository`, `mirrors`, `root`, `ca`, `report_url`, \
+                  `reboot_on_failure_after`, `clock_floor`, `network_timeout`";
     assert_eq!(cause(&with("/manifest", json!({}))), format!("unknown field `manifest`, {fields}"));
     let cut = with("/network_timeout", json!(1e30));
     assert_eq!(cause(&cut), "invalid type: floating point `1e+30`, expected u32");

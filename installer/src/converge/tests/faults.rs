@@ -107,9 +107,8 @@ struct Case {
 fn any_case() -> impl Strategy<Value = Case> {
     let mirrors = proptest::collection::vec(proptest::collection::vec(any_fault(), 0..8), 1..4);
     let there = proptest::collection::vec(any::<prop::sample::Index>(), 0..50);
-    (any::<u64>(), 1..300_usize, there, mirrors, proptest::option::weighted(0.2, 0..10_usize)).prop_map(
-        |(seed, blocks, there, mirrors, bad_write)| Case { seed, blocks, there, mirrors, bad_write },
-    )
+    (any::<u64>(), 1..300_usize, there, mirrors, proptest::option::weighted(0.2, 0..10_usize))
+        .prop_map(|(seed, blocks, there, mirrors, bad_write)| Case { seed, blocks, there, mirrors, bad_write })
 }
 
 /// A disk with a part of the content in its place.

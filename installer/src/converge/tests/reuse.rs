@@ -32,7 +32,11 @@ impl Counting {
                 range.start <= frame.offset && frame.offset + frame.size <= range.end
             };
             let frames: Vec<_> = (0..).zip(table.frames()).filter(|(_, frame)| inside(frame)).collect();
-            assert_eq!(frames.iter().map(|(_, frame)| frame.size).sum::<u64>(), range.end - range.start, "whole frames");
+            assert_eq!(
+                frames.iter().map(|(_, frame)| frame.size).sum::<u64>(),
+                range.end - range.start,
+                "whole frames"
+            );
             frames.into_iter().for_each(|(number, _)| assert!(found.insert(number), "frame {number} twice"));
         }
         found
@@ -197,7 +201,7 @@ fn small_frames_are_fetched_where_little_is_missing() {
     let payloads = Payloads { data: &data, fine: Some(&fine) };
     let (_, region) = recording(8 << 20);
     let tree = open_tree(&content);
-    let mut bring = || {
+    let bring = || {
         let progress = Progress::default();
         block_on(super::data(&only(source.clone()), payloads, &tree, &region, &[], &progress)).unwrap().0
     };
@@ -219,7 +223,9 @@ fn an_unreadable_block_is_fetched_again() {
     region_on(Arc::clone(&memory) as Arc<_>, 2 << 20).write_at(0, &content).unwrap();
     let bad = START + 100 * 4096 + 512;
     let disk = Faulty::new(memory, move |operation| match operation {
-        Operation::Read(offset, length) if (offset..offset + length).contains(&bad) => Some(io::Error::from_raw_os_error(5)),
+        Operation::Read(offset, length) if (offset..offset + length).contains(&bad) => {
+            Some(io::Error::from_raw_os_error(5))
+        }
         _ => None,
     });
     let region = region_on(Arc::new(disk), 2 << 20);

@@ -1,0 +1,122 @@
+//! Several places with the same payloads: asked by turns, resumed one where another stopped, and dropped when they lie.
+//!
+//! # Design
+//! A fetch begins at the mirror whose turn it is, so that concurrent ones spread over all. A mirror that fails rests, for
+//! longer each time, and another one goes on at the next byte; when all rest, the fetch waits for the first that has
+//! rested. Rests are shared between the fetches: what one has found out, the others need not find out again. Each fetch
+//! has its own patience with each mirror ([`Limits::attempts`](crate::http::Limits)), so that it ends in any case.
+//!
+//! An answer with the whole file is never read up to a range in its middle: such a server is left at once, with
+//! [`NoRanges`](super::NoRanges), for a mirror that has ranges or for the caller, who then asks for the whole file in one
+//! stream. Only that stream, when it breaks, is resumed by reading what came already once more.
+
+mod course;
+mod standing;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{Fetching, Source};
+use course::Course;
+use standing::Standing;
+
+/// Where payloads come from: the repository and its mirrors, in turn.
+#[derive(Debug)]
+pub struct Mirrors {
+    list: Vec<Mirror>,
+    turn: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Mirror {
+    source: Arc<dyn Source>,
+    standing: Standing,
+}
+
+/// One of [`Mirrors`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MirrorId(pub(super) usize);
+
+/// Bytes, and who sent them: not yet verified.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Whom to [drop](Mirrors::drop_liar) if they do not verify.
+    pub from: MirrorId,
+}
+
+impl From<Arc<dyn Source>> for Mirrors {
+    fn from(source: Arc<dyn Source>) -> Self {
+        Self::new(vec![source])
+    }
+}
+
+impl Mirrors {
+    /// The repository and its mirrors, each with the same payloads below the same paths.
+    #[must_use]
+    pub fn new(list: Vec<Arc<dyn Source>>) -> Self {
+        let list = list.into_iter().map(|source| Mirror { source, standing: Standing::default() }).collect();
+        Self { list, turn: AtomicUsize::new(0) }
+    }
+
+    /// Sends bytes `range` of the file at `path` to `sink` in order and without gaps, beginning with the mirror whose turn
+    /// it is. When one fails, the next one goes on at the next byte; each piece says who sent it. A closed `sink` ends it
+    /// without error: who receives knows why it stopped.
+    ///
+    /// # Errors
+    /// [`NoRanges`](super::NoRanges) (found by `downcast_ref`) when `range` begins beyond the file's start and the mirrors
+    /// that could be asked send only whole files: fetch the whole file then, from byte 0. Otherwise, when no mirror is left
+    /// to ask: each with its last error; [`Code::Corrupt`](crate::failure::Code) when all were dropped.
+    pub fn fetch<'a>(&'a self, path: &'a str, range: Range<u64>, sink: mpsc::Sender<Piece>) -> Fetching<'a> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(self.list.len()).unwrap_or_default();
+        let by_turns = self.list.iter().enumerate().cycle().skip(first).take(self.list.len());
+        let by_turns = by_turns.map(|(id, mirror)| (MirrorId(id), mirror));
+        Box::pin(Course::new(path, range, sink, by_turns).run())
+    }
+
+    /// Drops a mirror for the rest of the run, because what it sent did not verify: `what` is what the report says about
+    /// it. False if none is left: then the run fails with [`Code::Corrupt`](crate::failure::Code).
+    pub fn drop_liar(&self, from: MirrorId, what: &str) -> bool {
+        if let Some(mirror) = self.list.get(from.0)
+            && mirror.standing.drop_for(what)
+        {
+            log::warn!("{} is dropped: {what}", mirror.source.describe());
+        }
+        self.left().next().is_some()
+    }
+
+    /// The mirrors dropped so far, each with the reason, for the report.
+    #[must_use]
+    pub fn dropped(&self) -> Vec<(String, String)> {
+        let reason = |mirror: &Mirror| Some((mirror.source.describe(), mirror.standing.dropped()?));
+        self.list.iter().filter_map(reason).collect()
+    }
+
+    /// The first of those that are left.
+    #[must_use]
+    pub fn first(&self) -> MirrorId {
+        MirrorId(self.list.iter().position(|mirror| mirror.standing.dropped().is_none()).unwrap_or_default())
+    }
+
+    /// A mirror as a person would name it.
+    #[must_use]
+    pub fn describe(&self, from: MirrorId) -> String {
+        self.list.get(from.0).map(|mirror| mirror.source.describe()).unwrap_or_default()
+    }
+
+    /// Whether parts of the file at `path` can be asked for: false when all mirrors that are left are known to send only
+    /// the whole of it.
+    #[must_use]
+    pub fn ranged(&self, path: &str) -> bool {
+        self.left().any(|mirror| !mirror.standing.is_unranged(path))
+    }
+
+    fn left(&self) -> impl Iterator<Item = &Mirror> {
+        self.list.iter().filter(|mirror| mirror.standing.dropped().is_none())
+    }
+}

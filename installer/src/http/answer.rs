@@ -1,0 +1,158 @@
+//! An answer as it comes in, with every wait for it bounded.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::StatusCode;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, RETRY_AFTER};
+use tokio::time::Instant;
+
+use super::date::parse_date;
+use super::{Connection, Idle, Limits, plain_error};
+use crate::clock;
+
+/// The most that is read of a body that nobody needs, in bytes: less than what a new connection costs.
+const REST: u64 = 16 << 10;
+/// The longest wait for it.
+const PROMPT: Duration = Duration::from_secs(1);
+
+/// An answer: its head, and its body piece by piece.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    pub(super) body: Incoming,
+    pub(super) pace: Pace,
+    pub(super) back: Option<(Idle, String, Connection)>,
+}
+
+/// How fast an answer comes. Only time spent waiting for it counts: who receives may be slow.
+#[derive(Debug)]
+pub(super) struct Pace {
+    limits: Limits,
+    /// Of the window that is under way.
+    waited: Duration,
+    came: u64,
+}
+
+impl Pace {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, waited: Duration::ZERO, came: 0 }
+    }
+
+    /// Counts a piece; an error at the end of a window that brought too little.
+    fn count(&mut self, waited: Duration, piece: &Bytes) -> Result<()> {
+        let Limits { window, window_bytes, .. } = self.limits;
+        self.waited = self.waited.saturating_add(waited);
+        self.came = self.came.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        if self.waited < window {
+            return Ok(());
+        }
+        if self.came < window_bytes {
+            return Err(anyhow!("fewer than {window_bytes} bytes came in {} s", window.as_secs_f32()));
+        }
+        (self.waited, self.came) = (Duration::ZERO, 0);
+        Ok(())
+    }
+}
+
+impl Answer {
+    /// The next piece of the body; `None` at its end, after which the connection is free for the next request.
+    ///
+    /// # Errors
+    /// When the connection breaks, or nothing or too little comes for too long.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        let stall = self.pace.limits.stall;
+        loop {
+            let asked = Instant::now();
+            let frame = tokio::time::timeout(stall, self.body.frame())
+                .await
+                .map_err(|_elapsed| anyhow!("nothing more came for {} s", stall.as_secs_f32()))?;
+            match frame {
+                None => {
+                    self.give_back();
+                    return Ok(None);
+                }
+                Some(frame) => {
+                    // Trailers say nothing we need.
+                    if let Ok(data) = frame.map_err(plain_error)?.into_data() {
+                        self.pace.count(asked.elapsed(), &data)?;
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The whole body, at most `limit` bytes; `None`: it is larger.
+    ///
+    /// # Errors
+    /// As [`Answer::chunk`].
+    pub async fn whole(&mut self, limit: usize) -> Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            if bytes.len().saturating_add(chunk.len()) > limit {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Reads what is left of a body that nobody needs, so that the connection is free for the next request. Where that
+    /// is more than a little, or does not come at once, the connection is closed instead, which is cheaper.
+    pub async fn finish(mut self) {
+        // What is left by the length that the server said.
+        if self.body.size_hint().lower() > REST {
+            return;
+        }
+        let mut left = REST;
+        let rest = async {
+            while let Ok(Some(chunk)) = self.chunk().await {
+                left = left.saturating_sub(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+                if left == 0 {
+                    return;
+                }
+            }
+        };
+        // Late or in time: dropped, a connection that was not given back closes.
+        let _late = tokio::time::timeout(PROMPT, rest).await;
+    }
+
+    /// How long the server asks to be left alone: `Retry-After`, a number of seconds or an HTTP date (RFC 9110 section
+    /// 10.2.3), which is judged by this machine's clock.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let text = self.header(&RETRY_AFTER)?.trim();
+        let until = |date: i64| u64::try_from(date.saturating_sub(clock::now())).unwrap_or_default();
+        let seconds = text.parse().ok().or_else(|| parse_date(text).map(until))?;
+        Some(Duration::from_secs(seconds))
+    }
+
+    /// A header's text; `None` where it is absent or no text.
+    #[must_use]
+    pub fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body's length, where the server said it.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        self.header(&CONTENT_LENGTH)?.parse().ok()
+    }
+
+    fn give_back(&mut self) {
+        if let Some((idle, authority, connection)) = self.back.take()
+            && self.body.is_end_stream()
+        {
+            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.entry(authority).or_default().push(connection);
+        }
+    }
+}

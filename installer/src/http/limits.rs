@@ -1,0 +1,88 @@
+//! How long is waited for what, and when it is tried again.
+
+use std::time::Duration;
+
+/// How long to wait for what, and how often.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// For a TCP connection, and once more for the TLS handshake.
+    pub connect: Duration,
+    /// For an answer to begin, and for each next piece of it.
+    pub stall: Duration,
+    /// An answer that brings fewer than `window_bytes` in so much waiting for it counts as stalled.
+    pub window: Duration,
+    /// The bytes for that.
+    pub window_bytes: u64,
+    /// An attempt that brings fewer bytes and does not come to the end counts as failed.
+    pub attempt_bytes: u64,
+    /// Failed attempts in a row before it is given up.
+    pub attempts: u32,
+    /// Before the second attempt; doubles from then on.
+    pub backoff: Duration,
+    /// The longest pause between attempts, whatever the server asks for.
+    pub backoff_most: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            window: Duration::from_secs(60),
+            window_bytes: 64 << 10,
+            attempt_bytes: 256 << 10,
+            attempts: 8,
+            backoff: Duration::from_millis(500),
+            backoff_most: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The pause before attempt `failures + 1`, where the server may have `asked` for one: what it asked for, but no more than
+/// our own longest one and no less than the next of ours.
+#[must_use]
+pub fn pause(limits: &Limits, asked: Option<Duration>, failures: u32) -> Duration {
+    asked.unwrap_or_default().min(limits.backoff_most).max(backoff(limits, failures))
+}
+
+/// The pause before attempt `failures + 1`: doubled each time, shortened by up to half at random so that a rack of
+/// machines does not come back in step.
+#[must_use]
+pub fn backoff(limits: &Limits, failures: u32) -> Duration {
+    let doubled = limits.backoff.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
+    let pause = doubled.min(limits.backoff_most);
+    pause.saturating_sub(pause.saturating_mul(u32::from(dice())) / 512)
+}
+
+/// A random byte, from the keys the standard library draws for each hash table.
+fn dice() -> u8 {
+    use std::hash::{BuildHasher as _, RandomState};
+    let [byte, ..] = RandomState::new().hash_one(()).to_le_bytes();
+    byte
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_differ() {
+        let limits = Limits::default();
+        for (failures, most) in [(1, 500), (2, 1000), (3, 2000), (6, 16_000), (7, 30_000), (40, 30_000)] {
+            let most = Duration::from_millis(most);
+            let pauses: Vec<Duration> = (0..64).map(|_| backoff(&limits, failures)).collect();
+            assert!(pauses.iter().all(|pause| (most / 2..=most).contains(pause)), "{failures}: {pauses:?}");
+            assert!(pauses.iter().any(|pause| *pause != pauses[0]), "{failures}: all {:?}", pauses[0]);
+        }
+    }
+
+    #[test]
+    fn a_pause_that_was_asked_for_is_kept_within_our_own() {
+        let limits = Limits::default();
+        let asked = |seconds, failures| pause(&limits, Some(Duration::from_secs(seconds)), failures);
+        assert_eq!(asked(7, 1), Duration::from_secs(7));
+        assert_eq!(asked(3600, 1), Duration::from_secs(30));
+        assert!(asked(0, 3) >= Duration::from_secs(1));
+        assert!(pause(&limits, None, 3) >= Duration::from_secs(1));
+    }
+}
