@@ -75,7 +75,7 @@ mod tests {
         }
         assert_eq!(five_percent(540_000, RUN), five_percent(540_000, RUN));
         assert!(places(10, 1, RUN, 1).is_empty());
-        assert_eq!(places(RUN, 3, RUN, 1), [0..RUN]);
+        assert_eq!(places(RUN, 3, RUN, 1), std::slice::from_ref(&(0..RUN)));
     }
 
     #[test]

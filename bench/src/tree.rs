@@ -39,7 +39,8 @@ fn fill(from: &Path, to: &Path, least: u64, bytes: &mut u64) -> Result<()> {
             fill(&path, &at, least, bytes)?;
         } else if metadata.is_symlink() {
             symlink(fs::read_link(&path).with_context(placing)?, &at).with_context(placing)?;
-        } else if metadata.is_file() {
+        } else if metadata.is_file() && metadata.len() <= least.saturating_sub(*bytes).saturating_add(least / 16) {
+            // A large file at the end would make a small image much larger than asked for.
             fs::hard_link(&path, &at).or_else(|_| fs::copy(&path, &at).map(drop)).with_context(placing)?;
             *bytes = bytes.saturating_add(metadata.len());
         }

@@ -11,32 +11,28 @@ use crate::link::{Kind, Link};
 use crate::peers::Tool;
 use crate::release::Layout;
 
-/// Least bytes of slots.
-const SLOT: u64 = 256 << 20;
+fn layout(image: &Image) -> Layout {
+    Layout { slots: 1, root: image.size }
+}
 
 /// Measures all links.
 ///
 /// # Errors
 /// The first run that fails.
 pub fn all(lab: &Lab) -> Result<()> {
-    let files = |name: &str, size: u64| {
-        lab.image(name, &Recipe::Files { size, lz4: false }, |_| Layout { slots: 1, root: SLOT })
-    };
+    let files = |name: &str, size: u64| lab.image(name, &Recipe::Files { size, lz4: false }, layout);
     // As large as each link carries in a time that is long against the start of a run.
-    let (small, middle) = (files("link-small", 24 << 20)?, files("link-middle", 240 << 20)?);
-    shaped(lab, 10, &files("link-slow", 80 << 20)?, Layout { slots: 1, root: SLOT }.disk_size())?;
-    shaped(lab, 100, &middle, Layout { slots: 1, root: SLOT }.disk_size())?;
-    let large = fresh::image(lab)?;
-    let size = fresh::disk_size(&large);
-    shaped(lab, 1000, &large, size)?;
-    lossy(lab, &small)
+    shaped(lab, 10, &files("link-10", 80 << 20)?, layout)?;
+    shaped(lab, 100, &files("link-100", 240 << 20)?, layout)?;
+    shaped(lab, 1000, &fresh::image(lab)?, |image| Layout { slots: 2, ..layout(image) })?;
+    lossy(lab, &files("link-lossy", 24 << 20)?)
 }
 
-fn shaped(lab: &Lab, megabits: u64, image: &Image, size: u64) -> Result<()> {
+fn shaped(lab: &Lab, megabits: u64, image: &Image, layout: fn(&Image) -> Layout) -> Result<()> {
     let link = Link::new(lab, Kind::Shaped { megabits })?;
     let case = format!("link-{megabits}");
     lab.measure(&case, &[Tool::Metalstrap, Tool::CurlZstdDd], image, |tool| {
-        let disk = Disk::blank(&lab.options.out, Medium::Ram, size)?;
+        let disk = Disk::blank(&lab.options.out, Medium::Ram, layout(image).disk_size())?;
         let before = link.sent()?;
         let sample = Job { client: &link.client, ..Job::new(lab, tool, &disk, image) }.run(lab)?;
         let of_rate = |bytes: u64| bytes as f64 * 8.0 / sample.seconds / (megabits as f64 * 1e6);
@@ -53,7 +49,7 @@ fn lossy(lab: &Lab, image: &Image) -> Result<()> {
     let link = Link::new(lab, Kind::Lossy { milliseconds: 50, percent: 1 })?;
     let mut connections = 1;
     lab.measure("link-50ms-1pct", &[Tool::Metalstrap, Tool::CurlParallel], image, |tool| {
-        let disk = Disk::blank(&lab.options.out, Medium::Ram, Layout { slots: 1, root: SLOT }.disk_size())?;
+        let disk = Disk::blank(&lab.options.out, Medium::Ram, layout(image).disk_size())?;
         let job = Job { client: &link.client, connections, ..Job::new(lab, tool, &disk, image) };
         let sample = job.run(lab)?;
         if tool.is_metalstrap() {
