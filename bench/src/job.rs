@@ -46,12 +46,14 @@ pub struct Job<'a> {
     pub verb: &'static str,
     /// Connections of those that open several.
     pub connections: u64,
+    /// Where the image must be afterwards, if that is known; else the installer's plan says it.
+    pub at: Option<u64>,
 }
 
 impl<'a> Job<'a> {
     /// An installation over the loopback.
     pub fn new(lab: &'a Lab, tool: Tool, disk: &'a Disk, image: &'a Image) -> Self {
-        Self { tool, disk, image, seed: None, client: &lab.loopback, verb: "install", connections: 1 }
+        Self { tool, disk, image, seed: None, client: &lab.loopback, verb: "install", connections: 1, at: None }
     }
 
     /// Runs it, and checks the disk afterwards.
@@ -113,8 +115,8 @@ impl<'a> Job<'a> {
 
     /// The image lies where the tool puts it.
     fn check(&self, stdout: &str) -> Result<()> {
-        if !self.tool.is_metalstrap() {
-            return self.disk.check(0, &self.image.root());
+        if let Some(at) = self.at.or_else(|| (!self.tool.is_metalstrap()).then_some(0)) {
+            return self.disk.check(at, &self.image.root());
         }
         let slots = slots(stdout)?;
         let mut wrong = Vec::new();

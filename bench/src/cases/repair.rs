@@ -34,7 +34,7 @@ pub fn all(lab: &Lab) -> Result<()> {
             let disk = Disk::blank(&lab.options.out, Medium::Ram, size)?;
             disk.restore(&installed)?;
             disk.damage(start, damaged.iter().map(|place| place.start))?;
-            Job { verb: "repair", ..Job::new(lab, tool, &disk, &image) }.run(lab)
+            Job { verb: "repair", at: Some(start), ..Job::new(lab, tool, &disk, &image) }.run(lab)
         })?;
     }
     Ok(())
