@@ -1,5 +1,5 @@
 # Thin: each target names the command it runs. Everything that is made goes below target/ and out/.
-.PHONY: demo test check deps images docs clean fmt
+.PHONY: demo test check bench deps images docs clean fmt
 
 # Reproducible times in images: the last commit's.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -37,6 +37,14 @@ demo: images
 # All that CI runs: check, then the scenarios in virtual machines.
 test: check images
 	$(CARGO) test --locked -p metalstrap-tests --lib --test scenarios -- --test-threads=2
+
+# Measures metalstrap against its peers (about 40 minutes, as root) and writes out/bench/result.json; then the tables and the
+# plot of docs/performance.md. BENCH="--cases fresh --runs 1 --size 256M" measures less.
+bench: images
+	scripts/bench-peers
+	$(CARGO) build --release --locked -p metalstrap-installer -p metalstrap -p metalstrap-bench
+	$(BUILT)/release/bench $(BENCH)
+	$(BUILT)/release/bench --docs
 
 # Makes docs/configuration.md and docs/schemas/ from the types.
 docs:

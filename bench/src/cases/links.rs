@@ -1,0 +1,60 @@
+//! Slow links, and one that loses packets.
+
+use anyhow::Result;
+
+use super::fresh;
+use crate::disk::{Disk, Medium};
+use crate::image::{Image, Recipe};
+use crate::job::{Job, Sample};
+use crate::lab::Lab;
+use crate::link::{Kind, Link};
+use crate::peers::Tool;
+use crate::release::Layout;
+
+fn layout(image: &Image) -> Layout {
+    Layout { slots: 1, root: image.size }
+}
+
+/// Measures all links.
+///
+/// # Errors
+/// The first run that fails.
+pub fn all(lab: &Lab) -> Result<()> {
+    let files = |name: &str, size: u64| lab.image(name, &Recipe::Files { size, lz4: false }, layout);
+    // As large as each link carries in a time that is long against the start of a run.
+    shaped(lab, 10, &files("link-10", 80 << 20)?, layout)?;
+    shaped(lab, 100, &files("link-100", 240 << 20)?, layout)?;
+    shaped(lab, 1000, &fresh::image(lab)?, |image| Layout { slots: 2, ..layout(image) })?;
+    lossy(lab, &files("link-lossy", 24 << 20)?)
+}
+
+fn shaped(lab: &Lab, megabits: u64, image: &Image, layout: fn(&Image) -> Layout) -> Result<()> {
+    let link = Link::new(lab, Kind::Shaped { megabits })?;
+    let case = format!("link-{megabits}");
+    lab.measure(&case, &[Tool::Metalstrap, Tool::CurlZstdDd], image, |tool| {
+        let disk = Disk::blank(&lab.options.out, Medium::Ram, layout(image).disk_size())?;
+        let before = link.sent()?;
+        let sample = Job { client: &link.client, ..Job::new(lab, tool, &disk, image) }.run(lab)?;
+        let of_rate = |bytes: u64| bytes as f64 * 8.0 / sample.seconds / (megabits as f64 * 1e6);
+        let more = vec![
+            ("link_fraction", of_rate(sample.sent.bytes)),
+            ("wire_fraction", of_rate(link.sent()?.saturating_sub(before))),
+        ];
+        Ok(Sample { more, ..sample })
+    })
+}
+
+/// curl opens as many connections as metalstrap has been seen to use.
+fn lossy(lab: &Lab, image: &Image) -> Result<()> {
+    let link = Link::new(lab, Kind::Lossy { milliseconds: 50, percent: 1 })?;
+    let mut connections = 1;
+    lab.measure("link-50ms-1pct", &[Tool::Metalstrap, Tool::CurlParallel], image, |tool| {
+        let disk = Disk::blank(&lab.options.out, Medium::Ram, layout(image).disk_size())?;
+        let job = Job { client: &link.client, connections, ..Job::new(lab, tool, &disk, image) };
+        let sample = job.run(lab)?;
+        if tool.is_metalstrap() {
+            connections = sample.sent.connections;
+        }
+        Ok(sample)
+    })
+}

@@ -1,0 +1,125 @@
+//! Tables of results, in Markdown.
+
+use std::fmt::Write as _;
+
+use crate::absent::Absent;
+use crate::result::Record;
+
+/// What the table of a case is headed with.
+pub fn title(case: &str) -> String {
+    let (kind, rest) = case.split_once('-').unwrap_or((case, ""));
+    match (kind, rest) {
+        ("fresh", "") => "Blank disk on tmpfs, uncompressed erofs".to_owned(),
+        ("fresh", "lz4") => "Blank disk on tmpfs, erofs compressed with lz4hc".to_owned(),
+        ("fresh", "disk") => "Blank part of the real disk, page cache dropped before".to_owned(),
+        ("reimage", "upgrade") => "Over the release before: the demo OS with an upgraded kernel and OpenSSL".to_owned(),
+        ("reimage", "5pct") => "Over a release of which 5% of the blocks differ, in runs of 256 KiB".to_owned(),
+        ("reimage", "5pct-scattered") => "Over a release of which 5% of the blocks differ, one by one".to_owned(),
+        ("reinstall", _) => "Over the same release".to_owned(),
+        ("repair", "1") => "Repair of 1 damaged block".to_owned(),
+        ("repair", count) => format!("Repair of {count} damaged blocks"),
+        ("resume", percent) => format!("Second run after a kill at {percent}% of the bytes"),
+        ("size", size) => format!("Generated image of {size} GiB, blank disk"),
+        ("link", "50ms-1pct") => "50 ms round trip, 1% of the packets lost".to_owned(),
+        ("link", rate) => format!("Link of {rate} Mbit/s"),
+        _ => case.to_owned(),
+    }
+}
+
+/// The cases of `records`, in their order.
+pub fn cases(records: &[Record]) -> Vec<&str> {
+    let mut cases = Vec::new();
+    for Record { case, .. } in records {
+        if !cases.contains(&case.as_str()) {
+            cases.push(case);
+        }
+    }
+    cases
+}
+
+/// The table of `case`, with what is absent below it.
+pub fn of_case(case: &str, records: &[Record], absent: &[Absent]) -> String {
+    let rows: Vec<&Record> = records.iter().filter(|record| record.case == case).collect();
+    let ours = rows.iter().find(|record| record.tool == "metalstrap").map(|record| record.seconds);
+    let mut names: Vec<&str> = rows.iter().flat_map(|record| record.more.keys().map(String::as_str)).collect();
+    names.retain(|name| !["requests", "connections"].contains(name));
+    names.sort_unstable();
+    names.dedup();
+    let mut text = format!("### {} (`{case}`)\n\n", title(case));
+    let heads = ["tool", "median", "MB/s", "time / metalstrap's", "fetched", "peak RSS", "CPU", "runs"];
+    let more = names.iter().map(|name| name.replace('_', " "));
+    let heads: Vec<String> = heads.into_iter().map(ToOwned::to_owned).chain(more).collect();
+    row(&mut text, &heads);
+    let rules: Vec<String> =
+        (0..heads.len()).map(|column| if column == 0 { "---" } else { "--:" }.to_owned()).collect();
+    row(&mut text, &rules);
+    for record in rows {
+        let ratio =
+            ours.filter(|ours| *ours > 0.0).map_or_else(String::new, |ours| format!("{:.2}", record.seconds / ours));
+        let mut cells = vec![
+            record.tool.clone(),
+            format!("{:.2} s", record.seconds),
+            format!("{:.0}", record.rate()),
+            ratio,
+            megabytes(record.bytes_fetched as f64),
+            megabytes(record.peak_rss_bytes as f64),
+            format!("{:.2} s", record.cpu_seconds),
+            record.runs.to_string(),
+        ];
+        cells.extend(
+            names.iter().map(|name| record.more.get(*name).map_or_else(String::new, |value| shown(name, *value))),
+        );
+        row(&mut text, &cells);
+    }
+    for Absent { tool, reason, .. } in absent.iter().filter(|absent| absent.case == case) {
+        let _ = write!(text, "\nNot measured: {tool}: {reason}.\n");
+    }
+    text
+}
+
+fn row(text: &mut String, cells: &[String]) {
+    let _ = writeln!(text, "| {} |", cells.join(" | "));
+}
+
+fn megabytes(bytes: f64) -> String {
+    format!("{:.1} MB", bytes / 1e6)
+}
+
+fn shown(name: &str, value: f64) -> String {
+    match name {
+        _ if name.ends_with("fraction") => format!("{:.1}%", value * 100.0),
+        "first_bytes" | "fetched_twice" => megabytes(value),
+        _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Sample;
+    use crate::log::Sent;
+
+    #[test]
+    fn a_table_has_a_row_a_tool_and_says_what_is_absent() {
+        let sample = |seconds: f64, bytes: u64| Sample {
+            seconds,
+            cpu_seconds: 1.0,
+            peak_rss_bytes: 20_000_000,
+            sent: Sent { bytes, requests: 1, connections: 1 },
+            more: vec![("link_fraction", 0.961)],
+        };
+        let records = [
+            Record::new("link-10", "metalstrap", 100_000_000, &[sample(2.0, 1_000_000)]),
+            Record::new("link-10", "curl-zstd-dd", 100_000_000, &[sample(3.0, 2_000_000)]),
+        ];
+        let absent = [Absent { case: "link-10".into(), tool: "casync".into(), reason: "it is not there".into() }];
+        let expected = "### Link of 10 Mbit/s (`link-10`)\n\n\
+            | tool | median | MB/s | time / metalstrap's | fetched | peak RSS | CPU | runs | link fraction |\n\
+            | --- | --: | --: | --: | --: | --: | --: | --: | --: |\n\
+            | metalstrap | 2.00 s | 50 | 1.00 | 1.0 MB | 20.0 MB | 1.00 s | 1 | 96.1% |\n\
+            | curl-zstd-dd | 3.00 s | 33 | 1.50 | 2.0 MB | 20.0 MB | 1.00 s | 1 | 96.1% |\n\
+            \nNot measured: casync: it is not there.\n";
+        assert_eq!(of_case("link-10", &records, &absent), expected);
+        assert_eq!(cases(&records), ["link-10"]);
+    }
+}
