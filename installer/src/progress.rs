@@ -90,6 +90,16 @@ impl Progress {
         self.0.note.lock().ok().and_then(|note| note.clone())
     }
 
+    /// How the bytes that are done came to their place, as a person reads it: "1.9 GiB kept, 100.0 MiB fetched"; `None`
+    /// where they did not.
+    #[must_use]
+    pub fn parts_text(&self) -> Option<String> {
+        let parts = self.parts().into_iter().zip(["kept", "zero", "copied", "fetched"]);
+        let parts: Vec<_> =
+            parts.filter(|(bytes, _)| *bytes > 0).map(|(bytes, what)| format!("{} {what}", size(bytes))).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+
     /// When the first byte came over the network.
     #[must_use]
     pub fn first_fetched(&self) -> Option<Instant> {
@@ -175,6 +185,20 @@ mod tests {
     fn sizes_read_as_a_person_says_them() {
         let texts = [0, 512, 1024, 1536, 181_403_648, u64::MAX].map(size);
         assert_eq!(texts, ["0 B", "512 B", "1.0 KiB", "1.5 KiB", "173.0 MiB", "16777215.9 TiB"]);
+    }
+
+    #[test]
+    fn parts_are_told_where_there_are_any() {
+        let progress = Progress::default();
+        progress.advance(4096);
+        assert_eq!(progress.parts_text(), None);
+        progress.keeps(2 << 20);
+        progress.brings(4096);
+        assert_eq!(progress.parts_text().unwrap(), "2.0 MiB kept, 4.0 KiB fetched");
+        progress.zeroes(8192);
+        progress.copies(1 << 20);
+        assert_eq!(progress.parts_text().unwrap(), "2.0 MiB kept, 8.0 KiB zero, 1.0 MiB copied, 4.0 KiB fetched");
+        assert_eq!(progress.parts(), [2 << 20, 8192, 1 << 20, 4096]);
     }
 
     #[test]

@@ -139,6 +139,7 @@ pub fn host(target: Target) -> Host {
     Host {
         format: 1,
         release: ReleaseName { name: target.name().to_owned(), version: VERSION.to_owned() },
+        mode: Default::default(),
         disk: DiskSelector::default(),
         existing: Existing::Refuse,
         tpm: TpmPolicy::IfPresent,

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use metalstrap_release::host::{BootOrder, DiskSelector, Existing, HandoffMode, Host, HostKey, ReleaseName, TpmPolicy};
+use metalstrap_release::host::{
+    BootOrder, DiskSelector, Existing, HandoffMode, Host, HostKey, Mode, ReleaseName, TpmPolicy,
+};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -29,11 +31,14 @@ pub struct Args {
     /// The host config, as JSON
     #[arg(long, value_name = "FILE", required_unless_present = "release",
           conflicts_with_all = ["release", "disk_serial", "disk_wwid", "disk_model", "disk_transport", "disk_min_size",
-                                "disk_max_size", "existing", "tpm", "handoff", "boot_order", "cmdline_extra"])]
+                                "disk_max_size", "mode", "existing", "tpm", "handoff", "boot_order", "cmdline_extra"])]
     config: Option<PathBuf>,
     /// The release to install
     #[arg(long, num_args = 2, value_names = ["NAME", "VERSION"])]
     release: Option<Vec<String>>,
+    /// Whether the release is installed, or mended where it is installed already: install or repair [default: install]
+    #[arg(long, value_parser = word::<Mode>)]
+    mode: Option<Mode>,
     /// Serial number of the disk
     #[arg(long, value_name = "TEXT")]
     disk_serial: Option<String>,
@@ -118,6 +123,7 @@ impl Args {
         let host = Host {
             format: 1,
             release: ReleaseName { name, version },
+            mode: self.mode.unwrap_or_default(),
             disk: DiskSelector {
                 serial: self.disk_serial.clone(),
                 wwid: self.disk_wwid.clone(),

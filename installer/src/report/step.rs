@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use serde_json::{Map, Value};
+
 use super::{Reporter, fields, rounded};
 use crate::progress::{Progress, Rate};
 
@@ -54,13 +56,15 @@ impl<'a> Running<'a> {
         if done > 0 {
             details.insert("bytes".into(), done.into());
             details.insert("fetched".into(), fetched.into());
+            insert_parts(&mut details, &self.progress);
         }
         if let Some(first) = self.progress.first_fetched() {
             details.insert("first_byte_seconds".into(), rounded((first - self.started).as_secs_f64()).into());
         }
         match &result {
             Ok(_) => {
-                let size = if done > 0 { format!(", {}", crate::progress::size(done)) } else { String::new() };
+                let parts = self.progress.parts_text().map(|parts| format!(" ({parts})")).unwrap_or_default();
+                let size = if done > 0 { format!(", {}{parts}", crate::progress::size(done)) } else { String::new() };
                 self.tell.say(&format!("[{:7.1}] {}: done in {seconds:.2} s{size}", self.tell.seconds(), self.text));
                 self.tell.tell(self.id, "done", details);
             }
@@ -94,14 +98,25 @@ impl Ticker {
             }
             return;
         }
-        self.tell.0.screen.progress(&format!("{}: {}", self.text, self.rate.text(done, total)));
+        let parts = progress.parts_text().map(|parts| format!("; {parts}")).unwrap_or_default();
+        self.tell.0.screen.progress(&format!("{}: {}{parts}", self.text, self.rate.text(done, total)));
         if self.last_event.elapsed() >= PROGRESS_EVENT {
             self.last_event = Instant::now();
             let mut details = fields([("done", done.into()), ("total", total.into()), ("fetched", fetched.into())]);
+            insert_parts(&mut details, progress);
             details.insert("bytes_per_second".into(), self.rate.per_second().into());
             details.insert("seconds_left".into(), self.rate.seconds_left(done, total).into());
             self.tell.tell(self.id, "progress", details);
         }
+    }
+}
+
+/// How the bytes came to their place, where they did.
+fn insert_parts(details: &mut Map<String, Value>, progress: &Progress) {
+    let [kept, zero, copied, brought] = progress.parts();
+    if kept + zero + copied + brought > 0 {
+        let parts = serde_json::json!({"kept": kept, "zero": zero, "copied": copied, "fetched": brought});
+        details.insert("content".into(), parts);
     }
 }
 
