@@ -47,6 +47,11 @@ impl BlockSet {
         self.words.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
     }
 
+    /// Whether no block is in it.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+    }
+
     /// Whether every block of the range is in it.
     pub fn is_full(&self) -> bool {
         self.len() == self.range.end.saturating_sub(self.range.start)

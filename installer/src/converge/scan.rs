@@ -16,6 +16,8 @@ use crate::failure::{Code, WithCode as _};
 const SMALL: u64 = 1 << 14;
 /// Blocks that are tried, spread evenly, before a longer one is.
 const SAMPLES: u64 = 256;
+/// How far apart those are that are tried in its first part: 1 MiB.
+const EARLY: usize = 256;
 
 /// Adds to `kept` the blocks that are right in their place. A disk that fails a read does not hold that block.
 pub(super) fn in_place(goal: &Goal, kept: &BlockSet) -> Result<()> {
@@ -32,7 +34,10 @@ pub(super) fn is_promising(goal: &Goal) -> Result<bool> {
     }
     let found = BlockSet::new(goal.blocks.clone());
     let step = count / SAMPLES;
-    let samples = (0..SAMPLES).map(|sample| goal.blocks.start.saturating_add(sample.saturating_mul(step)));
+    // More of them at its start, where a run that was cut early has been.
+    let early = (0..SMALL).step_by(EARLY);
+    let samples = early.chain((0..SAMPLES).map(|sample| sample.saturating_mul(step)));
+    let samples = samples.map(|block| goal.blocks.start.saturating_add(block));
     // A block of zeroes is there on a blank disk too.
     let zero = Digest::salted(goal.expected.salt(), &[0; BLOCK_SIZE]);
     let mut judge = goal.expected.reader();
@@ -44,7 +49,7 @@ pub(super) fn is_promising(goal: &Goal) -> Result<bool> {
         }
     }
     blocks_of(&Goal { progress: Default::default(), ..goal.clone() }, &found, wanted.into_iter())?;
-    Ok(found.len() > 0)
+    Ok(!found.is_empty())
 }
 
 fn blocks_of(goal: &Goal, kept: &BlockSet, pieces: impl Iterator<Item = Range<u64>> + Send) -> Result<()> {

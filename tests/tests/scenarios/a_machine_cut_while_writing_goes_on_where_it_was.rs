@@ -15,7 +15,7 @@ const WRITING: &str = "Writing the root file system: ";
 fn a_machine_cut_while_writing_goes_on_where_it_was() {
     let scene = Scene::new("cut", Target::Tiny).unwrap();
     let root = scene.manifest().unwrap().root().unwrap().clone();
-    let mut machine = scene.start(DISK, |builder| builder).unwrap();
+    let machine = scene.start(DISK, |builder| builder).unwrap();
     metalstrap_qemu::until("the first bytes of the root file system", LONG, || {
         let text = machine.serial().text();
         let mut told = text.split(WRITING).skip(1);
