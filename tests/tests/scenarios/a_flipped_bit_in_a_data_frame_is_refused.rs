@@ -58,13 +58,13 @@ fn a_flipped_bit_in_a_data_frame_is_refused() {
     scene.passed().unwrap();
 }
 
-/// Flips the first bit, from the middle of a frame in the middle of the payload on, after which the frame still
-/// decompresses: the hash tree, not zstd, has to find it.
+/// Flips the first bit, from the middle of the largest frame on (others may be zeroes, which nobody fetches), after which
+/// the frame still decompresses: the hash tree, not zstd, has to find it.
 fn flip(payload: &Path, root: &FileSystem) -> Flipped {
     let bytes = fs::read(payload).unwrap();
     let table = &bytes[bytes.len() - usize::try_from(root.data.seek_table_size).unwrap()..];
     let table = SeekTable::parse(table, &root.data).unwrap();
-    let frame = &table.frames()[table.frames().len() / 2];
+    let frame = table.frames().iter().rev().max_by_key(|frame| frame.size).unwrap();
     let (start, size) = (usize::try_from(frame.offset).unwrap(), usize::try_from(frame.size).unwrap());
     let mut decoder = FrameDecoder::new();
     let (mut right, mut wrong) = (Vec::new(), Vec::new());
