@@ -52,3 +52,73 @@ pub(super) fn seeds(plan: &Plan) -> Vec<SeedArea> {
     };
     plan.partitions.iter().filter_map(seed).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use metalstrap_release::digest::Digest;
+    use metalstrap_release::host::Existing;
+    use uuid::Uuid;
+
+    use super::super::tests::{disk, host, manifest, plan};
+    use super::super::{Becomes, Wipe};
+    use super::*;
+    use crate::inventory::Copies;
+
+    const GIB: u64 = 1 << 30;
+
+    /// A disk with this table.
+    fn holding(table: Table) -> PlanDisk {
+        let holds = vec![vec![]; table.partitions.len()];
+        disk(GIB, 512, Contents::Gpt { copies: Copies::Both, table, holds })
+    }
+
+    /// The next release.
+    fn next() -> Manifest {
+        let mut next = manifest();
+        next.version = "13.2".to_owned();
+        next.filesystems.iter_mut().for_each(|root| root.root_hash = Digest::of(b"next"));
+        next
+    }
+
+    fn planned(on: &PlanDisk, manifest: &Manifest) -> Plan {
+        Plan::new(on, manifest, &host(Existing::Wipe)).unwrap()
+    }
+
+    #[test]
+    fn another_release_goes_into_the_empty_slot_and_comes_from_the_full_one() {
+        let first = plan(GIB, 512, Contents::Blank);
+        let second = planned(&holding(first.table()), &next());
+        assert!(matches!(second.existing, Becomes::Replaced { .. }));
+        assert_eq!(second.target, 'b');
+        let label = |plan: &Plan, slot| plan.partition(Role::Root { slot }).unwrap().label.clone();
+        assert_eq!((label(&second, 'a'), label(&second, 'b')), ("_empty".to_owned(), "debian_13.2".to_owned()));
+        let old = first.partition(Role::Root { slot: 'a' }).unwrap();
+        let seeds: Vec<_> = second.seeds.iter().map(|seed| (seed.what.as_str(), seed.holds, seed.area.start)).collect();
+        assert_eq!(seeds, [("esp", Holds::BootFiles, 1 << 20), ("root-a", Holds::Root, old.start)]);
+        // Neither the seeds nor the old table go before the release is in its slot.
+        let kept = [old.start..old.start + old.size, 0..1 << 20, GIB - (1 << 20)..GIB];
+        for area in second.wipes.iter().flat_map(|step: &Wipe| &step.ranges).map(Area::range) {
+            assert!(kept.iter().all(|kept| area.end <= kept.start || kept.end <= area.start), "{area:?}");
+        }
+        assert!(second.wipes.iter().any(|step| step.what == "the old EFI system partition"));
+        let after: Vec<u64> = second.leftovers.iter().flat_map(|step| &step.ranges).map(|area| area.start).collect();
+        assert!(after.contains(&old.start));
+
+        // The same again while it is interrupted, kept when it is done, and back again with the one before.
+        assert_eq!(planned(&holding(first.table()), &next()), second);
+        assert_eq!(planned(&holding(second.table()), &next()).existing, Becomes::Kept);
+        let back = planned(&holding(second.table()), &manifest());
+        assert_eq!((back.target, label(&back, 'b')), ('a', "_empty".to_owned()));
+    }
+
+    #[test]
+    fn a_disk_with_other_partitions_is_wiped_as_a_whole() {
+        let mut table = plan(GIB, 512, Contents::Blank).table();
+        table.partitions.iter_mut().skip(2).take(1).for_each(|entry| entry.size -= 1 << 20);
+        let plan = planned(&holding(table.clone()), &next());
+        assert!(matches!(plan.existing, Becomes::Wiped { .. }));
+        assert_eq!((plan.target, plan.seeds, plan.leftovers), ('a', vec![], vec![]));
+        table.partitions.iter_mut().for_each(|entry| entry.type_guid = Uuid::from_u128(7));
+        assert!(matches!(planned(&holding(table), &next()).existing, Becomes::Wiped { .. }));
+    }
+}
