@@ -33,7 +33,7 @@ struct Cutter<'a> {
     round: &'a Round,
     /// What came of the frame under way.
     part: BytesMut,
-    /// Its length when it was last looked at: not again before it has doubled, or grown much.
+    /// Its length when it was last looked at: not again before it has grown by a quarter.
     looked_at: usize,
     from: Option<Sender>,
     /// Where it begins, in the payload and in the content.
