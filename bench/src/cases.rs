@@ -1,5 +1,6 @@
 //! The cases, one file a kind.
 
+mod connections;
 mod fresh;
 mod growth;
 mod links;
@@ -39,6 +40,8 @@ pub enum Case {
     Size,
     /// `link-10`, `link-100`, `link-1000`, `link-50ms-1pct`.
     Link,
+    /// `connections-N`, `connections-N-50ms-1pct`.
+    Connections,
 }
 
 /// Measures what was asked for.
@@ -73,6 +76,7 @@ impl Case {
             Self::Resume => resume::all(lab),
             Self::Size => growth::all(lab),
             Self::Link => links::all(lab),
+            Self::Connections => connections::all(lab),
         }
     }
 }

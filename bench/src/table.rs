@@ -37,6 +37,33 @@ pub fn cases(records: &[Record]) -> Vec<&str> {
     cases
 }
 
+/// The prefix of cases that differ in how many connections there are.
+pub const CONNECTIONS: &str = "connections-";
+
+/// One table of all cases that differ in how many connections there are.
+pub fn of_connections(records: &[Record]) -> String {
+    let mut text = "### How many connections (`connections-N`, without read-back)\n\n".to_owned();
+    let heads = ["connections", "loopback", "CPU", "peak RSS", "50 ms, 1% lost"];
+    row(&mut text, &heads.map(ToOwned::to_owned));
+    row(&mut text, &["--:"; 5].map(ToOwned::to_owned));
+    for record in records {
+        let Some(count) = record.case.strip_prefix(CONNECTIONS).filter(|count| count.parse::<u8>().is_ok()) else {
+            continue;
+        };
+        let lossy = format!("{CONNECTIONS}{count}-50ms-1pct");
+        let lossy = records.iter().find(|record| record.case == lossy);
+        let cells = [
+            count.to_owned(),
+            format!("{:.2} s ({:.2} to {:.2})", record.seconds, record.min, record.max),
+            format!("{:.2} s", record.cpu_seconds),
+            megabytes(record.peak_rss_bytes as f64),
+            lossy.map_or_else(String::new, |r| format!("{:.2} s ({:.2} to {:.2})", r.seconds, r.min, r.max)),
+        ];
+        row(&mut text, &cells);
+    }
+    text
+}
+
 /// The table of `case`, with what is absent below it.
 pub fn of_case(case: &str, records: &[Record], absent: &[Absent]) -> String {
     let rows: Vec<&Record> = records.iter().filter(|record| record.case == case).collect();
@@ -98,6 +125,22 @@ mod tests {
     use super::*;
     use crate::job::Sample;
     use crate::log::Sent;
+
+    #[test]
+    fn connections_have_one_table() {
+        let sample =
+            |seconds: f64| Sample { seconds, cpu_seconds: 0.5, peak_rss_bytes: 20_000_000, ..Sample::default() };
+        let records = [
+            Record::new("fresh", "metalstrap", 1, &[sample(9.0)]),
+            Record::new("connections-4", "metalstrap", 1, &[sample(2.0), sample(3.0), sample(4.0)]),
+            Record::new("connections-4-50ms-1pct", "metalstrap", 1, &[sample(7.0)]),
+        ];
+        let expected = "### How many connections (`connections-N`, without read-back)\n\n\
+            | connections | loopback | CPU | peak RSS | 50 ms, 1% lost |\n\
+            | --: | --: | --: | --: | --: |\n\
+            | 4 | 3.00 s (2.00 to 4.00) | 0.50 s | 20.0 MB | 7.00 s (7.00 to 7.00) |\n";
+        assert_eq!(of_connections(&records), expected);
+    }
 
     #[test]
     fn a_table_has_a_row_a_tool_and_says_what_is_absent() {

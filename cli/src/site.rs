@@ -22,6 +22,9 @@ pub struct Args {
     /// HTTPS URL of a further directory that payloads may come from, laid out like the repository; may be repeated
     #[arg(long = "mirror", value_name = "URL")]
     mirrors: Vec<String>,
+    /// Connections at once over which payloads are fetched [default: 8]
+    #[arg(long, value_name = "NUMBER")]
+    connections: Option<u8>,
     /// Directory of the keys, whose root.json is to be trusted
     #[arg(long, value_name = "DIR", required_unless_present = "root", conflicts_with = "root")]
     keys: Option<PathBuf>,
@@ -58,8 +61,9 @@ impl Args {
         let now = self.clock_floor.map_or_else(|| crate::clock::now().map(i64::unsigned_abs), Ok)?;
         let mut site =
             json!({"format": 1, "repository": self.repository_url, "root": root, "ca": ca, "clock_floor": now});
-        let options: [(&str, Option<Value>); 4] = [
+        let options: [(&str, Option<Value>); 5] = [
             ("mirrors", (!self.mirrors.is_empty()).then(|| Value::from(self.mirrors))),
+            ("connections", self.connections.map(Value::from)),
             ("report_url", self.report_url.map(Value::from)),
             ("reboot_on_failure_after", self.reboot_on_failure_after.map(Value::from)),
             ("network_timeout", self.network_timeout.map(Value::from)),

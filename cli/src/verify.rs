@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use metalstrap_installer::converge::{self, Payloads, TreeOf};
+use metalstrap_installer::converge::{self, Payloads, ReadBack, TreeOf};
 use metalstrap_installer::disk::{FileDisk, Memory, Region};
 use metalstrap_installer::fetch::{DirectorySource, HttpsSource, Mirrors, Source};
 use metalstrap_installer::progress::Progress;
@@ -150,7 +150,7 @@ async fn blocks(
     let of = TreeOf { payload: hash_tree, root_hash, salt, data_blocks: data.content_size / BLOCK };
     let (tree, _) = converge::hash_tree(mirrors, of, &memory, &[], &Progress::default()).await?;
     let payloads = Payloads { data, fine: None };
-    converge::data(mirrors, payloads, &Arc::new(tree), place, &[], progress).await.map(drop)
+    converge::data(mirrors, payloads, &Arc::new(tree), place, &[], ReadBack::Later, progress).await.map(drop)
 }
 
 async fn file(mirrors: &Arc<Mirrors>, artifact: &Artifact, data: &Payload, progress: &Progress) -> Result<()> {

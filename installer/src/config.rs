@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use metalstrap_release::host::{DiskSelector, HandoffMode, Host, HostKey, Mode, TpmPolicy};
 use metalstrap_release::site::{self, Site};
 
+use crate::converge::ReadBack;
 use crate::failure::{Code, WithCode as _};
 
 /// Bytes read of a site config at most.
@@ -89,6 +90,12 @@ impl Place {
             Self::Netboot => true,
             Self::Ordinary { read_back, .. } => *read_back,
         }
+    }
+
+    /// How that begins.
+    #[must_use]
+    pub fn read_back(&self) -> ReadBack {
+        if self.reads_back() { ReadBack::Meanwhile } else { ReadBack::Later }
     }
 
     /// What the step `network` does here.

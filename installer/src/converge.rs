@@ -11,7 +11,7 @@
 //! 5. **round**: several connections fetch ranges of frames and cut them; one thread a processor decodes, checks every
 //!    block against its digest, and queues the writes, neighbours together. What came wrong costs its mirror the run,
 //!    and is fetched from another one in the next round;
-//! 6. **read back**: what was written is read from the device again.
+//! 6. **read back**: what was written is read from the device again, as much of it as may be while the network is waited for.
 //!
 //! Every block is checked before it is written, so what is on the disk is the only state: a run that was killed goes on
 //! where it was by looking. Memory does not grow with the content: blocks are looked at 16 GiB at a time, with one bit
@@ -30,6 +30,7 @@ mod frames;
 mod goal;
 mod index;
 mod needed;
+mod output;
 mod read_back;
 mod round;
 mod scan;
@@ -58,8 +59,8 @@ use expected::Expected;
 use fill::fill;
 use frames::Frames;
 use goal::Goal;
+pub use read_back::{ReadBack, damaged, flush, read_back};
 pub(crate) use read_back::{check_file, each_piece};
-pub use read_back::{damaged, flush, read_back};
 pub use seed::Seed;
 pub use tree::{TreeOf, hash_tree};
 
@@ -118,8 +119,8 @@ pub struct Payloads<'a> {
     pub fine: Option<&'a Payload>,
 }
 
-/// Makes `region` start with the content that `tree` describes. Gives the blocks that were right before: all others were
-/// written. The caller flushes.
+/// Makes `region` start with the content that `tree` describes. Gives the blocks that the device itself has returned right,
+/// before or since: all others were written, and want to be read back. The caller flushes.
 ///
 /// # Errors
 /// [`Code::Corrupt`](crate::failure::Code::Corrupt) with payload, mirror, block and byte offset when no mirror has a
@@ -130,6 +131,7 @@ pub async fn data<S: BlockStore + Debug + 'static>(
     tree: &Arc<Tree<S>>,
     region: &Region,
     seeds: &[Seed],
+    read_back: ReadBack,
     progress: &Progress,
 ) -> Result<(Tally, Arc<BlockSet>)> {
     let blocks = tree.geometry().data_blocks();
@@ -142,10 +144,11 @@ pub async fn data<S: BlockStore + Debug + 'static>(
     }
     let expected: Arc<dyn Expected> = Arc::<Tree<S>>::clone(tree);
     let goal = Goal::new(Frames::new(payloads.data, mirrors), region, expected, 0..blocks, progress)?;
+    let goal = Goal { reads_back: read_back == ReadBack::Meanwhile, ..goal };
     let fine = payloads.fine.map(|payload| Frames::new(payload, mirrors));
-    let kept = Arc::new(BlockSet::new(0..blocks));
-    let tally = fill(&goal, fine.as_ref(), seeds, &kept).await?;
-    Ok((tally, kept))
+    let proven = Arc::new(BlockSet::new(0..blocks));
+    let tally = fill(&goal, fine.as_ref(), seeds, &proven).await?;
+    Ok((tally, proven))
 }
 
 /// Fetches and checks a payload's seek table and nothing more: whether the payload is there, and as long as it should be.

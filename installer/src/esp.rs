@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use metalstrap_release::manifest::{Artifact, Manifest};
 use metalstrap_release::verity::{BLOCK, Tree};
 
-use crate::converge::{self, Payloads, Seed, Tally, TreeOf};
+use crate::converge::{self, Payloads, ReadBack, Seed, Tally, TreeOf};
 use crate::disk::{Memory, Region};
 use crate::failure::{Code, coded};
 use crate::fat::{File, Layout, Stage};
@@ -209,7 +209,7 @@ async fn file(
     progress: &Progress,
 ) -> Result<Tally> {
     let payloads = Payloads { data: &artifact.data, fine: artifact.fine.as_ref() };
-    converge::data(mirrors, payloads, tree, place, seeds, progress).await.map(|(tally, _)| tally)
+    converge::data(mirrors, payloads, tree, place, seeds, ReadBack::Later, progress).await.map(|(tally, _)| tally)
 }
 
 /// The hash tree of a file, in memory. Where the file is in its place already, its own tree is the one: nothing is fetched.

@@ -16,9 +16,10 @@ use crate::inventory::DiskFacts;
 use crate::look::{Findings, look};
 use crate::machine::{Machine, Seams};
 use crate::plan::Plan;
+use crate::progress::Progress;
 use crate::report::{Reporter, fields};
 use crate::repository::{self, Repository};
-use crate::stages::Locked;
+use crate::stages::{Checked, Locked};
 use crate::summary::{self, Summary};
 use crate::watermark::Watermark;
 
@@ -65,18 +66,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
     let locked = tell.step("lock", "Locking the disk", |_| Ok(Locked::new(machine.lock_disk(&disk)?, plan)))?;
     // Nothing has been written so far.
     tell.touches(locked.touched(&disk));
-    let invalidated = tell.step("invalidate", "Clearing the disk's old tables", |_| locked.invalidate())?;
-    let treed = tell
-        .wait("hash-tree", "Writing the hash tree", async |p| invalidated.hash_tree(&mirrors, &manifest, &p).await)
-        .await?;
-    let written =
-        tell.wait("root", "Writing the root file system", async |p| treed.root(&mirrors, &manifest, &p).await).await?;
-    let checked = if place.reads_back() {
-        tell.wait("read-back", "Reading the root file system back", async |p| written.read_back(&p).await).await?
-    } else {
-        tell.warn("read-back", "what was written is not read back: the drive is believed");
-        tell.wait("flush", "Flushing the disk", async |_| written.flush_only().await).await?
-    };
+    let checked = converge(locked, &mirrors, &manifest, place, tell).await?;
     let committed = tell.step("gpt", "Writing the partition table", |_| checked.commit())?;
     let bootable =
         tell.wait("esp", "Writing boot loader and UKI", async |p| committed.esp(&mirrors, &manifest, &p).await).await?;
@@ -103,6 +93,28 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
         machine.quiesce();
     }
     Ok(ending)
+}
+
+/// From the lock to a root file system that is on the disk, whole and checked.
+async fn converge(
+    locked: Locked,
+    mirrors: &Arc<Mirrors>,
+    manifest: &Manifest,
+    place: &Place,
+    tell: &Reporter,
+) -> Result<Checked> {
+    let invalidated = tell.step("invalidate", "Clearing the disk's old tables", |_| locked.invalidate())?;
+    let treed = tell
+        .wait("hash-tree", "Writing the hash tree", async |p| invalidated.hash_tree(mirrors, manifest, &p).await)
+        .await?;
+    let root = async |p: Progress| treed.root(mirrors, manifest, place.read_back(), &p).await;
+    let written = tell.wait("root", "Writing the root file system", root).await?;
+    if place.reads_back() {
+        tell.wait("read-back", "Reading the root file system back", async |p| written.read_back(&p).await).await
+    } else {
+        tell.warn("read-back", "what was written is not read back: the drive is believed");
+        tell.wait("flush", "Flushing the disk", async |_| written.flush_only().await).await
+    }
 }
 
 /// The same without a write: the plan.

@@ -24,6 +24,7 @@ use crate::failure::{Code, coded};
 use crate::gpt::{self, Entry, Table};
 use crate::inventory::Contents;
 
+pub use reuse::{Holds, SeedArea};
 pub use wipes::Wipe;
 
 /// What the plan has to know about the disk.
@@ -70,30 +71,6 @@ pub struct Plan {
     pub writes: Vec<Write>,
     /// What is overwritten with zeroes when the release is in its slot, before the table is written.
     pub leftovers: Vec<Wipe>,
-}
-
-/// A part of the disk that may hold blocks of the release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SeedArea {
-    /// What it is, for people.
-    pub what: String,
-    /// What it may hold.
-    pub holds: Holds,
-    /// Where.
-    #[serde(flatten)]
-    pub area: Area,
-    /// Where its hash tree may be.
-    pub hash_tree: Option<Area>,
-}
-
-/// What a seed may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Holds {
-    /// Blocks of the root file system.
-    Root,
-    /// Blocks of boot loader and UKI.
-    BootFiles,
 }
 
 /// Which release.

@@ -10,7 +10,7 @@ use metalstrap_release::manifest::Manifest;
 use metalstrap_release::verity::{BLOCK, Tree};
 
 use crate::bootvars;
-use crate::converge::{self, BlockSet, Payloads, Seed, Tally, TreeOf};
+use crate::converge::{self, BlockSet, Payloads, ReadBack, Seed, Tally, TreeOf};
 use crate::disk::{Disk, Region};
 use crate::esp::{self, Esp};
 use crate::failure::Touched;
@@ -43,8 +43,8 @@ pub struct Treed {
 #[derive(Debug)]
 pub struct Written {
     at: Treed,
-    /// What was right before, as it came from the device.
-    kept: Arc<BlockSet>,
+    /// What the device itself has returned right.
+    proven: Arc<BlockSet>,
 }
 
 /// Every block that was written was read back from the device and is right, or the owner does without that.
@@ -127,15 +127,22 @@ impl Treed {
     ///
     /// # Errors
     /// The mirrors', the disk's, and bytes that are not the image.
-    pub async fn root(mut self, mirrors: &Arc<Mirrors>, manifest: &Manifest, progress: &Progress) -> Result<Written> {
+    pub async fn root(
+        mut self,
+        mirrors: &Arc<Mirrors>,
+        manifest: &Manifest,
+        read_back: ReadBack,
+        progress: &Progress,
+    ) -> Result<Written> {
         let region = self.region()?;
         let root = manifest.root()?;
         progress.expect(root.data.content_size);
         let payloads = Payloads { data: &root.data, fine: root.fine.as_ref() };
         let seeds = self.at.0.seeds(Holds::Root);
-        let (tally, kept) = converge::data(mirrors, payloads, &self.tree, &region, &seeds, progress).await?;
+        let (tally, proven) =
+            converge::data(mirrors, payloads, &self.tree, &region, &seeds, read_back, progress).await?;
         self.tally += tally;
-        Ok(Written { at: self, kept })
+        Ok(Written { at: self, proven })
     }
 
     fn region(&self) -> Result<Region> {
@@ -149,7 +156,7 @@ impl Written {
     /// # Errors
     /// The disk's, and blocks that are not what was written.
     pub async fn read_back(self, progress: &Progress) -> Result<Checked> {
-        converge::read_back(&self.at.region()?, &self.at.tree, &self.kept, progress).await?;
+        converge::read_back(&self.at.region()?, &self.at.tree, &self.proven, progress).await?;
         Ok(Checked(self.at))
     }
 

@@ -12,6 +12,10 @@ pub const PATH: &str = "/etc/metalstrap/site.json";
 
 /// No site config is larger.
 pub const MAX_BYTES: usize = 1 << 20;
+/// Connections if nothing is said of them, chosen by measurement (`docs/performance.md`).
+pub const CONNECTIONS: u8 = 8;
+/// Most connections: each one has a buffer of some hundred KiB.
+const MAX_CONNECTIONS: u8 = 64;
 const KIND: Kind = Kind { name: "site config", max_bytes: MAX_BYTES };
 /// Most mirrors: more would only make the message of a failed fetch unreadable.
 const MAX_MIRRORS: usize = 16;
@@ -32,6 +36,10 @@ pub struct Site {
     /// only, and metadata, host configs and manifests never come from them.
     #[serde(default)]
     pub mirrors: Vec<String>,
+    /// Connections at once over which payloads are fetched, all mirrors together: 1 to 64. One that waits for the first
+    /// byte of an answer leaves the link to the others, and on links with loss each recovers on its own.
+    #[serde(default = "default_connections")]
+    pub connections: u8,
     /// The repository's root metadata as published (`metadata/<version>.root.json`), of any version: whom to believe.
     /// Newer ones are reached from it by their signatures.
     #[cfg_attr(feature = "schema", schemars(with = "serde_json::Map<String, serde_json::Value>"))]
@@ -51,6 +59,10 @@ pub struct Site {
     /// Seconds to wait for a network that reaches the repository (switch ports may need 60 s after link-up).
     #[serde(default = "default_network_timeout")]
     pub network_timeout: u32,
+}
+
+fn default_connections() -> u8 {
+    CONNECTIONS
 }
 
 fn default_network_timeout() -> u32 {
@@ -76,6 +88,9 @@ impl Site {
             return KIND.refuse("mirrors", text);
         }
         self.mirrors.iter().try_for_each(|url| check_base("mirrors", url))?;
+        if !(1..=MAX_CONNECTIONS).contains(&self.connections) {
+            return KIND.refuse("connections", format!("is {}, not 1 to {MAX_CONNECTIONS}", self.connections));
+        }
         self.report_url.iter().try_for_each(|url| check_url("report_url", url))?;
         check_root(&self.root)?;
         if !self.ca.contains("-----BEGIN CERTIFICATE-----") {

@@ -129,6 +129,7 @@ pub fn site(lab: &Lab, published: &Published) -> Result<Site> {
         report_url: Some(lab.report_url()),
         reboot_on_failure_after: None,
         clock_floor: None,
+        connections: metalstrap_release::site::CONNECTIONS,
         network_timeout: 180,
     })
 }

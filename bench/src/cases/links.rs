@@ -11,8 +11,17 @@ use crate::link::{Kind, Link};
 use crate::peers::Tool;
 use crate::release::Layout;
 
-fn layout(image: &Image) -> Layout {
+/// What a disk is to have room for.
+pub fn layout(image: &Image) -> Layout {
     Layout { slots: 1, root: image.size }
+}
+
+/// What goes over the link with loss.
+///
+/// # Errors
+/// It cannot be made.
+pub fn lossy_image(lab: &Lab) -> Result<Image> {
+    lab.image("link-lossy", &Recipe::Files { size: 24 << 20, lz4: false }, layout)
 }
 
 /// Measures all links.
@@ -25,7 +34,7 @@ pub fn all(lab: &Lab) -> Result<()> {
     shaped(lab, 10, &files("link-10", 80 << 20)?, layout)?;
     shaped(lab, 100, &files("link-100", 240 << 20)?, layout)?;
     shaped(lab, 1000, &fresh::image(lab)?, |image| Layout { slots: 2, ..layout(image) })?;
-    lossy(lab, &files("link-lossy", 24 << 20)?)
+    lossy(lab, &lossy_image(lab)?)
 }
 
 fn shaped(lab: &Lab, megabits: u64, image: &Image, layout: fn(&Image) -> Layout) -> Result<()> {

@@ -63,7 +63,7 @@ async fn fetch(round: &Round, wanted: &[Frame], batches: &mpsc::Sender<Batch>) -
 }
 
 /// Fetches a range and gives what comes to `cutter`. Threads that have all they want, or failed, end it.
-pub(super) async fn receive(round: &Round, path: &str, range: Range<u64>, mut cutter: impl Cut) -> Result<()> {
+pub(super) async fn receive<'a>(round: &Round, path: &str, range: Range<u64>, mut cutter: impl Cut<'a>) -> Result<()> {
     let frames = &round.goal.frames;
     let (sink, mut pieces) = mpsc::channel::<Piece>(QUEUE);
     let cut = async {
@@ -73,7 +73,7 @@ pub(super) async fn receive(round: &Round, path: &str, range: Range<u64>, mut cu
                 Err(TryRecvError::Disconnected) => None,
                 // What is whole does not wait for what is under way.
                 Err(TryRecvError::Empty) => {
-                    cutter.idle().await?;
+                    cutter.gathering().hand_over().await;
                     pieces.recv().await
                 }
             };
@@ -85,20 +85,19 @@ pub(super) async fn receive(round: &Round, path: &str, range: Range<u64>, mut cu
         }
         // Hangs up on who still sends.
         drop(pieces);
-        cutter.end().await
+        cutter.gathering().hand_over().await;
+        Ok(())
     };
     let (fetched, cut) = tokio::join!(frames.mirrors.fetch(path, range, sink), cut);
     cut.and(fetched)
 }
 
 /// Makes batches of what comes.
-pub(super) trait Cut {
+pub(super) trait Cut<'a> {
     /// Takes the next piece; false when no more is wanted.
     async fn take(&mut self, piece: Piece) -> Result<bool>;
-    /// Nothing comes at the moment.
-    async fn idle(&mut self) -> Result<()>;
-    /// No more comes.
-    async fn end(self) -> Result<()>;
+    /// What is whole and not handed over yet.
+    fn gathering(&mut self) -> &mut Gathering<'a>;
 }
 
 /// Frames under way to the threads, gathered until they are worth a write.
@@ -149,7 +148,7 @@ impl<'a> Cutter<'a> {
     }
 }
 
-impl Cut for Cutter<'_> {
+impl<'a> Cut<'a> for Cutter<'a> {
     async fn take(&mut self, piece: Piece) -> Result<bool> {
         let Piece { mut bytes, from } = piece;
         while let Some(frame) = self.wanted.as_slice().first().filter(|_| !bytes.is_empty()) {
@@ -180,13 +179,7 @@ impl Cut for Cutter<'_> {
         Ok(true)
     }
 
-    async fn idle(&mut self) -> Result<()> {
-        self.gathering.hand_over().await;
-        Ok(())
-    }
-
-    async fn end(mut self) -> Result<()> {
-        self.gathering.hand_over().await;
-        Ok(())
+    fn gathering(&mut self) -> &mut Gathering<'a> {
+        &mut self.gathering
     }
 }

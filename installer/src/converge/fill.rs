@@ -14,10 +14,10 @@ use super::frames::Frames;
 use super::goal::Goal;
 use super::index::Index;
 use super::needed::Needed;
+use super::output::Output;
 use super::round::Round;
 use super::seed::{self, Seed};
 use super::{scan, streamed};
-use crate::disk::Writer;
 use crate::failure::{Code, WithCode as _, coded};
 use crate::fetch::NoRanges;
 
@@ -25,7 +25,8 @@ use crate::fetch::NoRanges;
 const ROUNDS: usize = 64;
 
 /// Makes the blocks of `goal` what they must be. `fine` is the same content in smaller frames, where there is such a
-/// payload. Adds to `kept` what was right before. All is written when it returns, not flushed.
+/// payload. Adds to `proven` what the device itself has returned right, before or since. All is written when it returns, not
+/// flushed.
 ///
 /// # Errors
 /// The disk's, the mirrors', and [`Code::Corrupt`].
@@ -33,27 +34,27 @@ pub(super) async fn fill(
     goal: &Goal,
     fine: Option<&Arc<Frames>>,
     seeds: &[Seed],
-    kept: &Arc<BlockSet>,
+    proven: &Arc<BlockSet>,
 ) -> Result<Tally> {
     let mut tally = Tally::default();
     for part in goal.windows() {
-        tally += fill_window(&part, fine, seeds, kept).await?;
+        tally += fill_window(&part, fine, seeds, proven).await?;
     }
     Ok(tally)
 }
 
-async fn fill_window(goal: &Goal, fine: Option<&Arc<Frames>>, seeds: &[Seed], kept: &Arc<BlockSet>) -> Result<Tally> {
+async fn fill_window(goal: &Goal, fine: Option<&Arc<Frames>>, seeds: &[Seed], proven: &Arc<BlockSet>) -> Result<Tally> {
     let payloads = || [Some(&goal.frames), fine].into_iter().flatten();
     let fetched_before: u64 = payloads().map(|frames| frames.fetched_bytes()).sum();
-    let (task, seeds, kept) = (goal.clone(), seeds.to_vec(), Arc::clone(kept));
-    let local = blocking(move || Local::find(&task, &seeds, &kept)).await?;
-    let Local { have, index, writer, mut tally } = local;
-    if let Some(writer) = writer {
-        let copies = fetch(goal, fine, &have, index, &writer).await?;
+    let (task, seeds, proven) = (goal.clone(), seeds.to_vec(), Arc::clone(proven));
+    let local = blocking(move || Local::find(&task, &seeds, &proven)).await?;
+    let Local { have, index, output, mut tally } = local;
+    if let Some(output) = output {
+        let copies = fetch(goal, fine, &have, index, &output).await?;
         let done = goal.blocks.end.saturating_sub(goal.blocks.start);
         tally.copied += copies;
         tally.fetched = done.saturating_sub(tally.kept + tally.zero + tally.copied);
-        blocking(move || writer.drain().code(Code::DiskIo, || "writing verified blocks".to_owned())).await?;
+        blocking(move || output.drain()).await?;
     }
     let fetched: u64 = payloads().map(|frames| frames.fetched_bytes()).sum();
     tally.fetched_bytes = fetched.saturating_sub(fetched_before);
@@ -66,38 +67,38 @@ struct Local {
     /// Where what is missing is wanted.
     index: Arc<Index>,
     /// `None`: nothing was missing.
-    writer: Option<Arc<Writer>>,
+    output: Option<Arc<Output>>,
     tally: Tally,
 }
 
 impl Local {
-    fn find(goal: &Goal, seeds: &[Seed], kept: &BlockSet) -> Result<Self> {
+    fn find(goal: &Goal, seeds: &[Seed], proven: &Arc<BlockSet>) -> Result<Self> {
         let have = Arc::new(BlockSet::new(goal.blocks.clone()));
         if scan::is_promising(goal)? {
             scan::in_place(goal, &have)?;
         }
         let mut tally = Tally { kept: have.len(), ..Tally::default() };
-        have.present(have.range()).flatten().for_each(|block| _ = kept.insert(block));
+        have.present(have.range()).flatten().for_each(|block| _ = proven.insert(block));
         let mut index = Index::new(&goal.blocks);
         if have.is_full() {
-            return Ok(Self { have, index: Arc::new(index), writer: None, tally });
+            return Ok(Self { have, index: Arc::new(index), output: None, tally });
         }
-        let writer = Arc::new(goal.writer()?);
-        tally.zero = sort_missing(goal, &have, &mut index, &writer)?;
+        let output = Arc::new(Output::new(goal, goal.reads_back.then_some(proven))?);
+        tally.zero = sort_missing(goal, &have, &mut index, &output)?;
         let before = have.len();
         if tally.kept > 0 {
-            seed::copy_kept(goal, &index, kept, &have, &writer)?;
+            seed::copy_kept(goal, &index, proven, &have, &output)?;
         }
         for seed in seeds.iter().take_while(|_| !have.is_full()) {
-            seed::copy(seed, goal, &index, &have, &writer)?;
+            seed::copy(seed, goal, &index, &have, &output)?;
         }
         tally.copied = have.len().saturating_sub(before);
-        Ok(Self { have, index: Arc::new(index), writer: Some(writer), tally })
+        Ok(Self { have, index: Arc::new(index), output: Some(output), tally })
     }
 }
 
 /// Makes the missing blocks that are zero, and notes where the others are wanted. Gives the number of the former.
-fn sort_missing(goal: &Goal, have: &BlockSet, index: &mut Index, writer: &Writer) -> Result<u64> {
+fn sort_missing(goal: &Goal, have: &BlockSet, index: &mut Index, output: &Output) -> Result<u64> {
     let zero = Digest::salted(goal.expected.salt(), &[0; BLOCK_SIZE]);
     let mut judge = goal.expected.reader();
     let zeroes = BlockSet::new(goal.blocks.clone());
@@ -110,10 +111,8 @@ fn sort_missing(goal: &Goal, have: &BlockSet, index: &mut Index, writer: &Writer
     }
     index.sort();
     for run in zeroes.present(zeroes.range()) {
-        let length = run.end.saturating_sub(run.start).saturating_mul(BLOCK);
-        let written = writer.write_zeroes(run.start.saturating_mul(BLOCK), length);
-        written.code(Code::DiskIo, || "writing zeroes".to_owned())?;
-        goal.progress.zeroes(length);
+        output.write_zeroes(run.clone())?;
+        goal.progress.zeroes(run.end.saturating_sub(run.start).saturating_mul(BLOCK));
         run.for_each(|block| _ = have.insert(block));
     }
     Ok(zeroes.len())
@@ -125,7 +124,7 @@ async fn fetch(
     fine: Option<&Arc<Frames>>,
     have: &Arc<BlockSet>,
     index: Arc<Index>,
-    writer: &Arc<Writer>,
+    output: &Arc<Output>,
 ) -> Result<u64> {
     let mirrors = &goal.frames.mirrors;
     let mut copies = 0;
@@ -138,14 +137,14 @@ async fn fetch(
         let ended = match choose(goal, fine, have, &index).await {
             Ok((goal, needed, largest)) => {
                 copies += u64::try_from(needed.copies.len())?;
-                let round = Arc::new(Round::new(&goal, have, needed, largest, writer)?);
+                let round = Arc::new(Round::new(&goal, have, needed, largest, output)?);
                 round.by_ranges().await
             }
             Err(error) => Err(error),
         };
         match ended {
             Err(error) if error.is::<NoRanges>() => {
-                let round = Round::new(goal, have, Needed::default(), MAX_FRAME_CONTENT, writer)?;
+                let round = Round::new(goal, have, Needed::default(), MAX_FRAME_CONTENT, output)?;
                 Arc::new(round).run(streamed::fetch).await?;
             }
             ended => ended?,

@@ -29,6 +29,8 @@ pub(super) struct Goal {
     pub expected: Arc<dyn Expected>,
     /// The blocks of the content that are meant.
     pub blocks: Range<u64>,
+    /// Whether what is written is read back while the network is waited for.
+    pub reads_back: bool,
     /// Where progress goes.
     pub progress: Progress,
 }
@@ -53,7 +55,7 @@ impl Goal {
         );
         let inside = blocks.end.checked_mul(BLOCK).is_some_and(|end| end <= content_size);
         ensure!(inside, "the payload has {content_size} bytes, which block {} is behind", blocks.end);
-        Ok(Self { frames, region: region.clone(), expected, blocks, progress: progress.clone() })
+        Ok(Self { frames, region: region.clone(), expected, blocks, reads_back: false, progress: progress.clone() })
     }
 
     /// The goal in parts of bounded size.

@@ -12,15 +12,25 @@ use sha2::{Digest as _, Sha256};
 use super::blocks::BlockSet;
 use super::expected::{Fault, Judge};
 use super::fill::blocking;
+use super::scan::find_right;
 use super::sweep::{Unreadable, pieces, sweep};
 use crate::disk::{Buffer, Region};
 use crate::failure::{Code, WithCode as _};
 use crate::progress::Progress;
 
+/// When what was written is read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadBack {
+    /// As far as may be while the network is waited for; the rest later.
+    Meanwhile,
+    /// All of it later, or not at all.
+    Later,
+}
+
 /// Bytes read at once.
 const PIECE: u64 = 1 << 20;
 
-/// Reads the blocks of `region` that are not in `kept` from the drive, not from the kernel's cache, and checks each
+/// Reads the blocks of `region` that are not in `proven` from the drive, not from the kernel's cache, and checks each
 /// against `tree`. What is checked is on stable storage: the disk is flushed first.
 ///
 /// # Errors
@@ -28,14 +38,14 @@ const PIECE: u64 = 1 << 20;
 pub async fn read_back<S: BlockStore + Debug + 'static>(
     region: &Region,
     tree: &Arc<Tree<S>>,
-    kept: &Arc<BlockSet>,
+    proven: &Arc<BlockSet>,
     progress: &Progress,
 ) -> Result<()> {
-    let (region, tree, kept, progress) = (region.clone(), Arc::clone(tree), Arc::clone(kept), progress.clone());
+    let (region, tree, proven, progress) = (region.clone(), Arc::clone(tree), Arc::clone(proven), progress.clone());
     blocking(move || {
         flush_and_forget(&region)?;
-        progress.expect(kept.range().end.saturating_sub(kept.len()).saturating_mul(BLOCK));
-        let written = pieces(kept.missing(kept.range()));
+        progress.expect(proven.range().end.saturating_sub(proven.len()).saturating_mul(BLOCK));
+        let written = pieces(proven.missing(proven.range()));
         sweep(
             &region,
             Unreadable::Fails,
@@ -68,7 +78,7 @@ fn flush_and_forget(region: &Region) -> Result<()> {
 }
 
 /// A block that came back as another one, or whose digest is not to be had.
-fn lost(region: &Region, index: u64, fault: Fault) -> Result<()> {
+pub(super) fn lost(region: &Region, index: u64, fault: Fault) -> Result<()> {
     let (Fault::Block(error) | Fault::Tree(error)) = fault;
     Err(error).code(Code::DiskIo, || {
         let byte = region.start.saturating_add(index.saturating_mul(BLOCK));
@@ -92,20 +102,7 @@ pub async fn damaged<S: BlockStore + Debug + 'static>(
         progress.expect(blocks.saturating_mul(BLOCK));
         let right = BlockSet::new(0..blocks);
         let all = pieces(std::iter::once(0..blocks));
-        let state = || tree.as_ref().reader();
-        sweep(&region, Unreadable::Skipped, all, state, |reader, first, found| {
-            for (index, block) in (first..).zip(&*found) {
-                match Judge::check(reader, index, block) {
-                    Ok(()) => _ = right.insert(index),
-                    Err(Fault::Block(_)) => {}
-                    Err(Fault::Tree(error)) => {
-                        return Err(error).code(Code::DiskIo, || "reading the hash tree".to_owned());
-                    }
-                }
-            }
-            progress.advance(u64::try_from(found.len())?.saturating_mul(BLOCK));
-            Ok(())
-        })?;
+        find_right(&region, tree.as_ref(), all, &right, |read, _| progress.advance(read))?;
         Ok(right.missing(0..blocks).collect())
     })
     .await

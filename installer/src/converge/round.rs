@@ -13,14 +13,12 @@ use super::blocks::BlockSet;
 use super::connection::{self, Batch};
 use super::goal::Goal;
 use super::needed::Needed;
+use super::output::Output;
 use super::sweep::{PIECE, threads};
 use super::worker;
-use crate::disk::{BufferPool, Writer};
+use crate::disk::BufferPool;
 use metalstrap_release::verity::BLOCK;
 
-/// Connections at once. One that waits for an answer's first byte leaves the link to the others; on links with loss each
-/// recovers on its own. Chosen by reasoning: it has not been measured yet.
-pub(super) const CONNECTIONS: usize = 8;
 /// Bytes of one request at most and at least, and how many requests a connection should still get, so that all end
 /// together.
 const MOST: u64 = 8 << 20;
@@ -30,8 +28,6 @@ const ROUNDS: u64 = 3;
 const MEMORY: u64 = 32 << 20;
 /// Batches that wait for a thread.
 const WAITING: usize = 4;
-/// After so many fetched bytes the disk is flushed: a power cut costs no more than these, and what is under way.
-const FLUSH_EACH: u64 = 24 << 20;
 
 /// What connections and threads of a round share.
 #[derive(Debug)]
@@ -40,19 +36,17 @@ pub(super) struct Round {
     /// The blocks that are in their place or on their way to it.
     pub have: Arc<BlockSet>,
     pub needed: Needed,
-    pub writer: Arc<Writer>,
+    pub output: Arc<Output>,
     pub pool: BufferPool,
     queue: Mutex<VecDeque<Range<u64>>>,
     left: AtomicU64,
     failed: AtomicBool,
     failure: Notify,
-    flushed: AtomicU64,
-    flushing: Mutex<()>,
 }
 
 impl Round {
     /// A round for `needed` frames of the goal's payload, of which the largest has `largest` bytes of content.
-    pub fn new(goal: &Goal, have: &Arc<BlockSet>, needed: Needed, largest: u64, writer: &Arc<Writer>) -> Result<Self> {
+    pub fn new(goal: &Goal, have: &Arc<BlockSet>, needed: Needed, largest: u64, output: &Arc<Output>) -> Result<Self> {
         let capacity = largest.max(PIECE.saturating_mul(BLOCK));
         let count = (MEMORY / capacity).clamp(2, 64);
         let queue = needed.frames.present(needed.frames.range()).collect();
@@ -61,14 +55,16 @@ impl Round {
             have: Arc::clone(have),
             left: AtomicU64::new(needed.bytes),
             needed,
-            writer: Arc::clone(writer),
+            output: Arc::clone(output),
             pool: BufferPool::new(usize::try_from(count)?, usize::try_from(capacity)?),
             queue: Mutex::new(queue),
             failed: AtomicBool::new(false),
             failure: Notify::new(),
-            flushed: AtomicU64::new(goal.frames.fetched_bytes()),
-            flushing: Mutex::new(()),
         })
+    }
+
+    fn connections(&self) -> u64 {
+        self.goal.frames.mirrors.connections()
     }
 
     /// The next frames for a connection, in a row; `size` says how many bytes a frame has.
@@ -76,8 +72,8 @@ impl Round {
         if self.failed.load(Ordering::Relaxed) {
             return None;
         }
-        let share = self.left.load(Ordering::Relaxed) / (ROUNDS * u64::try_from(CONNECTIONS).unwrap_or(1));
-        let most = share.clamp(LEAST, MOST);
+        let shares = ROUNDS.saturating_mul(self.connections());
+        let most = self.left.load(Ordering::Relaxed).checked_div(shares).unwrap_or(MOST).clamp(LEAST, MOST);
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let run = queue.pop_front()?;
         let (mut end, mut bytes) = (run.start, 0_u64);
@@ -107,20 +103,6 @@ impl Round {
             }
             failure.await;
         }
-    }
-
-    /// Flushes the disk when enough has come since the last time, unless another thread is at it.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn flush_now_and_then(&self) -> std::io::Result<()> {
-        let fetched = self.goal.frames.fetched_bytes();
-        if fetched.saturating_sub(self.flushed.load(Ordering::Relaxed)) < FLUSH_EACH {
-            return Ok(());
-        }
-        let Ok(_only) = self.flushing.try_lock() else { return Ok(()) };
-        self.flushed.store(fetched, Ordering::Relaxed);
-        self.goal.region.disk.flush()
     }
 
     /// Runs the round. What was corrupt is still missing afterwards; who sent it is not asked again.
@@ -159,7 +141,7 @@ impl Round {
     /// As [`Round::run`].
     pub async fn by_ranges(self: &Arc<Self>) -> Result<()> {
         self.run(async |round, batches| {
-            let connections = (0..CONNECTIONS).map(|_| connection::serve(round, batches));
+            let connections = (0..round.connections()).map(|_| connection::serve(round, batches));
             futures_util::future::try_join_all(connections).await.map(drop)
         })
         .await

@@ -7,9 +7,10 @@ use metalstrap_release::digest::Digest;
 use metalstrap_release::verity::{BLOCK, BLOCK_SIZE};
 
 use super::blocks::BlockSet;
-use super::expected::Fault;
+use super::expected::{Expected, Fault};
 use super::goal::Goal;
 use super::sweep::{Unreadable, pieces, sweep};
+use crate::disk::Region;
 use crate::failure::{Code, WithCode as _};
 
 /// A stretch that is looked at as a whole without asking whether that is worth it: 64 MiB.
@@ -21,7 +22,8 @@ const EARLY: usize = 256;
 
 /// Adds to `kept` the blocks that are right in their place. A disk that fails a read does not hold that block.
 pub(super) fn in_place(goal: &Goal, kept: &BlockSet) -> Result<()> {
-    blocks_of(goal, kept, pieces(std::iter::once(goal.blocks.clone())))
+    let all = pieces(std::iter::once(goal.blocks.clone()));
+    find_right(&goal.region, goal.expected.as_ref(), all, kept, |_, right| goal.progress.keeps(right))
 }
 
 /// Whether reading all of the place is likely to find something. Reading a blank disk costs as much as hashing the whole
@@ -48,18 +50,31 @@ pub(super) fn is_promising(goal: &Goal) -> Result<bool> {
             wanted.push(block..block.saturating_add(1));
         }
     }
-    blocks_of(&Goal { progress: Default::default(), ..goal.clone() }, &found, wanted.into_iter())?;
+    find_right(&goal.region, goal.expected.as_ref(), wanted.into_iter(), &found, |_, _| ())?;
     Ok(!found.is_empty())
 }
 
-fn blocks_of(goal: &Goal, kept: &BlockSet, pieces: impl Iterator<Item = Range<u64>> + Send) -> Result<()> {
-    let state = || goal.expected.reader();
-    sweep(&goal.region, Unreadable::Skipped, pieces, state, |judge, first, blocks| {
+/// Adds to `right` those blocks of `pieces` that are what `expected` says; blocks that cannot be read are not. After each
+/// piece `looked` hears how many bytes were read and how many of them were right.
+///
+/// # Errors
+/// [`Code::DiskIo`]: nobody can tell what the blocks must be.
+pub(super) fn find_right(
+    region: &Region,
+    expected: &dyn Expected,
+    pieces: impl Iterator<Item = Range<u64>> + Send,
+    right: &BlockSet,
+    looked: impl Fn(u64, u64) + Sync,
+) -> Result<()> {
+    let state = || expected.reader();
+    sweep(region, Unreadable::Skipped, pieces, state, |judge, first, blocks| {
+        let (mut read, mut found) = (0_u64, 0_u64);
         for (index, block) in (first..).zip(&*blocks) {
+            read = read.saturating_add(BLOCK);
             match judge.check(index, block) {
                 Ok(()) => {
-                    kept.insert(index);
-                    goal.progress.keeps(BLOCK);
+                    right.insert(index);
+                    found = found.saturating_add(BLOCK);
                 }
                 Err(Fault::Block(_)) => {}
                 Err(Fault::Tree(error)) => {
@@ -67,6 +82,7 @@ fn blocks_of(goal: &Goal, kept: &BlockSet, pieces: impl Iterator<Item = Range<u6
                 }
             }
         }
+        looked(read, found);
         Ok(())
     })
 }

@@ -11,8 +11,9 @@ use super::blocks::BlockSet;
 use super::expected::Judge;
 use super::goal::Goal;
 use super::index::Index;
+use super::output::Output;
 use super::sweep::{PIECE, Unreadable, pieces, sweep};
-use crate::disk::{Buffer, Region, Writer};
+use crate::disk::{Buffer, Region};
 use crate::failure::{Code, WithCode as _};
 
 /// A part of the disk that may hold blocks of the release: another slot, an old ESP.
@@ -58,17 +59,17 @@ fn hinted(tree: &Region, salt: &[u8], index: &Index, all: Range<u64>) -> Option<
 ///
 /// # Errors
 /// [`Code::DiskIo`]: a write failed, or the tree cannot be read. What cannot be read of the seed is not there.
-pub(super) fn copy(seed: &Seed, goal: &Goal, index: &Index, have: &BlockSet, writer: &Writer) -> Result<()> {
+pub(super) fn copy(seed: &Seed, goal: &Goal, index: &Index, have: &BlockSet, output: &Output) -> Result<()> {
     let candidates = seed.candidates(goal, index);
     let runs = candidates.present(candidates.range());
-    copy_runs(&seed.region, pieces(runs), goal, index, have, writer)
+    copy_runs(&seed.region, pieces(runs), goal, index, have, output)
 }
 
 /// Copies blocks that are right where they are to other places of the same content that want the same.
 ///
 /// # Errors
 /// As [`copy`].
-pub(super) fn copy_kept(goal: &Goal, index: &Index, kept: &BlockSet, have: &BlockSet, writer: &Writer) -> Result<()> {
+pub(super) fn copy_kept(goal: &Goal, index: &Index, kept: &BlockSet, have: &BlockSet, output: &Output) -> Result<()> {
     let wanted = BlockSet::new(kept.range());
     let mut judge = goal.expected.reader();
     for block in kept.present(kept.range()).flatten() {
@@ -77,7 +78,7 @@ pub(super) fn copy_kept(goal: &Goal, index: &Index, kept: &BlockSet, have: &Bloc
             wanted.insert(block);
         }
     }
-    copy_runs(&goal.region, pieces(wanted.present(wanted.range())), goal, index, have, writer)
+    copy_runs(&goal.region, pieces(wanted.present(wanted.range())), goal, index, have, output)
 }
 
 fn copy_runs(
@@ -86,7 +87,7 @@ fn copy_runs(
     goal: &Goal,
     index: &Index,
     have: &BlockSet,
-    writer: &Writer,
+    output: &Output,
 ) -> Result<()> {
     let salt = goal.expected.salt();
     let state = || goal.expected.reader();
@@ -98,9 +99,7 @@ fn copy_runs(
                 copies.insert(place, block);
             }
         }
-        write_runs(copies, writer, |run| {
-            goal.progress.copies(run.saturating_mul(BLOCK));
-        })
+        write_runs(copies, output, |run| goal.progress.copies(run.saturating_mul(BLOCK)))
     })
 }
 
@@ -117,7 +116,7 @@ fn wanting(digest: &Digest, judge: &mut dyn Judge, index: &Index, have: &BlockSe
 }
 
 /// Writes blocks to their places, neighbours together; `told` hears how many at a time.
-pub(super) fn write_runs(blocks: BTreeMap<u64, &Block>, writer: &Writer, mut told: impl FnMut(u64)) -> Result<()> {
+pub(super) fn write_runs(blocks: BTreeMap<u64, &Block>, output: &Output, mut told: impl FnMut(u64)) -> Result<()> {
     let mut blocks = blocks.into_iter().peekable();
     while let Some((first, block)) = blocks.next() {
         let mut run = vec![block];
@@ -129,9 +128,7 @@ pub(super) fn write_runs(blocks: BTreeMap<u64, &Block>, writer: &Writer, mut tol
         }
         let mut buffer = Buffer::new(run.len().saturating_mul(BLOCK_SIZE));
         buffer.as_chunks_mut().0.iter_mut().zip(&run).for_each(|(to, from): (&mut Block, _)| *to = **from);
-        writer
-            .write(first.saturating_mul(BLOCK), buffer)
-            .code(Code::DiskIo, || "writing verified blocks".to_owned())?;
+        output.write(first, buffer)?;
         told(u64::try_from(run.len())?);
     }
     Ok(())

@@ -59,7 +59,7 @@ impl Cutter<'_> {
     }
 }
 
-impl Cut for Cutter<'_> {
+impl<'a> Cut<'a> for Cutter<'a> {
     async fn take(&mut self, piece: Piece) -> Result<bool> {
         self.part.extend_from_slice(&piece.bytes);
         let mut sender = self.from.map_or(Sender::One(piece.from), |sender| sender.and(piece.from));
@@ -105,13 +105,7 @@ impl Cut for Cutter<'_> {
         Ok(true)
     }
 
-    async fn idle(&mut self) -> Result<()> {
-        self.gathering.hand_over().await;
-        Ok(())
-    }
-
-    async fn end(mut self) -> Result<()> {
-        self.gathering.hand_over().await;
-        Ok(())
+    fn gathering(&mut self) -> &mut Gathering<'a> {
+        &mut self.gathering
     }
 }

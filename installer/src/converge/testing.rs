@@ -10,7 +10,7 @@ use metalstrap_release::payload::{CompressOptions, compress};
 use metalstrap_release::verity::{BLOCK, MemoryStore, Tree, build};
 use uuid::Uuid;
 
-use super::{Payloads, Seed, Tally};
+use super::{Payloads, ReadBack, Seed, Tally};
 use crate::disk::{Disk, Recorded, Recording, Region};
 use crate::fetch::{DirectorySource, Mirrors, Source};
 use crate::progress::Progress;
@@ -115,7 +115,9 @@ pub(crate) async fn bring(
     seeds: &[Seed],
 ) -> anyhow::Result<Tally> {
     let payloads = Payloads { data: payload, fine: None };
-    super::data(mirrors, payloads, tree, region, seeds, &Progress::default()).await.map(|(tally, _)| tally)
+    super::data(mirrors, payloads, tree, region, seeds, ReadBack::Meanwhile, &Progress::default())
+        .await
+        .map(|(tally, _)| tally)
 }
 
 /// Where regions of tests begin.

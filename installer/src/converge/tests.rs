@@ -14,6 +14,7 @@ use crate::disk::{Faulty, Memory, Operation, Recorded, Recording};
 use crate::failure::{Code, code_of};
 use crate::fetch::Source;
 
+mod behind;
 mod faults;
 mod reuse;
 
@@ -34,7 +35,8 @@ async fn a_payload_is_written_in_long_writes_and_counted() {
     let progress = Progress::default();
     let payloads = Payloads { data: &payload, fine: None };
     let tree = open_tree(&content);
-    let (tally, _) = data(&repository.mirrors(), payloads, &tree, &region, &[], &progress).await.unwrap();
+    let brought = data(&repository.mirrors(), payloads, &tree, &region, &[], ReadBack::Later, &progress).await;
+    let (tally, _) = brought.unwrap();
     assert!(on_disk(&region, content.len()) == content);
     let length = content.len() as u64;
     assert_eq!(tally, Tally { fetched_bytes: payload.size, fetched: 641, ..Tally::default() });

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Result;
 use metalstrap_release::payload::{Frame, FrameDecoder, PayloadError};
 use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, Block, TreeError};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::connection::{Batch, Fetched, Sender};
 use super::expected::{Fault, Judge};
@@ -29,12 +29,26 @@ enum Refused {
 pub(super) fn work(round: &Round, batches: &Mutex<mpsc::Receiver<Batch>>) -> Result<()> {
     let expected = round.goal.expected.as_ref();
     let (mut decoder, mut judge) = (FrameDecoder::new(), expected.reader());
+    let mut work = || -> Result<()> {
+        while let Some(batch) = next(round, batches, judge.as_mut())? {
+            take(round, &batch, &mut decoder, judge.as_mut())?;
+        }
+        Ok(())
+    };
+    work().inspect_err(|_| round.fail())
+}
+
+/// The next batch. As long as none waits, what was written is read back.
+fn next(round: &Round, batches: &Mutex<mpsc::Receiver<Batch>>, judge: &mut dyn Judge) -> Result<Option<Batch>> {
     loop {
-        let batch = batches.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-        let Some(batch) = batch else { return Ok(()) };
-        if let Err(error) = take(round, &batch, &mut decoder, judge.as_mut()) {
-            round.fail();
-            return Err(error);
+        // Who holds the lock waits for a batch: there is none.
+        match batches.try_lock().map(|mut batches| batches.try_recv()) {
+            Ok(Ok(batch)) => return Ok(Some(batch)),
+            Ok(Err(TryRecvError::Disconnected)) => return Ok(None),
+            Ok(Err(TryRecvError::Empty)) | Err(_) => {}
+        }
+        if !round.output.read_a_piece_back(judge)? {
+            return Ok(batches.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv());
         }
     }
 }
@@ -56,7 +70,7 @@ fn take(round: &Round, batch: &[Fetched], decoder: &mut FrameDecoder, judge: &mu
     }
     buffer.set_len(length);
     write(round, first / BLOCK, buffer)?;
-    round.flush_now_and_then().code(Code::DiskIo, || "flushing verified blocks".to_owned())?;
+    round.output.flush_now_and_then(batch.iter().map(|fetched| fetched.frame.size).sum())?;
     refused.map_or(Ok(()), |(fetched, why)| blame(round, fetched, why))
 }
 
@@ -106,18 +120,17 @@ fn write(round: &Round, first: u64, buffer: Buffer) -> Result<()> {
     for (index, block) in (first..).zip(blocks) {
         copies.extend(round.needed.copies_of(index).filter(|copy| round.have.insert(*copy)).map(|copy| (copy, block)));
     }
-    write_runs(copies, &round.writer, |run| round.goal.progress.copies(run.saturating_mul(BLOCK)))?;
+    write_runs(copies, &round.output, |run| round.goal.progress.copies(run.saturating_mul(BLOCK)))?;
     let own: BTreeMap<u64, &Block> = (first..).zip(blocks).filter(|(index, _)| wanted(round, *index)).collect();
     own.keys().for_each(|index| _ = round.have.insert(*index));
     if own.len() < blocks.len() {
-        return write_runs(own, &round.writer, written);
+        return write_runs(own, &round.output, written);
     }
     if own.is_empty() {
         return Ok(());
     }
     let count = u64::try_from(own.len())?;
-    let offset = first.saturating_mul(BLOCK);
-    round.writer.write(offset, buffer).code(Code::DiskIo, || "writing verified blocks".to_owned())?;
+    round.output.write(first, buffer)?;
     written(count);
     Ok(())
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use metalstrap_release::site;
 use tokio::sync::mpsc;
 
 use super::{Fetching, Source};
@@ -29,6 +30,7 @@ use standing::Standing;
 pub struct Mirrors {
     list: Vec<Mirror>,
     turn: AtomicUsize,
+    connections: u8,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,19 @@ impl Mirrors {
     #[must_use]
     pub fn new(list: Vec<Arc<dyn Source>>) -> Self {
         let list = list.into_iter().map(|source| Mirror { source, standing: Standing::default() }).collect();
-        Self { list, turn: AtomicUsize::new(0) }
+        Self { list, turn: AtomicUsize::new(0), connections: site::CONNECTIONS }
+    }
+
+    /// With another number of connections than is usual.
+    #[must_use]
+    pub fn with_connections(self, connections: u8) -> Self {
+        Self { connections, ..self }
+    }
+
+    /// How many fetches are worth having under way at once.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        u64::from(self.connections.max(1))
     }
 
     /// Sends bytes `range` of the file at `path` to `sink` in order and without gaps, beginning with the mirror whose turn

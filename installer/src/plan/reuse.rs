@@ -2,11 +2,36 @@
 
 use anyhow::Result;
 use metalstrap_release::manifest::{Manifest, data_uuid};
+use serde::Serialize;
 
 use super::layout::{self, EMPTY};
-use super::{Area, FIRST_SLOT, Holds, Partition, Plan, PlanDisk, Role, SeedArea};
+use super::{Area, FIRST_SLOT, Partition, Plan, PlanDisk, Role};
 use crate::gpt::{Entry, Table};
 use crate::inventory::Contents;
+
+/// A part of the disk that may hold blocks of the release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SeedArea {
+    /// What it is, for people.
+    pub what: String,
+    /// What it may hold.
+    pub holds: Holds,
+    /// Where.
+    #[serde(flatten)]
+    pub area: Area,
+    /// Where its hash tree may be.
+    pub hash_tree: Option<Area>,
+}
+
+/// What a seed may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holds {
+    /// Blocks of the root file system.
+    Root,
+    /// Blocks of boot loader and UKI.
+    BootFiles,
+}
 
 /// The slot that gets the release: the one that has its root hash, else the first one that is empty, else the first.
 pub(super) fn target(disk: &PlanDisk, manifest: &Manifest) -> Result<char> {

@@ -46,7 +46,7 @@ fn refusal(text: &str) -> String {
 fn absent_fields_take_the_harmless_default() {
     let site = Site::parse(site().to_string().as_bytes()).unwrap();
     assert_eq!((site.report_url, site.reboot_on_failure_after), (None, None));
-    assert_eq!(site.network_timeout, 180);
+    assert_eq!((site.network_timeout, site.connections), (180, 8));
     assert_eq!(site.mirrors, Vec::<String>::new());
 }
 
@@ -97,6 +97,8 @@ fn values_that_cannot_hold_are_refused_by_field() {
             "root is no root metadata: the trusted root is not valid: missing field `signed`".to_owned(),
         ),
         ("/network_timeout", json!(0), "network_timeout is 0, not 1 to 86400".to_owned()),
+        ("/connections", json!(0), "connections is 0, not 1 to 64".to_owned()),
+        ("/connections", json!(65), "connections is 65, not 1 to 64".to_owned()),
     ] {
         assert_eq!(refusal(&with(pointer, value)), format!("the site config's {expected}"));
     }
@@ -118,8 +120,8 @@ fn shapes_other_than_the_format_are_refused() {
         let cause = text.strip_prefix("the site config is not valid: ").expect(&text).to_owned();
         cause.split(" at line").next().unwrap().to_owned()
     };
-    let fields = "expected one of `format`, `repository`, `mirrors`, `root`, `ca`, `report_url`, \
-                  `reboot_on_failure_after`, `clock_floor`, `network_timeout`";
+    let fields = "expected one of `format`, `repository`, `mirrors`, `connections`, `root`, `ca`, \
+                  `report_url`, `reboot_on_failure_after`, `clock_floor`, `network_timeout`";
     assert_eq!(cause(&with("/manifest", json!({}))), format!("unknown field `manifest`, {fields}"));
     let cut = with("/network_timeout", json!(1e30));
     assert_eq!(cause(&cut), "invalid type: floating point `1e+30`, expected u32");

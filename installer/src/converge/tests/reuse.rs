@@ -203,7 +203,9 @@ fn small_frames_are_fetched_where_little_is_missing() {
     let tree = open_tree(&content);
     let bring = || {
         let progress = Progress::default();
-        block_on(super::data(&only(source.clone()), payloads, &tree, &region, &[], &progress)).unwrap().0
+        block_on(super::data(&only(source.clone()), payloads, &tree, &region, &[], ReadBack::Meanwhile, &progress))
+            .unwrap()
+            .0
     };
     assert_eq!(bring().fetched_bytes, data.size);
     region.write_at(5 * 4096, &[0xEE; 4096]).unwrap();
