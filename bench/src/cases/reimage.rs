@@ -61,7 +61,8 @@ fn changed(lab: &Lab, case: &str, name: &str, length: u64) -> Result<()> {
 /// The first run that fails.
 pub fn reinstall(lab: &Lab) -> Result<()> {
     let image = fresh::image(lab)?;
-    measure(lab, "reinstall", &image, &image, fresh::disk_size(&image), &TOOLS)
+    let tools = [Tool::Metalstrap, Tool::MetalstrapNoReadBack, Tool::CurlZstdDd];
+    measure(lab, "reinstall", &image, &image, fresh::disk_size(&image), &tools)
 }
 
 fn measure(lab: &Lab, case: &str, old: &Image, new: &Image, size: u64, tools: &[Tool]) -> Result<()> {
