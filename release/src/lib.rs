@@ -16,5 +16,6 @@ mod payload_writer;
 pub mod schema;
 pub mod seek_table;
 pub mod site;
+mod sys;
 pub mod uki;
 pub mod verity;

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use anyhow::Result;
 use metalstrap_release::digest::Digest;
 use metalstrap_release::verity::{Block, BlockStore, Reader, Tree, TreeError};
 
@@ -24,11 +25,24 @@ pub(crate) trait Judge {
     /// The tree that says it cannot be read, or is not what the root hash vouches for.
     fn digest(&mut self, index: u64) -> Result<Option<Digest>, TreeError>;
 
-    /// Checks that `block` is block `index` of the content.
+    /// Checks that `block`, whose digest is `found`, is block `index` of the content.
     ///
     /// # Errors
     /// [`Fault::Block`] when it is not, [`Fault::Tree`] when nobody can tell.
-    fn check(&mut self, index: u64, block: &Block) -> Result<(), Fault>;
+    fn check(&mut self, index: u64, block: &Block, found: Digest) -> Result<(), Fault>;
+}
+
+/// Hashes blocks and tells `each` whether they are what they must be, in order; its first error ends it.
+///
+/// # Errors
+/// Those of `each`.
+pub(super) fn check_each<'a>(
+    judge: &mut (impl Judge + ?Sized),
+    salt: &[u8],
+    blocks: impl IntoIterator<Item = (u64, &'a Block)>,
+    mut each: impl FnMut(u64, Result<(), Fault>) -> Result<()>,
+) -> Result<()> {
+    Digest::salted_each(salt, blocks, |index, block, found| each(index, judge.check(index, block, found)))
 }
 
 /// Why a block was not found right.
@@ -56,9 +70,8 @@ impl<S: BlockStore> Judge for Reader<S> {
         self.leaf(index).map(Some)
     }
 
-    fn check(&mut self, index: u64, block: &Block) -> Result<(), Fault> {
+    fn check(&mut self, index: u64, _: &Block, found: Digest) -> Result<(), Fault> {
         let expected = self.leaf(index).map_err(Fault::Tree)?;
-        let found = Digest::salted(self.salt(), block);
         if found == expected { Ok(()) } else { Err(Fault::Block(TreeError::Data { index, found, expected })) }
     }
 }
@@ -96,11 +109,10 @@ impl Judge for Level {
         self.reader.digest(level, number).map(Some)
     }
 
-    fn check(&mut self, index: u64, block: &Block) -> Result<(), Fault> {
+    fn check(&mut self, index: u64, block: &Block, found: Digest) -> Result<(), Fault> {
         let Some(expected) = self.digest(index).map_err(Fault::Tree)? else {
             return self.reader.check_superblock(block).map_err(Fault::Block);
         };
-        let found = Digest::salted(self.reader.salt(), block);
         if found == expected {
             return Ok(());
         }

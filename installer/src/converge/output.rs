@@ -14,7 +14,7 @@ use anyhow::Result;
 use metalstrap_release::verity::{BLOCK, BLOCK_SIZE};
 
 use super::blocks::BlockSet;
-use super::expected::{Fault, Judge};
+use super::expected::{Judge, check_each};
 use super::goal::Goal;
 use super::read_back::lost;
 use super::sweep::PIECE;
@@ -29,6 +29,7 @@ const FLUSH_EACH: u64 = 24 << 20;
 pub(super) struct Output {
     writer: Writer,
     region: Region,
+    salt: Vec<u8>,
     /// Fetched bytes since the last flush.
     unflushed: AtomicU64,
     flushing: Mutex<()>,
@@ -64,7 +65,8 @@ impl Output {
             proven: Arc::clone(proven),
         });
         let unflushed = AtomicU64::new(0);
-        Ok(Self { writer: goal.writer()?, region, unflushed, flushing: Mutex::default(), behind })
+        let salt = goal.expected.salt().to_vec();
+        Ok(Self { writer: goal.writer()?, region, salt, unflushed, flushing: Mutex::default(), behind })
     }
 
     /// Queues a write of verified blocks from block `first` on.
@@ -144,10 +146,12 @@ impl Output {
         let mut buffer = Buffer::new(usize::try_from(length)?);
         let read = self.region.read_at(piece.start.saturating_mul(BLOCK), &mut buffer);
         read.code(Code::DiskIo, || "reading back".to_owned())?;
-        for (index, block) in piece.zip(buffer.as_chunks::<BLOCK_SIZE>().0) {
-            judge.check(index, block).or_else(|fault: Fault| lost(&self.region, index, fault))?;
+        let blocks = piece.zip(buffer.as_chunks::<BLOCK_SIZE>().0);
+        check_each(judge, &self.salt, blocks, |index, checked| {
+            checked.or_else(|fault| lost(&self.region, index, fault))?;
             behind.proven.insert(index);
-        }
+            Ok(())
+        })?;
         Ok(true)
     }
 }

@@ -10,7 +10,7 @@ use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, BlockStore, Tree};
 use sha2::{Digest as _, Sha256};
 
 use super::blocks::BlockSet;
-use super::expected::{Fault, Judge};
+use super::expected::{Fault, check_each};
 use super::fill::blocking;
 use super::scan::find_right;
 use super::sweep::{Unreadable, pieces, sweep};
@@ -52,10 +52,12 @@ pub async fn read_back<S: BlockStore + Debug + 'static>(
             written,
             || tree.reader(),
             |reader, first, blocks| {
-                for (index, block) in (first..).zip(&*blocks) {
-                    Judge::check(reader, index, block).or_else(|fault| lost(&region, index, fault))?;
-                }
-                progress.advance(u64::try_from(blocks.len())?.saturating_mul(BLOCK));
+                let length = u64::try_from(blocks.len())?.saturating_mul(BLOCK);
+                let blocks = (first..).zip(&*blocks);
+                check_each(reader, tree.salt(), blocks, |index, checked| {
+                    checked.or_else(|fault| lost(&region, index, fault))
+                })?;
+                progress.advance(length);
                 Ok(())
             },
         )
@@ -147,9 +149,10 @@ pub(crate) fn each_piece<S: BlockStore>(
     while offset < end {
         buffer.truncate(usize::try_from(PIECE.min(end - offset))?);
         region.read_at(offset, &mut buffer).code(Code::DiskIo, || "reading back".to_owned())?;
-        for (index, block) in (offset / BLOCK..).zip(buffer.as_chunks::<BLOCK_SIZE>().0) {
-            Judge::check(&mut reader, index, block).or_else(|fault| lost(region, index, fault))?;
-        }
+        let read = (offset / BLOCK..).zip(buffer.as_chunks::<BLOCK_SIZE>().0);
+        check_each(&mut reader, tree.salt(), read, |index, checked| {
+            checked.or_else(|fault| lost(region, index, fault))
+        })?;
         each(offset, &buffer)?;
         offset += u64::try_from(buffer.len())?;
     }

@@ -7,7 +7,7 @@ use metalstrap_release::digest::Digest;
 use metalstrap_release::verity::{BLOCK, BLOCK_SIZE};
 
 use super::blocks::BlockSet;
-use super::expected::{Expected, Fault};
+use super::expected::{Expected, Fault, check_each};
 use super::goal::Goal;
 use super::sweep::{Unreadable, pieces, sweep};
 use crate::disk::Region;
@@ -69,19 +69,18 @@ pub(super) fn find_right(
     let state = || expected.reader();
     sweep(region, Unreadable::Skipped, pieces, state, |judge, first, blocks| {
         let (mut read, mut found) = (0_u64, 0_u64);
-        for (index, block) in (first..).zip(&*blocks) {
+        check_each(judge.as_mut(), expected.salt(), (first..).zip(&*blocks), |index, checked| {
             read = read.saturating_add(BLOCK);
-            match judge.check(index, block) {
+            match checked {
                 Ok(()) => {
                     right.insert(index);
                     found = found.saturating_add(BLOCK);
+                    Ok(())
                 }
-                Err(Fault::Block(_)) => {}
-                Err(Fault::Tree(error)) => {
-                    return Err(error).code(Code::DiskIo, || "reading the hash tree".to_owned());
-                }
+                Err(Fault::Block(_)) => Ok(()),
+                Err(Fault::Tree(error)) => Err(error).code(Code::DiskIo, || "reading the hash tree".to_owned()),
             }
-        }
+        })?;
         looked(read, found);
         Ok(())
     })

@@ -93,12 +93,10 @@ fn copy_runs(
     let state = || goal.expected.reader();
     sweep(from, Unreadable::Skipped, pieces, state, |judge, _, blocks| {
         let mut copies = BTreeMap::new();
-        for block in &*blocks {
-            let digest = Digest::salted(salt, block);
-            for place in wanting(&digest, judge.as_mut(), index, have)? {
-                copies.insert(place, block);
-            }
-        }
+        Digest::salted_each(salt, blocks.iter().map(|block| ((), block)), |(), block, digest| {
+            copies.extend(wanting(&digest, judge.as_mut(), index, have)?.into_iter().map(|place| (place, block)));
+            anyhow::Ok(())
+        })?;
         write_runs(copies, output, |run| goal.progress.copies(run.saturating_mul(BLOCK)))
     })
 }

@@ -9,7 +9,7 @@ use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, Block, TreeError};
 use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::connection::{Batch, Fetched, Sender};
-use super::expected::{Fault, Judge};
+use super::expected::{Fault, Judge, check_each};
 use super::round::Round;
 use super::seed::write_runs;
 use crate::disk::Buffer;
@@ -91,20 +91,17 @@ fn decode(
         return Ok(Some(Refused::Frame(error)));
     }
     let first = fetched.frame.content_offset / BLOCK;
-    for (index, block) in (first..).zip(place.as_chunks::<BLOCK_SIZE>().0) {
-        let is_wanted = wanted(round, index);
-        if !is_wanted {
-            continue;
+    let mut refused = None;
+    let blocks = (first..).zip(place.as_chunks::<BLOCK_SIZE>().0).filter(|(index, _)| wanted(round, *index));
+    check_each(judge, round.goal.expected.salt(), blocks, |_, checked| match checked {
+        Ok(()) => Ok(()),
+        Err(Fault::Block(error)) => {
+            refused.get_or_insert(Refused::Block(error));
+            Ok(())
         }
-        match judge.check(index, block) {
-            Ok(()) => {}
-            Err(Fault::Block(error)) => return Ok(Some(Refused::Block(error))),
-            Err(Fault::Tree(error)) => {
-                return Err(error).code(Code::DiskIo, || format!("checking {}", round.goal.frames.path()));
-            }
-        }
-    }
-    Ok(None)
+        Err(Fault::Tree(error)) => Err(error).code(Code::DiskIo, || format!("checking {}", round.goal.frames.path())),
+    })?;
+    Ok(refused)
 }
 
 /// Whether a block is to be written to its own place.
