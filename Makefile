@@ -42,6 +42,7 @@ test: check images
 # plot of docs/performance.md. BENCH="--cases fresh --runs 1 --size 256M" measures less.
 bench: images
 	scripts/bench-peers
+	[ -e out/bench/served/releases/packages ] || scripts/bench-releases out/bench/served/releases
 	$(CARGO) build --release --locked -p metalstrap-installer -p metalstrap -p metalstrap-bench
 	$(BUILT)/release/bench $(BENCH)
 	$(BUILT)/release/bench --docs

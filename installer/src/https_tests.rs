@@ -24,6 +24,7 @@ fn limits() -> Limits {
         attempts: 4,
         backoff: pause,
         backoff_most: 4 * pause,
+        asked_most: 4 * pause,
         ..Limits::default()
     }
 }

@@ -11,7 +11,9 @@ use serde::Serialize;
 use crate::converge::{self, TreeOf};
 use crate::disk::{Disk, Overlay, Region};
 use crate::esp;
+use crate::failure::{Code, WithCode as _};
 use crate::fetch::Mirrors;
+use crate::gpt;
 use crate::plan::{Plan, Role};
 use crate::progress::Progress;
 use crate::report::Reporter;
@@ -30,6 +32,8 @@ pub struct Findings {
     pub whole: bool,
     /// The parts of the release.
     pub parts: Vec<Part>,
+    /// Whether both copies of the partition table are as they were written.
+    pub partition_table: bool,
     /// Whether the ESP's file system names boot loader and UKI.
     pub boot_files_named: bool,
 }
@@ -66,6 +70,9 @@ pub async fn look(
     mirrors: &Arc<Mirrors>,
     tell: &Reporter,
 ) -> Result<Findings> {
+    disk.forget_cache().code(Code::DiskIo, || format!("dropping what the kernel keeps of {}", disk.describe()))?;
+    let partition_table = gpt::is_current(disk.as_ref(), plan)
+        .code(Code::DiskIo, || format!("reading the partition table of {}", disk.describe()))?;
     let over: Arc<dyn Disk> = Arc::new(Overlay::new(Arc::clone(&disk)));
     let root = manifest.root()?;
     let slot = plan.target;
@@ -90,7 +97,7 @@ pub async fn look(
     let check = async |progress: Progress| esp::damaged(mirrors, manifest, &region, plan.volume_id()?, &progress).await;
     let (boot_files_named, files) = tell.wait("esp", "Checking boot loader and UKI", check).await?;
     parts.extend(files.into_iter().map(|(path, blocks, runs)| Part::new(&path, blocks, runs)));
-    let whole = boot_files_named && parts.iter().all(|part| part.damaged == 0);
+    let whole = partition_table && boot_files_named && parts.iter().all(|part| part.damaged == 0);
     let release = format!("{} {}", manifest.name, manifest.version);
-    Ok(Findings { release, disk: disk.describe(), whole, parts, boot_files_named })
+    Ok(Findings { release, disk: disk.describe(), whole, parts, partition_table, boot_files_named })
 }

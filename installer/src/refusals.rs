@@ -1,10 +1,11 @@
 //! Whole installations that must be refused: each from a repository that is right but for one thing, onto a recording
-//! disk. Before the plan no byte is written; after it, none that did not verify.
+//! disk. Before the plan no byte is written; after it, none that did not verify. And what is installed is mended.
 
 mod disks;
 mod frames;
 mod hosts;
 mod manifests;
+mod mending;
 mod metadata;
 mod names;
 mod payloads;

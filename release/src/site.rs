@@ -14,8 +14,8 @@ pub const PATH: &str = "/etc/metalstrap/site.json";
 pub const MAX_BYTES: usize = 1 << 20;
 /// Connections if nothing is said of them, chosen by measurement (`docs/performance.md`).
 pub const CONNECTIONS: u8 = 8;
-/// Most connections: each one has a buffer of some hundred KiB.
-const MAX_CONNECTIONS: u8 = 64;
+/// Most connections: each one may hold a frame, 2 MiB as `publish` makes them.
+const MAX_CONNECTIONS: u8 = 16;
 const KIND: Kind = Kind { name: "site config", max_bytes: MAX_BYTES };
 /// Most mirrors: more would only make the message of a failed fetch unreadable.
 const MAX_MIRRORS: usize = 16;
@@ -36,7 +36,7 @@ pub struct Site {
     /// only, and metadata, host configs and manifests never come from them.
     #[serde(default)]
     pub mirrors: Vec<String>,
-    /// Connections at once over which payloads are fetched, all mirrors together: 1 to 64. One that waits for the first
+    /// Connections at once over which payloads are fetched, all mirrors together: 1 to 16. One that waits for the first
     /// byte of an answer leaves the link to the others, and on links with loss each recovers on its own.
     #[serde(default = "default_connections")]
     pub connections: u8,

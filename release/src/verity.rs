@@ -15,7 +15,6 @@ mod reader;
 mod store;
 mod superblock;
 mod tree;
-mod writer;
 
 pub use build::build;
 pub use geometry::{Geometry, Level, MAX_DATA_BLOCKS};
@@ -23,7 +22,6 @@ pub use reader::{Reader, unchecked_leaves};
 pub use store::{BlockStore, MemoryStore};
 pub use superblock::{MAX_SALT, Superblock, SuperblockError};
 pub use tree::{Tree, TreeError};
-pub use writer::TreeWriter;
 
 /// Bytes of a block, for offsets in files.
 pub const BLOCK: u64 = 4096;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use super::frames::QUEUE;
 use super::round::Round;
 use super::sweep::PIECE;
-use crate::fetch::{MirrorId, Piece};
+use crate::fetch::{MirrorId, NoRanges, Piece};
 
 /// Frames in a row, with their bytes.
 pub(super) type Batch = Vec<Fetched>;
@@ -39,20 +39,39 @@ impl Sender {
     }
 }
 
-/// Fetches one range after the other until nothing is left to be taken, and hands the frames on.
+/// Fetches one range after the other until nothing is left to be taken, and hands the frames on. A server may serve fewer
+/// connections than it is asked for: one that cannot go on leaves its frames to the others.
 ///
 /// # Errors
-/// The mirrors', when none of them can go on.
+/// The mirrors', when no connection can go on.
 pub(super) async fn serve(round: &Round, batches: &mpsc::Sender<Batch>) -> Result<()> {
     let frames = &round.goal.frames;
     let table = frames.table(&round.goal.progress).await?.frames();
     let frame = |number: u64| usize::try_from(number).ok().and_then(|number| table.get(number));
-    while let Some(span) = round.take(|number| frame(number).map_or(0, |frame| frame.size)) {
+    round.begin();
+    while let Some(span) = round.take(|number| frame(number).map_or(0, |frame| frame.size)).await {
         let wanted = usize::try_from(span.start)?..usize::try_from(span.end)?;
         let wanted = table.get(wanted).context("a frame behind the end of the seek table")?;
-        fetch(round, wanted, batches).await?;
+        match fetch(round, wanted, batches).await {
+            Ok(()) => round.done(),
+            Err(error) if error.is::<NoRanges>() => return Err(error),
+            Err(error) => {
+                let rest = span.filter(|number| frame(*number).is_some_and(|frame| is_missing(round, frame)));
+                if !round.give_up(rest.map(|number| number..number.saturating_add(1)).collect()) {
+                    return Err(error);
+                }
+                log::warn!("a connection is given up, the others go on: {error:#}");
+                return Ok(());
+            }
+        }
     }
     Ok(())
+}
+
+/// Whether something of a frame has not come yet.
+fn is_missing(round: &Round, frame: &Frame) -> bool {
+    let first = frame.content_offset / BLOCK;
+    round.have.missing(first..first.saturating_add(frame.content_size / BLOCK)).next().is_some()
 }
 
 async fn fetch(round: &Round, wanted: &[Frame], batches: &mpsc::Sender<Batch>) -> Result<()> {

@@ -2,6 +2,7 @@
 //! and the rest is fetched.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result, bail};
 use metalstrap_release::digest::Digest;
@@ -127,18 +128,20 @@ async fn fetch(
     output: &Arc<Output>,
 ) -> Result<u64> {
     let mirrors = &goal.frames.mirrors;
-    let mut copies = 0;
+    let mixed = || [Some(&goal.frames), fine].into_iter().flatten().map(|frames| frames.mixed()).sum::<u64>();
+    let mut copies = 0_u64;
     for _ in 0..ROUNDS {
         if have.is_full() {
             return Ok(copies);
         }
         let suspects = mirrors.dropped().len();
-        let before = (have.len(), goal.frames.mixed());
+        let before = (have.len(), mixed());
         let ended = match choose(goal, fine, have, &index).await {
             Ok((goal, needed, largest)) => {
-                copies += u64::try_from(needed.copies.len())?;
                 let round = Arc::new(Round::new(&goal, have, needed, largest, output)?);
-                round.by_ranges().await
+                let ended = round.by_ranges().await;
+                copies = copies.saturating_add(round.copied.load(Ordering::Relaxed));
+                ended
             }
             Err(error) => Err(error),
         };
@@ -150,7 +153,7 @@ async fn fetch(
             ended => ended?,
         }
         // What is missing now was sent wrong, and who sent it is dropped: else nothing will ever change.
-        if mirrors.dropped().len() == suspects && (have.len(), goal.frames.mixed()) == before && !have.is_full() {
+        if mirrors.dropped().len() == suspects && (have.len(), mixed()) == before && !have.is_full() {
             break;
         }
     }
@@ -174,7 +177,15 @@ async fn choose(
     let fine = fine.filter(|_| missing < total / 10 * 9);
     let mut best = None;
     for frames in [Some(&goal.frames), fine].into_iter().flatten() {
-        let table = frames.table(&goal.progress).await?;
+        let table = match frames.table(&goal.progress).await {
+            Ok(table) => table,
+            // The usual frames bring all that the small ones would.
+            Err(error) if best.is_some() && !error.is::<NoRanges>() => {
+                log::warn!("going on without the small frames: {error:#}");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let largest = table.frames().iter().map(|frame| frame.content_size).max().unwrap_or(0);
         let (task, have, index, frames) = (goal.clone(), Arc::clone(have), Arc::clone(index), Arc::clone(frames));
         let needed = blocking(move || {

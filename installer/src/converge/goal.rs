@@ -13,7 +13,8 @@ use super::frames::Frames;
 use crate::disk::{Region, Writer};
 use crate::progress::Progress;
 
-/// Blocks that are looked at in one go: 16 GiB. Memory is bounded by it: 32 MiB for the index of what is missing.
+/// Blocks that are looked at in one go: 16 GiB. Memory is bounded by it: 32 MiB for the index of what is missing, and some 20
+/// bytes for each block that another one is equal to. Equal blocks in different windows are fetched once for each.
 const WINDOW: u64 = 1 << 22;
 /// Writes under way at once. With 1 MiB each they keep a drive busy, and take 16 MiB of memory.
 const DEPTH: usize = 16;
@@ -29,6 +30,8 @@ pub(super) struct Goal {
     pub expected: Arc<dyn Expected>,
     /// The blocks of the content that are meant.
     pub blocks: Range<u64>,
+    /// How many blocks are looked at in one go.
+    pub window: u64,
     /// Whether what is written is read back while the network is waited for.
     pub reads_back: bool,
     /// Where progress goes.
@@ -55,15 +58,23 @@ impl Goal {
         );
         let inside = blocks.end.checked_mul(BLOCK).is_some_and(|end| end <= content_size);
         ensure!(inside, "the payload has {content_size} bytes, which block {} is behind", blocks.end);
-        Ok(Self { frames, region: region.clone(), expected, blocks, reads_back: false, progress: progress.clone() })
+        Ok(Self {
+            frames,
+            region: region.clone(),
+            expected,
+            blocks,
+            window: WINDOW,
+            reads_back: false,
+            progress: progress.clone(),
+        })
     }
 
     /// The goal in parts of bounded size.
     pub fn windows(&self) -> impl Iterator<Item = Self> {
         let Range { start, end } = self.blocks;
-        let step = usize::try_from(WINDOW).unwrap_or(usize::MAX);
+        let step = usize::try_from(self.window.max(1)).unwrap_or(usize::MAX);
         (start..end).step_by(step).map(move |first| {
-            let blocks = first..first.saturating_add(WINDOW).min(end);
+            let blocks = first..first.saturating_add(self.window.max(1)).min(end);
             Self { blocks, ..self.clone() }
         })
     }

@@ -35,6 +35,11 @@ impl Index {
         self.entries.sort_unstable();
     }
 
+    /// The first block that it may have.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
     /// How many blocks it has.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -1,6 +1,9 @@
 //! Which frames have to be fetched for the blocks that are missing, and which missing blocks are then copies of others.
+//!
+//! Half of an image may be blocks that its other half has too, so all that is kept of equal blocks is flat: some 20 bytes
+//! for each of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use metalstrap_release::payload::SeekTable;
 use metalstrap_release::verity::{BLOCK, TreeError};
@@ -14,16 +17,51 @@ use super::index::Index;
 pub(crate) struct Needed {
     /// Frames, by their number in the seek table.
     pub frames: BlockSet,
-    /// Missing blocks outside of these frames: (block inside of one that has the same content, block), sorted.
-    pub copies: Vec<(u64, u64)>,
+    /// Missing blocks outside of these frames: (block inside of one that has the same content, block), sorted, counted from
+    /// the first block of the index.
+    copies: Vec<(u32, u32)>,
+    /// The first block of the index.
+    first: u64,
     /// Bytes of the frames.
     pub bytes: u64,
 }
 
+/// Groups of missing blocks that must have the same content; each is in order.
+#[derive(Debug, Default)]
+struct Alike {
+    /// All of them, counted from the first block of the index, group by group.
+    blocks: Vec<u32>,
+    /// Where each group begins in `blocks`, in the order that they are looked at.
+    groups: Vec<Range<u32>>,
+}
+
+impl Alike {
+    fn push(&mut self, members: impl IntoIterator<Item = u32>) {
+        let start = u32::try_from(self.blocks.len()).unwrap_or(u32::MAX);
+        self.blocks.extend(members);
+        self.groups.push(start..u32::try_from(self.blocks.len()).unwrap_or(u32::MAX));
+    }
+
+    fn members(&self, group: &Range<u32>) -> &[u32] {
+        let at = |place: u32| usize::try_from(place).unwrap_or(usize::MAX);
+        self.blocks.get(at(group.start)..at(group.end)).unwrap_or_default()
+    }
+
+    /// What has no choice comes first, then the order of the content: the choice does not depend on digests.
+    fn sort(&mut self) {
+        let mut groups = std::mem::take(&mut self.groups);
+        groups.sort_unstable_by(|a, b| {
+            let (a, b) = (self.members(a), self.members(b));
+            (a.len() > 1, a).cmp(&(b.len() > 1, b))
+        });
+        self.groups = groups;
+    }
+}
+
 impl Needed {
-    /// The frames for every block that is not in `have`. A block whose content is missing at several places is needed
-    /// from one frame only: one that is needed anyway, else the first that has it. `index` has the missing blocks that
-    /// a digest says of; those without one need their own frame.
+    /// The frames for every block that is not in `have`: of them none can be left out. A block whose content is missing at
+    /// several places is needed from one frame only: one that is needed anyway, else the first that has it. `index` has
+    /// the missing blocks that a digest says of; those without one need their own frame.
     ///
     /// # Errors
     /// The tree that says what blocks must be cannot be read.
@@ -34,28 +72,32 @@ impl Needed {
         judge: &mut dyn Judge,
     ) -> Result<Self, TreeError> {
         let count = u64::try_from(table.frames().len()).unwrap_or(u64::MAX);
-        let mut needed = Self { frames: BlockSet::new(0..count), copies: Vec::new(), bytes: 0 };
+        let mut needed = Self { frames: BlockSet::new(0..count), ..Self::default() };
         let Some(index) = index else {
             have.missing(have.range()).flatten().for_each(|block| needed.add(table, block));
             return Ok(needed);
         };
-        let mut alike = Vec::new();
+        needed.first = index.first();
+        let mut alike = Alike::default();
         for group in index.groups() {
             let mut missing = group.filter(|block| !have.contains(*block));
             let (Some(first), second) = (missing.next(), missing.next()) else { continue };
             match second {
                 None => needed.add(table, first),
                 Some(second) => {
-                    let members: Vec<u64> = [first, second].into_iter().chain(missing).collect();
-                    alike.extend(by_digest(members, judge)?);
+                    let members = [first, second].into_iter().chain(missing);
+                    by_digest(members, judge, index.first(), &mut alike)?;
                 }
             }
         }
-        needed.choose(table, &mut alike);
-        for members in alike {
-            let (inside, outside): (Vec<u64>, Vec<u64>) = members.iter().partition(|block| needed.has(table, **block));
-            let Some(source) = inside.first() else { continue };
-            needed.copies.extend(outside.into_iter().map(|block| (*source, block)));
+        alike.sort();
+        needed.choose(table, &alike);
+        for group in &alike.groups {
+            let members = alike.members(group);
+            let Some(source) = members.iter().copied().find(|block| needed.has(table, *block)) else { continue };
+            let outside = members.iter().copied().filter(|block| !needed.has(table, *block));
+            let copies: Vec<_> = outside.map(|block| (source, block)).collect();
+            needed.copies.extend(copies);
         }
         needed.copies.sort_unstable();
         Ok(needed)
@@ -63,38 +105,45 @@ impl Needed {
 
     /// Adds a frame for each group of equal blocks that no frame has so far, and takes those away again that turn out to
     /// be needed for no group.
-    fn choose(&mut self, table: &SeekTable, alike: &mut [Vec<u64>]) {
-        // What has no choice comes first, then the order of the content: the choice does not depend on digests.
-        alike.sort_unstable_by(|a, b| (a.len() > 1, a).cmp(&(b.len() > 1, b)));
-        let mut chosen: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-        for members in alike.iter() {
-            if let Some(first) = members.first()
-                && !self.has_any(table, members)
+    fn choose(&mut self, table: &SeekTable, alike: &Alike) {
+        let chosen = BlockSet::new(self.frames.range());
+        for group in &alike.groups {
+            let members = alike.members(group);
+            let Some(first) = members.first().filter(|_| !members.iter().any(|block| self.has(table, *block))) else {
+                continue;
+            };
+            self.add(table, self.block(*first));
+            if members.len() > 1
+                && let Some(frame) = frame_of(table, self.block(*first))
             {
-                self.add(table, *first);
-                chosen.extend(frame_of(table, *first).filter(|_| members.len() > 1).map(|frame| (frame, Vec::new())));
+                chosen.insert(frame);
             }
         }
-        let mut having: Vec<BTreeSet<u64>> = Vec::with_capacity(alike.len());
-        for (group, members) in alike.iter().enumerate() {
-            let frames = members.iter().filter_map(|block| frame_of(table, *block));
-            let frames: BTreeSet<u64> = frames.filter(|frame| self.frames.contains(*frame)).collect();
-            for frame in &frames {
-                if let Some(groups) = chosen.get_mut(frame) {
-                    groups.push(group);
-                }
-            }
-            having.push(frames);
+        // Which groups each chosen frame has a member of.
+        let mut having: Vec<(u32, u32)> = Vec::new();
+        for (number, group) in (0..).zip(&alike.groups) {
+            let frames = alike.members(group).iter().filter_map(|block| frame_of(table, self.block(*block)));
+            let frames = frames.filter(|frame| chosen.contains(*frame));
+            having.extend(frames.map(|frame| (u32::try_from(frame).unwrap_or(u32::MAX), number)));
         }
-        for (frame, groups) in chosen {
-            let spare = |group: &usize| having.get(*group).is_some_and(|frames| frames.len() > 1);
-            if groups.iter().all(spare) {
+        having.sort_unstable();
+        having.dedup();
+        for pairs in having.chunk_by(|a, b| a.0 == b.0) {
+            let Some(frame) = pairs.first().map(|(frame, _)| u64::from(*frame)) else { continue };
+            let has_other = |group: &Range<u32>| {
+                let mut frames = alike.members(group).iter().filter_map(|block| frame_of(table, self.block(*block)));
+                frames.any(|other| other != frame && self.frames.contains(other))
+            };
+            let groups = pairs.iter().filter_map(|(_, number)| alike.groups.get(usize::try_from(*number).ok()?));
+            if groups.clone().all(has_other) {
                 self.remove(table, frame);
-                for group in groups {
-                    having.get_mut(group).map(|frames| frames.remove(&frame));
-                }
             }
         }
+    }
+
+    /// The block with this number in the index.
+    fn block(&self, number: u32) -> u64 {
+        self.first.saturating_add(u64::from(number))
     }
 
     fn add(&mut self, table: &SeekTable, block: u64) {
@@ -111,19 +160,18 @@ impl Needed {
         }
     }
 
-    fn has(&self, table: &SeekTable, block: u64) -> bool {
-        frame_of(table, block).is_some_and(|frame| self.frames.contains(frame))
-    }
-
-    fn has_any(&self, table: &SeekTable, blocks: &[u64]) -> bool {
-        blocks.iter().any(|block| self.has(table, *block))
+    fn has(&self, table: &SeekTable, number: u32) -> bool {
+        frame_of(table, self.block(number)).is_some_and(|frame| self.frames.contains(frame))
     }
 
     /// The blocks that are copies of `block`.
     pub fn copies_of(&self, block: u64) -> impl Iterator<Item = u64> {
-        let start = self.copies.partition_point(|(source, _)| *source < block);
+        // A block before the first, or so far behind it that it has no number, has no copies.
+        let number = block.checked_sub(self.first).and_then(|number| u32::try_from(number).ok());
+        let start =
+            number.map_or(self.copies.len(), |number| self.copies.partition_point(|(source, _)| *source < number));
         let rest = self.copies.get(start..).unwrap_or_default();
-        rest.iter().take_while(move |(source, _)| *source == block).map(|(_, copy)| *copy)
+        rest.iter().take_while(move |(source, _)| Some(*source) == number).map(|(_, copy)| self.block(*copy))
     }
 }
 
@@ -135,12 +183,23 @@ fn frame_of(table: &SeekTable, block: u64) -> Option<u64> {
     table.frame_at(block.checked_mul(BLOCK)?).and_then(|frame| u64::try_from(frame).ok())
 }
 
-/// Splits blocks whose digests begin alike into those that have the same one, each list in order.
-fn by_digest(members: Vec<u64>, judge: &mut dyn Judge) -> Result<Vec<Vec<u64>>, TreeError> {
-    let mut digests = Vec::with_capacity(members.len());
+/// Adds the groups of those blocks, whose digests begin alike, that have the same one.
+fn by_digest(
+    members: impl Iterator<Item = u64>,
+    judge: &mut dyn Judge,
+    first: u64,
+    alike: &mut Alike,
+) -> Result<(), TreeError> {
+    // Nearly always all of them have.
+    let mut groups: Vec<(Option<[u8; 32]>, Vec<u32>)> = Vec::new();
     for block in members {
-        digests.push((judge.digest(block)?.map(|digest| digest.0), block));
+        let digest = judge.digest(block)?.map(|digest| digest.0);
+        let number = u32::try_from(block.saturating_sub(first)).unwrap_or(u32::MAX);
+        match groups.iter_mut().find(|(known, _)| *known == digest) {
+            Some((_, members)) => members.push(number),
+            None => groups.push((digest, vec![number])),
+        }
     }
-    digests.sort_unstable();
-    Ok(digests.chunk_by(|a, b| a.0 == b.0).map(|group| group.iter().map(|(_, block)| *block).collect()).collect())
+    groups.into_iter().for_each(|(_, members)| alike.push(members));
+    Ok(())
 }

@@ -30,8 +30,8 @@ pub enum ReadBack {
 /// Bytes read at once.
 const PIECE: u64 = 1 << 20;
 
-/// Reads the blocks of `region` that are not in `proven` from the drive, not from the kernel's cache, and checks each
-/// against `tree`. What is checked is on stable storage: the disk is flushed first.
+/// Reads `tree`, and the blocks of `region` that are not in `proven`, from the drive, not from the kernel's cache, and checks
+/// each. What is checked is on stable storage: the disk is flushed first.
 ///
 /// # Errors
 /// [`Code::DiskIo`] with the block when the drive returns something else, or fails.
@@ -45,6 +45,8 @@ pub async fn read_back<S: BlockStore + Debug + 'static>(
     blocking(move || {
         flush_and_forget(&region)?;
         progress.expect(proven.range().end.saturating_sub(proven.len()).saturating_mul(BLOCK));
+        tree.check_again()
+            .code(Code::DiskIo, || format!("reading the hash tree back from {}", region.disk.describe()))?;
         let written = pieces(proven.missing(proven.range()));
         sweep(
             &region,
@@ -81,7 +83,12 @@ fn flush_and_forget(region: &Region) -> Result<()> {
 
 /// A block that came back as another one, or whose digest is not to be had.
 pub(super) fn lost(region: &Region, index: u64, fault: Fault) -> Result<()> {
-    let (Fault::Block(error) | Fault::Tree(error)) = fault;
+    let error = match fault {
+        Fault::Block(error) => error,
+        Fault::Tree(error) => {
+            return Err(error).code(Code::DiskIo, || format!("reading the hash tree on {}", region.disk.describe()));
+        }
+    };
     Err(error).code(Code::DiskIo, || {
         let byte = region.start.saturating_add(index.saturating_mul(BLOCK));
         format!("{} did not keep what was written to it at byte {byte}", region.disk.describe())

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 use tokio::sync::{Notify, mpsc};
@@ -29,6 +29,17 @@ const MEMORY: u64 = 32 << 20;
 /// Batches that wait for a thread.
 const WAITING: usize = 4;
 
+/// What is left to be fetched.
+#[derive(Debug)]
+struct Queue {
+    /// Frames in a row.
+    spans: VecDeque<Range<u64>>,
+    /// Spans that a connection has.
+    taken: u64,
+    /// Connections that have not given up.
+    serving: u64,
+}
+
 /// What connections and threads of a round share.
 #[derive(Debug)]
 pub(super) struct Round {
@@ -38,7 +49,11 @@ pub(super) struct Round {
     pub needed: Needed,
     pub output: Arc<Output>,
     pub pool: BufferPool,
-    queue: Mutex<VecDeque<Range<u64>>>,
+    /// Blocks that were written as copies of others.
+    pub copied: AtomicU64,
+    queue: Mutex<Queue>,
+    /// A span is done, or was given back.
+    changed: Notify,
     left: AtomicU64,
     failed: AtomicBool,
     failure: Notify,
@@ -49,7 +64,7 @@ impl Round {
     pub fn new(goal: &Goal, have: &Arc<BlockSet>, needed: Needed, largest: u64, output: &Arc<Output>) -> Result<Self> {
         let capacity = largest.max(PIECE.saturating_mul(BLOCK));
         let count = (MEMORY / capacity).clamp(2, 64);
-        let queue = needed.frames.present(needed.frames.range()).collect();
+        let spans = needed.frames.present(needed.frames.range()).collect();
         Ok(Self {
             goal: goal.clone(),
             have: Arc::clone(have),
@@ -57,7 +72,9 @@ impl Round {
             needed,
             output: Arc::clone(output),
             pool: BufferPool::new(usize::try_from(count)?, usize::try_from(capacity)?),
-            queue: Mutex::new(queue),
+            copied: AtomicU64::new(0),
+            queue: Mutex::new(Queue { spans, taken: 0, serving: 0 }),
+            changed: Notify::new(),
             failed: AtomicBool::new(false),
             failure: Notify::new(),
         })
@@ -67,32 +84,78 @@ impl Round {
         self.goal.frames.mirrors.connections()
     }
 
-    /// The next frames for a connection, in a row; `size` says how many bytes a frame has.
-    pub fn take(&self, size: impl Fn(u64) -> u64) -> Option<Range<u64>> {
-        if self.failed.load(Ordering::Relaxed) {
-            return None;
+    /// The next frames for a connection, in a row; `size` says how many bytes a frame has. Waits while others have spans
+    /// that they may give back; `None` when there is nothing left to be done.
+    pub async fn take(&self, size: impl Fn(u64) -> u64) -> Option<Range<u64>> {
+        loop {
+            let changed = self.changed.notified();
+            if self.failed.load(Ordering::Relaxed) {
+                return None;
+            }
+            {
+                let mut queue = self.queue();
+                if let Some(span) = self.cut(&mut queue, &size) {
+                    queue.taken += 1;
+                    return Some(span);
+                }
+                if queue.taken == 0 {
+                    return None;
+                }
+            }
+            changed.await;
         }
+    }
+
+    /// So much of the first span that all connections get several turns.
+    fn cut(&self, queue: &mut Queue, size: &impl Fn(u64) -> u64) -> Option<Range<u64>> {
         let shares = ROUNDS.saturating_mul(self.connections());
         let most = self.left.load(Ordering::Relaxed).checked_div(shares).unwrap_or(MOST).clamp(LEAST, MOST);
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = queue.pop_front()?;
+        let run = queue.spans.pop_front()?;
         let (mut end, mut bytes) = (run.start, 0_u64);
         while end < run.end && (end == run.start || bytes.saturating_add(size(end)) <= most) {
             bytes = bytes.saturating_add(size(end));
             end += 1;
         }
         if end < run.end {
-            queue.push_front(end..run.end);
+            queue.spans.push_front(end..run.end);
         }
-        drop(queue);
         self.left.fetch_sub(bytes.min(self.left.load(Ordering::Relaxed)), Ordering::Relaxed);
         Some(run.start..end)
+    }
+
+    /// A connection begins to serve.
+    pub fn begin(&self) {
+        self.queue().serving += 1;
+    }
+
+    /// A span is done.
+    pub fn done(&self) {
+        let mut queue = self.queue();
+        queue.taken = queue.taken.saturating_sub(1);
+        drop(queue);
+        self.changed.notify_waiters();
+    }
+
+    /// A connection cannot go on: the others do what it leaves, in `spans`. False if there is no other.
+    pub fn give_up(&self, spans: Vec<Range<u64>>) -> bool {
+        let mut queue = self.queue();
+        spans.into_iter().rev().for_each(|span| queue.spans.push_front(span));
+        (queue.taken, queue.serving) = (queue.taken.saturating_sub(1), queue.serving.saturating_sub(1));
+        let others = queue.serving > 0;
+        drop(queue);
+        self.changed.notify_waiters();
+        others
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the round: a thread cannot go on.
     pub fn fail(&self) {
         self.failed.store(true, Ordering::Relaxed);
         self.failure.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     async fn failed(&self) {

@@ -46,7 +46,7 @@ fn hinted(tree: &Region, salt: &[u8], index: &Index, all: Range<u64>) -> Option<
     let superblock = Superblock::parse(&block).ok().filter(|superblock| superblock.salt == salt)?;
     let geometry = Geometry::new(superblock.data_blocks)?;
     let wanted = BlockSet::new(all);
-    // An old tree that cannot be read to its end says nothing of what lies behind.
+    // An old tree that cannot be read to its end is no hint: all is read.
     let read = unchecked_leaves(tree, &geometry, |number, digest| {
         if index.find(&digest).next().is_some() {
             wanted.insert(number);
@@ -101,13 +101,19 @@ fn copy_runs(
     })
 }
 
-/// The places that want this digest and that nobody else has filled.
+/// The places that want this digest, all of them, unless somebody else has begun to fill them: whoever takes the first one
+/// takes all, so that a content that is wanted at very many places is not looked for at each time it is found.
 fn wanting(digest: &Digest, judge: &mut dyn Judge, index: &Index, have: &BlockSet) -> Result<Vec<u64>> {
     let mut places = Vec::new();
-    for place in index.find(digest).filter(|place| !have.contains(*place)) {
+    for place in index.find(digest) {
         let wanted = judge.digest(place).code(Code::DiskIo, || "reading the hash tree".to_owned())?;
-        if wanted == Some(*digest) && have.insert(place) {
+        if wanted != Some(*digest) {
+            continue;
+        }
+        if have.insert(place) {
             places.push(place);
+        } else if places.is_empty() {
+            break;
         }
     }
     Ok(places)

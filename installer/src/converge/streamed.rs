@@ -35,6 +35,7 @@ struct Cutter<'a> {
     part: BytesMut,
     /// Its length when it was last looked at: not again before it has grown by a quarter.
     looked_at: usize,
+    /// Who has sent the stream so far.
     from: Option<Sender>,
     /// Where it begins, in the payload and in the content.
     offset: u64,
@@ -43,7 +44,8 @@ struct Cutter<'a> {
 }
 
 impl Cutter<'_> {
-    /// The frame that begins at the current place. A size that cannot be told is refused when it is decoded.
+    /// The frame that begins at the current place. A size that cannot be told is 0, which is refused when it is decoded, as
+    /// is every other one that is not whole blocks.
     fn frame(&self, bytes: &[u8]) -> Frame {
         let content_size = get_frame_content_size(bytes).ok().flatten().unwrap_or(0);
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
@@ -55,14 +57,28 @@ impl Cutter<'_> {
         let first = frame.content_offset / BLOCK;
         let blocks = first..first.saturating_add(frame.content_size / BLOCK);
         // What cannot be a frame of this payload goes on to be refused.
-        frame.content_size == 0 || self.round.have.missing(blocks).next().is_some()
+        !is_whole(frame) || self.round.have.missing(blocks).next().is_some()
     }
+
+    /// Hands on what is no frame of this payload: whoever decodes it says what is wrong, and whose fault it is.
+    async fn refuse(&mut self, from: Sender) {
+        let bytes = self.part.split().freeze();
+        let frame = Frame { content_size: 0, ..self.frame(&bytes) };
+        self.gathering.add(Fetched { frame, bytes, from }).await;
+    }
+}
+
+/// Whether a frame's content is whole blocks, as that of every frame of a payload is.
+fn is_whole(frame: &Frame) -> bool {
+    frame.content_size != 0 && frame.content_size.is_multiple_of(BLOCK)
 }
 
 impl<'a> Cut<'a> for Cutter<'a> {
     async fn take(&mut self, piece: Piece) -> Result<bool> {
         self.part.extend_from_slice(&piece.bytes);
-        let mut sender = self.from.map_or(Sender::One(piece.from), |sender| sender.and(piece.from));
+        // Where a frame begins depends on all that came before, so all who have sent something answer for it.
+        let sender = self.from.map_or(Sender::One(piece.from), |sender| sender.and(piece.from));
+        self.from = Some(sender);
         loop {
             // Headers of blocks are few: a frame is looked through at most some dozen times.
             if self.part.len() < self.looked_at.saturating_add(self.looked_at / 4) {
@@ -70,16 +86,16 @@ impl<'a> Cut<'a> for Cutter<'a> {
             }
             let length = match next_frame(&self.part, self.offset) {
                 Ok(Next::Frame(length)) => length,
-                Ok(Next::Table) => return Ok(false),
+                Ok(Next::Table) if self.content_offset >= self.round.goal.frames.payload().content_size => {
+                    return Ok(false);
+                }
                 Ok(Next::More) => {
                     self.looked_at = self.part.len();
                     break;
                 }
-                // Whoever decodes it says what is wrong, and whose fault it is.
-                Err(_) => {
-                    let bytes = self.part.split().freeze();
-                    let frame = Frame { content_size: 0, ..self.frame(&bytes) };
-                    self.gathering.add(Fetched { frame, bytes, from: sender }).await;
+                // Also a table before all of the content has come.
+                Ok(Next::Table) | Err(_) => {
+                    self.refuse(sender).await;
                     return Ok(false);
                 }
             };
@@ -89,7 +105,7 @@ impl<'a> Cut<'a> for Cutter<'a> {
             self.content_offset = self.content_offset.saturating_add(frame.content_size);
             self.looked_at = 0;
             let goes_on = if self.is_wanted(&frame) {
-                self.gathering.add(Fetched { frame, bytes, from: sender }).await
+                self.gathering.add(Fetched { frame, bytes, from: sender }).await && is_whole(&frame)
             } else {
                 self.gathering.hand_over().await
             };
@@ -99,9 +115,7 @@ impl<'a> Cut<'a> for Cutter<'a> {
             {
                 return Ok(false);
             }
-            sender = Sender::One(piece.from);
         }
-        self.from = (!self.part.is_empty()).then_some(sender);
         Ok(true)
     }
 

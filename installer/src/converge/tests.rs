@@ -17,6 +17,8 @@ use crate::fetch::Source;
 mod behind;
 mod faults;
 mod reuse;
+mod streams;
+mod windows;
 
 /// Flips one bit of the published file.
 fn flip(repository: &Repository, payload: &Payload, at: u64) {
@@ -285,7 +287,8 @@ async fn a_refused_frame_ends_a_source_that_waits() {
         payload.sha256
     );
     assert_eq!((code_of(&error), format!("{error:#}")), (Code::Corrupt, text));
-    assert_eq!(disk.log(), []);
+    // The other connections may have brought something by then.
+    assert_only_verified(&disk.log(), &content);
 }
 
 proptest! {

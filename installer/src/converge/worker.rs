@@ -1,9 +1,10 @@
 //! A thread that decodes frames, checks every block and queues the writes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use metalstrap_release::payload::{Frame, FrameDecoder, PayloadError};
 use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, Block, TreeError};
 use tokio::sync::mpsc::{self, error::TryRecvError};
@@ -61,6 +62,8 @@ fn take(round: &Round, batch: &[Fetched], decoder: &mut FrameDecoder, judge: &mu
     buffer.set_len(buffer.capacity());
     for fetched in batch {
         let size = usize::try_from(fetched.frame.content_size)?;
+        let behind = first.checked_add(u64::try_from(length)?);
+        ensure!(behind == Some(fetched.frame.content_offset), "a batch with frames that are not in a row");
         let place = buffer.get_mut(length..).and_then(|rest| rest.get_mut(..size));
         if let Some(why) = decode(round, fetched, decoder, judge, place)? {
             refused = Some((fetched, why));
@@ -82,15 +85,18 @@ fn decode(
     judge: &mut dyn Judge,
     place: Option<&mut [u8]>,
 ) -> Result<Option<Refused>> {
-    let Some(place) = place else {
-        let Frame { offset, content_size, .. } = fetched.frame;
-        let problem = format!("has {content_size} bytes of content, too many");
-        return Ok(Some(Refused::Frame(PayloadError::Frame { offset, problem })));
-    };
+    let Frame { offset, content_offset, content_size, .. } = fetched.frame;
+    let refuse = |problem: String| Ok(Some(Refused::Frame(PayloadError::Frame { offset, problem })));
+    let Some(place) = place else { return refuse(format!("has {content_size} bytes of content, too many")) };
     if let Err(error) = decoder.decode_to(&fetched.frame, &fetched.bytes, place) {
         return Ok(Some(Refused::Frame(error)));
     }
-    let first = fetched.frame.content_offset / BLOCK;
+    // Where there is no seek table, the sender says what a frame has: behind other than whole blocks all would be looked at
+    // in the wrong place.
+    if content_size == 0 || !content_size.is_multiple_of(BLOCK) || !content_offset.is_multiple_of(BLOCK) {
+        return refuse(format!("has {content_size} bytes of content, not whole blocks"));
+    }
+    let first = content_offset / BLOCK;
     let mut refused = None;
     let blocks = (first..).zip(place.as_chunks::<BLOCK_SIZE>().0).filter(|(index, _)| wanted(round, *index));
     check_each(judge, round.goal.expected.salt(), blocks, |_, checked| match checked {
@@ -117,7 +123,10 @@ fn write(round: &Round, first: u64, buffer: Buffer) -> Result<()> {
     for (index, block) in (first..).zip(blocks) {
         copies.extend(round.needed.copies_of(index).filter(|copy| round.have.insert(*copy)).map(|copy| (copy, block)));
     }
-    write_runs(copies, &round.output, |run| round.goal.progress.copies(run.saturating_mul(BLOCK)))?;
+    write_runs(copies, &round.output, |run| {
+        round.copied.fetch_add(run, Ordering::Relaxed);
+        round.goal.progress.copies(run.saturating_mul(BLOCK));
+    })?;
     let own: BTreeMap<u64, &Block> = (first..).zip(blocks).filter(|(index, _)| wanted(round, *index)).collect();
     own.keys().for_each(|index| _ = round.have.insert(*index));
     if own.len() < blocks.len() {

@@ -8,7 +8,8 @@
 //!
 //! One gap is the kernel's: an *asynchronous* direct write to a block device (`blkdev_direct_write` sees
 //! `-EIOCBQUEUED`) is not followed by the second drop, so a buffered read of the same range at the same time could leave
-//! old bytes in the page cache. [`forget`] closes it for whoever writes like that.
+//! old bytes in the page cache. [`forget`] narrows it for whoever writes like that: a page that is being read at that moment
+//! stays. Nobody here reads a range that is being written.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -40,7 +41,13 @@ pub(super) struct Descriptors {
 impl Descriptors {
     /// Opens the second descriptor of what `file` is; without one where that cannot be.
     pub(super) fn new(file: File) -> Self {
-        let direct = open_direct(&file).ok().flatten().map(Arc::new);
+        let direct = open_direct(&file, true).ok().flatten().map(Arc::new);
+        Self { buffered: file, direct, refused: AtomicBool::new(false) }
+    }
+
+    /// The same of a file that is open for reading only.
+    pub(super) fn read_only(file: File) -> Self {
+        let direct = open_direct(&file, false).ok().flatten().map(Arc::new);
         Self { buffered: file, direct, refused: AtomicBool::new(false) }
     }
 
@@ -144,9 +151,9 @@ pub(super) fn refuses(error: &io::Error) -> bool {
 
 /// Opens what `file` is once more. By its descriptor, since the name may lead elsewhere by now; without `O_EXCL`, since
 /// that claim is held by `file`, and the kernel lets any other claim fail.
-fn open_direct(file: &File) -> io::Result<Option<File>> {
+fn open_direct(file: &File, write: bool) -> io::Result<Option<File>> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let direct = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path)?;
+    let direct = OpenOptions::new().read(true).write(write).custom_flags(libc::O_DIRECT).open(path)?;
     Ok(same_disk(file, &direct).then_some(direct))
 }
 

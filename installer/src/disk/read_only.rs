@@ -1,16 +1,17 @@
-//! A disk that is only looked at: neither opened for writing nor locked.
+//! A disk that is only looked at: neither opened for writing nor locked. Aligned reads go past the page cache, which is
+//! another one for the whole disk than for its partitions, and may be older than either.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use super::direct::{self, Descriptors};
 use super::{Disk, READING, WRITING, as_u64, at, check};
 
 /// A block device or plain file, opened for reading.
 #[derive(Debug)]
 pub struct ReadOnly {
-    file: File,
+    files: Descriptors,
     path: PathBuf,
     size: u64,
     sector_size: u32,
@@ -22,7 +23,7 @@ impl ReadOnly {
     /// # Errors
     /// The kernel's.
     pub fn open(path: &Path, size: u64, sector_size: u32) -> io::Result<Self> {
-        Ok(Self { file: File::open(path)?, path: path.to_owned(), size, sector_size })
+        Ok(Self { files: Descriptors::read_only(File::open(path)?), path: path.to_owned(), size, sector_size })
     }
 }
 
@@ -38,7 +39,7 @@ impl Disk for ReadOnly {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let length = as_u64(buffer.len());
         check(self, READING, offset, length)?;
-        self.file.read_exact_at(buffer, offset).map_err(|error| at(READING, self, offset, length, error))
+        self.files.read_exact_at(buffer, offset).map_err(|error| at(READING, self, offset, length, error))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -50,6 +51,11 @@ impl Disk for ReadOnly {
     }
 
     fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn forget_cache(&self) -> io::Result<()> {
+        direct::forget(self.files.file(), 0, self.size);
         Ok(())
     }
 

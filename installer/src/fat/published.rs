@@ -2,7 +2,7 @@
 //!
 //! An OS that boots from an ESP changes it: systemd-boot renames the UKI as it counts attempts, and refreshes the random
 //! seed; others add files. So nothing is compared that may change: what counts is that the file system is this one, and
-//! that each file that is asked for has a name, its length, and its clusters.
+//! that each file that is asked for has a name that the root leads to, its length, and its clusters.
 
 use std::io;
 
@@ -29,15 +29,29 @@ impl Layout {
         if !same {
             return Ok(false);
         }
+        // The way to them: every directory has its clusters, and its name in the one above. It may have grown.
+        for Write { offset, bytes } in &self.directories {
+            let first = self.cluster_at(*offset);
+            let count = (bytes.len() as u64).div_ceil(CLUSTER);
+            let is_root = first == u64::from(FIRST_CLUSTER);
+            if !self.has_chain(first, count.saturating_sub(1), read)? || !(is_root || self.has_name(first, 0, read)?) {
+                return Ok(false);
+            }
+        }
         for path in paths {
             let Some(extent) = self.extents.iter().find(|extent| extent.path == *path) else { return Ok(false) };
-            let first = extent.offset.saturating_sub(self.boot.data_offset()) / CLUSTER + u64::from(FIRST_CLUSTER);
+            let first = self.cluster_at(extent.offset);
             let count = extent.size.div_ceil(CLUSTER);
-            if !self.has_chain(first, count, read)? || !self.has_name(first, extent.size, read)? {
+            if !self.has_chain(first, count.saturating_sub(1), read)? || !self.has_name(first, extent.size, read)? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// The cluster that begins at an offset of the partition.
+    fn cluster_at(&self, offset: u64) -> u64 {
+        offset.saturating_sub(self.boot.data_offset()) / CLUSTER + u64::from(FIRST_CLUSTER)
     }
 
     /// Whether the first FAT, which is the one that counts, has these clusters in a row as one file.
@@ -78,8 +92,8 @@ fn entries(directory: &[u8]) -> impl Iterator<Item = (u64, u64)> {
     directory.as_chunks::<SLOT>().0.iter().filter_map(|slot| {
         let [name, .., s0, s1, s2, s3] = *slot;
         let attributes = *slot.get(11)?;
-        // Free, deleted, part of a long name, or a volume label.
-        if name == 0 || name == 0xE5 || attributes & 0x08 != 0 {
+        // Free, deleted, a directory's name for itself or the one above, part of a long name, or a volume label.
+        if matches!(name, 0 | 0xE5 | b'.') || attributes & 0x08 != 0 {
             return None;
         }
         let (high, low) = (slot.get(20..22)?, slot.get(26..28)?);

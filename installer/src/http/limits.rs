@@ -19,8 +19,10 @@ pub struct Limits {
     pub attempts: u32,
     /// Before the second attempt; doubles from then on.
     pub backoff: Duration,
-    /// The longest pause between attempts, whatever the server asks for.
+    /// The longest pause between attempts that nobody asked for.
     pub backoff_most: Duration,
+    /// The longest pause that a server may ask for (`Retry-After`).
+    pub asked_most: Duration,
 }
 
 impl Default for Limits {
@@ -34,15 +36,18 @@ impl Default for Limits {
             attempts: 8,
             backoff: Duration::from_millis(500),
             backoff_most: Duration::from_secs(30),
+            asked_most: Duration::from_secs(600),
         }
     }
 }
 
-/// The pause before attempt `failures + 1`, where the server may have `asked` for one: what it asked for, but no more than
-/// our own longest one and no less than the next of ours.
+/// The pause before attempt `failures + 1`, where the server may have `asked` for one: what it asked for within reason and
+/// a little more, since it says the same to all machines; no less than the next of ours.
 #[must_use]
 pub fn pause(limits: &Limits, asked: Option<Duration>, failures: u32) -> Duration {
-    asked.unwrap_or_default().min(limits.backoff_most).max(backoff(limits, failures))
+    let own = backoff(limits, failures);
+    let asked = asked.map(|asked| asked.min(limits.asked_most));
+    asked.map_or(own, |asked| asked.saturating_add(asked.saturating_mul(u32::from(dice())) / 2048).max(own))
 }
 
 /// The pause before attempt `failures + 1`: doubled each time, shortened by up to half at random so that a rack of
@@ -80,8 +85,8 @@ mod tests {
     fn a_pause_that_was_asked_for_is_kept_within_our_own() {
         let limits = Limits::default();
         let asked = |seconds, failures| pause(&limits, Some(Duration::from_secs(seconds)), failures);
-        assert_eq!(asked(7, 1), Duration::from_secs(7));
-        assert_eq!(asked(3600, 1), Duration::from_secs(30));
+        let about = |pause: Duration, seconds| (seconds..=seconds + seconds / 8).contains(&pause.as_secs());
+        assert!(about(asked(7, 1), 7) && about(asked(120, 1), 120) && about(asked(3600, 1), 600));
         assert!(asked(0, 3) >= Duration::from_secs(1));
         assert!(pause(&limits, None, 3) >= Duration::from_secs(1));
     }

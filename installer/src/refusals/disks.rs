@@ -1,6 +1,8 @@
 //! Disks that are not taken. Which disk a machine chooses among several is tested in [`crate::target`], mounted and
 //! held ones in [`crate::inventory`].
 
+use std::sync::Arc;
+
 use std::fs;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -36,7 +38,7 @@ async fn a_locked_disk_is_left_alone() {
 #[tokio::test]
 async fn a_disk_that_somebody_writes_to_after_the_plan_is_left_alone() {
     let mut trial = Trial::of(&good());
-    trial.before_lock = Box::new(|path| {
+    trial.before_lock = Arc::new(|path| {
         let label = b"XFSB";
         std::os::unix::fs::FileExt::write_all_at(&fs::File::options().write(true).open(path).unwrap(), label, 0)
             .unwrap();

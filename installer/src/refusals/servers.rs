@@ -174,7 +174,7 @@ async fn a_server_that_asks_for_a_pause_gets_it_and_then_installs() {
         })
         .await;
         let mut trial = Trial::at(&published, &server);
-        trial.limits = crate::http::Limits { backoff_most: Duration::from_secs(3), ..short() };
+        trial.limits = crate::http::Limits { asked_most: Duration::from_secs(3), ..short() };
         trial.run().await.installed();
         let asked = asked.lock().unwrap();
         let pause = asked[1] - asked[0];

@@ -18,8 +18,9 @@ use crate::disk::{Recorded, Recording};
 use crate::ending::Ending;
 use crate::failure::{Code, Failure, code_of};
 use crate::http::Limits;
-use crate::install::install_with;
+use crate::install::{install_with, verify};
 use crate::inventory::DiskFacts;
+use crate::look::Findings;
 use crate::machine::Seams;
 use crate::report::{Reporter, Screen};
 use crate::test_server::TestServer;
@@ -29,7 +30,7 @@ pub const DISK_BYTES: u64 = 640 << 20;
 
 /// An installation about to be tried.
 pub struct Trial {
-    place: tempfile::TempDir,
+    place: Arc<tempfile::TempDir>,
     /// The site config.
     pub site: Value,
     /// The repository as errors name it.
@@ -38,7 +39,9 @@ pub struct Trial {
     /// For the server.
     pub limits: Limits,
     /// What happens right before the disk is locked.
-    pub before_lock: Box<dyn Fn(&Path) + Send + Sync>,
+    pub before_lock: Arc<dyn Fn(&Path) + Send + Sync>,
+    mode: Mode,
+    read_back: bool,
 }
 
 /// What became of it.
@@ -46,7 +49,7 @@ pub struct Outcome {
     pub result: Result<Ending>,
     pub log: Vec<Recorded>,
     tell: Reporter,
-    place: tempfile::TempDir,
+    place: Arc<tempfile::TempDir>,
     source: String,
 }
 
@@ -68,19 +71,29 @@ pub fn short() -> Limits {
         attempts: 3,
         backoff: Duration::from_millis(2),
         backoff_most: Duration::from_millis(8),
+        asked_most: Duration::from_millis(8),
         ..Limits::default()
     }
 }
 
 impl Trial {
     fn new(published: &Published, source: String, ca: &str, directory: bool) -> Self {
-        let place = tempfile::tempdir().unwrap();
+        let place = Arc::new(tempfile::tempdir().unwrap());
         let site = json!({"format": 1, "repository": source, "root": published.trusted_root(), "ca": ca});
         let disk = fs::File::create(place.path().join("disk")).unwrap();
         disk.set_len(DISK_BYTES).unwrap();
         let directory = directory.then(|| place.path().join("repository"));
         let source = directory.as_ref().map_or(source, |directory| directory.display().to_string());
-        Self { place, site, source, directory, limits: short(), before_lock: Box::new(|_| {}) }
+        Self {
+            place,
+            site,
+            source,
+            directory,
+            limits: short(),
+            before_lock: Arc::new(|_| {}),
+            mode: Mode::Install,
+            read_back: true,
+        }
     }
 
     /// From a directory.
@@ -113,22 +126,50 @@ impl Trial {
         self
     }
 
-    /// Installs.
-    pub async fn run(self) -> Outcome {
+    /// In this mode.
+    pub fn in_mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// Without reading back what is written.
+    pub fn without_reading_back(self) -> Self {
+        Self { read_back: false, ..self }
+    }
+
+    fn ordinary(&self, mode: Mode) -> Place {
         let at = self.place.path();
         fs::write(at.join("site.json"), serde_json::to_vec(&self.site).unwrap()).unwrap();
-        let place = Place::Ordinary {
+        Place::Ordinary {
             site: at.join("site.json"),
             disk: self.disk(),
             sector_size: 512,
             directory: self.directory.clone(),
             host: Some(HostKey::Default),
             remembered: at.join("versions.json"),
-            read_back: true,
-            mode: Mode::Install,
-        };
+            read_back: self.read_back,
+            mode,
+        }
+    }
+
+    /// Looks at what is installed.
+    ///
+    /// # Errors
+    /// Those of `verify`.
+    pub async fn verify(&self) -> Result<Findings> {
+        verify(&self.ordinary(Mode::Repair), &Reporter::new("run".to_owned(), Box::new(Silent), None)).await
+    }
+
+    /// Installs.
+    pub async fn run(self) -> Outcome {
+        self.run_and_keep().await.0
+    }
+
+    /// The same, and gives back what it was done with.
+    pub async fn run_and_keep(self) -> (Outcome, Self) {
+        let place = self.ordinary(self.mode);
+        let at = self.place.path();
         let opened = Arc::<Mutex<Option<Arc<Recording>>>>::default();
-        let (kept, before_lock, path) = (Arc::clone(&opened), self.before_lock, at.join("disk"));
+        let (kept, before_lock, path) = (Arc::clone(&opened), Arc::clone(&self.before_lock), at.join("disk"));
         let open = move |facts: &DiskFacts| {
             before_lock(&path);
             let disk = Arc::new(Recording::new(facts.lock(Path::new("/sys"))?));
@@ -139,7 +180,8 @@ impl Trial {
         let seams = Seams { open: Box::new(open), limits: self.limits };
         let result = install_with(&place, &tell, seams).await;
         let log = opened.lock().unwrap().as_ref().map(|disk| disk.log()).unwrap_or_default();
-        Outcome { result, log, tell, place: self.place, source: self.source }
+        let outcome = Outcome { result, log, tell, place: Arc::clone(&self.place), source: self.source.clone() };
+        (outcome, self)
     }
 }
 

@@ -97,8 +97,8 @@ fn values_that_cannot_hold_are_refused_by_field() {
             "root is no root metadata: the trusted root is not valid: missing field `signed`".to_owned(),
         ),
         ("/network_timeout", json!(0), "network_timeout is 0, not 1 to 86400".to_owned()),
-        ("/connections", json!(0), "connections is 0, not 1 to 64".to_owned()),
-        ("/connections", json!(65), "connections is 65, not 1 to 64".to_owned()),
+        ("/connections", json!(0), "connections is 0, not 1 to 16".to_owned()),
+        ("/connections", json!(17), "connections is 17, not 1 to 16".to_owned()),
     ] {
         assert_eq!(refusal(&with(pointer, value)), format!("the site config's {expected}"));
     }

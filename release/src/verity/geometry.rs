@@ -61,16 +61,6 @@ impl Geometry {
     pub fn levels(&self) -> &[Level] {
         &self.levels
     }
-
-    /// Which level the block `index` of the hash file belongs to, and its number there; `None` for the superblock
-    /// and for blocks behind the end.
-    #[must_use]
-    pub fn place(&self, index: u64) -> Option<(usize, u64)> {
-        self.levels.iter().enumerate().find_map(|(level, place)| {
-            let number = index.checked_sub(place.start)?;
-            (number < place.blocks).then_some((level, number))
-        })
-    }
 }
 
 /// The block of the level above that holds the digest of block `number`, and the entry there.
@@ -104,16 +94,5 @@ mod tests {
         assert_eq!(Geometry::new(u64::MAX), None);
         assert_eq!(Geometry::new(MAX_DATA_BLOCKS + 1), None);
         assert_eq!(Geometry::new(MAX_DATA_BLOCKS).unwrap().total_blocks(), 1 + 1 + 16 + 2048 + (1 << 18) + (1 << 25));
-    }
-
-    #[test]
-    fn places_are_found() {
-        let geometry = Geometry::new(16385).unwrap();
-        let places: Vec<_> = [0, 1, 2, 3, 4, 132, 133].iter().map(|index| geometry.place(*index)).collect();
-        assert_eq!(
-            places,
-            [None, Some((0, 0)), Some((1, 0)), Some((1, 1)), Some((2, 0)), Some((2, 128)), None],
-            "superblock, top, middle, leaves, behind the end"
-        );
     }
 }

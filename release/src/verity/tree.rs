@@ -59,20 +59,6 @@ pub enum TreeError {
         /// Blocks of the data.
         blocks: u64,
     },
-    /// The hash file goes on behind its end.
-    #[error("the hash tree is longer than its {total} blocks")]
-    TooLong {
-        /// Blocks it should have.
-        total: u64,
-    },
-    /// The hash file ends too early.
-    #[error("the hash tree ends after {have} of {total} blocks")]
-    Incomplete {
-        /// Blocks there were.
-        have: u64,
-        /// Blocks it should have.
-        total: u64,
-    },
     /// The store could not read.
     #[error("reading hash tree block {index}")]
     Read {
@@ -119,14 +105,7 @@ impl<S: BlockStore> Tree<S> {
     /// # Errors
     /// Names the first block that is not what the root hash vouches for.
     pub fn open(store: S, root_hash: Digest, salt: Vec<u8>, data_blocks: u64) -> Result<Self, TreeError> {
-        let mut levels = Levels::new(root_hash, salt, data_blocks)?;
-        let mut block = [0; BLOCK_SIZE];
-        store.read_block(0, &mut block).map_err(|source| TreeError::Read { index: 0, source })?;
-        levels.check_superblock(&block)?;
-        let places: Vec<_> = levels.geometry.levels().to_vec();
-        for (level, place) in places.iter().enumerate() {
-            (0..place.blocks).try_for_each(|number| levels.verify(&store, level, number))?;
-        }
+        let levels = check_all(&store, Levels::new(root_hash, salt, data_blocks)?)?;
         Ok(Self::of(store, levels))
     }
 
@@ -138,6 +117,19 @@ impl<S: BlockStore> Tree<S> {
     /// The salt.
     pub fn salt(&self) -> &[u8] {
         &self.salt
+    }
+
+    /// Reads every block of the hash file from the store once more, and checks it.
+    ///
+    /// # Errors
+    /// Names the first block that is not what the root hash vouches for.
+    pub fn check_again(&self) -> Result<(), TreeError> {
+        let levels = Levels::new(self.levels_root(), self.salt.clone(), self.geometry.data_blocks())?;
+        check_all(&self.store, levels).map(drop)
+    }
+
+    fn levels_root(&self) -> Digest {
+        self.levels.lock().unwrap_or_else(PoisonError::into_inner).root_hash
     }
 
     /// The store that holds it.
@@ -176,4 +168,16 @@ impl<S: BlockStore> Tree<S> {
         let found = Digest::salted(&self.salt, block);
         if found == expected { Ok(()) } else { Err(TreeError::Data { index, found, expected }) }
     }
+}
+
+/// Checks every block of a hash file, from the top.
+fn check_all<S: BlockStore>(store: &S, mut levels: Levels) -> Result<Levels, TreeError> {
+    let mut block = [0; BLOCK_SIZE];
+    store.read_block(0, &mut block).map_err(|source| TreeError::Read { index: 0, source })?;
+    levels.check_superblock(&block)?;
+    let places: Vec<_> = levels.geometry.levels().to_vec();
+    for (level, place) in places.iter().enumerate() {
+        (0..place.blocks).try_for_each(|number| levels.verify(store, level, number))?;
+    }
+    Ok(levels)
 }

@@ -100,15 +100,67 @@ struct Case {
     /// Blocks of the image that lie in the slot already.
     there: Vec<prop::sample::Index>,
     mirrors: Vec<Vec<Fault>>,
-    /// The write that fails, if any.
-    bad_write: Option<usize>,
+    /// What the disk fails, if anything: which read, write or flush.
+    bad: Option<(Failing, usize)>,
+    /// How many different blocks the image has, one of them zeroes; else all are different.
+    kinds: Option<u64>,
+    /// Blocks of the image that lie in another slot, somewhere else than they should.
+    elsewhere: Vec<prop::sample::Index>,
+    /// Whether there is a payload in small frames too.
+    fine: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failing {
+    Read,
+    Write,
+    Flush,
+}
+
+impl Case {
+    fn content(&self) -> Vec<u8> {
+        let Some(kinds) = self.kinds else { return bytes(self.seed, self.blocks * 4096) };
+        let kind = |block: usize| (block as u64).wrapping_mul(self.seed | 1) % kinds;
+        let block = |block: usize| match kind(block) {
+            0 => vec![0; 4096],
+            kind => bytes(self.seed.wrapping_add(kind), 4096),
+        };
+        (0..self.blocks).flat_map(block).collect()
+    }
+
+    /// Another slot with blocks of the image in another order.
+    fn seeds(&self, content: &[u8]) -> Vec<Seed> {
+        let region = Region { disk: Arc::new(Memory::new(1 << 20, 512)), start: 0, size: 1 << 20 };
+        for (place, at) in (0..256).zip(&self.elsewhere) {
+            let at = at.index(content.len() / 4096) * 4096;
+            region.write_at(place * 4096, &content[at..at + 4096]).unwrap();
+        }
+        vec![Seed { region, tree: None }]
+    }
+
+    fn is_faulty(&self) -> bool {
+        self.bad.is_some() || self.mirrors.iter().flatten().any(|fault| !matches!(fault, Fault::None))
+    }
 }
 
 fn any_case() -> impl Strategy<Value = Case> {
     let mirrors = proptest::collection::vec(proptest::collection::vec(any_fault(), 0..8), 1..4);
-    let there = proptest::collection::vec(any::<prop::sample::Index>(), 0..50);
-    (any::<u64>(), 1..300_usize, there, mirrors, proptest::option::weighted(0.2, 0..10_usize))
-        .prop_map(|(seed, blocks, there, mirrors, bad_write)| Case { seed, blocks, there, mirrors, bad_write })
+    let places = || proptest::collection::vec(any::<prop::sample::Index>(), 0..50);
+    let failing = prop_oneof![Just(Failing::Read), Just(Failing::Write), Just(Failing::Flush)];
+    let bad = proptest::option::weighted(0.3, (failing, 0..10_usize));
+    let kinds = proptest::option::weighted(0.4, 1..60_u64);
+    (any::<u64>(), 1..300_usize, places(), mirrors, bad, kinds, places(), any::<bool>()).prop_map(
+        |(seed, blocks, there, mirrors, bad, kinds, elsewhere, fine)| Case {
+            seed,
+            blocks,
+            there,
+            mirrors,
+            bad,
+            kinds,
+            elsewhere,
+            fine,
+        },
+    )
 }
 
 /// A disk with a part of the content in its place.
@@ -119,13 +171,16 @@ fn disk_with(case: &Case, content: &[u8], size: u64) -> (Arc<Recording>, Region)
         region.write_at(at as u64, &content[at..at + 4096]).unwrap();
     }
     let _before = disk.take();
-    let Some(bad) = case.bad_write else { return (Arc::clone(&disk), region) };
-    let writes = std::sync::atomic::AtomicUsize::new(0);
-    let failing = Faulty::new(Arc::clone(&disk) as Arc<_>, move |operation| match operation {
-        Operation::Write(..) if writes.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == bad => {
-            Some(io::Error::from_raw_os_error(5))
-        }
-        _ => None,
+    let Some((failing, bad)) = case.bad else { return (Arc::clone(&disk), region) };
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let failing = Faulty::new(Arc::clone(&disk) as Arc<_>, move |operation| {
+        let is_meant = match operation {
+            Operation::Read(..) => failing == Failing::Read,
+            Operation::Write(..) => failing == Failing::Write,
+            Operation::Flush => failing == Failing::Flush,
+        };
+        let fails = is_meant && count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == bad;
+        fails.then(|| io::Error::from_raw_os_error(5))
     });
     (disk, region_on(Arc::new(failing), size))
 }
@@ -147,25 +202,35 @@ proptest! {
 
     #[test]
     fn the_slot_is_the_image_or_nothing_unchecked_was_written(case in any_case()) {
-        let content = bytes(case.seed, case.blocks * 4096);
+        let content = case.content();
         let repository = Arc::new(Repository::new());
         let payload = repository.publish_in(&content, 32 << 10);
+        let fine = case.fine.then(|| repository.publish_in(&content, 8 << 10));
+        let payloads = Payloads { data: &payload, fine: fine.as_ref() };
         let (disk, region) = disk_with(&case, &content, 2 << 20);
         let tree = open_tree(&content);
         let mirrors = mirrors_of(&case, &repository);
-        let done = run(bring(&mirrors, &payload, &tree, &region, &[]));
+        let (seeds, progress) = (case.seeds(&content), Progress::default());
+        let bring = |mirrors: &Arc<Mirrors>, region: &Region| {
+            run(async {
+                let (tally, proven) =
+                    super::data(mirrors, payloads, &tree, region, &seeds, ReadBack::Meanwhile, &progress).await?;
+                read_back(region, &tree, &proven, &progress).await.map(|()| tally)
+            })
+        };
+        let done = bring(&mirrors, &region);
         assert_only_verified(&disk.log(), &content);
         match done {
             Ok(tally) => {
+                let region = region_on(disk, 2 << 20);
                 prop_assert!(on_disk(&region, content.len()) == content);
                 prop_assert_eq!(tally.blocks(), case.blocks as u64);
             }
             Err(error) => {
-                let faulty = case.mirrors.iter().flatten().any(|fault| !matches!(fault, Fault::None));
-                prop_assert!(faulty || case.bad_write.is_some(), "{:#}", error);
+                prop_assert!(case.is_faulty(), "{:#}", error);
                 // Whatever it was, the next run finds what is there and ends well.
                 let region = region_on(disk, 2 << 20);
-                let tally = run(bring(&repository.mirrors(), &payload, &tree, &region, &[])).unwrap();
+                let tally = bring(&repository.mirrors(), &region).unwrap();
                 prop_assert!(on_disk(&region, content.len()) == content);
                 prop_assert_eq!(tally.blocks(), case.blocks as u64);
             }
@@ -185,14 +250,13 @@ proptest! {
         assert_only_verified(&disk.log(), &file);
         match done {
             Ok((tree, tally)) => {
-                prop_assert!(on_disk(&region, file.len()) == file);
+                prop_assert!(on_disk(&region_on(disk, 1 << 20), file.len()) == file);
                 prop_assert_eq!(tally.blocks(), file.len() as u64 / 4096);
                 let last = content.len() - 4096;
                 prop_assert_eq!(tree.leaf_digest(case.blocks as u64 - 1).unwrap(), Digest::salted(&SALT, &content[last..]));
             }
             Err(error) => {
-                let faulty = case.mirrors.iter().flatten().any(|fault| !matches!(fault, Fault::None));
-                prop_assert!(faulty || case.bad_write.is_some(), "{:#}", error);
+                prop_assert!(case.is_faulty(), "{:#}", error);
                 let region = region_on(disk, 1 << 20);
                 run(hash_tree(&repository.mirrors(), of, &region, &[], &Progress::default())).unwrap();
                 prop_assert!(on_disk(&region, file.len()) == file);

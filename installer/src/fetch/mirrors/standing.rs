@@ -20,6 +20,8 @@ struct Known {
     dropped: Option<String>,
     /// When it may be asked again.
     rested: Option<Instant>,
+    /// Until when it asked to be left alone itself.
+    asked: Option<Instant>,
     /// Failures in a row, those during one rest counted once: a server that stops fails every connection it has.
     failures: u32,
     /// Files that it does not have, or not as they should be, and why.
@@ -59,10 +61,10 @@ impl Standing {
         }
     }
 
-    /// It sent what was asked for, or much of it.
+    /// It sent what was asked for, or much of it. A rest that it asked for itself stays.
     pub fn succeed(&self) {
         let mut known = self.known();
-        (known.failures, known.rested) = (0, None);
+        (known.failures, known.rested) = (0, known.asked);
     }
 
     /// It failed, and gets a rest: at least as long as it `asked` for, within the limits.
@@ -74,6 +76,9 @@ impl Standing {
         }
         let until = now.checked_add(pause(limits, asked, known.failures));
         known.rested = known.rested.max(until);
+        if asked.is_some() {
+            known.asked = known.asked.max(until);
+        }
     }
 
     /// It will not send the file at `path` in this run.
@@ -102,5 +107,26 @@ impl Standing {
     /// Whether it is known to send the file at `path` only as a whole.
     pub fn is_unranged(&self, path: &str) -> bool {
         self.known().unranged.contains(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rest_that_was_asked_for_outlasts_the_success_of_others() {
+        let (limits, standing) = (Limits::default(), Standing::default());
+        let is_ready = || matches!(standing.ready("a", Unranged::Skipped), Ready::Now);
+        standing.fail(&limits, None);
+        assert!(!is_ready());
+        standing.succeed();
+        assert!(is_ready(), "its own rest ends");
+        standing.fail(&limits, Some(Duration::from_secs(60)));
+        standing.succeed();
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert!(!is_ready());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(is_ready());
     }
 }

@@ -21,7 +21,7 @@ async fn pause(status: &'static str, asked: String) -> std::time::Duration {
         if number == 1 { reply(&busy, b"later") } else { partial(&bytes, request) }
     })
     .await;
-    let limits = Limits { backoff_most: std::time::Duration::from_secs(4), ..limits() };
+    let limits = Limits { asked_most: std::time::Duration::from_secs(4), ..limits() };
     let source = source_within(server.port, &server.ca, limits);
     let (sent, got) = collect(&source, PATH, 7..90).await;
     sent.unwrap();

@@ -196,7 +196,7 @@ async fn a_mirror_that_failed_rests_for_all_fetches() {
     .await;
     let b = right().await;
     let patient = |server: &TestServer| {
-        let limits = Limits { backoff_most: std::time::Duration::from_secs(5), ..super::testing::limits() };
+        let limits = Limits { asked_most: std::time::Duration::from_secs(5), ..super::testing::limits() };
         Arc::new(super::testing::source_within(server.port, &server.ca, limits)) as Arc<dyn Source>
     };
     let mirrors = Mirrors::new(vec![patient(&a), patient(&b)]);

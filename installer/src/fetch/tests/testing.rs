@@ -21,6 +21,7 @@ pub fn limits() -> Limits {
         attempts: 3,
         backoff: Duration::from_millis(2),
         backoff_most: Duration::from_millis(8),
+        asked_most: Duration::from_millis(8),
         ..Limits::default()
     }
 }

@@ -1,0 +1,137 @@
+//! What is installed already: looked at, mended, and not taken for something else.
+
+use std::os::unix::fs::FileExt as _;
+
+use super::published::{ESP_BYTES, ROOT_BYTES, good};
+use super::trial::{Outcome, Trial};
+use crate::disk::Recorded;
+use crate::esp;
+use crate::failure::Code;
+use crate::look::Findings;
+use metalstrap_release::host::Mode;
+
+/// Where the ESP of the layout begins.
+const ESP: u64 = 1 << 20;
+/// Where slot A's root file system begins: behind the ESP and the slot's hash tree.
+const ROOT: u64 = ESP + ESP_BYTES + (1 << 20);
+
+/// A disk with the release on it.
+async fn installed() -> Trial {
+    let trial = Trial::of(&good());
+    let (outcome, trial) = trial.run_and_keep().await;
+    outcome.installed();
+    trial
+}
+
+fn place_of(path: &str) -> u64 {
+    let layout = esp::layout(&good().manifest, ESP_BYTES, 512, 0).unwrap();
+    ESP + layout.extents().iter().find(|extent| extent.path == path).unwrap().offset
+}
+
+fn damage(trial: &Trial, at: u64) {
+    let disk = std::fs::File::options().write(true).open(trial.disk()).unwrap();
+    disk.write_all_at(&[0x5A; 4096], at).unwrap();
+}
+
+async fn look(trial: &Trial) -> Findings {
+    trial.verify().await.unwrap()
+}
+
+/// The bytes that were written, apart from each other by place.
+fn written(outcome: &Outcome) -> Vec<(u64, usize)> {
+    let writes = outcome.log.iter().filter_map(|what| match what {
+        Recorded::Write { offset, bytes } => Some((*offset, bytes.len())),
+        Recorded::Flush => None,
+    });
+    let mut writes: Vec<_> = writes.collect();
+    writes.sort_unstable();
+    writes
+}
+
+#[tokio::test]
+async fn an_installed_release_is_whole_and_a_second_run_writes_nothing() {
+    let trial = installed().await;
+    let found = look(&trial).await;
+    assert!(found.whole && found.partition_table && found.boot_files_named, "{found:?}");
+    assert_eq!(found.release, "tiny 1");
+    assert!(found.parts.iter().all(|part| part.damaged == 0 && part.runs.is_empty()), "{found:?}");
+    for mode in [Mode::Install, Mode::Repair] {
+        let (outcome, _trial) = installed().await.in_mode(mode).run_and_keep().await;
+        outcome.result.as_ref().unwrap();
+        assert_eq!(written(&outcome), []);
+    }
+}
+
+#[tokio::test]
+async fn damaged_blocks_are_named_and_a_repair_writes_them_and_nothing_else() {
+    let trial = installed().await;
+    let uki = place_of("EFI/Linux/tiny_1+3.efi");
+    let tree = ESP + ESP_BYTES + 4096;
+    let root = [ROOT + 5 * 4096, ROOT + ROOT_BYTES as u64 - 4096];
+    [root[0], root[1], uki + 8192, tree].into_iter().for_each(|at| damage(&trial, at));
+    let found = look(&trial).await;
+    let last = ROOT_BYTES as u64 / 4096 - 1;
+    let parts: Vec<_> = found.parts.iter().map(|part| (part.name.as_str(), part.damaged, part.runs.clone())).collect();
+    let third = std::iter::once(2..3).collect();
+    let expected = [
+        ("hash-tree", 1, vec![]),
+        ("root", 2, vec![5..6, last..last + 1]),
+        ("EFI/BOOT/BOOTX64.EFI", 0, vec![]),
+        ("EFI/systemd/systemd-bootx64.efi", 0, vec![]),
+        ("EFI/Linux/tiny_1+3.efi", 1, third),
+    ];
+    assert_eq!((found.whole, parts.as_slice()), (false, expected.as_slice()));
+
+    let (outcome, trial) = trial.in_mode(Mode::Repair).run_and_keep().await;
+    outcome.result.as_ref().unwrap();
+    let mut blocks = vec![(tree, 4096), (root[0], 4096), (root[1], 4096), (uki + 8192, 4096)];
+    blocks.sort_unstable();
+    assert_eq!(written(&outcome), blocks);
+    assert!(look(&trial).await.whole);
+}
+
+#[tokio::test]
+async fn an_esp_whose_root_directory_is_lost_is_not_whole() {
+    let trial = installed().await;
+    // The root directory is the first cluster of the data region, and the fallback loader's is not far behind.
+    let root_directory = place_of("EFI/BOOT/BOOTX64.EFI") / (1 << 20) * (1 << 20);
+    let disk = std::fs::File::open(trial.disk()).unwrap();
+    let mut block = vec![0; 4096];
+    let at = (0..).map(|number| root_directory + number * 4096).find(|at| {
+        disk.read_exact_at(&mut block, *at).unwrap();
+        block.starts_with(b"ESP        ")
+    });
+    damage(&trial, at.unwrap());
+    let found = look(&trial).await;
+    assert_eq!((found.whole, found.boot_files_named), (false, false));
+    let (outcome, trial) = trial.in_mode(Mode::Repair).run_and_keep().await;
+    outcome.result.as_ref().unwrap();
+    assert!(look(&trial).await.whole);
+}
+
+#[tokio::test]
+async fn a_lost_copy_of_the_table_is_named_and_comes_back() {
+    let trial = installed().await;
+    let size = trial.disk().metadata().unwrap().len();
+    damage(&trial, size - 4096);
+    let found = look(&trial).await;
+    assert_eq!((found.whole, found.partition_table), (false, false));
+    let (outcome, trial) = trial.in_mode(Mode::Repair).run_and_keep().await;
+    outcome.result.as_ref().unwrap();
+    assert!(look(&trial).await.whole);
+}
+
+#[tokio::test]
+async fn a_repair_of_what_is_not_installed_is_refused() {
+    let outcome = Trial::of(&good()).in_mode(Mode::Repair).run().await;
+    outcome.before_the_plan(Code::NotInstalled, "planning the disk: disk PLACE/disk does not hold tiny 1, but nothing");
+    let error = Trial::of(&good()).verify().await.unwrap_err();
+    assert_eq!(crate::failure::code_of(&error), Code::NotInstalled);
+}
+
+#[tokio::test]
+async fn without_reading_back_the_same_is_written() {
+    let (outcome, trial) = Trial::of(&good()).without_reading_back().run_and_keep().await;
+    outcome.installed();
+    assert!(look(&trial).await.whole);
+}
