@@ -136,6 +136,17 @@ fn aligned(bytes: u64) -> bool {
     bytes.is_multiple_of(as_u64(ALIGNMENT))
 }
 
+/// Runs `work` on a thread that may wait for the disk.
+///
+/// # Errors
+/// Those of `work`.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    use anyhow::Context as _;
+    tokio::task::spawn_blocking(work).await.context("a thread that waits for the disk ended without a result")?
+}
+
 const READING: &str = "reading";
 const WRITING: &str = "writing";
 

@@ -120,29 +120,20 @@ pub async fn write(
 ) -> Result<Esp> {
     let layout = layout(manifest, region.size, region.disk.sector_size(), volume_id)?;
     let place = Place::new(region.clone(), layout);
-    let (loader, uki) = (&manifest.boot.loader, &manifest.boot.uki);
-    let [fallback, second] = [place.of(FALLBACK_LOADER)?, place.of(LOADER)?];
-    let uki_path = uki_path(manifest);
-    let uki_place = place.of(&uki_path)?;
-    // Each file is brought to its place and read back.
-    let trees = loader.hash_tree.content_size + uki.hash_tree.content_size;
-    progress.expect(trees + 2 * (2 * loader.data.content_size + uki.data.content_size));
     let mut tally = Tally::default();
-    let loader_tree =
-        tree(mirrors, loader, &fallback, &mut tally, progress).await.context("fetching the boot loader's hash tree")?;
-    let uki_tree =
-        tree(mirrors, uki, &uki_place, &mut tally, progress).await.context("fetching the UKI's hash tree")?;
+    let files = wanted(mirrors, manifest, &place, &mut tally, progress).await?;
 
     // A file system that names them already keeps the names: boot counting and whatever else the OS has changed stay.
-    let there = place.is_published([FALLBACK_LOADER, LOADER, &uki_path]).await?;
+    let there = place.is_published(files.each_ref().map(|file| file.path.as_str())).await?;
     if !there {
         place.stage(Stage::Invalidate).await.context("removing the old file system")?;
     }
-    tally += file(mirrors, loader, &loader_tree, &fallback, seeds, progress).await?;
-    let first = Seed { region: fallback.clone(), tree: None };
-    tally +=
-        file(mirrors, loader, &loader_tree, &second, &[first], progress).await.context("copying the boot loader")?;
-    tally += file(mirrors, uki, &uki_tree, &uki_place, seeds, progress).await?;
+    let mut seeds = seeds.to_vec();
+    for file in &files {
+        tally += file.bring(mirrors, &seeds, progress).await?;
+        // The second copy of the boot loader comes from the first.
+        seeds.insert(0, Seed { region: file.place.clone(), tree: None });
+    }
     if !there {
         place.small(LOADER_CONF.0, LOADER_CONF.1.to_vec()).await?;
         place.small(ENTRIES_SREL.0, ENTRIES_SREL.1.to_vec()).await?;
@@ -151,23 +142,69 @@ pub async fn write(
     }
 
     // Before the UKI has a name: one that the drive did not keep never gets it.
-    for (path, place, artifact, tree) in [
-        (FALLBACK_LOADER, &fallback, loader, &loader_tree),
-        (LOADER, &second, loader, &loader_tree),
-        (&uki_path, &uki_place, uki, &uki_tree),
-    ] {
-        // The tree says nothing of the digest that is measured and that kexec asks for.
-        let found = converge::check_file(place, tree, artifact.size, progress).await?;
-        if found != artifact.sha256 {
-            let text = format!("{path} has SHA-256 {found}, but the manifest says {}", artifact.sha256);
-            return Err(coded(Code::Corrupt, text));
-        }
+    for file in &files {
+        file.check(progress).await?;
     }
     if !there {
         place.stage(Stage::BootSectors).await.context("writing the boot sectors")?;
         place.stage(Stage::Publish).await.context("publishing the UKI")?;
     }
-    Ok(Esp { uki: uki_place, uki_size: uki.size, uki_tree, uki_path, tally })
+    let [_, _, uki] = files;
+    Ok(Esp { uki: uki.place, uki_size: uki.artifact.size, uki_tree: uki.tree, uki_path: uki.path, tally })
+}
+
+/// A file that the ESP is to have.
+struct Wanted<'a> {
+    path: String,
+    place: Region,
+    artifact: &'a Artifact,
+    tree: FileTree,
+}
+
+/// The boot loader at both its places, and the UKI.
+async fn wanted<'a>(
+    mirrors: &Arc<Mirrors>,
+    manifest: &'a Manifest,
+    place: &Place,
+    tally: &mut Tally,
+    progress: &Progress,
+) -> Result<[Wanted<'a>; 3]> {
+    let (loader, uki, uki_path) = (&manifest.boot.loader, &manifest.boot.uki, uki_path(manifest));
+    let (fallback, uki_place) = (place.of(FALLBACK_LOADER)?, place.of(&uki_path)?);
+    // Each file is brought to its place and read back.
+    let trees = loader.hash_tree.content_size + uki.hash_tree.content_size;
+    progress.expect(trees + 2 * (2 * loader.data.content_size + uki.data.content_size));
+    let loader_tree = tree(mirrors, loader, &fallback, tally, progress).await;
+    let loader_tree = loader_tree.context("fetching the boot loader's hash tree")?;
+    let uki_tree = tree(mirrors, uki, &uki_place, tally, progress).await.context("fetching the UKI's hash tree")?;
+    let of_loader = |path: &str, place: Region| {
+        Wanted { path: path.to_owned(), place, artifact: loader, tree: Arc::clone(&loader_tree) }
+    };
+    Ok([
+        of_loader(FALLBACK_LOADER, fallback),
+        of_loader(LOADER, place.of(LOADER)?),
+        Wanted { path: uki_path, place: uki_place, artifact: uki, tree: uki_tree },
+    ])
+}
+
+impl Wanted<'_> {
+    /// Brings it to its place.
+    async fn bring(&self, mirrors: &Arc<Mirrors>, seeds: &[Seed], progress: &Progress) -> Result<Tally> {
+        let payloads = Payloads { data: &self.artifact.data, fine: self.artifact.fine.as_ref() };
+        let brought =
+            converge::data(mirrors, payloads, &self.tree, &self.place, seeds, ReadBack::Later, progress).await;
+        brought.map(|(tally, _)| tally)
+    }
+
+    /// Reads it back. The tree says nothing of the digest that is measured and that kexec asks for.
+    async fn check(&self, progress: &Progress) -> Result<()> {
+        let found = converge::check_file(&self.place, &self.tree, self.artifact.size, progress).await?;
+        if found != self.artifact.sha256 {
+            let text = format!("{} has SHA-256 {found}, but the manifest says {}", self.path, self.artifact.sha256);
+            return Err(coded(Code::Corrupt, text));
+        }
+        Ok(())
+    }
 }
 
 /// A file's path, its blocks, and the runs of those that are damaged.
@@ -197,19 +234,6 @@ pub async fn damaged(
         files.push((path.to_owned(), tree.geometry().data_blocks(), runs));
     }
     Ok((named, files))
-}
-
-/// Brings a file to its place.
-async fn file(
-    mirrors: &Arc<Mirrors>,
-    artifact: &Artifact,
-    tree: &FileTree,
-    place: &Region,
-    seeds: &[Seed],
-    progress: &Progress,
-) -> Result<Tally> {
-    let payloads = Payloads { data: &artifact.data, fine: artifact.fine.as_ref() };
-    converge::data(mirrors, payloads, tree, place, seeds, ReadBack::Later, progress).await.map(|(tally, _)| tally)
 }
 
 /// The hash tree of a file, in memory. Where the file is in its place already, its own tree is the one: nothing is fetched.

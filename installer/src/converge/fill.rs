@@ -19,6 +19,7 @@ use super::output::Output;
 use super::round::Round;
 use super::seed::{self, Seed};
 use super::{scan, streamed};
+use crate::disk::blocking;
 use crate::failure::{Code, WithCode as _, coded};
 use crate::fetch::NoRanges;
 
@@ -204,9 +205,4 @@ async fn choose(
         Some(best) => Ok(best),
         None => bail!("no payload to fetch from"),
     }
-}
-
-/// Runs `work` on a thread that may wait for the disk.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.context("a thread that looks at the disk ended without a result")?
 }

@@ -11,10 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::blocks::BlockSet;
 use super::expected::{Fault, check_each};
-use super::fill::blocking;
 use super::scan::find_right;
 use super::sweep::{Unreadable, pieces, sweep};
-use crate::disk::{Buffer, Region};
+use crate::disk::{Buffer, Region, blocking};
 use crate::failure::{Code, WithCode as _};
 use crate::progress::Progress;
 

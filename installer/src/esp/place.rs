@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use metalstrap_release::manifest::{Artifact, data_uuid};
 use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, build};
 
-use crate::disk::Region;
+use crate::disk::{Region, blocking};
 use crate::failure::{Code, WithCode as _};
 use crate::fat::{Layout, Stage};
 
@@ -103,9 +103,4 @@ impl Read for Content {
         self.next = self.next.saturating_add(u64::try_from(length).unwrap_or(0));
         Ok(length)
     }
-}
-
-/// Runs `work` on a thread that may wait for the disk.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.context("the thread that writes the ESP ended without a result")?
 }
