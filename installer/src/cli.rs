@@ -1,7 +1,7 @@
 //! The command line of the installer as an ordinary command, and the two verbs that PID 1 starts itself with.
 
 use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -13,6 +13,7 @@ use crate::console::Consoles;
 use crate::ending::EndingPipe;
 use crate::failure::{self, Failure};
 use crate::install;
+use crate::inventory;
 use crate::kmsg;
 use crate::remembered;
 use crate::report::Reporter;
@@ -50,6 +51,10 @@ enum Verb {
     ///
     /// Example: metalstrap-installer plan --site site.json --disk /dev/sdb
     Plan(Target),
+    /// Prints as JSON every disk of this machine: what the rules of a host config look at, what is on it and who uses it.
+    ///
+    /// Example: metalstrap-installer inventory
+    Inventory,
     /// The installation in the netboot initrd; started by PID 1.
     #[command(hide = true)]
     Run,
@@ -117,6 +122,7 @@ pub fn main() -> ExitCode {
         Verb::Repair(target) => ordinary(|| install_ordinary(&target.place(Mode::Repair), target.json)),
         Verb::Verify(target) => verify(&target),
         Verb::Plan(target) => ordinary(|| print_plan(&target)),
+        Verb::Inventory => ordinary(print_inventory),
         Verb::Run => ordinary(run),
         Verb::ReportFailure => ordinary(crate::last_words::report_from_stdin),
     }
@@ -157,6 +163,11 @@ fn print_plan(target: &Target) -> Result<()> {
     let tell = stderr(target.json)?;
     let planned = runtime()?.block_on(install::plan(&target.place(Mode::Install), &tell));
     print(&planned.map_err(with_code)?.to_json()?).context("printing the plan")
+}
+
+fn print_inventory() -> Result<()> {
+    let disks = inventory::disks(Path::new("/sys")).map_err(with_code)?;
+    print(&serde_json::to_string_pretty(&disks)?).context("printing the disks")
 }
 
 /// Says on standard output what is damaged.

@@ -8,16 +8,22 @@
 
 mod boot_sector;
 mod directory;
+mod edit;
+mod listing;
 mod name;
 mod published;
 #[cfg(test)]
 mod tests;
+mod volume;
 
 use anyhow::{Result, bail, ensure};
 
 use crate::failure::{Code, coded};
 use boot_sector::BootSector;
 use directory::Tree;
+pub use edit::Steps;
+pub use listing::{Directory, Listed};
+pub use volume::{ReadAt, Volume, VolumeError};
 
 /// Bytes of a cluster: one block of a hash tree.
 pub const CLUSTER: u64 = 4096;

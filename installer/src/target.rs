@@ -3,21 +3,21 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use metalstrap_release::host::DiskSelector;
+use metalstrap_release::host::{DiskSelector, Sizes, is_like};
 
 use crate::failure::{Code, coded};
 use crate::inventory::DiskFacts;
 
 /// The one disk of `disks` that the selector matches. `missing` says what may keep disks from being in the list; then
-/// only a selector that knows its disk by serial or WWID counts, since any other might choose another one for want of it.
+/// only a selector that knows its disk by serial, WWID or port counts, since any other might choose another one for want of it.
 ///
 /// # Errors
 /// [`Code::NoDisk`] if the list may not be complete and the selector needs it to be;
 /// [`Code::NoDisk`] and [`Code::SeveralDisks`] with every disk and the rule that kept or dropped it;
 /// [`Code::DiskInUse`] if the one is mounted, held or read-only: it is not passed over for another.
 pub fn choose(disks: &[DiskFacts], selector: &DiskSelector, missing: &[String]) -> Result<DiskFacts> {
-    if !missing.is_empty() && selector.serial.is_none() && selector.wwid.is_none() {
-        let (why, hint) = (missing.join("; "), "name the disk by serial or wwid in the host config");
+    if !missing.is_empty() && !selector.names_one() {
+        let (why, hint) = (missing.join("; "), "name the disk by serial, wwid or by_path in the host config");
         return Err(coded(Code::NoDisk, format!("the list of disks may not be complete ({why}): {hint}")));
     }
     let judged: Vec<_> = disks.iter().map(|disk| (disk, dropped_by(disk, selector))).collect();
@@ -50,68 +50,86 @@ fn dropped_by(disk: &DiskFacts, selector: &DiskSelector) -> Option<String> {
     let texts = [
         ("serial", &selector.serial, found.serial.as_deref()),
         ("WWID", &selector.wwid, found.wwid.as_deref()),
+        ("by-path name", &selector.by_path, disk.by_path.as_deref()),
         ("model", &selector.model, found.model.as_deref()),
         ("transport", &selector.transport, Some(disk.transport.as_str())),
     ];
     for (what, wanted, has) in texts {
         let Some(wanted) = wanted.as_deref().map(str::trim) else { continue };
+        let is_right = |has: &str| if what == "model" { is_like(has, wanted) } else { has == wanted };
         match has {
-            Some(has) if has == wanted => {}
+            Some(has) if is_right(has) => {}
             Some(has) => return Some(format!("its {what} is {has}")),
             None => return Some(format!("it has no {what}")),
         }
     }
-    if selector.min_size.is_some_and(|least| found.size < least)
-        || selector.max_size.is_some_and(|most| found.size > most)
-    {
+    // The host config's check has parsed it: what cannot be parsed matches nothing.
+    let fits = |rule: &str| Sizes::parse(rule).is_ok_and(|sizes| sizes.contains(found.size));
+    if selector.size.as_deref().is_some_and(|rule| !fits(rule)) {
         return Some(format!("it has {} bytes", found.size));
     }
-    let named = selector.serial.is_some() || selector.wwid.is_some() || selector.transport.as_deref() == Some("usb");
-    if !named && disk.transport == "usb" {
-        return Some("it is on USB, and the rules name neither that nor its serial or WWID".to_owned());
+    if selector.rotational.is_some_and(|wanted| wanted != disk.rotational) {
+        return Some(if disk.rotational { "it spins" } else { "it does not spin" }.to_owned());
     }
-    if !named && disk.removable {
-        return Some("it is removable, and the rules do not name its serial or WWID".to_owned());
+    if selector.sector_size.is_some_and(|wanted| wanted != disk.sector_size) {
+        return Some(format!("its sectors have {} bytes", disk.sector_size));
     }
-    if !matches!(disk.sector_size, 512 | 4096) {
-        return Some(format!("its sectors have {} bytes, not 512 or 4096", disk.sector_size));
+    unfit(disk, selector)
+}
+
+/// Why a disk is not taken although the rules leave it.
+fn unfit(disk: &DiskFacts, selector: &DiskSelector) -> Option<String> {
+    let names_usb = selector.transport.as_deref() == Some("usb");
+    if disk.transport == "usb" && !selector.names_one() && !names_usb {
+        return Some("it is on USB, and the rules name neither that nor its serial, WWID or port".to_owned());
     }
-    None
+    if disk.removable && !selector.names_one() && !(names_usb && disk.transport == "usb") {
+        return Some("it is removable, and the rules do not name its serial, WWID or port".to_owned());
+    }
+    let odd = !matches!(disk.sector_size, 512 | 4096);
+    odd.then(|| format!("its sectors have {} bytes, not 512 or 4096", disk.sector_size))
 }
 
 fn listing(verdict: &str, judged: &[(&DiskFacts, Option<String>)], selector: &DiskSelector) -> String {
-    let mut text = format!("{verdict} {}:", rules(selector));
+    let rules = rules(selector);
+    let mut text = match rules.as_str() {
+        "" => format!("{verdict} (no rules given):"),
+        rules => format!("{verdict} ({rules}):"),
+    };
     for (n, (disk, reason)) in judged.iter().enumerate() {
         let (separator, found) = (if n == 0 { "" } else { ";" }, &disk.identity);
         let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
         let (serial, wwid, model) = (or_none(&found.serial), or_none(&found.wwid), or_none(&found.model));
+        let port = disk.by_path.as_deref().unwrap_or("no by-path name");
         let verdict = match reason {
             Some(reason) => format!("dropped, since {reason}"),
-            None => "matches".to_owned(),
+            None if rules.is_empty() => "kept, since no rule drops it".to_owned(),
+            None => format!("kept by {rules}"),
         };
         // Writing to a string cannot fail.
         let _ = write!(
             text,
-            "{separator} {} (serial {serial}, WWID {wwid}, model {model}, {}, {} bytes) {verdict}",
+            "{separator} {} (serial {serial}, WWID {wwid}, model {model}, {port}, {}, {} bytes) {verdict}",
             disk.name, disk.transport, found.size
         );
     }
     text
 }
 
-/// The selector in words.
+/// The selector in words; nothing if it has no rule.
 fn rules(selector: &DiskSelector) -> String {
-    let size = |size: &Option<u64>| size.map(|size| size.to_string());
     let rules = [
         ("serial", selector.serial.clone()),
         ("WWID", selector.wwid.clone()),
+        ("by-path name", selector.by_path.clone()),
         ("model", selector.model.clone()),
         ("transport", selector.transport.clone()),
-        ("at least bytes", size(&selector.min_size)),
-        ("at most bytes", size(&selector.max_size)),
+        ("size", selector.size.clone()),
+        ("rotational", selector.rotational.map(|spins| spins.to_string())),
+        ("sector size", selector.sector_size.map(|bytes| bytes.to_string())),
     ];
     let rules: Vec<_> = rules.into_iter().filter_map(|(what, value)| Some(format!("{what} {}", value?))).collect();
-    if rules.is_empty() { "(no rules given)".to_owned() } else { format!("({})", rules.join(", ")) }
+    rules.join(", ")
 }
 
 #[cfg(test)]

@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::document::{DocumentError, Kind};
 use crate::manifest::{check_name, check_version};
 
+mod disk;
 mod key;
 #[cfg(test)]
 mod tests;
 
+pub use disk::{DiskSelector, Sizes, is_like};
 pub use key::{HostKey, Identity, KeyError};
 
 /// No host config is larger.
@@ -143,31 +145,6 @@ pub enum Mode {
     Repair,
 }
 
-/// Rules a disk must match, all of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct DiskSelector {
-    /// Exact serial number.
-    #[serde(default)]
-    pub serial: Option<String>,
-    /// Exact WWID, as in sysfs.
-    #[serde(default)]
-    pub wwid: Option<String>,
-    /// Exact model, white space at the ends apart.
-    #[serde(default)]
-    pub model: Option<String>,
-    /// Transport: `nvme`, `virtio`, `sata`, `sas`, `usb`.
-    #[serde(default)]
-    pub transport: Option<String>,
-    /// Least size in bytes.
-    #[serde(default)]
-    pub min_size: Option<u64>,
-    /// Greatest size in bytes.
-    #[serde(default)]
-    pub max_size: Option<u64>,
-}
-
 /// What may happen to a disk that is not blank.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -220,27 +197,6 @@ pub enum BootOrder {
     Leave,
 }
 
-/// How disks are attached, as the installer tells it.
-const TRANSPORTS: [&str; 5] = ["nvme", "virtio", "sata", "sas", "usb"];
-
-impl DiskSelector {
-    /// Values that no disk can have are mistakes.
-    fn check(&self) -> Result<(), DocumentError> {
-        let texts = [("disk.serial", &self.serial), ("disk.wwid", &self.wwid), ("disk.model", &self.model)];
-        for (field, text) in texts {
-            if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
-                return KIND.refuse(field, "is empty");
-            }
-        }
-        match &self.transport {
-            Some(other) if !TRANSPORTS.contains(&other.as_str()) => {
-                KIND.refuse("disk.transport", format!("is {other:?}, not one of {}", TRANSPORTS.join(", ")))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 impl Host {
     /// Parses and checks a host config.
     ///
@@ -264,11 +220,6 @@ impl Host {
             }
         }
         self.disk.check()?;
-        if let (Some(min), Some(max)) = (self.disk.min_size, self.disk.max_size)
-            && min > max
-        {
-            return KIND.refuse("disk.min_size", format!("is {min}, more than max_size, which is {max}"));
-        }
         self.check_cmdline()
     }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{ROLES, parse_key};
 use crate::repository::Repository;
 use crate::signing::{SigningArgs, summary};
-use crate::{output, size};
+use crate::output;
 
 /// Adds the host config of a machine, or replaces it, and signs.
 #[derive(Debug, clap::Args)]
@@ -30,8 +30,8 @@ pub struct Args {
     key: HostKey,
     /// The host config, as JSON
     #[arg(long, value_name = "FILE", required_unless_present = "release",
-          conflicts_with_all = ["release", "disk_serial", "disk_wwid", "disk_model", "disk_transport", "disk_min_size",
-                                "disk_max_size", "mode", "existing", "tpm", "handoff", "boot_order", "cmdline_extra"])]
+          conflicts_with_all = ["release", "disk_serial", "disk_wwid", "disk_by_path", "disk_model", "disk_transport",
+                                "disk_size", "mode", "existing", "tpm", "handoff", "boot_order", "cmdline_extra"])]
     config: Option<PathBuf>,
     /// The release to install
     #[arg(long, num_args = 2, value_names = ["NAME", "VERSION"])]
@@ -45,18 +45,18 @@ pub struct Args {
     /// WWID of the disk
     #[arg(long, value_name = "TEXT")]
     disk_wwid: Option<String>,
-    /// Model of the disk
+    /// Path by bus of the disk, as in /dev/disk/by-path
+    #[arg(long, value_name = "TEXT")]
+    disk_by_path: Option<String>,
+    /// Model of the disk; * stands for any characters, ? for any one
     #[arg(long, value_name = "TEXT")]
     disk_model: Option<String>,
-    /// Transport of the disk: nvme, virtio, sata, sas or usb
+    /// Transport of the disk: nvme, virtio, sata, sas, scsi, mmc or usb
     #[arg(long, value_name = "TEXT")]
     disk_transport: Option<String>,
-    /// Least size of the disk
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-    disk_min_size: Option<u64>,
-    /// Greatest size of the disk
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-    disk_max_size: Option<u64>,
+    /// Conditions on the size of the disk, as ">= 480 GB, < 2 TB"
+    #[arg(long, value_name = "CONDITIONS")]
+    disk_size: Option<String>,
     /// What may happen to a disk that is not blank: refuse or wipe [default: refuse]
     #[arg(long, value_parser = word::<Existing>)]
     existing: Option<Existing>,
@@ -127,10 +127,11 @@ impl Args {
             disk: DiskSelector {
                 serial: self.disk_serial.clone(),
                 wwid: self.disk_wwid.clone(),
+                by_path: self.disk_by_path.clone(),
                 model: self.disk_model.clone(),
                 transport: self.disk_transport.clone(),
-                min_size: self.disk_min_size,
-                max_size: self.disk_max_size,
+                size: self.disk_size.clone(),
+                ..DiskSelector::default()
             },
             existing: self.existing.unwrap_or_default(),
             tpm: self.tpm.unwrap_or_default(),

@@ -8,7 +8,7 @@ use super::{File, Write};
 
 const ATTRIBUTE_VOLUME_LABEL: u8 = 0x08;
 const ATTRIBUTE_DIRECTORY: u8 = 0x10;
-const ATTRIBUTE_ARCHIVE: u8 = 0x20;
+pub(super) const ATTRIBUTE_ARCHIVE: u8 = 0x20;
 /// First byte of an entry that is free while others follow.
 const FREE: u8 = 0xE5;
 /// 1980-01-01, the earliest date FAT can say: the same files give the same bytes.
@@ -198,7 +198,7 @@ impl Tree {
 }
 
 /// fatgen, "FAT 32 Byte Directory Entry Structure".
-fn short_entry(alias: &Alias, attribute: u8, cluster: u32, size: u32) -> [u8; SLOT] {
+pub(super) fn short_entry(alias: &Alias, attribute: u8, cluster: u32, size: u32) -> [u8; SLOT] {
     let [low0, low1, high0, high1] = cluster.to_le_bytes();
     let date = DATE.to_le_bytes();
     let bytes = [

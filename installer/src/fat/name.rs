@@ -108,7 +108,7 @@ pub(super) fn shown(alias: &Alias) -> String {
 }
 
 /// Ties a long name to its alias ("ChkSum").
-fn checksum(alias: &Alias) -> u8 {
+pub(super) fn checksum(alias: &Alias) -> u8 {
     alias.iter().fold(0, |sum: u8, byte| sum.rotate_right(1).wrapping_add(*byte))
 }
 

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::failure::code_of;
 
+mod editing;
+
 const MIB: u64 = 1 << 20;
 
 fn file(path: &str, size: u64) -> File {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use super::by_path::by_path;
 use super::mounts::Mounts;
+use super::nvme::{self, NvmeFacts};
 use super::{Contents, inspect};
 use crate::disk::{BlockDevice, Disk, FileDisk, Identity, ReadOnly, sysfs_text};
 use crate::failure::{Code, WithCode as _, coded};
@@ -24,6 +26,10 @@ pub struct DiskFacts {
     /// What the disk is known by.
     #[serde(flatten)]
     pub identity: Identity,
+    /// The port that it is in, as udev names it in `/dev/disk/by-path`.
+    pub by_path: Option<String>,
+    /// Version of its firmware.
+    pub firmware: Option<String>,
     /// Logical sector size in bytes.
     pub sector_size: u32,
     /// Physical sector size in bytes.
@@ -36,7 +42,9 @@ pub struct DiskFacts {
     pub removable: bool,
     /// Whether the kernel refuses writes to it.
     pub read_only: bool,
-    /// Who uses it: `mounted on /srv`, `held by dm-0`.
+    /// What an NVMe namespace says of itself.
+    pub nvme: Option<NvmeFacts>,
+    /// Who uses it: `sda1 is mounted on /srv`, `sda2 is held by dm-0`, `sda3 is used as swap`.
     pub used_by: Vec<String>,
     /// What is on it.
     pub contents: Contents,
@@ -51,11 +59,13 @@ pub struct Roots {
     pub dev: PathBuf,
     /// `/proc/self/mountinfo`
     pub mountinfo: PathBuf,
+    /// `/proc/swaps`
+    pub swaps: PathBuf,
 }
 
 impl Default for Roots {
     fn default() -> Self {
-        Self { sys: "/sys".into(), dev: "/dev".into(), mountinfo: "/proc/self/mountinfo".into() }
+        Self { sys: "/sys".into(), dev: "/dev".into(), mountinfo: "/proc/self/mountinfo".into(), swaps: "/proc/swaps".into() }
     }
 }
 
@@ -90,7 +100,10 @@ pub fn disks_in(roots: &Roots) -> Result<Vec<DiskFacts>> {
 
 fn read_mounts(roots: &Roots) -> Result<Mounts> {
     let text = fs::read_to_string(&roots.mountinfo);
-    Ok(Mounts::parse(&text.code(Code::DiskIo, || format!("reading {}", roots.mountinfo.display()))?))
+    let text = text.code(Code::DiskIo, || format!("reading {}", roots.mountinfo.display()))?;
+    // A kernel without swap has no such file.
+    let swaps = fs::read_to_string(&roots.swaps).unwrap_or_default();
+    Ok(Mounts::parse(&text, &swaps))
 }
 
 /// The one disk at `path`, a whole block device of any kind or a plain file (whose sectors are taken to have
@@ -123,6 +136,9 @@ fn file_facts(path: &Path, size: u64, sector_size: u32) -> DiskFacts {
         name: path.display().to_string(),
         path: path.to_owned(),
         identity: Identity { size, ..Identity::default() },
+        by_path: None,
+        firmware: None,
+        nvme: None,
         sector_size,
         physical_sector_size: sector_size,
         transport: "file".to_owned(),
@@ -160,6 +176,9 @@ fn facts(roots: &Roots, block: &Path, name: &str, mounts: &Mounts) -> DiskFacts 
     DiskFacts {
         name: name.to_owned(),
         identity,
+        by_path: fs::canonicalize(block).ok().and_then(|block| by_path(&block)),
+        firmware: sysfs_text(&block.join("device/firmware_rev")).or_else(|| sysfs_text(&block.join("device/rev"))),
+        nvme: nvme::facts(block, name),
         sector_size,
         physical_sector_size: number("queue/physical_block_size").unwrap_or(sector_size),
         transport: transport(block, name).to_owned(),
@@ -217,6 +236,7 @@ fn used_by(block: &Path, name: &str, mounts: &Mounts) -> Vec<String> {
     for (directory, name) in parts {
         let number = sysfs_text(&directory.join("dev")).unwrap_or_default();
         users.extend(mounts.point(&number, &name).map(|point| format!("{name} is mounted on {point}")));
+        users.extend(mounts.is_swap(&name).then(|| format!("{name} is used as swap")));
         let mut holders: Vec<_> = fs::read_dir(directory.join("holders")).into_iter().flatten().flatten().collect();
         holders.sort_by_key(fs::DirEntry::file_name);
         users

@@ -89,12 +89,12 @@ async fn a_signed_host_config_that_cannot_hold_is_refused() {
             "the host config is not valid: unknown variant `erase`, expected `refuse` or `wipe` at line 1 column 70",
         ),
         (
-            format!(r#"{{"format":1,{release},"disk":{{"min_size":-1}}}}"#),
-            "the host config is not valid: invalid value: integer `-1`, expected u64 at line 1 column 73",
+            format!(r#"{{"format":1,{release},"disk":{{"sector_size":-1}}}}"#),
+            "the host config is not valid: invalid value: integer `-1`, expected u32 at line 1 column 76",
         ),
         (
-            format!(r#"{{"format":1,{release},"disk":{{"min_size":2,"max_size":1}}}}"#),
-            "the host config's disk.min_size is 2, more than max_size, which is 1",
+            format!(r#"{{"format":1,{release},"disk":{{"size":">= 2, <= 1"}}}}"#),
+            "the host config's disk.size is \">= 2, <= 1\", which no size fulfils",
         ),
         (
             format!(r#"{{"format":1,{release},"cmdline_extra":"init=/bin/sh"}}"#),

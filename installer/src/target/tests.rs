@@ -14,6 +14,9 @@ fn disk(name: &str, serial: &str, transport: &str, size: u64) -> DiskFacts {
             model: some("Model".into()),
             size,
         },
+        by_path: Some(format!("pci-{name}")),
+        firmware: None,
+        nvme: None,
         sector_size: 512,
         physical_sector_size: 512,
         transport: transport.into(),
@@ -41,8 +44,11 @@ fn exactly_one_disk_is_chosen_by_any_rule() {
         (DiskSelector { serial: some("B"), ..DiskSelector::default() }, "sda"),
         (DiskSelector { wwid: some("eui.nvme0n1"), ..DiskSelector::default() }, "nvme0n1"),
         (DiskSelector { transport: some("sata"), model: some("Model "), ..DiskSelector::default() }, "sda"),
-        (DiskSelector { min_size: Some(1001), ..DiskSelector::default() }, "nvme0n1"),
-        (DiskSelector { max_size: Some(1000), ..DiskSelector::default() }, "sda"),
+        (DiskSelector { size: some("> 1 KB"), ..DiskSelector::default() }, "nvme0n1"),
+        (DiskSelector { size: some(">= 501, <= 1 KB"), ..DiskSelector::default() }, "sda"),
+        (DiskSelector { by_path: some("pci-sda"), ..DiskSelector::default() }, "sda"),
+        (DiskSelector { by_path: some("pci-sdb"), ..DiskSelector::default() }, "sdb"),
+        (DiskSelector { model: some("M?d*l"), size: some("= 1000 B"), ..DiskSelector::default() }, "sda"),
         (DiskSelector { transport: some("usb"), ..DiskSelector::default() }, "sdb"),
         (DiskSelector { wwid: some("eui.sdb"), ..DiskSelector::default() }, "sdb"),
     ];
@@ -54,32 +60,49 @@ fn exactly_one_disk_is_chosen_by_any_rule() {
 #[test]
 fn several_disks_are_all_listed_with_their_reasons() {
     let text = "several disks match (no rules given): \
-        nvme0n1 (serial A, WWID eui.nvme0n1, model Model, nvme, 2000 bytes) matches; \
-        sda (serial B, WWID eui.sda, model Model, sata, 1000 bytes) matches; \
-        sdb (serial none, WWID eui.sdb, model Model, usb, 500 bytes) dropped, since it is on USB, and the rules name \
-        neither that nor its serial or WWID";
+        nvme0n1 (serial A, WWID eui.nvme0n1, model Model, pci-nvme0n1, nvme, 2000 bytes) kept, since no rule drops it; \
+        sda (serial B, WWID eui.sda, model Model, pci-sda, sata, 1000 bytes) kept, since no rule drops it; \
+        sdb (serial none, WWID eui.sdb, model Model, pci-sdb, usb, 500 bytes) dropped, since it is on USB, and the rules \
+        name neither that nor its serial, WWID or port";
     assert_eq!(refused(&machine(), &DiskSelector::default()), (Code::SeveralDisks, text.to_owned()));
 }
 
 #[test]
 fn no_disk_is_told_with_every_reason() {
-    let selector = DiskSelector { serial: Some("C".into()), min_size: Some(100), ..DiskSelector::default() };
-    let text = "no disk matches (serial C, at least bytes 100): \
-        nvme0n1 (serial A, WWID eui.nvme0n1, model Model, nvme, 2000 bytes) dropped, since its serial is A; \
-        sda (serial B, WWID eui.sda, model Model, sata, 1000 bytes) dropped, since its serial is B; \
-        sdb (serial none, WWID eui.sdb, model Model, usb, 500 bytes) dropped, since it has no serial";
+    let selector = DiskSelector { serial: Some("C".into()), size: Some(">= 100".into()), ..DiskSelector::default() };
+    let text = "no disk matches (serial C, size >= 100): \
+        nvme0n1 (serial A, WWID eui.nvme0n1, model Model, pci-nvme0n1, nvme, 2000 bytes) dropped, since its serial is A; \
+        sda (serial B, WWID eui.sda, model Model, pci-sda, sata, 1000 bytes) dropped, since its serial is B; \
+        sdb (serial none, WWID eui.sdb, model Model, pci-sdb, usb, 500 bytes) dropped, since it has no serial";
     assert_eq!(refused(&machine(), &selector), (Code::NoDisk, text.to_owned()));
     assert_eq!(refused(&[], &selector), (Code::NoDisk, "the machine has no disk".to_owned()));
     let odd = [
         DiskFacts { removable: true, ..disk("sda", "A", "sata", 7) },
         DiskFacts { sector_size: 520, ..disk("sdb", "B", "sas", 8) },
     ];
-    let selector = DiskSelector { max_size: Some(9), ..DiskSelector::default() };
-    let text = "no disk matches (at most bytes 9): \
-        sda (serial A, WWID eui.sda, model Model, sata, 7 bytes) dropped, since it is removable, and the rules do not name \
-        its serial or WWID; \
-        sdb (serial B, WWID eui.sdb, model Model, sas, 8 bytes) dropped, since its sectors have 520 bytes, not 512 or 4096";
+    let selector = DiskSelector { size: Some("<= 9".into()), ..DiskSelector::default() };
+    let text = "no disk matches (size <= 9): \
+        sda (serial A, WWID eui.sda, model Model, pci-sda, sata, 7 bytes) dropped, since it is removable, and the rules do \
+        not name its serial, WWID or port; \
+        sdb (serial B, WWID eui.sdb, model Model, pci-sdb, sas, 8 bytes) dropped, since its sectors have 520 bytes, not 512 or 4096";
     assert_eq!(refused(&odd, &selector), (Code::NoDisk, text.to_owned()));
+}
+
+#[test]
+fn what_kept_a_disk_is_said_beside_what_dropped_the_others() {
+    let disks = [
+        DiskFacts { rotational: true, ..disk("sda", "A", "sata", 7) },
+        disk("sdb", "B", "sata", 8),
+        DiskFacts { sector_size: 4096, ..disk("sdc", "C", "sata", 8) },
+        disk("sdd", "D", "sata", 8),
+    ];
+    let selector = DiskSelector { rotational: Some(false), sector_size: Some(512), ..DiskSelector::default() };
+    let text = "several disks match (rotational false, sector size 512): \
+        sda (serial A, WWID eui.sda, model Model, pci-sda, sata, 7 bytes) dropped, since it spins; \
+        sdb (serial B, WWID eui.sdb, model Model, pci-sdb, sata, 8 bytes) kept by rotational false, sector size 512; \
+        sdc (serial C, WWID eui.sdc, model Model, pci-sdc, sata, 8 bytes) dropped, since its sectors have 4096 bytes; \
+        sdd (serial D, WWID eui.sdd, model Model, pci-sdd, sata, 8 bytes) kept by rotational false, sector size 512";
+    assert_eq!(refused(&disks, &selector), (Code::SeveralDisks, text.to_owned()));
 }
 
 #[test]
@@ -89,10 +112,10 @@ fn of_an_incomplete_list_only_a_disk_with_a_name_is_chosen() {
         "devices had not settled in 150 s".to_owned(),
     ];
     let some = |text: &str| Some(text.to_owned());
-    let by_size = DiskSelector { min_size: Some(1001), ..DiskSelector::default() };
+    let by_size = DiskSelector { size: some("> 1 KB"), ..DiskSelector::default() };
     let error = choose(&machine(), &by_size, &missing).unwrap_err();
     let text = "the list of disks may not be complete (device 1000:0097 (class 010700) at 0000:03:00.0 has no driver; \
-        devices had not settled in 150 s): name the disk by serial or wwid in the host config";
+        devices had not settled in 150 s): name the disk by serial, wwid or by_path in the host config";
     assert_eq!((code_of(&error), format!("{error:#}")), (Code::NoDisk, text.to_owned()));
     let by_serial = DiskSelector { serial: some("B"), ..DiskSelector::default() };
     let by_wwid = DiskSelector { wwid: some("eui.nvme0n1"), ..DiskSelector::default() };

@@ -11,8 +11,8 @@ struct Machine {
 impl Machine {
     fn new(mountinfo: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let roots =
-            Roots { sys: dir.path().join("sys"), dev: dir.path().join("dev"), mountinfo: dir.path().join("mountinfo") };
+        let [sys, dev, mountinfo, swaps] = ["sys", "dev", "mountinfo", "swaps"].map(|name| dir.path().join(name));
+        let roots = Roots { sys, dev, mountinfo, swaps };
         fs::create_dir_all(roots.sys.join("block")).unwrap();
         fs::create_dir_all(&roots.dev).unwrap();
         fs::write(&roots.mountinfo, mountinfo).unwrap();
@@ -84,22 +84,55 @@ fn the_facts_of_a_disk_are_read() {
         ("vda2/partition", "2\n"),
         ("vda2/dev", "254:2\n"),
         ("vda2/holders/dm-0/name", "x"),
+        ("vda3/partition", "3\n"),
+        ("device/rev", "1.0 \n"),
     ];
-    machine.disk("pci0000:00/virtio0/block/vda", &attributes);
+    fs::write(&machine.roots.swaps, "Filename\tType\n/dev/vda3 partition 1 0 -2\n").unwrap();
+    machine.disk("pci0000:00/0000:00:05.0/virtio0/block/vda", &attributes);
     let expected = DiskFacts {
         name: "vda".into(),
         path: machine.roots.dev.join("vda"),
         identity: Identity { serial: Some("S1".into()), size: 1 << 20, ..Identity::default() },
+        by_path: Some("pci-0000:00:05.0".into()),
+        firmware: Some("1.0".into()),
+        nvme: None,
         sector_size: 4096,
         physical_sector_size: 8192,
         transport: "virtio".into(),
         rotational: true,
         removable: true,
         read_only: true,
-        used_by: vec!["vda1 is mounted on /srv".into(), "vda2 is held by dm-0".into()],
+        used_by: ["vda1 is mounted on /srv", "vda2 is held by dm-0", "vda3 is used as swap"].map(Into::into).to_vec(),
         contents: Contents::Blank,
     };
     assert_eq!(machine.disks(), [expected]);
+}
+
+#[test]
+fn an_nvme_namespace_tells_more_of_itself() {
+    let machine = Machine::new("");
+    let attributes = [
+        ("nsid", "1\n"),
+        ("eui", "00 25 38 8b 71 b0 a5 c2\n"),
+        ("metadata_bytes", "0\n"),
+        ("device/transport", "pcie\n"),
+        ("device/subsysnqn", "nqn.1994-11.com.samsung:nvme:980\n"),
+        ("device/cntlid", "5\n"),
+        ("device/firmware_rev", "2B4QFXO7\n"),
+    ];
+    machine.disk("pci0000:00/0000:01:00.0/nvme/nvme0/nvme0n1", &attributes);
+    let disk = machine.disks().remove(0);
+    assert_eq!((disk.by_path.as_deref(), disk.firmware.as_deref()), (Some("pci-0000:01:00.0-nvme-1"), Some("2B4QFXO7")));
+    let expected = NvmeFacts {
+        namespace: 1,
+        transport: Some("pcie".into()),
+        subsystem_nqn: Some("nqn.1994-11.com.samsung:nvme:980".into()),
+        controller_id: Some(5),
+        eui: Some("00 25 38 8b 71 b0 a5 c2".into()),
+        nguid: None,
+        metadata_bytes: Some(0),
+    };
+    assert_eq!(disk.nvme, Some(expected));
 }
 
 #[test]
