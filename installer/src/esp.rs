@@ -177,8 +177,11 @@ async fn wanted<'a>(
     let loader_tree = tree(mirrors, loader, &fallback, tally, progress).await;
     let loader_tree = loader_tree.context("fetching the boot loader's hash tree")?;
     let uki_tree = tree(mirrors, uki, &uki_place, tally, progress).await.context("fetching the UKI's hash tree")?;
-    let of_loader = |path: &str, place: Region| {
-        Wanted { path: path.to_owned(), place, artifact: loader, tree: Arc::clone(&loader_tree) }
+    let of_loader = |path: &str, place: Region| Wanted {
+        path: path.to_owned(),
+        place,
+        artifact: loader,
+        tree: Arc::clone(&loader_tree),
     };
     Ok([
         of_loader(FALLBACK_LOADER, fallback),

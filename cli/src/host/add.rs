@@ -11,9 +11,9 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{ROLES, parse_key};
+use crate::output;
 use crate::repository::Repository;
 use crate::signing::{SigningArgs, summary};
-use crate::output;
 
 /// Adds the host config of a machine, or replaces it, and signs.
 #[derive(Debug, clap::Args)]

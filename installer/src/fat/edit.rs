@@ -3,11 +3,11 @@
 
 use std::ops::Range;
 
+use super::Write;
 use super::directory::{ATTRIBUTE_ARCHIVE, short_entry};
 use super::listing::{Directory, FREE, LAST, Listed};
 use super::name::{self, Alias, SLOT};
 use super::volume::{ReadAt, Volume, VolumeError, unusable};
-use super::Write;
 
 /// Writes between which the disk is flushed.
 pub type Steps = Vec<Vec<Write>>;
@@ -31,7 +31,8 @@ impl Volume {
         // The short entry is the file: it goes first. A long name without one is nobody's.
         let mut steps: Steps = vec![self.slot_writes(&directory, *entry.slots.end()..*entry.slots.end() + 1)];
         let rest = self.slot_writes(&directory, *entry.slots.start()..*entry.slots.end());
-        let rest: Vec<Write> = rest.into_iter().filter(|write| !steps.iter().flatten().any(|done| done == write)).collect();
+        let rest: Vec<Write> =
+            rest.into_iter().filter(|write| !steps.iter().flatten().any(|done| done == write)).collect();
         steps.push(rest);
         self.give_back(&chain);
         steps.push(self.fat_writes());
@@ -79,7 +80,9 @@ impl Volume {
             return unusable(format!("has a {path:?} already"));
         }
         let taken = |alias: &Alias| directory.entries.iter().any(|entry| entry.alias == *alias);
-        let Some(alias) = name::alias(name, taken) else { return unusable(format!("has no short name left for {name:?}")) };
+        let Some(alias) = name::alias(name, taken) else {
+            return unusable(format!("has no short name left for {name:?}"));
+        };
         let mut slots = name::long_entries(name, &alias);
         slots.push(short_entry(&alias, ATTRIBUTE_ARCHIVE, cluster, size));
         let mut steps = Steps::new();
@@ -135,7 +138,8 @@ impl Volume {
     fn slot_writes(&self, directory: &Directory, slots: Range<usize>) -> Vec<Write> {
         let sector = usize::try_from(self.sector).unwrap_or(512);
         let cluster = usize::try_from(self.cluster).unwrap_or(4096);
-        let (start, end) = (slots.start * SLOT / sector, (slots.end * SLOT).min(directory.bytes.len()).div_ceil(sector));
+        let (start, end) =
+            (slots.start * SLOT / sector, (slots.end * SLOT).min(directory.bytes.len()).div_ceil(sector));
         let write = |number: usize| {
             let at = number * sector;
             let bytes = directory.bytes.get(at..at + sector)?.to_vec();

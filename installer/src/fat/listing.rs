@@ -132,7 +132,8 @@ fn entries(bytes: &[u8]) -> Vec<Listed> {
                 let start = long.as_ref().map_or(number, |long| long.slot);
                 let shown = name::shown(&alias);
                 if shown != "." && shown != ".." {
-                    let half = |at: usize| slot.get(at..at + 2).and_then(|two| two.first_chunk()).copied().unwrap_or([0; 2]);
+                    let half =
+                        |at: usize| slot.get(at..at + 2).and_then(|two| two.first_chunk()).copied().unwrap_or([0; 2]);
                     let ([a, b], [c, d]) = (half(26), half(20));
                     listed.push(Listed {
                         name: long.and_then(LongName::text).unwrap_or(shown),

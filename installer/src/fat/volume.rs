@@ -218,7 +218,8 @@ impl Volume {
     /// Clusters that some chain has, though no file in `used` does: what an interrupted run left. They become free.
     pub(super) fn free_all_but(&mut self, used: &BTreeSet<u32>) {
         let end = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
-        let lost = |cluster: &u32| !used.contains(cluster) && !matches!(self.entry(*cluster), None | Some(0 | 0x0FFF_FFF7));
+        let lost =
+            |cluster: &u32| !used.contains(cluster) && !matches!(self.entry(*cluster), None | Some(0 | 0x0FFF_FFF7));
         let lost: Vec<u32> = (FIRST_CLUSTER..end).filter(lost).collect();
         self.give_back(&lost);
     }
@@ -233,7 +234,8 @@ impl Volume {
             for run in dirty.chunk_by(|a, b| a + 1 == *b) {
                 let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
                 let index = |sector: u64| usize::try_from(sector).unwrap_or(usize::MAX).saturating_mul(per_sector);
-                let entries = self.entries.get(index(*first)..index(last + 1).min(self.entries.len())).unwrap_or_default();
+                let entries =
+                    self.entries.get(index(*first)..index(last + 1).min(self.entries.len())).unwrap_or_default();
                 let mut bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
                 bytes.resize(bytes.len().next_multiple_of(usize::try_from(self.sector).unwrap_or(512)), 0);
                 writes.push(Write { offset: self.fat_at + copy * self.fat_bytes + first * self.sector, bytes });

@@ -13,7 +13,9 @@ pub(super) fn by_path(block: &Path) -> Option<String> {
     let at = parts.iter().rposition(|part| is_pci_address(part))?;
     let address = parts.get(at)?;
     let mut name = format!("pci-{address}");
-    if let Some(namespace) = sysfs_text(&block.join("nsid")).filter(|_| parts.iter().any(|part| is_numbered(part, "nvme"))) {
+    if let Some(namespace) =
+        sysfs_text(&block.join("nsid")).filter(|_| parts.iter().any(|part| is_numbered(part, "nvme")))
+    {
         return Some(format!("{name}-nvme-{namespace}"));
     }
     let below = parts.get(at.checked_add(1)?..)?;
@@ -58,7 +60,8 @@ fn is_numbered(part: &str, prefix: &str) -> bool {
 /// `1.2:1.0` of a USB interface `3-1.2:1.0`.
 fn usb_port(part: &str) -> Option<&str> {
     let (bus, port) = part.split_once('-')?;
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || b".:".contains(&byte));
+    let plain =
+        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || b".:".contains(&byte));
     (bus.bytes().all(|byte| byte.is_ascii_digit()) && port.contains(':') && plain(port)).then_some(port)
 }
 
@@ -71,7 +74,9 @@ fn scsi_address(part: &str) -> Option<[u32; 4]> {
 
 /// The number that the ATA controller has for its port: those in the names `ata7` count all controllers.
 fn ata_port(block: &Path) -> Option<u32> {
-    let port = block.ancestors().find(|path| path.file_name().is_some_and(|name| is_numbered(&name.to_string_lossy(), "ata")))?;
+    let port = block
+        .ancestors()
+        .find(|path| path.file_name().is_some_and(|name| is_numbered(&name.to_string_lossy(), "ata")))?;
     let name = port.file_name()?;
     sysfs_text(&port.join("ata_port").join(name).join("port_no"))?.parse().ok()
 }
@@ -79,7 +84,9 @@ fn ata_port(block: &Path) -> Option<u32> {
 /// The lowest number of the hosts that the controller has: numbers count all controllers, in the order they are found.
 fn first_host(block: &Path) -> Option<u32> {
     let number = |name: &str| name.strip_prefix("host")?.parse::<u32>().ok();
-    let host = block.ancestors().find(|path| path.file_name().is_some_and(|name| number(&name.to_string_lossy()).is_some()))?;
+    let host = block
+        .ancestors()
+        .find(|path| path.file_name().is_some_and(|name| number(&name.to_string_lossy()).is_some()))?;
     let siblings = fs::read_dir(host.parent()?).ok()?.flatten();
     siblings.filter_map(|entry| number(&entry.file_name().to_string_lossy())).min()
 }
@@ -118,7 +125,10 @@ mod tests {
         let multiplied = "pci0000:00/0000:00:1f.2/ata7/host6/target6:3:0/6:3:0:0/block/sdb";
         assert_eq!(name(multiplied, &[port]), some("pci-0000:00:1f.2-ata-1.3.0"));
         let scsi = "pci0000:00/0000:00:04.0/virtio0/host3/target3:0:1/3:0:1:2/block/sda";
-        assert_eq!(name(scsi, &[("pci0000:00/0000:00:04.0/virtio0/host2/x", "")]), some("pci-0000:00:04.0-scsi-1:0:1:2"));
+        assert_eq!(
+            name(scsi, &[("pci0000:00/0000:00:04.0/virtio0/host2/x", "")]),
+            some("pci-0000:00:04.0-scsi-1:0:1:2")
+        );
         let usb = "pci0000:00/0000:00:14.0/usb2/2-1/2-1.4/2-1.4:1.0/host6/target6:0:0/6:0:0:0/block/sdb";
         assert_eq!(name(usb, &[]), some("pci-0000:00:14.0-usb-0:1.4:1.0-scsi-0:0:0:0"));
     }

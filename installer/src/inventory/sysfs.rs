@@ -65,7 +65,12 @@ pub struct Roots {
 
 impl Default for Roots {
     fn default() -> Self {
-        Self { sys: "/sys".into(), dev: "/dev".into(), mountinfo: "/proc/self/mountinfo".into(), swaps: "/proc/swaps".into() }
+        Self {
+            sys: "/sys".into(),
+            dev: "/dev".into(),
+            mountinfo: "/proc/self/mountinfo".into(),
+            swaps: "/proc/swaps".into(),
+        }
     }
 }
 

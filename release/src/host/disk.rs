@@ -185,8 +185,22 @@ mod tests {
         assert_eq!(sizes("<=1.5 MiB"), Ok((0, 3 << 19)));
         assert_eq!(sizes("= 1.92 TB"), Ok((1_920_000_000_000, 1_920_000_000_000)));
         assert_eq!(sizes("=7,>=1 B"), Ok((7, 7)));
-        for bad in ["", ">=", "480 GB", "=> 1 GB", ">= 1 gb", ">= -1", ">= 1.", ">= .5 GB", ">= 1.2.3", ">= 16777217 TiB", "< 0",
-                    "> 18446744073709551615", ">= 1 GB,", ">= 1e9"] {
+        for bad in [
+            "",
+            ">=",
+            "480 GB",
+            "=> 1 GB",
+            ">= 1 gb",
+            ">= -1",
+            ">= 1.",
+            ">= .5 GB",
+            ">= 1.2.3",
+            ">= 16777217 TiB",
+            "< 0",
+            "> 18446744073709551615",
+            ">= 1 GB,",
+            ">= 1e9",
+        ] {
             let condition = bad.split(',').find(|part| Sizes::parse(part).is_err()).unwrap().trim();
             assert_eq!(sizes(bad), Err(format!("holds {condition:?}, which is no condition as \">= 480 GB\"")));
         }
@@ -195,10 +209,14 @@ mod tests {
 
     #[test]
     fn patterns_match_as_in_a_shell() {
-        for (text, pattern) in [("", ""), ("", "**"), ("a", "?"), ("Samsung SSD 980", "Samsung*980"), ("aab", "*ab"), ("abcab", "a*ab")] {
+        for (text, pattern) in
+            [("", ""), ("", "**"), ("a", "?"), ("Samsung SSD 980", "Samsung*980"), ("aab", "*ab"), ("abcab", "a*ab")]
+        {
             assert!(is_like(text, pattern), "{text} {pattern}");
         }
-        for (text, pattern) in [("", "?"), ("a", ""), ("ab", "a"), ("a", "ab"), ("ab", "*a"), ("A", "a"), ("[a]", "[a]x")] {
+        for (text, pattern) in
+            [("", "?"), ("a", ""), ("ab", "a"), ("a", "ab"), ("ab", "*a"), ("A", "a"), ("[a]", "[a]x")]
+        {
             assert!(!is_like(text, pattern), "{text} {pattern}");
         }
     }

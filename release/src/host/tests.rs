@@ -37,7 +37,10 @@ fn absent_fields_take_the_harmless_default() {
 
 #[test]
 fn what_is_written_reads_back() {
-    let text = with("/disk", json!({"serial": "S1", "transport": "nvme", "size": ">= 1, < 2 TB", "rotational": false, "sector_size": 4096}));
+    let text = with(
+        "/disk",
+        json!({"serial": "S1", "transport": "nvme", "size": ">= 1, < 2 TB", "rotational": false, "sector_size": 4096}),
+    );
     let host = Host::parse(text.as_bytes()).unwrap();
     assert_eq!(Host::parse(&serde_json::to_vec(&host).unwrap()).unwrap(), host);
 }
@@ -58,7 +61,11 @@ fn values_that_cannot_hold_are_refused_by_field() {
             "cmdline_extra holds other characters than letters, digits, spaces and _.,:/=+@%-",
         ),
         ("/disk", json!({"serial": " "}), "disk.serial is empty"),
-        ("/disk", json!({"transport": "NVMe"}), "disk.transport is \"NVMe\", not one of nvme, virtio, sata, sas, scsi, mmc, usb"),
+        (
+            "/disk",
+            json!({"transport": "NVMe"}),
+            "disk.transport is \"NVMe\", not one of nvme, virtio, sata, sas, scsi, mmc, usb",
+        ),
         ("/cmdline_extra", json!("a".repeat(2049)), "cmdline_extra has 2049 bytes, more than 2048"),
     ] {
         assert_eq!(refusal(&with(pointer, value)), format!("the host config's {expected}"));
@@ -100,11 +107,15 @@ fn shapes_other_than_the_format_are_refused() {
         let cause = text.strip_prefix("the host config is not valid: ").expect(&text).to_owned();
         cause.split(" at line").next().unwrap().to_owned()
     };
-    let fields = "expected one of `serial`, `wwid`, `by_path`, `model`, `transport`, `size`, `rotational`, `sector_size`";
+    let fields =
+        "expected one of `serial`, `wwid`, `by_path`, `model`, `transport`, `size`, `rotational`, `sector_size`";
     assert_eq!(cause(&with("/disk", json!({"name": "sda"}))), format!("unknown field `name`, {fields}"));
     assert_eq!(cause(&with("/existing", json!("keep"))), "unknown variant `keep`, expected `refuse` or `wipe`");
     assert_eq!(cause(&with("/disk", json!({"sector_size": -1}))), "invalid value: integer `-1`, expected u32");
-    assert_eq!(cause(&with("/disk", json!({"sector_size": 1e30}))), "invalid type: floating point `1e+30`, expected u32");
+    assert_eq!(
+        cause(&with("/disk", json!({"sector_size": 1e30}))),
+        "invalid type: floating point `1e+30`, expected u32"
+    );
     assert_eq!(cause(&with("/disk", json!({"size": 5}))), "invalid type: integer `5`, expected a string");
     let doubled = host().to_string().replacen('{', "{\"format\":1,", 1);
     assert_eq!(cause(&doubled), "duplicate field `format`");

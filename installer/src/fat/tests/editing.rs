@@ -55,9 +55,7 @@ impl Image {
     fn change(&self, change: &Change) -> (Steps, BTreeMap<String, Vec<u8>>) {
         let mut volume = self.volume();
         let mut files = self.files.clone();
-        let pick = |index: &prop::sample::Index| {
-            files.keys().nth(index.index(files.len().max(1))).cloned()
-        };
+        let pick = |index: &prop::sample::Index| files.keys().nth(index.index(files.len().max(1))).cloned();
         let bytes = |seed: &str, size: u64| content(&format!("{seed}{size}"), size);
         let steps = match change {
             Change::Add { name, size } => {
@@ -178,7 +176,10 @@ fn a_file_system_of_another_make_is_read() {
             Ok(volume) => volume,
             // FATs that are not whole blocks: such an ESP is not taken.
             Err(error) => {
-                assert_eq!(error.to_string(), "the EFI system partition has clusters that are not whole blocks of 4096 bytes");
+                assert_eq!(
+                    error.to_string(),
+                    "the EFI system partition has clusters that are not whole blocks of 4096 bytes"
+                );
                 continue;
             }
         };
@@ -198,18 +199,27 @@ fn what_cannot_be_changed_is_refused_with_the_reason() {
         let opened = Volume::open(image.size, image.sector, &image.read());
         opened.and_then(|mut volume| volume.find_lost(&image.read())).unwrap_err().to_string()
     };
-    let put = |at: u64, bytes: &'static [u8]| move |image: &Image| image.disk.write_all_at(bytes, at).unwrap();
+    let put = |at: u64, bytes: &[u8]| {
+        let bytes = bytes.to_vec();
+        move |image: &Image| image.disk.write_all_at(&bytes, at).unwrap()
+    };
     let prefix = "the EFI system partition";
     assert_eq!(refusal(&put(510, &[0])), format!("{prefix} holds no FAT32 file system with sectors of 512 bytes"));
     assert_eq!(refusal(&put(12, &[16])), format!("{prefix} holds no FAT32 file system with sectors of 512 bytes"));
     assert_eq!(refusal(&put(17, &[1])), format!("{prefix} holds another FAT than FAT32"));
     assert_eq!(refusal(&put(40, &[0x81])), format!("{prefix} has FATs that are not copies of each other"));
     assert_eq!(refusal(&put(13, &[1])), format!("{prefix} has clusters that are not whole blocks of 4096 bytes"));
-    assert_eq!(refusal(&put(32, &[0xFF; 4])), format!("{prefix} has a boot sector whose numbers contradict each other"));
+    assert_eq!(
+        refusal(&put(32, &[0xFF; 4])),
+        format!("{prefix} has a boot sector whose numbers contradict each other")
+    );
     assert_eq!(refusal(&put(44, &[0; 4])), format!("{prefix} has no root directory"));
     // Cluster 2 is the root directory's: entry 2 of the FAT, which begins at 16 KiB.
     let fat = 32 * 512;
-    assert_eq!(refusal(&put(fat + 8, &2_u32.to_le_bytes())), format!("{prefix} has a chain of clusters that leads to 2"));
+    assert_eq!(
+        refusal(&put(fat + 8, &2_u32.to_le_bytes())),
+        format!("{prefix} has a chain of clusters that leads to 2")
+    );
     assert_eq!(refusal(&put(fat + 8, &[0; 4])), format!("{prefix} has a chain of clusters that breaks off at 2"));
     // The chain of directory EFI (cluster 3) goes on in that of another.
     assert_eq!(refusal(&put(fat + 12, &4_u32.to_le_bytes())), format!("{prefix} has cluster 4 in two files"));

@@ -11,8 +11,8 @@ struct Machine {
 impl Machine {
     fn new(mountinfo: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let [sys, dev, mountinfo, swaps] = ["sys", "dev", "mountinfo", "swaps"].map(|name| dir.path().join(name));
-        let roots = Roots { sys, dev, mountinfo, swaps };
+        let at = |name: &str| dir.path().join(name);
+        let roots = Roots { sys: at("sys"), dev: at("dev"), mountinfo: at("mountinfo"), swaps: at("swaps") };
         fs::create_dir_all(roots.sys.join("block")).unwrap();
         fs::create_dir_all(&roots.dev).unwrap();
         fs::write(&roots.mountinfo, mountinfo).unwrap();
@@ -122,7 +122,10 @@ fn an_nvme_namespace_tells_more_of_itself() {
     ];
     machine.disk("pci0000:00/0000:01:00.0/nvme/nvme0/nvme0n1", &attributes);
     let disk = machine.disks().remove(0);
-    assert_eq!((disk.by_path.as_deref(), disk.firmware.as_deref()), (Some("pci-0000:01:00.0-nvme-1"), Some("2B4QFXO7")));
+    assert_eq!(
+        (disk.by_path.as_deref(), disk.firmware.as_deref()),
+        (Some("pci-0000:01:00.0-nvme-1"), Some("2B4QFXO7"))
+    );
     let expected = NvmeFacts {
         namespace: 1,
         transport: Some("pcie".into()),
