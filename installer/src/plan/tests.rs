@@ -192,14 +192,15 @@ fn what_is_on_the_disk_goes_only_with_permission() {
     assert_eq!(plan.existing, Becomes::Wiped { what });
     let area = |start: u64, size: u64| Area { start: start * MIB, size: size * MIB };
     let expected = [
+        ("the boot sector of the old EFI system partition", vec![Area { start: MIB, size: 4096 }]),
         ("the old EFI system partition", vec![area(1, 5), area(100, 1)]),
         ("signatures in the old partitions", vec![area(600, 5), area(699, 1)]),
         ("the old partition table at the end of the disk", vec![area(1023, 1)]),
         ("the old partition table at the start of the disk", vec![area(0, 5)]),
     ];
     let wipes: Vec<_> = plan.wipes.iter().map(|step| (step.what.as_str(), step.ranges.clone())).collect();
-    assert_eq!(wipes[..4], expected);
-    assert_eq!((wipes.len(), wipes[4].0), (5, "signatures in the new partitions"));
+    assert_eq!(wipes[..5], expected);
+    assert_eq!((wipes.len(), wipes[5].0), (6, "signatures in the new partitions"));
     let unreadable = PlanDisk { contents: Contents::Unreadable { error: "no medium".into() }, ..disk };
     let text = "disk vda (serial X) cannot be read: no medium".to_owned();
     assert_eq!(refused(&unreadable, Existing::Wipe), (Code::DiskIo, text));

@@ -1,9 +1,10 @@
 //! What is overwritten with zeroes, and in which order.
 //!
 //! The old system is made unbootable first (its ESP), so that a machine whose power fails in the middle does not start a
-//! kernel without its root. Then the signatures go, while the old table still says where they are: an interrupted run
-//! finds them again. Then the table, from the end of the disk to its start (see [`crate::gpt`]). Last the heads and tails
-//! of the new partitions, where something older than the old table may lie.
+//! kernel without its root. Of the ESP its boot sector goes alone, before the rest: that is many writes, which a drive keeps in
+//! any order, and a boot loader or kernel that is half gone must not be found. Then the signatures go, while the old table
+//! still says where they are: an interrupted run finds them again. Then the table, from the end of the disk to its start (see
+//! [`crate::gpt`]). Last the heads and tails of the new partitions, where something older than the old table may lie.
 
 use serde::Serialize;
 
@@ -25,6 +26,8 @@ pub struct Wipe {
 const HEAD: u64 = 5 << 20;
 /// Bytes wiped at the end: ZFS has two labels of 256 KiB there, md, DDF and backup tables lie in the last 128 KiB.
 const TAIL: u64 = 1 << 20;
+/// Bytes at the start of an ESP without which nobody finds its files: the boot sector, at any sector size.
+const BOOT_SECTOR: u64 = 4096;
 
 /// The steps for what becomes of `contents`. `data` and `tree` are the bytes that the target slot's partitions get.
 pub(super) fn steps(plan: &Plan, contents: &Contents, data: u64, tree: u64) -> Vec<Wipe> {
@@ -56,8 +59,11 @@ fn others_steps(plan: &Plan, old: &[OldArea]) -> Vec<Wipe> {
         let areas = old.iter().filter(|area| area.boots == boots && (boots || !slot(area)));
         areas.flat_map(|area| ends(area.start, area.size, plan.disk.size)).collect()
     };
-    let steps =
-        [("the old EFI system partition", both_ends(true)), ("signatures in the old partitions", both_ends(false))];
+    let steps = [
+        ("the boot sector of the old EFI system partition", boot_sectors(old, plan.disk.size)),
+        ("the old EFI system partition", both_ends(true)),
+        ("signatures in the old partitions", both_ends(false)),
+    ];
     let steps = steps.into_iter().filter(|(_, ranges)| !ranges.is_empty());
     steps.map(|(what, ranges)| Wipe { what: what.to_owned(), ranges }).collect()
 }
@@ -86,6 +92,7 @@ fn old_steps(plan: &Plan, old: &[OldArea]) -> Vec<Wipe> {
     let rest = both_ends(&mut old.iter().filter(|area| !area.boots));
     let tail = size.saturating_sub(TAIL);
     let steps = [
+        ("the boot sector of the old EFI system partition", boot_sectors(old, size)),
         ("the old EFI system partition", boot),
         ("signatures in the old partitions", rest),
         ("the old partition table at the end of the disk", vec![Area { start: tail, size: size - tail }]),
@@ -93,6 +100,11 @@ fn old_steps(plan: &Plan, old: &[OldArea]) -> Vec<Wipe> {
     ];
     let steps = steps.into_iter().filter(|(_, ranges)| !ranges.is_empty());
     steps.map(|(what, ranges)| Wipe { what: what.to_owned(), ranges }).collect()
+}
+
+fn boot_sectors(old: &[OldArea], disk: u64) -> Vec<Area> {
+    let boots = old.iter().filter(|area| area.boots);
+    boots.flat_map(|area| ends(area.start, area.size.min(BOOT_SECTOR), disk)).collect()
 }
 
 /// Head and tail of an area, as far as they lie on the disk.

@@ -70,13 +70,14 @@ fn an_old_system_is_gone_without_a_trace_for_blkid() {
     for place in places {
         assert!(!blkid_sees(file.path(), place), "{place:?}");
     }
-    // Five steps, each with its flush; the one at the start of the disk comes after the one at its end was flushed.
+    // Six steps, each with its flush; the boot sector comes first, the start of the disk after its end was flushed.
     let log = recording.take();
     let flushes: Vec<_> = (0..log.len()).filter(|n| log[*n] == Recorded::Flush).collect();
-    assert_eq!(flushes.len(), 5);
+    assert_eq!((flushes.len(), flushes[0]), (6, 1));
+    assert_eq!(log[0], Recorded::Write { offset: MIB, bytes: vec![0; 4096] });
     let start = |n: usize| matches!(&log[n], Recorded::Write { offset, .. } if *offset == 0);
     let end = |n: usize| matches!(&log[n], Recorded::Write { offset, .. } if *offset == GIB - MIB);
-    assert!(start(flushes[2] + 1) && end(flushes[2] - 1), "{:?}", shown(&log));
+    assert!(start(flushes[3] + 1) && end(flushes[3] - 1), "{:?}", shown(&log));
 }
 
 #[test]
