@@ -3,6 +3,7 @@
 mod connections;
 mod fresh;
 mod growth;
+mod levels;
 mod links;
 mod reimage;
 mod repair;
@@ -38,10 +39,12 @@ pub enum Case {
     Resume,
     /// `size-0.25`, `size-1`, `size-4`, `size-16`.
     Size,
-    /// `link-10`, `link-100`, `link-1000`, `link-50ms-1pct`.
+    /// `link-10`, `link-100`, `link-1000`, `link-50ms-1pct`, `link-50ms-1pct-small`.
     Link,
     /// `connections-N`, `connections-N-50ms-1pct`.
     Connections,
+    /// `level-N`, `level-N-link`.
+    Levels,
 }
 
 /// Measures what was asked for.
@@ -77,6 +80,7 @@ impl Case {
             Self::Size => growth::all(lab),
             Self::Link => links::all(lab),
             Self::Connections => connections::all(lab),
+            Self::Levels => levels::all(lab),
         }
     }
 }

@@ -32,10 +32,12 @@ pub fn write(out: &Path) -> Result<()> {
             true
         }
     });
-    let (tuning, cases): (Vec<&str>, Vec<&str>) =
+    let (connections, cases): (Vec<&str>, Vec<&str>) =
         cases.into_iter().partition(|case| case.starts_with(table::CONNECTIONS));
+    let (levels, cases): (Vec<&str>, Vec<&str>) = cases.into_iter().partition(|case| case.starts_with(table::LEVELS));
     let mut tables: Vec<String> = cases.into_iter().map(|case| table::of_case(case, &records, &absent)).collect();
-    tables.extend((!tuning.is_empty()).then(|| table::of_connections(&records)));
+    tables.extend((!connections.is_empty()).then(|| table::of_connections(&records)));
+    tables.extend((!levels.is_empty()).then(|| table::of_levels(&records)));
     let old = fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
     let new = replace(&old, &format!("{}\n{}", machine()?, tables.join("\n")))
         .with_context(|| format!("finding the marks in {}", page.display()))?;

@@ -17,7 +17,9 @@ use crate::result::{self, Record};
 use crate::server::{PORT, Server};
 
 /// Addresses that the server's certificate is good for: the loopback, and the server's end of a [`crate::link::Link`].
-const ADDRESSES: [&str; 2] = ["127.0.0.1", crate::link::SERVER];
+const ADDRESSES: [&str; 2] = [LOOPBACK, crate::link::SERVER];
+/// Where the server is for tools on its side of a link.
+pub const LOOPBACK: &str = "127.0.0.1";
 
 /// Seconds. What takes longer is not done again, except where metalstrap is held to it.
 const LONG: f64 = 60.0;
@@ -70,7 +72,7 @@ impl Lab {
             server: RefCell::new(server),
             repository,
             loopback: Client {
-                url: format!("https://127.0.0.1:{PORT}"),
+                url: format!("https://{LOOPBACK}:{PORT}"),
                 site: out.join("site.json"),
                 prefix: Vec::new(),
             },
@@ -105,7 +107,7 @@ impl Lab {
         let image = Image::make(&self.options.out.join("served/images"), name, recipe)?;
         self.repository.publish(&image, layout(&image))?;
         // The first one makes the repository, whose root a site config holds.
-        self.repository.site(&format!("127.0.0.1:{PORT}"), &self.tls, &self.loopback.site)?;
+        self.repository.site(&format!("{LOOPBACK}:{PORT}"), &self.tls, &self.loopback.site)?;
         Ok(image)
     }
 

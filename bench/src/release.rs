@@ -35,6 +35,8 @@ pub struct Repository {
     keys: PathBuf,
     built: PathBuf,
     metalstrap: PathBuf,
+    /// zstd's level.
+    level: i32,
 }
 
 /// What the disk is to have room for.
@@ -85,7 +87,15 @@ impl Repository {
     /// # Errors
     /// The command's words.
     pub fn open(served: &Path, keys: &Path, built: &Path) -> Result<Self> {
-        let path = format!("repository-l{}-f{}", level(), CompressOptions::default().frame_size);
+        Self::at_level(served, keys, built, level())
+    }
+
+    /// The same for another level.
+    ///
+    /// # Errors
+    /// The command's words.
+    pub fn at_level(served: &Path, keys: &Path, built: &Path, level: i32) -> Result<Self> {
+        let path = format!("repository-l{level}-f{}", CompressOptions::default().frame_size);
         let dir = served.join(&path);
         let metalstrap = ours("metalstrap")?;
         if dir.join("metadata").exists() {
@@ -93,7 +103,7 @@ impl Repository {
                 ["refresh".as_ref(), "--keys".as_ref(), keys.as_os_str(), "--repository".as_ref(), dir.as_os_str()];
             run(&metalstrap, words)?;
         }
-        Ok(Self { path, dir, keys: keys.to_owned(), built: built.to_owned(), metalstrap })
+        Ok(Self { path, dir, keys: keys.to_owned(), built: built.to_owned(), metalstrap, level })
     }
 
     /// Publishes `image`, and a host config `serial-NAME` that gives it to a machine; nothing if it has been.
@@ -105,13 +115,23 @@ impl Repository {
         if stamp.exists() && self.dir.exists() {
             return Ok(());
         }
+        self.publish_again(image, layout)?;
+        fs::write(&stamp, "").with_context(|| format!("writing {}", stamp.display()))
+    }
+
+    /// The same, whether it has been published or not.
+    ///
+    /// # Errors
+    /// The command's words.
+    pub fn publish_again(&self, image: &Image, layout: Layout) -> Result<()> {
         eprintln!("==> publishing the image {}", image.name);
         let (tree, uki) = (image.dir.join("root.verity.raw"), image.dir.join("uki.efi"));
         let root_hash = hash_tree(image, &tree)?;
         let tools = BootTools::find(&self.built.join("boot-tools"))?;
         self.uki(&tools, image, &root_hash, &uki)?;
-        let sizes = [layout.slots.to_string(), layout.root_size().to_string()];
-        let options: [(&str, &OsStr); 10] = [
+        let sizes = [layout.slots.to_string(), layout.root_size().to_string(), self.level.to_string()];
+        let options: [(&str, &OsStr); 11] = [
+            ("--level", sizes[2].as_ref()),
             ("--name", NAME.as_ref()),
             ("--version", image.name.as_ref()),
             ("--root", &image.root().into_os_string()),
@@ -126,8 +146,15 @@ impl Repository {
         self.sign(&["publish".into()], &options)?;
         let host = format!("serial-{}", image.name);
         let words = ["host", "add", &host, "--release", NAME, &image.name, "--existing", "wipe"];
-        self.sign(&words.map(Into::into), &[])?;
-        fs::write(&stamp, "").with_context(|| format!("writing {}", stamp.display()))
+        self.sign(&words.map(Into::into), &[])
+    }
+
+    /// Removes all of it.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove(self) -> Result<()> {
+        fs::remove_dir_all(&self.dir).with_context(|| format!("removing {}", self.dir.display()))
     }
 
     /// Writes the site config for machines that reach the server as `address`.

@@ -20,6 +20,7 @@ pub fn title(case: &str) -> String {
         ("repair", count) => format!("Repair of {count} damaged blocks"),
         ("resume", percent) => format!("Second run after a kill at {percent}% of the bytes"),
         ("size", size) => format!("Generated image of {size} GiB, blank disk"),
+        ("link", "50ms-1pct-small") => "The same with an image of 25 MB".to_owned(),
         ("link", "50ms-1pct") => "50 ms round trip, 1% of the packets lost".to_owned(),
         ("link", rate) => format!("Link of {rate} Mbit/s"),
         _ => case.to_owned(),
@@ -58,6 +59,35 @@ pub fn of_connections(records: &[Record]) -> String {
             format!("{:.2} s", record.cpu_seconds),
             megabytes(record.peak_rss_bytes as f64),
             lossy.map_or_else(String::new, |r| format!("{:.2} s ({:.2} to {:.2})", r.seconds, r.min, r.max)),
+        ];
+        row(&mut text, &cells);
+    }
+    text
+}
+
+/// The prefix of cases that differ in zstd's level.
+pub const LEVELS: &str = "level-";
+
+/// One table of all cases that differ in zstd's level.
+pub fn of_levels(records: &[Record]) -> String {
+    let mut text = "### Which level of zstd (`level-N`, 274 MB, without read-back)\n\n".to_owned();
+    let heads = ["level", "`publish`", "payload", "loopback", "CPU", "link of 100 Mbit/s"];
+    row(&mut text, &heads.map(ToOwned::to_owned));
+    row(&mut text, &["--:"; 6].map(ToOwned::to_owned));
+    for record in records {
+        let Some(level) = record.case.strip_prefix(LEVELS).filter(|level| level.parse::<u8>().is_ok()) else {
+            continue;
+        };
+        let link = format!("{LEVELS}{level}-link");
+        let link = records.iter().find(|record| record.case == link);
+        let more = |name: &str| record.more.get(name).copied().unwrap_or_default();
+        let cells = [
+            level.to_owned(),
+            format!("{:.1} s", more("publish_seconds")),
+            megabytes(more("payload_bytes")),
+            format!("{:.2} s ({:.2} to {:.2})", record.seconds, record.min, record.max),
+            format!("{:.2} s", record.cpu_seconds),
+            link.map_or_else(String::new, |r| format!("{:.2} s ({:.2} to {:.2})", r.seconds, r.min, r.max)),
         ];
         row(&mut text, &cells);
     }

@@ -27,7 +27,7 @@ pub fn all(lab: &Lab) -> Result<()> {
     for count in COUNTS {
         measure(lab, &format!("connections-{count}"), count, &lab.loopback, &image, size)?;
     }
-    let image = links::lossy_image(lab)?;
+    let image = links::image(lab)?;
     let link = Link::new(lab, Kind::Lossy { milliseconds: 50, percent: 1 })?;
     for count in COUNTS {
         let size = links::layout(&image).disk_size();

@@ -16,11 +16,16 @@ pub fn layout(image: &Image) -> Layout {
     Layout { slots: 1, root: image.size }
 }
 
-/// What goes over the link with loss.
+/// What goes over the links of 100 Mbit/s and with loss.
 ///
 /// # Errors
 /// It cannot be made.
-pub fn lossy_image(lab: &Lab) -> Result<Image> {
+pub fn image(lab: &Lab) -> Result<Image> {
+    lab.image("link-100", &Recipe::Files { size: 240 << 20, lz4: false }, layout)
+}
+
+/// The same for an OS of which a kernel and little else is left.
+fn small_image(lab: &Lab) -> Result<Image> {
     lab.image("link-lossy", &Recipe::Files { size: 24 << 20, lz4: false }, layout)
 }
 
@@ -32,9 +37,10 @@ pub fn all(lab: &Lab) -> Result<()> {
     let files = |name: &str, size: u64| lab.image(name, &Recipe::Files { size, lz4: false }, layout);
     // As large as each link carries in a time that is long against the start of a run.
     shaped(lab, 10, &files("link-10", 80 << 20)?, layout)?;
-    shaped(lab, 100, &files("link-100", 240 << 20)?, layout)?;
+    shaped(lab, 100, &image(lab)?, layout)?;
     shaped(lab, 1000, &fresh::image(lab)?, |image| Layout { slots: 2, ..layout(image) })?;
-    lossy(lab, &lossy_image(lab)?)
+    lossy(lab, "link-50ms-1pct", &image(lab)?)?;
+    lossy(lab, "link-50ms-1pct-small", &small_image(lab)?)
 }
 
 fn shaped(lab: &Lab, megabits: u64, image: &Image, layout: fn(&Image) -> Layout) -> Result<()> {
@@ -54,10 +60,10 @@ fn shaped(lab: &Lab, megabits: u64, image: &Image, layout: fn(&Image) -> Layout)
 }
 
 /// curl opens as many connections as metalstrap has been seen to use.
-fn lossy(lab: &Lab, image: &Image) -> Result<()> {
+fn lossy(lab: &Lab, case: &str, image: &Image) -> Result<()> {
     let link = Link::new(lab, Kind::Lossy { milliseconds: 50, percent: 1 })?;
     let mut connections = 1;
-    lab.measure("link-50ms-1pct", &[Tool::Metalstrap, Tool::CurlParallel], image, |tool| {
+    lab.measure(case, &[Tool::Metalstrap, Tool::CurlParallel], image, |tool| {
         let disk = Disk::blank(&lab.options.out, Medium::Ram, layout(image).disk_size())?;
         let job = Job { client: &link.client, connections, ..Job::new(lab, tool, &disk, image) };
         let sample = job.run(lab)?;
