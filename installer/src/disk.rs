@@ -79,6 +79,25 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     /// The device's error: what was written before may be lost.
     fn flush(&self) -> io::Result<()>;
 
+    /// Tells the drive that the range is of no use any more; what it reads as afterwards is unknown. `false` if the drive
+    /// cannot be told: that is the default. With `length` 0 it only asks whether it can.
+    ///
+    /// # Errors
+    /// The device's error: what the range holds then is unknown.
+    fn discard(&self, offset: u64, length: u64) -> io::Result<bool> {
+        let _ = (offset, length);
+        Ok(false)
+    }
+
+    /// The open file of the drive itself, for commands that are neither reads nor writes; `None` where there is no drive,
+    /// or where all that is done to it is looked at: that is the default.
+    ///
+    /// # Errors
+    /// It is no longer the disk that was opened.
+    fn control(&self) -> io::Result<Option<File>> {
+        Ok(None)
+    }
+
     /// How the disk is called in messages: kernel name and serial, or a path.
     fn describe(&self) -> String;
 
@@ -117,7 +136,7 @@ fn at<D: Disk + ?Sized>(doing: &'static str, disk: &D, start: u64, length: u64, 
     io::Error::new(cause.kind(), Failed { doing, start, end, disk: disk.describe(), cause })
 }
 
-/// Refuses a range that leaves the disk or, for a write, is not whole sectors: the devices would take it otherwise,
+/// Refuses a range that leaves the disk or, but for a read, is not whole sectors: the devices would take it otherwise,
 /// or grow.
 fn check<D: Disk + ?Sized>(disk: &D, doing: &'static str, offset: u64, length: u64) -> io::Result<()> {
     let refuse = |text| Err(at(doing, disk, offset, length, io::Error::new(io::ErrorKind::InvalidInput, text)));
@@ -125,7 +144,7 @@ fn check<D: Disk + ?Sized>(disk: &D, doing: &'static str, offset: u64, length: u
         return refuse("the range is outside of the disk");
     }
     let sector = u64::from(disk.sector_size()).max(1);
-    if doing == WRITING && (!offset.is_multiple_of(sector) || !length.is_multiple_of(sector)) {
+    if doing != READING && (!offset.is_multiple_of(sector) || !length.is_multiple_of(sector)) {
         return refuse("the range is not whole sectors");
     }
     Ok(())
@@ -149,6 +168,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 const READING: &str = "reading";
 const WRITING: &str = "writing";
+const DISCARDING: &str = "discarding";
 
 /// A length of memory as a number of bytes: `usize` is at most 64 bits wide on every platform Rust has.
 fn as_u64(length: usize) -> u64 {

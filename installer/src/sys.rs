@@ -9,6 +9,73 @@ mod block {
     nix::ioctl_none!(blkflsbuf, 0x12, 97);
     nix::ioctl_none!(blkrrpart, 0x12, 95);
     nix::ioctl_read!(blkgetdiskseq, 0x12, 128, u64);
+    nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
+}
+
+mod drive {
+    //! What goes to drives and the device mapper beside reads and writes: linux/nvme_ioctl.h, scsi/sg.h, linux/dm-ioctl.h.
+    #![allow(missing_docs, reason = "the fields are the headers'; the functions below have the docs")]
+    #[repr(C)]
+    #[derive(Default)]
+    pub struct NvmePassthrough {
+        pub opcode: u8,
+        pub flags: u8,
+        pub reserved: u16,
+        pub namespace: u32,
+        pub words_2_3: [u32; 2],
+        pub metadata: u64,
+        pub address: u64,
+        pub metadata_length: u32,
+        pub length: u32,
+        pub words_10_15: [u32; 6],
+        pub timeout_ms: u32,
+        pub result: u32,
+    }
+    nix::ioctl_readwrite!(nvme_admin, b'N', 0x41, NvmePassthrough);
+    #[repr(C)]
+    #[derive(Default)]
+    pub struct ScsiHeader {
+        pub interface: libc::c_int,
+        pub direction: libc::c_int,
+        pub command_length: u8,
+        pub sense_room: u8,
+        pub vectors: u16,
+        pub length: u32,
+        pub data: *mut u8,
+        pub command: *const u8,
+        pub sense: *mut u8,
+        pub timeout_ms: u32,
+        pub flags: u32,
+        pub pack_id: libc::c_int,
+        pub user: *mut libc::c_void,
+        pub status: u8,
+        pub masked_status: u8,
+        pub message_status: u8,
+        pub sense_length: u8,
+        pub host_status: u16,
+        pub driver_status: u16,
+        pub residual: libc::c_int,
+        pub duration: u32,
+        pub info: u32,
+    }
+    // SG_IO of scsi/sg.h.
+    nix::ioctl_readwrite_bad!(sg_io, 0x2285, ScsiHeader);
+    #[repr(C)]
+    pub struct MappedDevice {
+        pub version: [u32; 3],
+        pub size: u32,
+        pub start: u32,
+        pub targets: u32,
+        pub opened: i32,
+        pub flags: u32,
+        pub event: u32,
+        pub padding: u32,
+        pub device: u64,
+        pub name: [u8; 128],
+        pub uuid: [u8; 129],
+        pub data: [u8; 7],
+    }
+    nix::ioctl_readwrite!(dm_dev_remove, 0xfd, 4, MappedDevice);
 }
 
 /// Bytes of a block device (`BLKGETSIZE64`).
@@ -70,6 +137,153 @@ pub fn reread_partition_table(device: std::os::fd::BorrowedFd<'_>) -> std::io::R
     use std::os::fd::AsRawFd as _;
     // SAFETY: the descriptor is open while it is borrowed, and BLKRRPART takes no argument.
     unsafe { block::blkrrpart(device.as_raw_fd()) }?;
+    Ok(())
+}
+
+/// Tells a drive that `length` bytes from `start` on are of no use any more (`BLKDISCARD`). What they read as afterwards is
+/// up to the drive.
+///
+/// # Errors
+/// The kernel's; `EOPNOTSUPP` for a drive that cannot be told.
+pub fn discard(device: std::os::fd::BorrowedFd<'_>, start: u64, length: u64) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let range = [start, length];
+    // SAFETY: the descriptor is open while it is borrowed, and BLKDISCARD reads two u64 at the pointer, which is to a live
+    // local of that type.
+    unsafe { block::blkdiscard(device.as_raw_fd(), &raw const range) }?;
+    Ok(())
+}
+
+/// Sends an admin command to the controller of an NVMe namespace (`NVME_IOCTL_ADMIN_CMD`, linux/nvme_ioctl.h), with `words`
+/// as command dwords 10 to 15, and waits for its end. The drive fills `data`, which may be empty. Returns the status field
+/// of the completion: 0 is success.
+///
+/// # Errors
+/// The kernel's: `ENOTTY` for what is no NVMe namespace; `InvalidInput` for more data or time than the call can name.
+pub fn nvme_admin(
+    device: std::os::fd::BorrowedFd<'_>,
+    opcode: u8,
+    namespace: u32,
+    words: [u32; 6],
+    data: &mut [u8],
+    timeout: std::time::Duration,
+) -> std::io::Result<u16> {
+    use std::os::fd::AsRawFd as _;
+    let too_much = |_| std::io::ErrorKind::InvalidInput;
+    let mut command = drive::NvmePassthrough {
+        opcode,
+        namespace,
+        address: u64::try_from(data.as_mut_ptr().expose_provenance()).map_err(too_much)?,
+        length: u32::try_from(data.len()).map_err(too_much)?,
+        words_10_15: words,
+        timeout_ms: u32::try_from(timeout.as_millis()).map_err(too_much)?,
+        ..drive::NvmePassthrough::default()
+    };
+    // SAFETY: the request reads and writes one such structure, which has the layout of the kernel's nvme_passthru_cmd and is
+    // a live local. The kernel reads and writes at most `length` bytes at `address`, which are borrowed exclusively until
+    // the call returns; with no metadata length it does not look at that address.
+    let status = unsafe { drive::nvme_admin(device.as_raw_fd(), &raw mut command) }?;
+    u16::try_from(status).map_err(std::io::Error::other)
+}
+
+/// Which way the data of a SCSI command goes (`SG_IO`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// There is none.
+    None,
+    /// From the drive.
+    In,
+    /// To the drive.
+    Out,
+}
+
+/// How a SCSI command ended (`sg_io_hdr` in scsi/sg.h).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScsiAnswer {
+    /// SCSI status: 0 is good, 2 comes with sense data.
+    pub status: u8,
+    /// The host adapter's status: 0 is good.
+    pub host: u16,
+    /// The sense data.
+    pub sense: Vec<u8>,
+}
+
+/// Sends a SCSI command to a drive and waits for its end (`SG_IO`).
+///
+/// # Errors
+/// The kernel's: `ENOTTY` for a device that takes none; `InvalidInput` for more data or time than the call can name.
+pub fn scsi(
+    device: std::os::fd::BorrowedFd<'_>,
+    command: &[u8; 16],
+    transfer: Transfer,
+    data: &mut [u8],
+    timeout: std::time::Duration,
+) -> std::io::Result<ScsiAnswer> {
+    use std::os::fd::AsRawFd as _;
+    let too_much = |_| std::io::ErrorKind::InvalidInput;
+    let mut sense = vec![0_u8; 64];
+    let mut header = drive::ScsiHeader {
+        interface: libc::c_int::from(b'S'),
+        // SG_DXFER_NONE, SG_DXFER_FROM_DEV, SG_DXFER_TO_DEV
+        direction: match transfer {
+            Transfer::None => -1,
+            Transfer::In => -3,
+            Transfer::Out => -2,
+        },
+        command_length: 16,
+        sense_room: 64,
+        length: u32::try_from(data.len()).map_err(too_much)?,
+        data: data.as_mut_ptr(),
+        command: command.as_ptr(),
+        sense: sense.as_mut_ptr(),
+        timeout_ms: u32::try_from(timeout.as_millis()).map_err(too_much)?,
+        ..drive::ScsiHeader::default()
+    };
+    // SAFETY: the request reads and writes one such structure, which has the layout of the kernel's sg_io_hdr and is a live
+    // local. Its pointers are to 16 bytes of command, which the kernel only reads, `length` bytes of data and 64 of sense,
+    // the last two borrowed exclusively; all live until the call returns.
+    unsafe { drive::sg_io(device.as_raw_fd(), &raw mut header) }?;
+    sense.truncate(usize::from(header.sense_length));
+    Ok(ScsiAnswer { status: header.status, host: header.host_status, sense })
+}
+
+/// Removes the device mapper's device with this number (`DM_DEV_REMOVE`, linux/dm-ioctl.h); `control` is
+/// `/dev/mapper/control`.
+///
+/// # Errors
+/// The kernel's: `EBUSY` while it is in use, `ENXIO` where there is none.
+pub fn remove_mapped_device(control: std::os::fd::BorrowedFd<'_>, major: u32, minor: u32) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    // As the kernel's new_encode_dev() has it.
+    let device = u64::from(minor & 0xff) | u64::from(major) << 8 | u64::from(minor & !0xff) << 12;
+    let mut request = drive::MappedDevice {
+        version: [4, 0, 0],
+        size: 312,
+        start: 312,
+        targets: 0,
+        opened: 0,
+        flags: 0,
+        event: 0,
+        padding: 0,
+        device,
+        name: [0; 128],
+        uuid: [0; 129],
+        data: [0; 7],
+    };
+    // SAFETY: the request reads and writes one such structure of the 312 bytes that it names as its size, which has the
+    // layout of the kernel's dm_ioctl and is a live local; it has no pointers.
+    unsafe { drive::dm_dev_remove(control.as_raw_fd(), &raw mut request) }?;
+    Ok(())
+}
+
+/// Has the kernel swap to a device no longer (swapoff(2)).
+///
+/// # Errors
+/// The kernel's: `EINVAL` where it does not, `ENOMEM` without room for what is there.
+pub fn swap_off(device: &std::ffi::CStr) -> std::io::Result<()> {
+    // SAFETY: the call reads the string, which ends with NUL and is borrowed until it returns.
+    let result = unsafe { libc::swapoff(device.as_ptr()) };
+    nix::errno::Errno::result(result)?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::direct::Descriptors;
-use super::{Disk, Identity, READING, WRITING, as_u64, at, check, zeroes};
+use super::{DISCARDING, Disk, Identity, READING, WRITING, as_u64, at, check, sysfs_text, zeroes};
 use crate::failure::{Code, WithCode as _, coded};
 use crate::sys;
 
@@ -66,12 +66,16 @@ impl BlockDevice {
         }
     }
 
-    /// What is different about the disk behind the descriptor from the one that was chosen: the device number of the
-    /// open file leads to its sysfs directory, whatever the name in `/dev` has become.
-    fn difference(&self) -> io::Result<Option<String>> {
+    /// The sysfs directory of the open file's device number, whatever the name in `/dev` has become.
+    fn block(&self) -> io::Result<PathBuf> {
         let number = self.files.file().metadata()?.rdev();
-        let block =
-            self.sys.join(format!("dev/block/{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number)));
+        let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+        Ok(self.sys.join(format!("dev/block/{major}:{minor}")))
+    }
+
+    /// What is different about the disk behind the descriptor from the one that was chosen.
+    fn difference(&self) -> io::Result<Option<String>> {
+        let block = self.block()?;
         if block.join("partition").exists() {
             return Ok(Some("a partition, not a whole disk".to_owned()));
         }
@@ -180,6 +184,27 @@ impl Disk for BlockDevice {
     /// (`file_check_and_advance_wb_err` in mm/filemap.c).
     fn flush(&self) -> io::Result<()> {
         self.files.file().sync_all().map_err(|error| flushing(&self.name, error))
+    }
+
+    /// The kernel says what a drive can be told: `discard_max_bytes` is 0 for one that cannot
+    /// (Documentation/ABI/stable/sysfs-block).
+    fn discard(&self, offset: u64, length: u64) -> io::Result<bool> {
+        check(self, DISCARDING, offset, length)?;
+        let most = sysfs_text(&self.block()?.join("queue/discard_max_bytes"));
+        if most.is_none_or(|most| most == "0") {
+            return Ok(false);
+        }
+        if length > 0 {
+            let fail = |error| at(DISCARDING, self, offset, length, error);
+            self.check_once().map_err(fail)?;
+            sys::discard(self.files.file().as_fd(), offset, length).map_err(fail)?;
+        }
+        Ok(true)
+    }
+
+    fn control(&self) -> io::Result<Option<File>> {
+        self.check_once()?;
+        self.files.file().try_clone().map(Some)
     }
 
     fn describe(&self) -> String {

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Disk, WRITING, as_u64, at, check};
+use super::{DISCARDING, Disk, WRITING, as_u64, at, check};
 
 /// Passes everything to another disk but writes outside of what is allowed.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub struct Guarded {
     inner: Arc<dyn Disk>,
     /// Sorted, and neither touching nor overlapping.
     allowed: Vec<Range<u64>>,
+    /// What may be discarded.
+    discardable: Vec<Range<u64>>,
 }
 
 impl Guarded {
@@ -28,7 +30,13 @@ impl Guarded {
                 None => allowed.push(range),
             }
         }
-        Self { inner, allowed }
+        Self { inner, allowed, discardable: Vec::new() }
+    }
+
+    /// Allows discards that lie within one of `ranges`.
+    #[must_use]
+    pub fn discarding(self, ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
+        Self { discardable: ranges.into_iter().collect(), ..self }
     }
 
     fn allows(&self, offset: u64, length: u64) -> bool {
@@ -73,6 +81,16 @@ impl Disk for Guarded {
     fn direct_file(&self, offset: u64, length: u64) -> Option<Arc<File>> {
         self.check(offset, length).ok()?;
         self.inner.direct_file(offset, length)
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<bool> {
+        check(self, DISCARDING, offset, length)?;
+        let end = offset.saturating_add(length);
+        if length > 0 && !self.discardable.iter().any(|range| range.start <= offset && end <= range.end) {
+            let cause = io::Error::new(io::ErrorKind::PermissionDenied, "the plan discards nothing there");
+            return Err(at(DISCARDING, self, offset, length, cause));
+        }
+        self.inner.discard(offset, length)
     }
 
     fn flush(&self) -> io::Result<()> {
