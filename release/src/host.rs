@@ -93,6 +93,10 @@ pub struct Host {
     /// What may happen to a disk that is not blank.
     #[serde(default)]
     pub existing: Existing,
+    /// What is done against the old content before the release is installed; other than `none` only with `existing: wipe`.
+    /// A disk that holds the release already is not erased.
+    #[serde(default)]
+    pub erase: Erase,
     /// Whether a machine without TPM is refused.
     #[serde(default)]
     pub tpm: TpmPolicy,
@@ -155,6 +159,24 @@ pub enum Existing {
     Refuse,
     /// Everything on the disk may go.
     Wipe,
+}
+
+/// What is done against the content of a disk that is wiped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Erase {
+    /// Tables and signatures go; the rest stays until it is overwritten.
+    #[default]
+    None,
+    /// The drive is told that every sector is of no use, and samples must be gone afterwards.
+    Discard,
+    /// Every sector is made to read as zeroes, and samples are read back.
+    Zeroes,
+    /// The drive's own erasure, the best that it says it can: NVMe sanitize (cryptographic, else block erase), else NVMe
+    /// format with cryptographic or user data erase, else ATA security erase (enhanced where it can). Samples must be gone
+    /// afterwards. A drive that has none of them is refused, and nothing is written.
+    Secure,
 }
 
 /// Whether a machine without TPM is refused.
@@ -220,6 +242,9 @@ impl Host {
             }
         }
         self.disk.check()?;
+        if self.erase != Erase::None && self.existing != Existing::Wipe {
+            return KIND.refuse("erase", "is set, but existing is not \"wipe\"");
+        }
         self.check_cmdline()
     }
 

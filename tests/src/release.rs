@@ -143,6 +143,7 @@ pub fn host(target: Target) -> Host {
         mode: Default::default(),
         disk: DiskSelector::default(),
         existing: Existing::Refuse,
+        erase: Default::default(),
         tpm: TpmPolicy::IfPresent,
         handoff: HandoffMode::Kexec,
         cmdline_extra: String::new(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::host::{
-    BootOrder, DiskSelector, Existing, HandoffMode, Host, HostKey, Mode, ReleaseName, TpmPolicy,
+    BootOrder, DiskSelector, Erase, Existing, HandoffMode, Host, HostKey, Mode, ReleaseName, TpmPolicy,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -31,7 +31,7 @@ pub struct Args {
     /// The host config, as JSON
     #[arg(long, value_name = "FILE", required_unless_present = "release",
           conflicts_with_all = ["release", "disk_serial", "disk_wwid", "disk_by_path", "disk_model", "disk_transport",
-                                "disk_size", "mode", "existing", "tpm", "handoff", "boot_order", "cmdline_extra"])]
+                                "disk_size", "mode", "existing", "erase", "tpm", "handoff", "boot_order", "cmdline_extra"])]
     config: Option<PathBuf>,
     /// The release to install
     #[arg(long, num_args = 2, value_names = ["NAME", "VERSION"])]
@@ -60,6 +60,9 @@ pub struct Args {
     /// What may happen to a disk that is not blank: refuse or wipe [default: refuse]
     #[arg(long, value_parser = word::<Existing>)]
     existing: Option<Existing>,
+    /// What is done against the old content of a disk that is wiped: none, discard, zeroes or secure [default: none]
+    #[arg(long, value_parser = word::<Erase>)]
+    erase: Option<Erase>,
     /// Whether a machine without TPM is refused: required or if-present [default: if-present]
     #[arg(long, value_parser = word::<TpmPolicy>)]
     tpm: Option<TpmPolicy>,
@@ -134,6 +137,7 @@ impl Args {
                 ..DiskSelector::default()
             },
             existing: self.existing.unwrap_or_default(),
+            erase: self.erase.unwrap_or_default(),
             tpm: self.tpm.unwrap_or_default(),
             handoff: self.handoff.unwrap_or_default(),
             cmdline_extra: self.cmdline_extra.clone().unwrap_or_default(),

@@ -72,7 +72,7 @@ async fn a_signed_host_config_that_cannot_hold_is_refused() {
         (
             format!(r#"{{"format":1,{release},"wipe":true}}"#),
             "the host config is not valid: unknown field `wipe`, expected one of `format`, \
-             `release`, `mode`, `disk`, `existing`, `tpm`, `handoff`, `cmdline_extra`, `boot_order` at line 1 \
+             `release`, `mode`, `disk`, `existing`, `erase`, `tpm`, `handoff`, `cmdline_extra`, `boot_order` at line 1 \
              column 58",
         ),
         (

@@ -28,6 +28,7 @@ fn absent_fields_take_the_harmless_default() {
     let host = Host::parse(host().to_string().as_bytes()).unwrap();
     assert_eq!(host.disk, DiskSelector::default());
     assert_eq!(host.existing, Existing::Refuse);
+    assert_eq!(host.erase, Erase::None);
     assert_eq!(host.tpm, TpmPolicy::IfPresent);
     assert_eq!(host.handoff, HandoffMode::Kexec);
     assert_eq!(host.boot_order, BootOrder::NetworkFirst);
@@ -55,6 +56,7 @@ fn values_that_cannot_hold_are_refused_by_field() {
         ("/disk", json!({"size": "big"}), "disk.size holds \"big\", which is no condition as \">= 480 GB\""),
         ("/disk", json!({"sector_size": 520}), "disk.sector_size is 520, not 512 or 4096"),
         ("/disk", json!({"by_path": ""}), "disk.by_path is empty"),
+        ("/erase", json!("secure"), "erase is set, but existing is not \"wipe\""),
         (
             "/cmdline_extra",
             json!("a\nb"),
@@ -69,6 +71,19 @@ fn values_that_cannot_hold_are_refused_by_field() {
         ("/cmdline_extra", json!("a".repeat(2049)), "cmdline_extra has 2049 bytes, more than 2048"),
     ] {
         assert_eq!(refusal(&with(pointer, value)), format!("the host config's {expected}"));
+    }
+}
+
+#[test]
+fn only_a_disk_that_may_be_wiped_is_erased() {
+    for (word, erase) in
+        [("none", Erase::None), ("discard", Erase::Discard), ("zeroes", Erase::Zeroes), ("secure", Erase::Secure)]
+    {
+        let mut host = host();
+        host["erase"] = json!(word);
+        assert_eq!(Host::parse(host.to_string().as_bytes()).is_ok(), erase == Erase::None, "{word}");
+        host["existing"] = json!("wipe");
+        assert_eq!(Host::parse(host.to_string().as_bytes()).unwrap().erase, erase);
     }
 }
 
