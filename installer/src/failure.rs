@@ -65,7 +65,7 @@ impl fmt::Display for Touched {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::Internal,
         Self::InstallerDied,
         Self::SiteConfig,
@@ -85,6 +85,9 @@ impl Code {
         Self::DiskTooSmall,
         Self::DiskInUse,
         Self::DiskNotBlank,
+        Self::CannotErase,
+        Self::EraseFailed,
+        Self::NotClean,
         Self::NotInstalled,
         Self::DiskIo,
         Self::Tpm,
@@ -122,6 +125,13 @@ impl Code {
             Self::DiskTooSmall => "Use a larger disk, or a release with a smaller layout.",
             Self::DiskInUse => "Unmount it and stop what holds it (LVM, RAID, device mapper), then retry.",
             Self::DiskNotBlank => "Save what is on it; then wipe it, or set `existing` to `wipe` in the host config.",
+            Self::CannotErase => {
+                "Erase it by other means, or set `erase` to what the drive can (`zeroes`, `discard`) in the host config."
+            }
+            Self::EraseFailed => "Believe nothing on the disk to be erased: retry, or destroy the drive.",
+            Self::NotClean => {
+                "Look at the kernel's messages about the disk; it does not keep what is written: replace it."
+            }
             Self::NotInstalled => {
                 "Install it: a repair only mends the release that is there. Compare release and disk in the host config."
             }
@@ -182,6 +192,12 @@ pub enum Code {
     DiskInUse,
     /// The disk is not blank and the host config does not permit wiping it.
     DiskNotBlank,
+    /// The disk cannot be erased as the host config wants.
+    CannotErase,
+    /// The disk was to be erased and is not.
+    EraseFailed,
+    /// The disk was wiped and still shows a signature.
+    NotClean,
     /// The disk does not hold the release that is to be mended or looked at.
     NotInstalled,
     /// Reading or writing the disk failed.

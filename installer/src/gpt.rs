@@ -6,6 +6,7 @@
 //! system boots until the last moment and nothing brings back what is gone, and is written in the same order, since the
 //! copy at the start, which everybody reads, has to be the last to appear.
 
+mod clean;
 mod image;
 mod table;
 
@@ -14,8 +15,7 @@ use std::io;
 use anyhow::{Context as _, Result};
 
 use crate::disk::{Disk, Memory};
-use crate::failure::{Code, WithCode as _, coded};
-use crate::inventory::{self, Contents};
+use crate::failure::{Code, WithCode as _};
 use crate::plan::{Becomes, Plan, Wipe};
 
 pub use image::Image;
@@ -41,22 +41,20 @@ pub fn primary_bytes(sector_size: u32) -> u64 {
     backup_bytes(sector_size) + u64::from(sector_size)
 }
 
-/// Destroys what is on the disk as the plan says, with a flush after each of its steps, and checks that nothing known is
-/// left. Where the plan has nothing to destroy, nothing is written.
+/// Destroys what is on the disk as the plan says, with a flush after each of its steps, and checks that all of it is gone
+/// and that nothing known is left. Where the plan has nothing to destroy, nothing is written.
 ///
 /// # Errors
-/// [`Code::DiskIo`]: the device's error, or the disk still shows something afterwards.
+/// [`Code::DiskIo`]: the device's error; [`Code::NotClean`]: the disk still shows something afterwards.
 pub fn invalidate(disk: &dyn Disk, plan: &Plan) -> Result<()> {
     wipe(disk, &plan.wipes)?;
-    // The old table of a disk that is replaced stays for now.
-    if plan.wipes.is_empty() || matches!(plan.existing, Becomes::Replaced { .. }) {
+    if plan.wipes.is_empty() {
         return Ok(());
     }
-    disk.forget_cache().code(Code::DiskIo, || format!("checking that {} is blank", disk.describe()))?;
-    match inventory::inspect(disk).code(Code::DiskIo, || format!("checking that {} is blank", disk.describe()))? {
-        Contents::Blank => Ok(()),
-        rest => Err(coded(Code::DiskIo, format!("disk {} was wiped, but still holds {rest}", disk.describe()))),
-    }
+    disk.forget_cache().code(Code::DiskIo, || format!("checking that {} is clean", disk.describe()))?;
+    clean::ranges(disk, &plan.wipes)?;
+    // The old table of a disk that is replaced stays for now.
+    if matches!(plan.existing, Becomes::Replaced { .. }) { Ok(()) } else { clean::whole(disk, plan) }
 }
 
 /// Overwrites the ranges of each step with zeroes, with a flush after it.

@@ -19,7 +19,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::report::{Reporter, fields};
 use crate::repository::{self, Repository};
-use crate::stages::{Checked, Locked};
+use crate::stages::{Checked, Erased, Locked};
 use crate::summary::{self, Summary};
 use crate::watermark::Watermark;
 
@@ -63,10 +63,8 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
         decide(&mut machine, place, tell).await?;
     machine.measure("kernel-cmdline", command_line.as_str().as_bytes())?;
 
-    let locked = tell.step("lock", "Locking the disk", |_| Ok(Locked::new(machine.lock_disk(&disk)?, plan)))?;
-    // Nothing has been written so far.
-    tell.touches(locked.touched(&disk));
-    let checked = converge(locked, &mirrors, &manifest, place, tell).await?;
+    let erased = take(&machine, &host, &disk, plan, tell)?;
+    let checked = converge(erased, &mirrors, &manifest, place, tell).await?;
     let committed = tell.step("gpt", "Writing the partition table", |_| checked.commit())?;
     let bootable =
         tell.wait("esp", "Writing boot loader and UKI", async |p| committed.esp(&mirrors, &manifest, &p).await).await?;
@@ -95,15 +93,28 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
     Ok(ending)
 }
 
-/// From the lock to a root file system that is on the disk, whole and checked.
+/// The disk becomes ours, and is erased where the plan says so.
+fn take(machine: &Machine<'_>, host: &Host, disk: &DiskFacts, plan: Plan, tell: &Reporter) -> Result<Erased> {
+    machine.free_disk(host, disk)?;
+    let (locked, eraser) = tell.step("lock", "Locking the disk", |_| {
+        let locked = Locked::new(machine.lock_disk(disk)?, plan);
+        let eraser = machine.eraser(&locked, disk)?;
+        Ok((locked, eraser))
+    })?;
+    // Nothing has been written so far.
+    tell.touches(locked.touched(disk));
+    locked.erase(eraser.as_ref(), disk, tell)
+}
+
+/// From the erasure to a root file system that is on the disk, whole and checked.
 async fn converge(
-    locked: Locked,
+    erased: Erased,
     mirrors: &Arc<Mirrors>,
     manifest: &Manifest,
     place: &Place,
     tell: &Reporter,
 ) -> Result<Checked> {
-    let invalidated = tell.step("invalidate", "Clearing the disk's old tables", |_| locked.invalidate())?;
+    let invalidated = tell.step("invalidate", "Clearing the disk's old tables", |p| erased.invalidate(p))?;
     let treed = tell
         .wait("hash-tree", "Writing the hash tree", async |p| invalidated.hash_tree(mirrors, manifest, &p).await)
         .await?;

@@ -9,5 +9,8 @@ mod probe;
 mod sysfs;
 
 pub use contents::{Contents, Copies, OldArea, inspect};
+pub(crate) use mounts::Mounts;
 pub use nvme::NvmeFacts;
+pub(crate) use probe::signatures;
 pub use sysfs::{DiskFacts, Roots, disk_at, disks, disks_in};
+pub(crate) use sysfs::{parts, read_mounts, used_by};

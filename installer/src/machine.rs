@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::host::{HandoffMode, Host, HostKey};
+use metalstrap_release::host::{Existing, HandoffMode, Host, HostKey, Mode};
 use metalstrap_release::manifest::{Boot, Manifest};
 use metalstrap_release::metadata::Versions;
 use metalstrap_release::site::Site;
@@ -16,11 +16,13 @@ use crate::config::Place;
 use crate::disk::Disk;
 use crate::drivers;
 use crate::ending::Ending;
+use crate::erase::{DriveOpener, Eraser, KernelDrive};
 use crate::esp::Esp;
 use crate::eventlog::Measurer;
 use crate::failure::{Code, WithCode as _};
 use crate::fetch::{DirectorySource, Mirrors, Source};
 use crate::handoff::{self, CommandLine, LoadError};
+use crate::holders::{self, Acts, KernelActs};
 use crate::http::Limits;
 use crate::https::{HttpsSource, https_url};
 use crate::inventory::{self, DiskFacts};
@@ -32,23 +34,33 @@ use crate::remembered::Memory;
 use crate::report::{Reporter, fields};
 use crate::resolve::Resolver;
 use crate::smbios;
+use crate::stages::Locked;
 use crate::target;
 
 /// Opens and locks a disk.
 pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>;
 
-/// What of the machine may be another thing in a test: how its disk is opened and locked, and how long servers are
-/// waited for.
+/// What of the machine may be another thing in a test: how its disk is freed, opened and locked, the drive behind it, and
+/// how long servers are waited for.
 pub struct Seams {
     /// Opens and locks the disk that was chosen.
     pub open: Opener,
+    /// Takes down what holds the disk.
+    pub acts: Box<dyn Acts>,
+    /// Finds the drive behind the disk.
+    pub drive: DriveOpener,
     /// For the repository's server.
     pub limits: Limits,
 }
 
 impl Default for Seams {
     fn default() -> Self {
-        Self { open: Box::new(|facts| facts.lock(Path::new("/sys"))), limits: Limits::default() }
+        Self {
+            open: Box::new(|facts| facts.lock(Path::new("/sys"))),
+            acts: Box::new(KernelActs),
+            drive: Box::new(KernelDrive::of),
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -235,15 +247,44 @@ impl<'a> Machine<'a> {
     /// The disk to install to: by the host config's selector, or the one that the person named.
     ///
     /// # Errors
-    /// Not exactly one, or it is in use.
+    /// Not exactly one, or it is in use by what may not be taken down.
     pub fn choose_disk(&self, host: &Host) -> Result<DiskFacts> {
-        match self.place {
-            Place::Netboot => target::choose(&inventory::disks(Path::new("/sys"))?, &host.disk, &self.missing),
+        let existing = may_go(host);
+        let facts = match self.place {
+            Place::Netboot => {
+                let disks = inventory::disks(Path::new("/sys"))?;
+                target::choose(&disks, &host.disk, &self.missing, existing)?
+            }
             Place::Ordinary { disk, sector_size, .. } => {
                 let facts = inventory::disk_at(&inventory::Roots::default(), disk, *sector_size)?;
-                target::usable(&facts).cloned()
+                target::usable(&facts, existing).cloned()?
+            }
+        };
+        if existing == Existing::Wipe {
+            for holder in holders::of(&inventory::Roots::default(), &facts)? {
+                self.tell.say(&format!("to be taken down, since it holds the disk: {holder}"));
             }
         }
+        Ok(facts)
+    }
+
+    /// Takes down what holds the disk that was chosen, where the host config permits that.
+    ///
+    /// # Errors
+    /// [`Code::DiskInUse`]: something cannot be taken down, or is back.
+    pub fn free_disk(&self, host: &Host, facts: &DiskFacts) -> Result<()> {
+        if may_go(host) != Existing::Wipe {
+            return Ok(());
+        }
+        holders::take_down(&inventory::Roots::default(), facts, self.seams.acts.as_ref(), self.tell)
+    }
+
+    /// How the disk will be erased; `None` if it will not.
+    ///
+    /// # Errors
+    /// [`Code::CannotErase`]: it cannot be as the host config wants.
+    pub fn eraser(&self, locked: &Locked, facts: &DiskFacts) -> Result<Option<Eraser>> {
+        locked.eraser(facts, &self.seams.drive, self.tell)
     }
 
     /// The disk that the person named, whoever uses it.
@@ -313,4 +354,9 @@ impl<'a> Machine<'a> {
     pub fn is_netboot(&self) -> bool {
         *self.place == Place::Netboot
     }
+}
+
+/// What may go of a disk that is in use: a repair needs nothing of it to go.
+fn may_go(host: &Host) -> Existing {
+    if host.mode == Mode::Repair { Existing::Refuse } else { host.existing }
 }

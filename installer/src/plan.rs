@@ -2,6 +2,7 @@
 //! manifest and the host config: no random numbers, no clock, so that the same facts give the same plan, and a run that
 //! was interrupted finds its own work again.
 
+mod discards;
 mod layout;
 mod reuse;
 mod wipes;
@@ -15,14 +16,16 @@ use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use metalstrap_release::digest::Digest;
-use metalstrap_release::host::{Existing, Host, Mode};
+use metalstrap_release::host::{Erase, Existing, Host, Mode};
 use metalstrap_release::manifest::Manifest;
 
 use crate::disk::{Disk, Guarded, Identity, Region};
+use crate::erase;
 use crate::esp;
 use crate::failure::{Code, coded};
 use crate::gpt::{self, Entry, Table};
 use crate::inventory::Contents;
+use crate::progress::Progress;
 
 pub use reuse::{Holds, SeedArea};
 pub use wipes::Wipe;
@@ -55,6 +58,8 @@ pub struct Plan {
     pub disk_guid: Uuid,
     /// What becomes of what is on the disk.
     pub existing: Becomes,
+    /// What is done against the old content before the wiping.
+    pub erase: Erase,
     /// The slot that gets the release: `a` to `h`.
     pub target: char,
     /// Our partitions, by index.
@@ -65,6 +70,8 @@ pub struct Plan {
     pub free: Area,
     /// What is overwritten with zeroes first, in this order, with a flush after each step.
     pub wipes: Vec<Wipe>,
+    /// What the drive is told to be of no use when the old table is gone. Nothing relies on it.
+    pub discards: Vec<Area>,
     /// Where blocks of the release may be found on the disk, beside their own place: they are copied from there.
     pub seeds: Vec<SeedArea>,
     /// What is written then.
@@ -201,11 +208,13 @@ impl Plan {
             sector_size: disk.sector_size,
             disk_guid: layout::derived_uuid(&disk.identity, "disk"),
             existing: Becomes::Blank,
+            erase: Erase::None,
             target,
             partitions,
             kept: Vec::new(),
             free,
             wipes: Vec::new(),
+            discards: Vec::new(),
             seeds: Vec::new(),
             writes: Vec::new(),
             leftovers: Vec::new(),
@@ -214,12 +223,14 @@ impl Plan {
         esp::check(manifest, esp, disk.sector_size, plan.volume_id()?)?;
         plan.settle_existing(disk, host)?;
         plan.check_mode(disk, host.mode)?;
+        plan.erase = if plan.existing == Becomes::Kept { Erase::None } else { host.erase };
         plan.wipes = wipes::steps(&plan, &disk.contents, root.data.content_size, root.hash_tree.content_size);
         plan.writes = plan.list_writes(root.data.content_size, root.hash_tree.content_size);
         if matches!(plan.existing, Becomes::Replaced { .. }) {
             plan.seeds = reuse::seeds(&plan);
             plan.leftovers = wipes::leftovers(&plan);
         }
+        plan.discards = discards::areas(&plan);
         Ok(plan)
     }
 
@@ -237,7 +248,9 @@ impl Plan {
             }
             contents if host.existing == Existing::Wipe => {
                 let what = contents.to_string();
-                let same = matches!(contents, Contents::Gpt { table, .. } if reuse::has_slots(&self.partitions, table));
+                // What is erased is good for nothing any more.
+                let same = host.erase == Erase::None
+                    && matches!(contents, Contents::Gpt { table, .. } if reuse::has_slots(&self.partitions, table));
                 self.existing = if same { Becomes::Replaced { what } } else { Becomes::Wiped { what } };
             }
             _ if host.mode == Mode::Repair => self.existing = Becomes::Blank,
@@ -278,6 +291,9 @@ impl Plan {
         }
         for (start, size) in [(0, primary), (self.disk.size.saturating_sub(backup), backup)] {
             writes.push(Write { purpose: "partition table".to_owned(), area: Area { start, size } });
+        }
+        if self.erase != Erase::None {
+            writes.push(Write { purpose: "note of the erasure".to_owned(), area: erase::MARK });
         }
         writes
     }
@@ -321,11 +337,20 @@ impl Plan {
         Ok(Region { disk: Arc::clone(disk), start: entry.start, size: entry.size })
     }
 
-    /// `disk`, but writes go only where the plan has a wipe or a write.
+    /// `disk`, but writes go only where the plan has a wipe or a write, and discards where it has one.
     #[must_use]
     pub fn guard(&self, disk: Arc<dyn Disk>) -> Guarded {
         let wipes = self.wipes.iter().chain(&self.leftovers).flat_map(|step| &step.ranges).map(Area::range);
-        Guarded::new(disk, wipes.chain(self.writes.iter().map(|write| write.area.range())))
+        let writes = self.writes.iter().map(|write| write.area.range());
+        Guarded::new(disk, wipes.chain(writes)).discarding(self.discards.iter().map(Area::range))
+    }
+
+    /// Tells the drive what is of no use any more.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn discard(&self, disk: &dyn Disk, progress: &Progress) -> std::io::Result<()> {
+        discards::discard(disk, &self.discards, progress)
     }
 
     /// The plan for people: indented JSON.

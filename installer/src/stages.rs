@@ -1,30 +1,43 @@
 //! The disk's way through an installation as types: each stage is made from the one before, so that no step can come
 //! too early.
 //!
-//! [`Locked`] → [`Invalidated`] → [`Treed`] → [`Written`] → [`Checked`] → [`Committed`] → [`Bootable`]
+//! [`Locked`] → [`Erased`] → [`Invalidated`] → [`Treed`] → [`Written`] → [`Checked`] → [`Committed`] → [`Bootable`]
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use metalstrap_release::host::Erase;
 use metalstrap_release::manifest::Manifest;
 use metalstrap_release::verity::{BLOCK, Tree};
 
 use crate::bootvars;
 use crate::converge::{self, BlockSet, Payloads, ReadBack, Seed, Tally, TreeOf};
 use crate::disk::{Disk, Region};
+use crate::erase::{self, DriveOpener, Eraser};
 use crate::esp::{self, Esp};
-use crate::failure::Touched;
+use crate::failure::{Code, Touched, WithCode as _};
 use crate::fetch::Mirrors;
 use crate::gpt;
 use crate::inventory::DiskFacts;
 use crate::plan::{Becomes, Holds, Plan, Role};
 use crate::progress::Progress;
+use crate::report::Reporter;
 
 /// The disk is ours for the whole run, and writes go only where the plan has them. Nothing is written yet.
 #[derive(Debug)]
 pub struct Locked {
     disk: Arc<dyn Disk>,
+    /// The same without the plan's bounds: what is erased is all of it.
+    whole: Arc<dyn Disk>,
     plan: Plan,
+}
+
+/// The old content is erased, where the plan says so.
+#[derive(Debug)]
+pub struct Erased {
+    at: Locked,
+    /// By this run, so that it has to be noted on the disk.
+    now: bool,
 }
 
 /// Nothing on the disk boots, unless it is this very release.
@@ -67,7 +80,7 @@ impl Locked {
     /// Holds a locked disk to `plan`.
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, plan: Plan) -> Self {
-        Self { disk: Arc::new(plan.guard(disk)), plan }
+        Self { disk: Arc::new(plan.guard(Arc::clone(&disk))), whole: disk, plan }
     }
 
     /// What a failure from now on has to say of the disk.
@@ -77,13 +90,36 @@ impl Locked {
         if self.plan.existing == Becomes::Kept { Touched::Again(disk) } else { Touched::Begun(disk) }
     }
 
-    /// The first writes: old tables and signatures go, as the plan lists them.
+    /// How the disk will be erased; `None` where the plan has no erasure, or where an interrupted run has done it.
     ///
     /// # Errors
-    /// The disk's.
-    pub fn invalidate(self) -> Result<Invalidated> {
-        gpt::invalidate(self.disk.as_ref(), &self.plan)?;
-        Ok(Invalidated(self))
+    /// [`Code::CannotErase`]; the disk's.
+    pub fn eraser(&self, facts: &DiskFacts, open: &DriveOpener, tell: &Reporter) -> Result<Option<Eraser>> {
+        let plan = &self.plan;
+        if plan.erase == Erase::None {
+            return Ok(None);
+        }
+        let noted = erase::has_mark(self.whole.as_ref(), plan.disk_guid);
+        if noted.code(Code::DiskIo, || format!("reading {}", facts.describe()))? && plan.existing == Becomes::Blank {
+            tell.say(&format!("{} is erased already, by the run that this one goes on from", facts.describe()));
+            return Ok(None);
+        }
+        Eraser::choose(self.whole.as_ref(), facts, plan.erase, open).map(Some)
+    }
+
+    /// Erases the disk, and tells the receipt. What boots goes first: an old kernel without its root must not be found if
+    /// the power fails in the middle.
+    ///
+    /// # Errors
+    /// [`Code::EraseFailed`]; the disk's.
+    pub fn erase(self, eraser: Option<&Eraser>, facts: &DiskFacts, tell: &Reporter) -> Result<Erased> {
+        let Some(eraser) = eraser else { return Ok(Erased { at: self, now: false }) };
+        let receipt = tell.step("erase", "Erasing the disk", |progress| {
+            gpt::wipe(self.disk.as_ref(), self.plan.wipes.get(..1).unwrap_or_default())?;
+            eraser.erase(self.whole.as_ref(), self.plan.disk_guid, progress, tell)
+        })?;
+        tell.tell("erase", "info", receipt.fields(facts)?);
+        Ok(Erased { at: self, now: true })
     }
 
     fn region(&self, role: Role) -> Result<Region> {
@@ -96,6 +132,26 @@ impl Locked {
             |area: &crate::plan::Area| Region { disk: Arc::clone(&self.disk), start: area.start, size: area.size };
         let seeds = self.plan.seeds.iter().filter(|seed| seed.holds == holds);
         seeds.map(|seed| Seed { region: region(&seed.area), tree: seed.hash_tree.as_ref().map(region) }).collect()
+    }
+}
+
+impl Erased {
+    /// Old tables and signatures go, as the plan lists them, and the disk is looked at again.
+    ///
+    /// # Errors
+    /// The disk's; [`Code::NotClean`].
+    pub fn invalidate(self, progress: &Progress) -> Result<Invalidated> {
+        let Locked { disk, plan, .. } = &self.at;
+        gpt::invalidate(disk.as_ref(), plan)?;
+        if self.now {
+            let noting = || format!("noting on {} that it is erased", disk.describe());
+            erase::write_mark(disk.as_ref(), plan.disk_guid).code(Code::DiskIo, noting)?;
+        }
+        if let Err(error) = plan.discard(disk.as_ref(), progress) {
+            // Nothing relies on it.
+            log::warn!("{:#}", anyhow::Error::new(error));
+        }
+        Ok(Invalidated(self.at))
     }
 }
 
@@ -177,8 +233,13 @@ impl Checked {
     /// # Errors
     /// The disk's.
     pub fn commit(self) -> Result<Committed> {
-        gpt::wipe(self.0.at.0.disk.as_ref(), &self.0.at.0.plan.leftovers)?;
-        gpt::commit(self.0.at.0.disk.as_ref(), &self.0.at.0.plan)?;
+        let Locked { disk, plan, .. } = &self.0.at.0;
+        gpt::wipe(disk.as_ref(), &plan.leftovers)?;
+        if plan.erase != Erase::None {
+            let clearing = || format!("clearing the note of the erasure on {}", disk.describe());
+            erase::remove_mark(disk.as_ref()).code(Code::DiskIo, clearing)?;
+        }
+        gpt::commit(disk.as_ref(), plan)?;
         Ok(Committed(self.0))
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use metalstrap_release::host::{DiskSelector, Sizes, is_like};
+use metalstrap_release::host::{DiskSelector, Existing, Sizes, is_like};
 
 use crate::failure::{Code, coded};
 use crate::inventory::DiskFacts;
@@ -14,8 +14,13 @@ use crate::inventory::DiskFacts;
 /// # Errors
 /// [`Code::NoDisk`] if the list may not be complete and the selector needs it to be;
 /// [`Code::NoDisk`] and [`Code::SeveralDisks`] with every disk and the rule that kept or dropped it;
-/// [`Code::DiskInUse`] if the one is mounted, held or read-only: it is not passed over for another.
-pub fn choose(disks: &[DiskFacts], selector: &DiskSelector, missing: &[String]) -> Result<DiskFacts> {
+/// [`Code::DiskInUse`] if the one is read-only, or in use and not to be wiped: it is not passed over for another.
+pub fn choose(
+    disks: &[DiskFacts],
+    selector: &DiskSelector,
+    missing: &[String],
+    existing: Existing,
+) -> Result<DiskFacts> {
     if !missing.is_empty() && !selector.names_one() {
         let (why, hint) = (missing.join("; "), "name the disk by serial, wwid or by_path in the host config");
         return Err(coded(Code::NoDisk, format!("the list of disks may not be complete ({why}): {hint}")));
@@ -23,22 +28,23 @@ pub fn choose(disks: &[DiskFacts], selector: &DiskSelector, missing: &[String]) 
     let judged: Vec<_> = disks.iter().map(|disk| (disk, dropped_by(disk, selector))).collect();
     let kept: Vec<_> = judged.iter().filter(|(_, reason)| reason.is_none()).map(|(disk, _)| *disk).collect();
     match kept.as_slice() {
-        [disk] => usable(disk).cloned(),
+        [disk] => usable(disk, existing).cloned(),
         [] if disks.is_empty() => Err(coded(Code::NoDisk, "the machine has no disk")),
         [] => Err(coded(Code::NoDisk, listing("no disk matches", &judged, selector))),
         _ => Err(coded(Code::SeveralDisks, listing("several disks match", &judged, selector))),
     }
 }
 
-/// The disk itself, unless something keeps it from being written to.
+/// The disk itself, unless something keeps it from being written to. Where everything on it may go, so may what holds it,
+/// if [`crate::holders`] can take it down.
 ///
 /// # Errors
-/// [`Code::DiskInUse`] if it is mounted, held or read-only.
-pub fn usable(disk: &DiskFacts) -> Result<&DiskFacts> {
+/// [`Code::DiskInUse`] if it is read-only, or in use and not to be wiped.
+pub fn usable(disk: &DiskFacts, existing: Existing) -> Result<&DiskFacts> {
     if disk.read_only {
         return Err(coded(Code::DiskInUse, format!("disk {} is read-only", disk.describe())));
     }
-    if !disk.used_by.is_empty() {
+    if !disk.used_by.is_empty() && existing != Existing::Wipe {
         return Err(coded(Code::DiskInUse, format!("disk {} is in use: {}", disk.describe(), disk.used_by.join(", "))));
     }
     Ok(disk)

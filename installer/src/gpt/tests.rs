@@ -1,3 +1,4 @@
+mod clean;
 mod wiping;
 
 use std::io::Write as _;
@@ -11,7 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::disk::{FileDisk, Operation, Recorded, Recording, replay};
 use crate::failure::code_of;
-use crate::inventory::Copies;
+use crate::inventory::{self, Contents, Copies};
 use crate::plan::Becomes;
 use crate::plan::tests::{GIB, MIB, disk as plan_disk, host, manifest, plan};
 

@@ -7,13 +7,14 @@ use serde::Serialize;
 
 use super::{mbr, probe};
 use crate::disk::Disk;
+use crate::erase;
 use crate::gpt::{self, Table};
 
 /// What is on a disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "is", rename_all = "kebab-case")]
 pub enum Contents {
-    /// No table, no signature that is known, and nothing but zeroes in the first 1 MiB.
+    /// No table, no signature that is known, and nothing but zeroes in the first 1 MiB, apart from the note of an erasure.
     Blank,
     /// A GUID partition table.
     Gpt {
@@ -84,6 +85,7 @@ pub fn inspect(disk: &dyn Disk) -> io::Result<Contents> {
     }
     let mut head = vec![0; BLANK_HEAD.min(usize::try_from(disk.size()).unwrap_or(BLANK_HEAD))];
     disk.read_at(0, &mut head)?;
+    erase::without_mark(&mut head);
     if head.iter().all(|byte| *byte == 0) {
         return Ok(Contents::Blank);
     }

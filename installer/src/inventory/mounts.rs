@@ -1,8 +1,10 @@
 //! What is mounted: `/proc/self/mountinfo` (proc_pid_mountinfo(5)), and swapped to: `/proc/swaps` (proc_swaps(5)).
 
+use std::path::Path;
+
 /// The block devices that file systems are mounted from, and that the kernel swaps to.
 #[derive(Debug, Default)]
-pub(super) struct Mounts {
+pub(crate) struct Mounts {
     /// (device number as `major:minor`, source, mount point)
     entries: Vec<(String, String, String)>,
     /// Device nodes.
@@ -24,13 +26,23 @@ impl Mounts {
     }
 
     /// Whether the kernel swaps to the device with this name.
-    pub(super) fn is_swap(&self, name: &str) -> bool {
-        self.swaps.iter().any(|swap| swap.strip_prefix("/dev/") == Some(name))
+    pub(crate) fn is_swap(&self, name: &str) -> bool {
+        self.swap(name).is_some()
+    }
+
+    /// The node by which the kernel swaps to the device with this name, which may be `mapper/vg-swap`.
+    pub(crate) fn swap(&self, name: &str) -> Option<&str> {
+        self.swaps.iter().find(|swap| swap.strip_prefix("/dev/") == Some(name)).map(String::as_str)
+    }
+
+    /// Whether the kernel swaps to this node.
+    pub(crate) fn is_swapped_to(&self, node: &Path) -> bool {
+        self.swaps.iter().any(|swap| Path::new(swap) == node)
     }
 
     /// Where the device with this number or name is mounted. btrfs has device numbers of its own, so the source's name
     /// counts too.
-    pub(super) fn point(&self, number: &str, name: &str) -> Option<&str> {
+    pub(crate) fn point(&self, number: &str, name: &str) -> Option<&str> {
         let mounted =
             |(n, source, _): &&(String, String, String)| n == number || source.strip_prefix("/dev/") == Some(name);
         self.entries.iter().find(mounted).map(|(_, _, point)| point.as_str())

@@ -52,7 +52,7 @@ const MD: &[u8] = b"\xfc\x4e\x2b\xa9";
 ///
 /// # Errors
 /// The device's.
-pub(super) fn signatures(disk: &dyn Disk, start: u64, size: u64) -> io::Result<Vec<&'static str>> {
+pub(crate) fn signatures(disk: &dyn Disk, start: u64, size: u64) -> io::Result<Vec<&'static str>> {
     let area = Area { disk, start, size };
     let mut found = Vec::new();
     for (name, offset, magic) in AT_START {

@@ -103,7 +103,11 @@ pub fn disks_in(roots: &Roots) -> Result<Vec<DiskFacts>> {
         .collect())
 }
 
-fn read_mounts(roots: &Roots) -> Result<Mounts> {
+/// What is mounted and swapped to.
+///
+/// # Errors
+/// [`Code::DiskIo`].
+pub(crate) fn read_mounts(roots: &Roots) -> Result<Mounts> {
     let text = fs::read_to_string(&roots.mountinfo);
     let text = text.code(Code::DiskIo, || format!("reading {}", roots.mountinfo.display()))?;
     // A kernel without swap has no such file.
@@ -228,8 +232,8 @@ fn transport(block: &Path, name: &str) -> &'static str {
     }
 }
 
-fn used_by(block: &Path, name: &str, mounts: &Mounts) -> Vec<String> {
-    let mut users = Vec::new();
+/// The directories in sysfs of a whole device and of its partitions, each with its name.
+pub(crate) fn parts(block: &Path, name: &str) -> Vec<(PathBuf, String)> {
     let mut parts = vec![(block.to_owned(), name.to_owned())];
     let entries: Vec<_> = fs::read_dir(block).into_iter().flatten().flatten().collect();
     for entry in entries {
@@ -238,7 +242,13 @@ fn used_by(block: &Path, name: &str, mounts: &Mounts) -> Vec<String> {
         }
     }
     parts.sort();
-    for (directory, name) in parts {
+    parts
+}
+
+/// Who uses the disk whose directory in sysfs is `block`.
+pub(crate) fn used_by(block: &Path, name: &str, mounts: &Mounts) -> Vec<String> {
+    let mut users = Vec::new();
+    for (directory, name) in parts(block, name) {
         let number = sysfs_text(&directory.join("dev")).unwrap_or_default();
         users.extend(mounts.point(&number, &name).map(|point| format!("{name} is mounted on {point}")));
         users.extend(mounts.is_swap(&name).then(|| format!("{name} is used as swap")));

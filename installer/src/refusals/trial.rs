@@ -177,7 +177,7 @@ impl Trial {
             Ok(disk as Arc<_>)
         };
         let tell = Reporter::new("run".to_owned(), Box::new(Silent), None);
-        let seams = Seams { open: Box::new(open), limits: self.limits };
+        let seams = Seams { open: Box::new(open), limits: self.limits, ..Seams::default() };
         let result = install_with(&place, &tell, seams).await;
         let log = opened.lock().unwrap().as_ref().map(|disk| disk.log()).unwrap_or_default();
         let outcome = Outcome { result, log, tell, place: Arc::clone(&self.place), source: self.source.clone() };

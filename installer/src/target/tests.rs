@@ -33,7 +33,7 @@ fn machine() -> Vec<DiskFacts> {
 }
 
 fn refused(disks: &[DiskFacts], selector: &DiskSelector) -> (Code, String) {
-    let error = choose(disks, selector, &[]).unwrap_err();
+    let error = choose(disks, selector, &[], Existing::Refuse).unwrap_err();
     (code_of(&error), format!("{error:#}"))
 }
 
@@ -53,7 +53,7 @@ fn exactly_one_disk_is_chosen_by_any_rule() {
         (DiskSelector { wwid: some("eui.sdb"), ..DiskSelector::default() }, "sdb"),
     ];
     for (selector, name) in rules {
-        assert_eq!(choose(&machine(), &selector, &[]).unwrap().name, name, "{selector:?}");
+        assert_eq!(choose(&machine(), &selector, &[], Existing::Refuse).unwrap().name, name, "{selector:?}");
     }
 }
 
@@ -113,14 +113,14 @@ fn of_an_incomplete_list_only_a_disk_with_a_name_is_chosen() {
     ];
     let some = |text: &str| Some(text.to_owned());
     let by_size = DiskSelector { size: some("> 1 KB"), ..DiskSelector::default() };
-    let error = choose(&machine(), &by_size, &missing).unwrap_err();
+    let error = choose(&machine(), &by_size, &missing, Existing::Refuse).unwrap_err();
     let text = "the list of disks may not be complete (device 1000:0097 (class 010700) at 0000:03:00.0 has no driver; \
         devices had not settled in 150 s): name the disk by serial, wwid or by_path in the host config";
     assert_eq!((code_of(&error), format!("{error:#}")), (Code::NoDisk, text.to_owned()));
     let by_serial = DiskSelector { serial: some("B"), ..DiskSelector::default() };
     let by_wwid = DiskSelector { wwid: some("eui.nvme0n1"), ..DiskSelector::default() };
     for (selector, name) in [(by_serial, "sda"), (by_wwid, "nvme0n1")] {
-        assert_eq!(choose(&machine(), &selector, &missing).unwrap().name, name);
+        assert_eq!(choose(&machine(), &selector, &missing, Existing::Refuse).unwrap().name, name);
     }
 }
 
@@ -132,6 +132,8 @@ fn a_disk_in_use_is_refused_and_not_passed_over() {
     let text = "disk nvme0n1 (serial A) is in use: nvme0n1p1 is mounted on /, nvme0n1p2 is held by dm-0";
     assert_eq!(refused(&disks, &selector), (Code::DiskInUse, text.to_owned()));
     assert_eq!(refused(&disks, &DiskSelector::default()).0, Code::SeveralDisks);
+    // What holds it may go with the rest.
+    assert_eq!(choose(&disks, &selector, &[], Existing::Wipe).unwrap().name, "nvme0n1");
     disks[0].used_by.clear();
     disks[0].read_only = true;
     assert_eq!(refused(&disks, &selector), (Code::DiskInUse, "disk nvme0n1 (serial A) is read-only".to_owned()));
