@@ -145,8 +145,9 @@ impl Repository {
         ];
         self.sign(&["publish".into()], &options)?;
         let host = format!("serial-{}", image.name);
-        let words = ["host", "add", &host, "--release", NAME, &image.name, "--existing", "wipe"];
-        self.sign(&words.map(Into::into), &[])
+        let wipe = ["--existing", "wipe", "--intent", "bench"];
+        let words = ["host", "add", &host, "--release", NAME, &image.name].into_iter().chain(wipe);
+        self.sign(&words.map(Into::into).collect::<Vec<OsString>>(), &[])
     }
 
     /// Removes all of it.

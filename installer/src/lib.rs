@@ -2,6 +2,7 @@
 //!
 //! Start at [`install`]: every name there is a module beside it.
 
+pub mod boot_files;
 pub mod bootvars;
 pub mod cli;
 pub mod clock;

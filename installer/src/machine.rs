@@ -10,13 +10,13 @@ use metalstrap_release::manifest::{Boot, Manifest};
 use metalstrap_release::metadata::Versions;
 use metalstrap_release::site::Site;
 
-use crate::bootvars::{self, BootEntry, Efivarfs};
+use crate::bootvars::{self, BootEntry, Efivarfs, token};
 use crate::clock;
 use crate::config::Place;
 use crate::disk::Disk;
 use crate::drivers;
 use crate::ending::Ending;
-use crate::esp::Esp;
+use crate::esp::{Esp, random_seed};
 use crate::eventlog::Measurer;
 use crate::failure::{Code, WithCode as _};
 use crate::fetch::{DirectorySource, Mirrors, Source};
@@ -275,6 +275,10 @@ impl<'a> Machine<'a> {
         let entry = bootvars::install(&Efivarfs::default(), partition, &title, host.boot_order);
         for warning in &entry.warnings {
             self.tell.warn("boot-entry", warning);
+        }
+        let loader = Efivarfs::default().of_vendor(token::VENDOR).secret();
+        if let Err(error) = random_seed().and_then(|random| token::provide(&loader, &random)) {
+            self.tell.warn("boot-entry", &format!("systemd-boot's random seed is not tied to this machine: {error:#}"));
         }
         entry
     }

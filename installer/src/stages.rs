@@ -12,7 +12,7 @@ use metalstrap_release::verity::{BLOCK, Tree};
 use crate::bootvars;
 use crate::converge::{self, BlockSet, Payloads, ReadBack, Seed, Tally, TreeOf};
 use crate::disk::{Disk, Region};
-use crate::esp::{self, Esp};
+use crate::esp::{self, Esp, Order};
 use crate::failure::Touched;
 use crate::fetch::Mirrors;
 use crate::gpt;
@@ -27,7 +27,7 @@ pub struct Locked {
     plan: Plan,
 }
 
-/// Nothing on the disk boots, unless it is this very release.
+/// Nothing that is about to be overwritten boots.
 #[derive(Debug)]
 pub struct Invalidated(Locked);
 
@@ -74,14 +74,19 @@ impl Locked {
     #[must_use]
     pub fn touched(&self, facts: &DiskFacts) -> Touched {
         let disk = facts.describe();
-        if self.plan.existing == Becomes::Kept { Touched::Again(disk) } else { Touched::Begun(disk) }
+        match (&self.plan.existing, &self.plan.fallback) {
+            (Becomes::Kept, _) => Touched::Again(disk),
+            (Becomes::Updated { .. }, Some(other)) => Touched::Beside(disk, other.clone()),
+            _ => Touched::Begun(disk),
+        }
     }
 
-    /// The first writes: old tables and signatures go, as the plan lists them.
+    /// The first writes: the names of UKIs whose slot is overwritten, old tables and signatures go, as the plan lists them.
     ///
     /// # Errors
     /// The disk's.
     pub fn invalidate(self) -> Result<Invalidated> {
+        esp::unname(&self.region(Role::Esp)?, &self.plan.names.removed)?;
         gpt::invalidate(self.disk.as_ref(), &self.plan)?;
         Ok(Invalidated(self))
     }
@@ -192,7 +197,15 @@ impl Committed {
         let locked = &self.0.at.0;
         let region = locked.region(Role::Esp)?;
         let seeds = locked.seeds(Holds::BootFiles);
-        let esp = esp::write(mirrors, manifest, &region, locked.plan.volume_id()?, &seeds, progress).await?;
+        let plan = &locked.plan;
+        let order = Order {
+            manifest,
+            volume_id: plan.volume_id()?,
+            stays: matches!(plan.existing, Becomes::Kept | Becomes::Updated { .. }),
+            intents: &plan.intents,
+            ranked_behind: &plan.names.ranked_behind,
+        };
+        let esp = esp::write(mirrors, order, &region, &seeds, progress).await?;
         Ok(Bootable { at: self.0, esp })
     }
 }

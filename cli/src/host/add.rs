@@ -31,7 +31,7 @@ pub struct Args {
     /// The host config, as JSON
     #[arg(long, value_name = "FILE", required_unless_present = "release",
           conflicts_with_all = ["release", "disk_serial", "disk_wwid", "disk_by_path", "disk_model", "disk_transport",
-                                "disk_size", "mode", "existing", "tpm", "handoff", "boot_order", "cmdline_extra"])]
+                                "disk_size", "mode", "existing", "intent", "tpm", "handoff", "boot_order", "cmdline_extra"])]
     config: Option<PathBuf>,
     /// The release to install
     #[arg(long, num_args = 2, value_names = ["NAME", "VERSION"])]
@@ -57,9 +57,12 @@ pub struct Args {
     /// Conditions on the size of the disk, as ">= 480 GB, < 2 TB"
     #[arg(long, value_name = "CONDITIONS")]
     disk_size: Option<String>,
-    /// What may happen to a disk that is not blank: refuse or wipe [default: refuse]
+    /// What may happen to a disk that is not blank: keep, refuse or wipe [default: keep]
     #[arg(long, value_parser = word::<Existing>)]
     existing: Option<Existing>,
+    /// Names the one time that `wipe` is meant: a disk on which it has happened is kept from then on
+    #[arg(long, value_name = "WORD")]
+    intent: Option<String>,
     /// Whether a machine without TPM is refused: required or if-present [default: if-present]
     #[arg(long, value_parser = word::<TpmPolicy>)]
     tpm: Option<TpmPolicy>,
@@ -134,6 +137,7 @@ impl Args {
                 ..DiskSelector::default()
             },
             existing: self.existing.unwrap_or_default(),
+            intent: self.intent.clone(),
             tpm: self.tpm.unwrap_or_default(),
             handoff: self.handoff.unwrap_or_default(),
             cmdline_extra: self.cmdline_extra.clone().unwrap_or_default(),

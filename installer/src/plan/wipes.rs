@@ -32,7 +32,7 @@ const BOOT_SECTOR: u64 = 4096;
 /// The steps for what becomes of `contents`. `data` and `tree` are the bytes that the target slot's partitions get.
 pub(super) fn steps(plan: &Plan, contents: &Contents, data: u64, tree: u64) -> Vec<Wipe> {
     let mut steps = match plan.existing {
-        Becomes::Kept => return Vec::new(),
+        Becomes::Kept | Becomes::Updated { .. } => return Vec::new(),
         Becomes::Blank => Vec::new(),
         Becomes::Replaced { .. } => others_steps(plan, &old_areas(contents)),
         Becomes::Wiped { .. } => old_steps(plan, &old_areas(contents)),
