@@ -2,8 +2,10 @@
 //! manifest and the host config: no random numbers, no clock, so that the same facts give the same plan, and a run that
 //! was interrupted finds its own work again.
 
+mod data;
 mod layout;
 mod reuse;
+mod sizes;
 mod wipes;
 
 use std::fmt;
@@ -115,7 +117,7 @@ pub struct Partition {
     pub entry: Entry,
 }
 
-/// What a partition is for. Its text form is `esp`, `root-a`, `root-verity-a`.
+/// What a partition is for. Its text form is `esp`, `root-a`, `root-verity-a`, `data-1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// EFI system partition.
@@ -130,6 +132,13 @@ pub enum Role {
         /// `a` to `h`.
         slot: char,
     },
+    /// One of the layout's partitions behind the slots.
+    Data {
+        /// Which of them, counted from 1.
+        number: u32,
+        /// It is on the disk already, and its content stays.
+        kept: bool,
+    },
 }
 
 impl fmt::Display for Role {
@@ -138,6 +147,7 @@ impl fmt::Display for Role {
             Self::Esp => write!(f, "esp"),
             Self::Root { slot } => write!(f, "root-{slot}"),
             Self::RootVerity { slot } => write!(f, "root-verity-{slot}"),
+            Self::Data { number, .. } => write!(f, "data-{number}"),
         }
     }
 }
@@ -272,7 +282,7 @@ impl Plan {
                 Role::Esp => entry.size,
                 Role::Root { slot } if *slot == self.target => data,
                 Role::RootVerity { slot } if *slot == self.target => tree,
-                Role::Root { .. } | Role::RootVerity { .. } => continue,
+                Role::Root { .. } | Role::RootVerity { .. } | Role::Data { .. } => continue,
             };
             writes.push(Write { purpose: role.to_string(), area: Area { start: entry.start, size } });
         }

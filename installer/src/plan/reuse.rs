@@ -45,15 +45,16 @@ pub(super) fn target(disk: &PlanDisk, manifest: &Manifest) -> Result<char> {
     let slots = |is: &dyn Fn(&Entry) -> bool| {
         partitions.iter().find_map(|Partition { role, entry }| match role {
             Role::Root { slot } => old(table, entry).filter(|old| is(old)).map(|_| *slot),
-            Role::Esp | Role::RootVerity { .. } => None,
+            Role::Esp | Role::RootVerity { .. } | Role::Data { .. } => None,
         })
     };
     Ok(slots(&|old| old.uuid == uuid).or_else(|| slots(&|old| old.label == EMPTY)).unwrap_or(FIRST_SLOT))
 }
 
-/// Whether a table has a partition for each of the plan's, of the same type and at the same place.
+/// Whether a table has a partition for the plan's ESP and each of its slots, of the same type and at the same place.
 pub(super) fn has_slots(partitions: &[Partition], table: &Table) -> bool {
-    partitions.iter().all(|partition| old(table, &partition.entry).is_some())
+    let mut slots = partitions.iter().filter(|partition| !matches!(partition.role, Role::Data { .. }));
+    slots.all(|partition| old(table, &partition.entry).is_some())
 }
 
 /// The partition of the table that lies where one of the plan's does.
@@ -71,7 +72,7 @@ pub(super) fn seeds(plan: &Plan) -> Vec<SeedArea> {
         let (holds, hash_tree) = match partition.role {
             Role::Root { slot } if slot != plan.target => (Holds::Root, tree(slot)),
             Role::Esp => (Holds::BootFiles, None),
-            Role::Root { .. } | Role::RootVerity { .. } => return None,
+            Role::Root { .. } | Role::RootVerity { .. } | Role::Data { .. } => return None,
         };
         Some(SeedArea { what: partition.role.to_string(), holds, area: area(&partition.entry), hash_tree })
     };

@@ -44,7 +44,7 @@ pub(super) fn steps(plan: &Plan, contents: &Contents, data: u64, tree: u64) -> V
 /// What goes when the release is in its slot: signatures in the slots that it came from.
 pub(super) fn leftovers(plan: &Plan) -> Vec<Wipe> {
     let others = plan.partitions.iter().filter(|partition| match partition.role {
-        Role::Esp => false,
+        Role::Esp | Role::Data { .. } => false,
         Role::Root { slot } | Role::RootVerity { slot } => slot != plan.target,
     });
     let ranges: Vec<Area> =
@@ -129,6 +129,7 @@ fn new_ranges(plan: &Plan, data: u64, tree: u64) -> Vec<Area> {
             Role::Root { .. } | Role::RootVerity { .. } if matches!(plan.existing, Becomes::Replaced { .. }) => {
                 continue;
             }
+            Role::Data { kept: true, .. } => continue,
             _ => {
                 ranges.extend(ends(entry.start, entry.size, plan.disk.size));
                 continue;
