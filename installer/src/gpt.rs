@@ -48,8 +48,8 @@ pub fn primary_bytes(sector_size: u32) -> u64 {
 /// [`Code::DiskIo`]: the device's error, or the disk still shows something afterwards.
 pub fn invalidate(disk: &dyn Disk, plan: &Plan) -> Result<()> {
     wipe(disk, &plan.wipes)?;
-    // The old table of a disk that is replaced stays for now.
-    if plan.wipes.is_empty() || matches!(plan.existing, Becomes::Replaced { .. }) {
+    // Any other table stays, or stays for now.
+    if plan.wipes.is_empty() || !matches!(plan.existing, Becomes::Blank | Becomes::Wiped { .. }) {
         return Ok(());
     }
     disk.forget_cache().code(Code::DiskIo, || format!("checking that {} is blank", disk.describe()))?;

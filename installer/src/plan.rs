@@ -2,9 +2,11 @@
 //! manifest and the host config: no random numbers, no clock, so that the same facts give the same plan, and a run that
 //! was interrupted finds its own work again.
 
+mod data;
 mod layout;
 mod reuse;
 mod settle;
+mod sizes;
 mod wipes;
 
 use std::fmt;
@@ -132,7 +134,7 @@ pub struct Partition {
     pub entry: Entry,
 }
 
-/// What a partition is for. Its text form is `esp`, `root-a`, `root-verity-a`.
+/// What a partition is for. Its text form is `esp`, `root-a`, `root-verity-a`, `data-1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// EFI system partition.
@@ -147,6 +149,13 @@ pub enum Role {
         /// `a` to `h`.
         slot: char,
     },
+    /// One of the layout's partitions behind the slots.
+    Data {
+        /// Which of them, counted from 1.
+        number: u32,
+        /// It is on the disk already, and its content stays.
+        kept: bool,
+    },
 }
 
 impl fmt::Display for Role {
@@ -155,6 +164,7 @@ impl fmt::Display for Role {
             Self::Esp => write!(f, "esp"),
             Self::Root { slot } => write!(f, "root-{slot}"),
             Self::RootVerity { slot } => write!(f, "root-verity-{slot}"),
+            Self::Data { number, .. } => write!(f, "data-{number}"),
         }
     }
 }
@@ -205,11 +215,10 @@ impl Plan {
             return Err(coded(Code::DiskIo, text));
         }
         let root = manifest.root()?;
-        let Settled { existing, target, ours } = settle::existing(disk, manifest, host)?;
-        let (mut partitions, free) = layout::partitions(disk, manifest, target)?;
+        let Settled { existing, target, ours, holds } = settle::existing(disk, manifest, host)?;
+        let (mut partitions, free) = layout::partitions(disk, manifest, target, ours.is_some())?;
         let fallback = ours.and_then(|ours| ours.fallback(&partitions, target));
-        let kept = existing == Becomes::Kept;
-        let names = ours.map(|ours| ours.names(&partitions, target, &manifest.root_label(), kept)).unwrap_or_default();
+        let names = ours.map(|ours| ours.names(&partitions, target, &manifest.root_label(), holds)).unwrap_or_default();
         ours.iter().for_each(|ours| ours.take_over(&mut partitions, target));
         let mut plan = Self {
             format: 1,
@@ -259,6 +268,7 @@ impl Plan {
         let others = self.partitions.iter().filter(|partition| match partition.role {
             Role::Esp => false,
             Role::Root { slot } | Role::RootVerity { slot } => slot != self.target,
+            Role::Data { kept, .. } => kept,
         });
         let protect =
             |purpose: String, entry: &Entry| Write { purpose, area: Area { start: entry.start, size: entry.size } };
@@ -304,7 +314,7 @@ impl Plan {
                 Role::Esp => entry.size,
                 Role::Root { slot } if *slot == self.target => data,
                 Role::RootVerity { slot } if *slot == self.target => tree,
-                Role::Root { .. } | Role::RootVerity { .. } => continue,
+                Role::Root { .. } | Role::RootVerity { .. } | Role::Data { .. } => continue,
             };
             writes.push(Write { purpose: role.to_string(), area: Area { start: entry.start, size } });
         }

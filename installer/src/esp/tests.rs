@@ -53,6 +53,7 @@ fn manifest(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
             root_verity_size: MIB,
             slots: 2,
             free_size: 0,
+            partitions: Vec::new(),
         },
     }
 }

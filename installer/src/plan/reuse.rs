@@ -44,17 +44,18 @@ pub(super) struct Ours<'a> {
 }
 
 impl<'a> Ours<'a> {
-    /// If the disk has our ESP and the slots of `partitions`, and all else lies where the plan leaves room for it.
-    pub fn new(disk: &'a PlanDisk, partitions: &[Partition], free: &Area) -> Option<Self> {
+    /// If the disk has our ESP and the slots of `partitions`, and all else lies behind them.
+    pub fn new(disk: &'a PlanDisk, partitions: &[Partition]) -> Option<Self> {
         let Contents::Gpt { table, esp, .. } = &disk.contents else { return None };
-        let is_slot = |entry: &Entry| partitions.iter().any(|partition| lies_at(entry, &partition.entry));
-        let within = |entry: &Entry| {
-            let apart = partitions.iter().all(|partition| partition.entry.index != entry.index);
-            apart && entry.index <= gpt::ENTRIES && entry.start >= free.start
+        let end = fixed(partitions).map(|partition| partition.entry.start.saturating_add(partition.entry.size)).max();
+        let is_slot = |entry: &Entry| fixed(partitions).any(|partition| lies_at(entry, &partition.entry));
+        let behind = |entry: &Entry| {
+            let apart = fixed(partitions).all(|partition| partition.entry.index != entry.index);
+            apart && entry.index <= gpt::ENTRIES && end.is_some_and(|end| entry.start >= end)
         };
         let ours = is_made_by_us(disk)
             && has_slots(partitions, table)
-            && table.partitions.iter().all(|entry| is_slot(entry) || within(entry));
+            && table.partitions.iter().all(|entry| is_slot(entry) || behind(entry));
         ours.then_some(Self { table, esp })
     }
 
@@ -104,13 +105,13 @@ impl<'a> Ours<'a> {
         }
     }
 
-    /// What becomes of the names of UKIs when the release `label` goes into `target`, which does not have it yet unless
-    /// `kept`.
-    pub fn names(&self, partitions: &[Partition], target: char, label: &str, kept: bool) -> Names {
+    /// What becomes of the names of UKIs when the release `label` goes into `target`; `holds` if its root hash is there
+    /// already: then it is the target, and its UKI stays.
+    pub fn names(&self, partitions: &[Partition], target: char, label: &str, holds: bool) -> Names {
         let old = self.label(partitions, target).filter(|old| *old != EMPTY);
         let ukis = self.esp.files().map(|files| files.ukis.as_slice()).unwrap_or_default();
         let of = |uki: &Uki, label: &str| uki.label().eq_ignore_ascii_case(label);
-        let goes = |uki: &&Uki| !kept && (of(uki, label) || old.is_some_and(|old| of(uki, old)));
+        let goes = |uki: &&Uki| !holds && (of(uki, label) || old.is_some_and(|old| of(uki, old)));
         // systemd-boot starts the newest one first, unless it has no attempts left.
         let name = |label: &str| label.rsplit_once('_').map(|(name, _)| name.to_ascii_lowercase());
         let older = |uki: &Uki| {
@@ -159,7 +160,7 @@ pub(super) fn with_root_hash(table: &Table, partitions: &[Partition], manifest: 
 fn slots(partitions: &[Partition]) -> impl Iterator<Item = char> {
     partitions.iter().filter_map(|partition| match partition.role {
         Role::Root { slot } => Some(slot),
-        Role::Esp | Role::RootVerity { .. } => None,
+        Role::Esp | Role::RootVerity { .. } | Role::Data { .. } => None,
     })
 }
 
@@ -169,9 +170,14 @@ fn data<'a>(table: &'a Table, partitions: &[Partition], slot: char) -> Option<&'
     old(table, &planned.entry)
 }
 
-/// Whether a table has a partition for each of the plan's, of the same type and at the same place.
+/// Whether a table has a partition for the plan's ESP and each of its slots, of the same type and at the same place.
 pub(super) fn has_slots(partitions: &[Partition], table: &Table) -> bool {
-    partitions.iter().all(|partition| old(table, &partition.entry).is_some())
+    fixed(partitions).all(|partition| old(table, &partition.entry).is_some())
+}
+
+/// The ESP and the slots.
+fn fixed(partitions: &[Partition]) -> impl Iterator<Item = &Partition> {
+    partitions.iter().filter(|partition| !matches!(partition.role, Role::Data { .. }))
 }
 
 /// The partition of the table that lies where one of the plan's does.
@@ -191,7 +197,7 @@ pub(super) fn seeds(plan: &Plan) -> Vec<SeedArea> {
         let (holds, hash_tree) = match partition.role {
             Role::Root { slot } if slot != plan.target => (Holds::Root, tree(slot)),
             Role::Esp => (Holds::BootFiles, None),
-            Role::Root { .. } | Role::RootVerity { .. } => return None,
+            Role::Root { .. } | Role::RootVerity { .. } | Role::Data { .. } => return None,
         };
         Some(SeedArea { what: partition.role.to_string(), holds, area: area(&partition.entry), hash_tree })
     };

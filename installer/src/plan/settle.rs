@@ -23,6 +23,8 @@ pub(super) struct Settled<'a> {
     pub target: char,
     /// What is there, if it stays.
     pub ours: Option<Ours<'a>>,
+    /// Whether the slot has the root hash already.
+    pub holds: bool,
 }
 
 /// Decides it.
@@ -30,31 +32,33 @@ pub(super) struct Settled<'a> {
 /// # Errors
 /// [`Code::DiskTooSmall`]; [`Code::DiskNotBlank`]; [`Code::DiskIo`].
 pub(super) fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host) -> Result<Settled<'a>> {
-    // Where the slots lie does not depend on which of them is filled.
-    let (partitions, free) = layout::partitions(disk, manifest, FIRST_SLOT)?;
-    let ours = Ours::new(disk, &partitions, &free);
     let wipes = host.existing == Existing::Wipe && !is_done(disk, host);
+    // Where the slots lie does not depend on which of them is filled.
+    let (partitions, _) = layout::partitions(disk, manifest, FIRST_SLOT, !wipes)?;
+    let ours = Ours::new(disk, &partitions);
+    let blank = Settled { existing: Becomes::Blank, target: FIRST_SLOT, ours: None, holds: false };
     match (&disk.contents, ours) {
         (Contents::Unreadable { error }, _) => {
             Err(coded(Code::DiskIo, format!("disk {} cannot be read: {error}", disk.name)))
         }
-        (Contents::Blank, _) => Ok(Settled { existing: Becomes::Blank, target: FIRST_SLOT, ours: None }),
+        (Contents::Blank, _) => Ok(blank),
         (_, Some(ours)) if !wipes => {
             let holds = reuse::with_root_hash(ours.table, &partitions, manifest)?;
             if holds.is_none() && host.existing == Existing::Refuse && host.mode == Mode::Install {
                 return Err(not_blank(disk, "and the host config says \"existing\": \"refuse\""));
             }
             let target = ours.target(&partitions, manifest)?;
-            Ok(Settled { existing: kept_or_updated(disk, manifest, ours, target)?, target, ours: Some(ours) })
+            let existing = kept_or_updated(disk, manifest, ours, target)?;
+            Ok(Settled { existing, target, ours: Some(ours), holds: holds.is_some() })
         }
         (contents, _) if wipes => {
             let what = contents.to_string();
             let same = matches!(contents, Contents::Gpt { table, .. } if reuse::has_slots(&partitions, table));
             let target = reuse::target(disk, &partitions, manifest)?;
             let existing = if same { Becomes::Replaced { what } } else { Becomes::Wiped { what } };
-            Ok(Settled { existing, target, ours: None })
+            Ok(Settled { existing, target, ours: None, holds: false })
         }
-        _ if host.mode == Mode::Repair => Ok(Settled { existing: Becomes::Blank, target: FIRST_SLOT, ours: None }),
+        _ if host.mode == Mode::Repair => Ok(blank),
         _ if reuse::is_made_by_us(disk) => {
             let text = format!("laid out by metalstrap, but not as {} wants it; ", host.release);
             Err(not_blank(
@@ -72,7 +76,7 @@ fn not_blank(disk: &PlanDisk, text: &str) -> anyhow::Error {
 
 /// Whether the table has the release in its slot already.
 fn kept_or_updated(disk: &PlanDisk, manifest: &Manifest, ours: Ours<'_>, target: char) -> Result<Becomes> {
-    let (mut partitions, _) = layout::partitions(disk, manifest, target)?;
+    let (mut partitions, _) = layout::partitions(disk, manifest, target, true)?;
     ours.take_over(&mut partitions, target);
     if partitions.iter().all(|partition| ours.table.partitions.contains(&partition.entry)) {
         return Ok(Becomes::Kept);

@@ -59,6 +59,7 @@ pub(crate) fn manifest() -> Manifest {
             root_verity_size: MIB,
             slots: 2,
             free_size: 64 * MIB,
+            partitions: Vec::new(),
         },
     }
 }
@@ -300,6 +301,7 @@ proptest! {
         let mut manifest = manifest();
         manifest.layout = Layout {
             esp_size: esp * MIB, root_size: root * MIB, root_verity_size: verity * MIB, slots, free_size: free,
+            partitions: Vec::new(),
         };
         let sector = u64::from(sector_size);
         let least = (1 + esp + u64::from(slots) * (root + verity)) * MIB + free.next_multiple_of(MIB) + 16384 + sector;

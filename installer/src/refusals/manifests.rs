@@ -123,7 +123,7 @@ async fn wrong_types_are_refused() {
         ),
         (
             |m| m["layout"] = serde_json::json!([]),
-            "the manifest is not valid: invalid length 0, expected struct Layout with 5 elements at \
+            "the manifest is not valid: invalid length 0, expected struct Layout with 6 elements at \
              line 1 column 2241",
         ),
         (

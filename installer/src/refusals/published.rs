@@ -120,7 +120,14 @@ fn manifest(directory: &Repository) -> Manifest {
             cmdline_limit: 2047,
         },
         filesystems: vec![root],
-        layout: Layout { esp_size: ESP_BYTES, root_size: 4 * MIB, root_verity_size: MIB, slots: 2, free_size: MIB },
+        layout: Layout {
+            esp_size: ESP_BYTES,
+            root_size: 4 * MIB,
+            root_verity_size: MIB,
+            slots: 2,
+            free_size: MIB,
+            partitions: Vec::new(),
+        },
     }
 }
 
