@@ -14,6 +14,7 @@ use crate::disk::{Faulty, Memory, Operation, Recorded, Recording};
 use crate::failure::{Code, code_of};
 use crate::fetch::Source;
 
+mod authors;
 mod behind;
 mod faults;
 mod reuse;

@@ -82,6 +82,49 @@ async fn two_mirrors_that_break_off_take_turns_at_every_byte() {
     assert!(asked(&a).len() >= 2 && asked(&b).len() >= 2, "{:?} {:?}", asked(&a), asked(&b));
 }
 
+/// Fetches the content apart, with a cut at each 50000 bytes: the pieces, each with its sender.
+async fn apart(mirrors: &Mirrors) -> Vec<(Bytes, MirrorId)> {
+    let cuts: Vec<u64> = (0..6).map(|cut| cut * 50_000).collect();
+    let (sink, mut pieces) = mpsc::channel::<Piece>(1);
+    let receive = async {
+        let mut all = Vec::new();
+        while let Some(Piece { bytes, from }) = pieces.recv().await {
+            all.push((bytes, from));
+        }
+        all
+    };
+    let (sent, all) = tokio::join!(mirrors.fetch_apart(PATH, 0..300_000, &cuts, sink), receive);
+    sent.unwrap();
+    all
+}
+
+#[tokio::test]
+async fn what_is_fetched_apart_changes_its_mirror_only_at_a_cut() {
+    // One that breaks off is kept on with.
+    let bytes = content();
+    let a = server(move |_, request| cut(partial(&bytes, request), 70_000, Then::Close)).await;
+    let b = right().await;
+    let both = mirrors([&a, &b]);
+    let ids = ids(&both, &[&a, &b]);
+    let all = apart(&both).await;
+    assert!(all.iter().all(|(_, from)| *from == ids[0]));
+    assert!(all.iter().flat_map(|(bytes, _)| bytes.to_vec()).eq(content()));
+    assert_eq!(b.requests().len(), 0);
+    // One that is gone for good is not, and the next one begins at the last cut.
+    let bytes = content();
+    let a = server(move |number, request| match number {
+        1 => cut(partial(&bytes, request), 70_000, Then::Close),
+        _ => reply("404 Not Found", b""),
+    })
+    .await;
+    let all = apart(&mirrors([&a, &b])).await;
+    let of = |id: MirrorId| -> Vec<u8> {
+        all.iter().filter(|(_, from)| *from == id).flat_map(|(bytes, _)| bytes.to_vec()).collect()
+    };
+    assert!(of(ids[0]) == content()[..70_000] && of(ids[1]) == content()[50_000..]);
+    assert_eq!((asked(&a), asked(&b)), (vec![(0, 300_000), (70_000, 300_000)], vec![(50_000, 300_000)]));
+}
+
 #[tokio::test]
 async fn a_liar_is_dropped_and_named_and_not_asked_again() {
     let (a, b) = (right().await, right().await);
