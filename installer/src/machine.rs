@@ -197,7 +197,7 @@ impl<'a> Machine<'a> {
                 list.push(Arc::new(HttpsSource::with_limits(url, &site.ca, resolver.clone(), limits)?));
             }
         }
-        Ok(Mirrors::new(list).with_connections(site.connections))
+        Ok(Mirrors::new(list).with_connections(site.connections).telling(self.tell))
     }
 
     /// The keys that this machine's host config may have, the most particular first.

@@ -70,6 +70,8 @@ struct Now {
     step: String,
     touched: Touched,
     reboot_on_failure_after: Option<Option<u32>>,
+    /// Mirrors that lied, each with the reason.
+    mirrors_dropped: Vec<String>,
 }
 
 impl Reporter {
@@ -181,6 +183,18 @@ impl Reporter {
     pub fn warn(&self, step: &str, text: &str) {
         self.say(&format!("warning: {text}"));
         self.tell(step, "warning", fields([("message", text.into())]));
+    }
+
+    /// Tells that nothing of a mirror is believed any more, and `why`.
+    pub fn drops(&self, mirror: &str, why: &str) {
+        self.now().mirrors_dropped.push(format!("{mirror}: {why}"));
+        self.warn(&self.current_step(), &format!("mirror {mirror} is dropped: {why}"));
+    }
+
+    /// The mirrors that were dropped in this run, each with the reason.
+    #[must_use]
+    pub fn mirrors_dropped(&self) -> Vec<String> {
+        self.now().mirrors_dropped.clone()
     }
 
     /// Runs a step; `text` is a gerund with the object ("Reading the site config") and becomes context of its error.

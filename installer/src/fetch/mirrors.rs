@@ -25,6 +25,7 @@ use metalstrap_release::site;
 use tokio::sync::mpsc;
 
 use super::{Fetching, Source};
+use crate::report::Reporter;
 use course::Course;
 use standing::Standing;
 
@@ -34,6 +35,7 @@ pub struct Mirrors {
     list: Vec<Mirror>,
     turn: AtomicUsize,
     connections: u8,
+    tell: Option<Reporter>,
 }
 
 #[derive(Debug)]
@@ -66,13 +68,19 @@ impl Mirrors {
     #[must_use]
     pub fn new(list: Vec<Arc<dyn Source>>) -> Self {
         let list = list.into_iter().map(|source| Mirror { source, standing: Standing::default() }).collect();
-        Self { list, turn: AtomicUsize::new(0), connections: site::CONNECTIONS }
+        Self { list, turn: AtomicUsize::new(0), connections: site::CONNECTIONS, tell: None }
     }
 
     /// With another number of connections than is usual.
     #[must_use]
     pub fn with_connections(self, connections: u8) -> Self {
         Self { connections, ..self }
+    }
+
+    /// Which tell `tell` of each mirror that is dropped.
+    #[must_use]
+    pub fn telling(self, tell: &Reporter) -> Self {
+        Self { tell: Some(tell.clone()), ..self }
     }
 
     /// How many fetches are worth having under way at once.
@@ -128,7 +136,11 @@ impl Mirrors {
         if let Some(mirror) = self.list.get(from.0)
             && mirror.standing.drop_for(what)
         {
-            log::warn!("{} is dropped: {what}", mirror.source.describe());
+            let name = mirror.source.describe();
+            match &self.tell {
+                Some(tell) => tell.drops(&name, what),
+                None => log::warn!("mirror {name} is dropped: {what}"),
+            }
         }
         self.left().next().is_some()
     }
