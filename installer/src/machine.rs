@@ -180,7 +180,8 @@ impl<'a> Machine<'a> {
             Place::Ordinary { directory: Some(directory), .. } => Arc::new(DirectorySource::new(directory)),
             _ => {
                 let limits = self.seams.limits;
-                Arc::new(HttpsSource::with_limits(&site.repository, &site.ca, resolver.clone(), limits)?)
+                let source = HttpsSource::with_limits(&site.repository, &site.ca, resolver.clone(), limits)?;
+                Arc::new(source.telling(self.tell.waits()))
             }
         })
     }

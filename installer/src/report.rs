@@ -18,6 +18,7 @@ use crate::ending::EndingPipe;
 use crate::failure::Touched;
 use crate::outbox::Outbox;
 use crate::progress::Progress;
+use crate::waits::Waits;
 use step::Running;
 
 /// Version of the event format: the value of each event's first member.
@@ -61,6 +62,7 @@ struct Run {
     outbox: Outbox,
     /// Where the supervisor hears which step runs.
     supervisor: Option<EndingPipe>,
+    waits: Waits,
     now: Mutex<Now>,
 }
 
@@ -85,6 +87,7 @@ impl Reporter {
             screen,
             outbox: Outbox::default(),
             supervisor,
+            waits: Waits::default(),
             now: Mutex::default(),
         }))
     }
@@ -140,6 +143,12 @@ impl Reporter {
     #[must_use]
     pub fn outbox(&self) -> &Outbox {
         &self.0.outbox
+    }
+
+    /// Where those who wait for a known time say so: that is life, though nothing else stirs.
+    #[must_use]
+    pub fn waits(&self) -> Waits {
+        self.0.waits.clone()
     }
 
     /// The run's id.

@@ -127,7 +127,8 @@ impl Mirrors {
         let first = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(self.list.len()).unwrap_or_default();
         let by_turns = self.list.iter().enumerate().cycle().skip(first).take(self.list.len());
         let by_turns = by_turns.map(|(id, mirror)| (MirrorId(id), mirror));
-        Box::pin(Course::new(path, range, cuts, sink, by_turns).run())
+        let waits = self.tell.as_ref().map(Reporter::waits).unwrap_or_default();
+        Box::pin(Course::new(path, range, cuts, sink, by_turns).run(waits))
     }
 
     /// Drops a mirror for the rest of the run, because what it sent did not verify: `what` is what the report says about

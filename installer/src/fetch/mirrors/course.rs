@@ -8,11 +8,12 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::super::trouble::{Patience, code_of_fetch, fetching};
+use super::super::trouble::{Patience, code_of_fetch, fetching, sleep_until};
 use super::super::{Again, NoRanges, Trouble, Unranged};
 use super::standing::Ready;
 use super::{Mirror, MirrorId, Piece};
 use crate::failure::{Code, coded};
+use crate::waits::Waits;
 
 /// Pieces between a source and those who count them. Both are one task: there is nothing to smooth.
 const RELAY: usize = 2;
@@ -78,9 +79,9 @@ impl<'a> Course<'a> {
     ///
     /// # Errors
     /// When no mirror is left to ask.
-    pub async fn run(mut self) -> Result<()> {
+    pub async fn run(mut self, waits: Waits) -> Result<()> {
         while self.stream.next < self.stream.end {
-            let chosen = self.choose().await?;
+            let chosen = self.choose(&waits).await?;
             self.turn_to(chosen);
             let tried = self.tries.get_mut(chosen).context("choosing a mirror")?;
             if tried.go(&mut self.stream).await {
@@ -108,22 +109,25 @@ impl<'a> Course<'a> {
 
     /// The mirror to ask next: the one that is kept on with, else the first one that does not rest, else the one that has
     /// rested first.
-    async fn choose(&mut self) -> Result<usize> {
+    async fn choose(&mut self, waits: &Waits) -> Result<usize> {
         loop {
             let only = self.kept_on_with();
-            let mut soonest: Option<Instant> = None;
+            let mut soonest: Option<(Instant, &Mirror)> = None;
             for (place, tried) in self.tries.iter_mut().enumerate() {
                 if tried.over.is_some() || only.is_some_and(|only| only != place) {
                     continue;
                 }
                 match tried.mirror.standing.ready(self.stream.path, self.stream.unranged) {
                     Ready::Now => return Ok(place),
-                    Ready::At(when) => soonest = Some(soonest.map_or(when, |other| other.min(when))),
+                    Ready::At(when) if soonest.is_none_or(|(other, _)| when < other) => {
+                        soonest = Some((when, tried.mirror));
+                    }
+                    Ready::At(_) => {}
                     Ready::Never(error) => tried.over = Some(error),
                 }
             }
             match soonest {
-                Some(when) => tokio::time::sleep_until(when).await,
+                Some((when, mirror)) => sleep_until(when, &mirror.source.describe(), waits).await,
                 // The one that was kept on with is over: the others are looked at.
                 None if only.is_some() => {}
                 None => return self.give_up(),
