@@ -68,6 +68,28 @@ async fn where_one_mirror_breaks_off_the_next_goes_on_at_the_next_byte() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_sends_too_slowly_is_left_and_what_has_come_stays() {
+    let bytes = content();
+    let slow = server(move |_, request| cut(partial(&bytes, request), 70_000, Then::Drip)).await;
+    let b = right().await;
+    let grace = std::time::Duration::from_millis(200);
+    let hurried = Limits { grace, rate: 1 << 30, ..super::testing::limits() };
+    let slow_source = Arc::new(super::testing::source_within(slow.port, &slow.ca, hurried)) as Arc<dyn Source>;
+    let mirrors = Mirrors::new(vec![slow_source, Arc::new(source(&b))]);
+    let ids = ids(&mirrors, &[&slow, &b]);
+    let started = std::time::Instant::now();
+    let got = collect(&mirrors, 0..300_000).await;
+    got.result.as_ref().unwrap();
+    // Else it would drip for an hour and a half.
+    assert!(started.elapsed() < std::time::Duration::from_secs(30), "{:?}", started.elapsed());
+    let (start, end) = asked(&b)[0];
+    assert!((70_001..200_000).contains(&start) && end == 300_000, "{start}");
+    // Bytes that drip are nobody's content.
+    assert!(got.bytes[..70_000] == content()[..70_000] && got.bytes[start..] == content()[start..]);
+    assert_eq!((got.bytes.len(), got.from, asked(&slow)), (300_000, ids, vec![(0, 300_000)]));
+}
+
+#[tokio::test]
 async fn two_mirrors_that_break_off_take_turns_at_every_byte() {
     let broken = || {
         let bytes = content();
