@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::published::{Published, good};
 use super::written::{assert_only_verified, assert_whole};
+use crate::cli;
 use crate::config::Place;
 use crate::disk::{Recorded, Recording};
 use crate::ending::Ending;
@@ -167,6 +168,19 @@ impl Trial {
     /// Those of `verify`.
     pub async fn verify(&self) -> Result<Findings> {
         verify(&self.ordinary(Mode::Repair), &Reporter::new("run".to_owned(), Box::new(Told::default()), None)).await
+    }
+
+    /// The exit code of `verify` as a command.
+    pub fn verify_by_command(&self) -> Result<u8, i32> {
+        let Place::Ordinary { site, disk, directory, remembered, .. } = self.ordinary(Mode::Repair) else {
+            panic!("a trial is an ordinary command");
+        };
+        let paths = [site, disk, directory.unwrap(), remembered].map(|path| path.to_str().unwrap().to_owned());
+        let [site, disk, repository, remembered] = &paths;
+        let mut words = vec!["metalstrap-installer", "verify", "--host", "default", "--site", site, "--disk", disk];
+        words.extend(["--repository", repository, "--remembered", remembered]);
+        // A command has a runtime of its own.
+        std::thread::scope(|scope| scope.spawn(|| cli::exit_code_of(&words)).join().unwrap())
     }
 
     /// Installs.
