@@ -77,7 +77,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
 
     machine.remember(&versions);
 
-    let mut summary = Summary::new(&manifest, &bootable, &mirrors);
+    let mut summary = Summary::new(&manifest, &bootable);
     let mut ending = Ending::Poweroff;
     if machine.is_netboot() {
         let partition = bootable.boot_partition()?;

@@ -59,6 +59,7 @@ pub mod target;
 pub mod tls;
 pub mod tpm;
 pub mod uevent;
+pub mod waits;
 pub mod watchdog;
 pub mod watermark;
 

@@ -180,7 +180,8 @@ impl<'a> Machine<'a> {
             Place::Ordinary { directory: Some(directory), .. } => Arc::new(DirectorySource::new(directory)),
             _ => {
                 let limits = self.seams.limits;
-                Arc::new(HttpsSource::with_limits(&site.repository, &site.ca, resolver.clone(), limits)?)
+                let source = HttpsSource::with_limits(&site.repository, &site.ca, resolver.clone(), limits)?;
+                Arc::new(source.telling(self.tell.waits()))
             }
         })
     }
@@ -197,7 +198,7 @@ impl<'a> Machine<'a> {
                 list.push(Arc::new(HttpsSource::with_limits(url, &site.ca, resolver.clone(), limits)?));
             }
         }
-        Ok(Mirrors::new(list).with_connections(site.connections))
+        Ok(Mirrors::new(list).with_connections(site.connections).telling(self.tell))
     }
 
     /// The keys that this machine's host config may have, the most particular first.

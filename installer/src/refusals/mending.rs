@@ -93,6 +93,18 @@ async fn damaged_blocks_are_named_and_a_repair_writes_them_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn the_exit_code_of_verify_says_whole_damaged_or_not_looked_at() {
+    let trial = installed().await;
+    assert_eq!(trial.verify_by_command(), Ok(0));
+    damage(&trial, ROOT + 5 * 4096);
+    assert_eq!(trial.verify_by_command(), Ok(3));
+    // Nothing is installed: it could not look.
+    assert_eq!(Trial::of(&good()).verify_by_command(), Ok(1));
+    // And what clap says of wrong usage is none of these.
+    assert_eq!(crate::cli::exit_code_of(&["metalstrap-installer", "verify", "--wrong"]), Err(2));
+}
+
+#[tokio::test]
 async fn an_esp_whose_root_directory_is_lost_is_not_whole() {
     let trial = installed().await;
     // The root directory is the first cluster of the data region, and the fallback loader's is not far behind.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::published::{Published, good};
 use super::written::{assert_only_verified, assert_whole};
+use crate::cli;
 use crate::config::Place;
 use crate::disk::{Recorded, Recording};
 use crate::ending::Ending;
@@ -23,6 +24,7 @@ use crate::inventory::DiskFacts;
 use crate::look::Findings;
 use crate::machine::Seams;
 use crate::report::{Reporter, Screen};
+use crate::summary;
 use crate::test_server::TestServer;
 
 /// Room for the layout and not much more.
@@ -49,17 +51,26 @@ pub struct Outcome {
     pub result: Result<Ending>,
     pub log: Vec<Recorded>,
     tell: Reporter,
+    told: Told,
     place: Arc<tempfile::TempDir>,
     source: String,
 }
 
-#[derive(Debug)]
-struct Silent;
+/// What a run told: lines for people, and events.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    lines: Arc<Mutex<Vec<String>>>,
+    events: Arc<Mutex<Vec<Value>>>,
+}
 
-impl Screen for Silent {
-    fn line(&self, _: &str) {}
+impl Screen for Told {
+    fn line(&self, text: &str) {
+        self.lines.lock().unwrap().push(text.to_owned());
+    }
     fn progress(&self, _: &str) {}
-    fn event(&self, _: &str) {}
+    fn event(&self, json: &str) {
+        self.events.lock().unwrap().push(serde_json::from_str(json).unwrap());
+    }
 }
 
 /// Limits for a server that is on this machine.
@@ -156,7 +167,20 @@ impl Trial {
     /// # Errors
     /// Those of `verify`.
     pub async fn verify(&self) -> Result<Findings> {
-        verify(&self.ordinary(Mode::Repair), &Reporter::new("run".to_owned(), Box::new(Silent), None)).await
+        verify(&self.ordinary(Mode::Repair), &Reporter::new("run".to_owned(), Box::new(Told::default()), None)).await
+    }
+
+    /// The exit code of `verify` as a command.
+    pub fn verify_by_command(&self) -> Result<u8, i32> {
+        let Place::Ordinary { site, disk, directory, remembered, .. } = self.ordinary(Mode::Repair) else {
+            panic!("a trial is an ordinary command");
+        };
+        let paths = [site, disk, directory.unwrap(), remembered].map(|path| path.to_str().unwrap().to_owned());
+        let [site, disk, repository, remembered] = &paths;
+        let mut words = vec!["metalstrap-installer", "verify", "--host", "default", "--site", site, "--disk", disk];
+        words.extend(["--repository", repository, "--remembered", remembered]);
+        // A command has a runtime of its own.
+        std::thread::scope(|scope| scope.spawn(|| cli::exit_code_of(&words)).join().unwrap())
     }
 
     /// Installs.
@@ -176,11 +200,13 @@ impl Trial {
             *kept.lock().unwrap() = Some(Arc::clone(&disk));
             Ok(disk as Arc<_>)
         };
-        let tell = Reporter::new("run".to_owned(), Box::new(Silent), None);
+        let told = Told::default();
+        let tell = Reporter::new("run".to_owned(), Box::new(told.clone()), None);
         let seams = Seams { open: Box::new(open), limits: self.limits };
         let result = install_with(&place, &tell, seams).await;
         let log = opened.lock().unwrap().as_ref().map(|disk| disk.log()).unwrap_or_default();
-        let outcome = Outcome { result, log, tell, place: Arc::clone(&self.place), source: self.source.clone() };
+        let (place, source) = (Arc::clone(&self.place), self.source.clone());
+        let outcome = Outcome { result, log, tell, told, place, source };
         (outcome, self)
     }
 }
@@ -204,6 +230,12 @@ impl Outcome {
         let failure = Failure::new(&self.tell.current_step(), error, &self.tell.touched());
         assert_eq!(failure.code, code_of(error));
         Failure { happened: self.plain(&failure.happened), untouched: self.plain(&failure.untouched), ..failure }
+    }
+
+    /// The lines that a person reads and the events, up to the run's last one, which is about the failure.
+    pub async fn reported(&self) -> (Vec<String>, Vec<Value>) {
+        summary::report_failure(&self.failure(), &self.tell).await;
+        (self.told.lines.lock().unwrap().clone(), self.told.events.lock().unwrap().clone())
     }
 
     /// Refused before the plan, with no byte written.
