@@ -96,8 +96,11 @@ impl<'a> Cut<'a> for Cutter<'a> {
         let sender = self.from.map_or(Sender::One(piece.from), |sender| sender.and(piece.from));
         self.from = Some(sender);
         loop {
-            // Headers of blocks are few: a frame is looked through at most some dozen times.
-            if self.part.len() < self.looked_at.saturating_add(self.looked_at / 4) {
+            // Headers of blocks are few: a frame is looked through at most some dozen times. With the stream's end it grows no
+            // more.
+            let end = self.offset.saturating_add(u64::try_from(self.part.len())?);
+            let grows = end < self.round.goal.frames.payload().size;
+            if grows && self.part.len() < self.looked_at.saturating_add(self.looked_at / 4) {
                 break;
             }
             let length = match next_frame(&self.part, self.offset) {

@@ -67,6 +67,7 @@ fn fills(disk: Arc<dyn Disk>, backing: &Path) {
     for (seed, writer) in (0..).zip(writers(&region, 8)) {
         let engine = writer.engine();
         let oracle = fill(writer, seed);
+        region.disk.flush().unwrap();
         let mut found = Buffer::new(oracle.len());
         region.read_at(0, &mut found).unwrap();
         assert!(found[..] == oracle[..], "by {engine}");
