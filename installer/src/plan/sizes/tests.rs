@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::disk::FileDisk;
-use crate::gpt::{Entry, Image, Table, backup_bytes};
+use crate::gpt::{Entry, Image, Table, backup_bytes, primary_bytes};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -204,10 +204,10 @@ fn foreign(gaps: &[(u64, u64)], end: u64) -> Vec<Entry> {
     entries
 }
 
-/// The areas between the entries, which lie in order, from 1 MiB to `end`; each with the entry before it.
-fn gaps(entries: &[Entry], end: u64) -> Vec<(Area, Option<&Entry>)> {
+/// The areas between the entries, which lie in order, from `start` to `end`; each with the entry before it.
+fn gaps(entries: &[Entry], start: u64, end: u64) -> Vec<(Area, Option<&Entry>)> {
     let before = std::iter::once(None).chain(entries.iter().map(Some));
-    let starts = std::iter::once(MIB).chain(entries.iter().map(|entry| entry.start + entry.size));
+    let starts = std::iter::once(start).chain(entries.iter().map(|entry| entry.start + entry.size));
     let ends = entries.iter().map(|entry| entry.start).chain([end / GRAIN * GRAIN]);
     let areas = starts.zip(ends).map(|(start, end)| Area { start, size: end - start });
     areas.zip(before).filter(|(area, _)| area.size > 0).collect()
@@ -236,7 +236,9 @@ proptest! {
             let table = Table { disk_guid: Uuid::from_u128(9), partitions: old.clone() };
             Image::new(&table, size, sector_size).unwrap().write(&FileDisk::open(&path, sector_size).unwrap()).unwrap();
         }
-        let gaps = gaps(&old, end);
+        // In a table that is there it takes the header's word for the first sector that may be used.
+        let start = if old.is_empty() { MIB } else { up(primary_bytes(sector_size)) };
+        let gaps = gaps(&old, start, end);
         let areas: Vec<Area> = gaps.iter().map(|(area, _)| *area).collect();
         let ours = places(&partitions.iter().collect::<Vec<_>>(), &areas);
         let theirs = repart(directory.path(), size, sector_size);
