@@ -64,6 +64,8 @@ pub mod watchdog;
 pub mod watermark;
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod https_tests;
 #[cfg(test)]
 mod refusals;

@@ -15,7 +15,7 @@ use super::published::{Published, good};
 use super::written::{assert_only_verified, assert_whole};
 use crate::cli;
 use crate::config::Place;
-use crate::disk::{Recorded, Recording};
+use crate::disk::{Disk, Recorded, Recording};
 use crate::ending::Ending;
 use crate::failure::{Code, Failure, code_of};
 use crate::http::Limits;
@@ -44,6 +44,9 @@ pub struct Trial {
     pub before_lock: Arc<dyn Fn(&Path) + Send + Sync>,
     mode: Mode,
     read_back: bool,
+    sector_size: u32,
+    /// Written to instead of the file, which then only shows what is on the disk when it is looked at.
+    instead: Option<Arc<dyn Disk>>,
 }
 
 /// What became of it.
@@ -88,36 +91,50 @@ pub fn short() -> Limits {
 }
 
 impl Trial {
-    fn new(published: &Published, source: String, ca: &str, directory: bool) -> Self {
+    fn new(published: &Published, source: String, ca: &str) -> Self {
         let place = Arc::new(tempfile::tempdir().unwrap());
         let site = json!({"format": 1, "repository": source, "root": published.trusted_root(), "ca": ca});
         let disk = fs::File::create(place.path().join("disk")).unwrap();
         disk.set_len(DISK_BYTES).unwrap();
-        let directory = directory.then(|| place.path().join("repository"));
-        let source = directory.as_ref().map_or(source, |directory| directory.display().to_string());
         Self {
             place,
             site,
             source,
-            directory,
+            directory: None,
             limits: short(),
             before_lock: Arc::new(|_| {}),
             mode: Mode::Install,
             read_back: true,
+            sector_size: 512,
+            instead: None,
         }
     }
 
     /// From a directory.
     pub fn of(published: &Published) -> Self {
-        let ca = "-----BEGIN CERTIFICATE-----\n";
-        let trial = Self::new(published, "https://mirror.example/os".to_owned(), ca, true);
-        published.write_to(&trial.place.path().join("repository"));
-        trial
+        let trial = Self::offline(published);
+        let directory = trial.place.path().join("repository");
+        published.write_to(&directory);
+        trial.reading(directory)
+    }
+
+    /// From a directory that `published` was written to before.
+    pub fn from_directory(published: &Published, directory: &Path) -> Self {
+        Self::offline(published).reading(directory.to_owned())
+    }
+
+    /// With a URL that is not asked.
+    fn offline(published: &Published) -> Self {
+        Self::new(published, "https://mirror.example/os".to_owned(), "-----BEGIN CERTIFICATE-----\n")
+    }
+
+    fn reading(self, directory: PathBuf) -> Self {
+        Self { source: directory.display().to_string(), directory: Some(directory), ..self }
     }
 
     /// From a server.
     pub fn at(published: &Published, server: &TestServer) -> Self {
-        Self::new(published, format!("https://127.0.0.1:{}/os", server.port), &server.ca, false)
+        Self::new(published, format!("https://127.0.0.1:{}/os", server.port), &server.ca)
     }
 
     /// The file that is the disk.
@@ -147,13 +164,18 @@ impl Trial {
         Self { read_back: false, ..self }
     }
 
+    /// Onto this disk instead of the file.
+    pub fn onto(self, disk: &Arc<dyn Disk>) -> Self {
+        Self { sector_size: disk.sector_size(), instead: Some(Arc::clone(disk)), ..self }
+    }
+
     fn ordinary(&self, mode: Mode) -> Place {
         let at = self.place.path();
         fs::write(at.join("site.json"), serde_json::to_vec(&self.site).unwrap()).unwrap();
         Place::Ordinary {
             site: at.join("site.json"),
             disk: self.disk(),
-            sector_size: 512,
+            sector_size: self.sector_size,
             directory: self.directory.clone(),
             host: Some(HostKey::Default),
             remembered: at.join("versions.json"),
@@ -194,9 +216,11 @@ impl Trial {
         let at = self.place.path();
         let opened = Arc::<Mutex<Option<Arc<Recording>>>>::default();
         let (kept, before_lock, path) = (Arc::clone(&opened), Arc::clone(&self.before_lock), at.join("disk"));
+        let instead = self.instead.clone();
         let open = move |facts: &DiskFacts| {
             before_lock(&path);
-            let disk = Arc::new(Recording::new(facts.lock(Path::new("/sys"))?));
+            let locked = instead.clone().map_or_else(|| facts.lock(Path::new("/sys")), Ok)?;
+            let disk = Arc::new(Recording::new(locked));
             *kept.lock().unwrap() = Some(Arc::clone(&disk));
             Ok(disk as Arc<_>)
         };
