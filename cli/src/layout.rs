@@ -75,7 +75,7 @@ impl LayoutArgs {
             root_size,
             root_verity_size: self.layout_root_verity_size.unwrap_or_else(verity_size),
             slots: self.layout_slots,
-            free_size: self.layout_free_size.unwrap_or(if self.layout.is_some() { 0 } else { FREE }),
+            free_size: self.layout_free_size.unwrap_or_else(|| if self.layout.is_some() { 0 } else { FREE }),
             partitions: self.partitions()?,
         })
     }
