@@ -1,5 +1,5 @@
 # Thin: each target names the command it runs. Everything that is made goes below target/ and out/.
-.PHONY: demo test check bench deps images docs clean fmt
+.PHONY: demo test check crashtest bench deps images docs clean fmt
 
 # Reproducible times in images: the last commit's.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -37,6 +37,17 @@ demo: images
 # All that CI runs: check, then the scenarios in virtual machines.
 test: check images
 	$(CARGO) test --locked -p metalstrap-tests --lib --test scenarios -- --test-threads=2
+
+# Power cuts at thousands of points of whole installations, judged in process, and some of them booted by machines:
+# out/crash/result.json (docs/testing.md). With CRASHTEST_POINT=… as a failure names it, that point alone; with
+# CRASHTEST_SEED=2 other points; with CRASHTEST_RERUNS=all a second run wherever nothing starts.
+crashtest: images
+	$(CARGO) test --locked -p metalstrap-installer --lib -- --ignored --nocapture many_points_of_every_scenario
+ifndef CRASHTEST_POINT
+	for seed in 1 2; do $(CARGO) run --locked -p metalstrap-tiny --bin build-tiny -- --kernel out/kernels/cloud --init $(BUILT)/release/metalstrap-tiny-init --mebibytes 4 --seed $$seed --out out/crash/tiny-$$seed || exit; done
+	$(CARGO) test --locked -p metalstrap-installer --lib -- --ignored some_points_are_left_for_machines
+	$(CARGO) test --locked -p metalstrap-tests --test crash -- --nocapture
+endif
 
 # Measures metalstrap against its peers (about 40 minutes, as root) and writes out/bench/result.json; then the tables and the
 # plot of docs/performance.md. BENCH="--cases fresh --runs 1 --size 256M" measures less.

@@ -39,6 +39,6 @@ fn furnish(out: &Path) -> Result<()> {
     std::fs::create_dir_all(&ram).with_context(|| format!("making {}", ram.display()))?;
     run(
         "mount",
-        ["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), "size=16g".as_ref(), "bench".as_ref(), ram.as_os_str()],
+        ["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), "size=24g".as_ref(), "bench".as_ref(), ram.as_os_str()],
     )
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{BufWriter, Read as _, Write as _};
+use std::io::{BufWriter, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -87,15 +87,21 @@ impl Repository {
     /// # Errors
     /// The command's words.
     pub fn open(served: &Path, keys: &Path, built: &Path) -> Result<Self> {
-        Self::at_level(served, keys, built, level())
+        let path = format!("repository-l{}-f{}", level(), CompressOptions::default().frame_size);
+        Self::at(served, path, keys, built, level())
     }
 
-    /// The same for another level.
+    /// An empty one of its own for another level: what it publishes is made, whatever there was before.
     ///
     /// # Errors
-    /// The command's words.
+    /// An old one cannot be removed.
     pub fn at_level(served: &Path, keys: &Path, built: &Path, level: i32) -> Result<Self> {
-        let path = format!("repository-l{level}-f{}", CompressOptions::default().frame_size);
+        let path = format!("repository-of-level-{level}");
+        remove(&served.join(&path))?;
+        Self::at(served, path, keys, built, level)
+    }
+
+    fn at(served: &Path, path: String, keys: &Path, built: &Path, level: i32) -> Result<Self> {
         let dir = served.join(&path);
         let metalstrap = ours("metalstrap")?;
         if dir.join("metadata").exists() {
@@ -145,8 +151,9 @@ impl Repository {
         ];
         self.sign(&["publish".into()], &options)?;
         let host = format!("serial-{}", image.name);
-        let words = ["host", "add", &host, "--release", NAME, &image.name, "--existing", "wipe"];
-        self.sign(&words.map(Into::into), &[])
+        let wipe = ["--existing", "wipe", "--intent", "bench"];
+        let words = ["host", "add", &host, "--release", NAME, &image.name].into_iter().chain(wipe);
+        self.sign(&words.map(Into::into).collect::<Vec<OsString>>(), &[])
     }
 
     /// Removes all of it.
@@ -154,7 +161,7 @@ impl Repository {
     /// # Errors
     /// It cannot be removed.
     pub fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.dir).with_context(|| format!("removing {}", self.dir.display()))
+        remove(&self.dir)
     }
 
     /// Writes the site config for machines that reach the server as `address`.
@@ -210,6 +217,16 @@ impl Repository {
     }
 }
 
+/// Removes a directory with all in it, if it is there.
+fn remove(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn hash_tree(image: &Image, to: &Path) -> Result<String> {
     let making = || format!("making the hash tree {}", to.display());
     let mut data = File::open(image.root()).with_context(making)?;
@@ -223,6 +240,17 @@ fn hash_tree(image: &Image, to: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_older_run_left_is_removed_and_nothing_is_no_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = dir.path().join("repository-of-level-12");
+        fs::create_dir_all(old.join("payloads")).unwrap();
+        fs::write(old.join("payloads/a.zst"), "old").unwrap();
+        remove(&old).unwrap();
+        assert!(!old.exists());
+        remove(&old).unwrap();
+    }
 
     #[test]
     fn a_disk_has_room_for_esp_slots_and_trees() {

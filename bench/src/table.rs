@@ -145,7 +145,7 @@ fn megabytes(bytes: f64) -> String {
 fn shown(name: &str, value: f64) -> String {
     match name {
         _ if name.ends_with("fraction") => format!("{:.1}%", value * 100.0),
-        "first_bytes" | "fetched_twice" => megabytes(value),
+        "first_bytes" | "fetched_twice" | "fetched_twice_max" => megabytes(value),
         _ => format!("{value:.2}"),
     }
 }

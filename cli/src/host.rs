@@ -32,7 +32,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Add(add::Args),
+    Add(Box<add::Args>),
     Show(show::Args),
     Check(check::Args),
     Remove(remove::Args),

@@ -1,6 +1,10 @@
 //! The layout of a disk, with defaults that leave room for the next releases.
 
-use metalstrap_release::manifest::{Artifact, FileSystem, Layout};
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use metalstrap_release::manifest::{Artifact, DataPartition, FileSystem, Layout, parse_partitions};
 use metalstrap_release::verity::{BLOCK, Geometry};
 
 use crate::size::{self, MIB};
@@ -9,11 +13,18 @@ use crate::size::{self, MIB};
 const LEAST_ROOT: u64 = 256 * MIB;
 /// Least size of an ESP.
 const LEAST_ESP: u64 = 512 * MIB;
+/// What stays free where the layout has no partitions behind the slots: the OS makes them.
+const FREE: u64 = 256 * MIB;
 
 /// Sizes of the partitions: whole MiB.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Layout of the disk")]
 pub struct LayoutArgs {
+    /// Partitions behind the slots: a JSON list, each with `type` and `label`, and, as in repart.d(5), `size_min`,
+    /// `size_max`, `weight`, `padding_min`, `padding_max`, `padding_weight` (sizes in bytes); `keep`, if its content stays
+    /// when another release is installed
+    #[arg(long, value_name = "FILE")]
+    layout: Option<PathBuf>,
     /// EFI system partition [default: 512M, or more where one UKI a slot and one more need it]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     layout_esp_size: Option<u64>,
@@ -26,14 +37,27 @@ pub struct LayoutArgs {
     /// Slots; systemd-sysupdate needs two
     #[arg(long, value_name = "NUMBER", default_value_t = 2)]
     layout_slots: u32,
-    /// What must stay free behind the slots for the OS's own partitions
-    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "256M")]
-    layout_free_size: u64,
+    /// What must stay free at the end for the OS's own partitions [default: 256M, or 0 with --layout]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    layout_free_size: Option<u64>,
 }
 
 impl LayoutArgs {
+    /// The partitions behind the slots.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or something in it cannot hold.
+    pub fn partitions(&self) -> Result<Vec<DataPartition>> {
+        let Some(path) = &self.layout else { return Ok(Vec::new()) };
+        let reading = || format!("reading the layout {}", path.display());
+        parse_partitions(&fs::read(path).with_context(reading)?).with_context(reading)
+    }
+
     /// The layout for these artifacts. Whether it holds them is for the manifest to check.
-    pub fn layout(&self, root: &FileSystem, uki: &Artifact, loader: &Artifact) -> Layout {
+    ///
+    /// # Errors
+    /// As [`LayoutArgs::partitions`].
+    pub fn layout(&self, root: &FileSystem, uki: &Artifact, loader: &Artifact) -> Result<Layout> {
         let content = root.data.content_size;
         let root_size = self.layout_root_size.unwrap_or_else(|| mib_up(content + content / 4).max(LEAST_ROOT));
         let verity_size = || {
@@ -46,13 +70,14 @@ impl LayoutArgs {
             let files = uki.size * (u64::from(self.layout_slots) + 1) + loader.size * 2;
             mib_up(files + files / 16 + 16 * MIB).max(LEAST_ESP)
         };
-        Layout {
+        Ok(Layout {
             esp_size: self.layout_esp_size.unwrap_or_else(esp_size),
             root_size,
             root_verity_size: self.layout_root_verity_size.unwrap_or_else(verity_size),
             slots: self.layout_slots,
-            free_size: self.layout_free_size,
-        }
+            free_size: self.layout_free_size.unwrap_or_else(|| if self.layout.is_some() { 0 } else { FREE }),
+            partitions: self.partitions()?,
+        })
     }
 }
 

@@ -113,6 +113,7 @@ impl Args {
     fn check(&self) -> Result<UkiFacts> {
         check_name(&self.name)?;
         check_version(&self.version)?;
+        self.layout.partitions()?;
         let facts = UkiFacts::read(&self.uki)?;
         if let Some(expected) = self.root_hash {
             let found = facts.root_hash;
@@ -158,7 +159,7 @@ impl Args {
         let uki = publish_file(&payloads, "UKI", &self.uki, &self.name)?;
         let loader = publish_file(&payloads, "boot loader", &self.loader, &self.name)?;
         let root = publish_root(&payloads, &self.root, &self.verity, facts.root_hash)?;
-        let layout = self.layout.layout(&root, &uki, &loader);
+        let layout = self.layout.layout(&root, &uki, &loader)?;
         Ok(Manifest {
             format: FORMAT,
             name: self.name.clone(),

@@ -92,7 +92,7 @@ fn a_machine_gets_what_its_host_config_says() {
     let result = operator.ok(&format!("host add default --release os 1 {ON}"));
     assert_eq!(result["published"], false);
     assert!(contents(&operator.0.path("repository")) == first);
-    let options = "--existing wipe --erase secure --disk-serial S1 --disk-size >=1GiB --handoff reboot";
+    let options = "--existing wipe --intent one --erase secure --disk-serial S1 --disk-size >=1GiB --handoff reboot";
     operator.ok(&format!("host add mac-52:54:00:12:34:56 --release os 1 {options} {ON}"));
     let shown = operator.ok(&format!("host show mac-525400123456 {ON}"));
     assert_eq!(shown["config"]["disk"]["size"], ">=1GiB");

@@ -342,6 +342,42 @@ fn a_kernel_that_ignores_the_backup_table_is_warned_of() {
 }
 
 #[test]
+fn partitions_behind_the_slots_come_from_a_file() {
+    let inputs = Inputs::new();
+    let file = inputs.path("layout.json");
+    let option = ["--layout", file.to_str().unwrap()];
+    assert_eq!(
+        inputs.refusal(&option),
+        "metalstrap: reading the layout D/layout.json: No such file or directory (os error 2)"
+    );
+    fs::write(&file, r#"[{"type": "var", "label": "var", "size_min": 1000}]"#).unwrap();
+    assert_eq!(
+        inputs.refusal(&option),
+        "metalstrap: reading the layout D/layout.json: the layout's list of partitions has a partition \"var\" whose size_min \
+         is 1000, not a multiple of 4096 from 4096 to 9007199254740992"
+    );
+    fs::write(&file, r#"[{"type": "var", "label": "os_1"}]"#).unwrap();
+    assert_eq!(
+        inputs.refusal(&option),
+        "metalstrap: checking the manifest: the manifest's layout.partitions has another partition with the label \"os_1\""
+    );
+    fs::write(&file, r#"[{"type": "var", "label": "var", "size_min": 1048576, "keep": true}]"#).unwrap();
+    let output = inputs.publish(&option);
+    assert!(output.status.success(), "{output:?}");
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = fs::read(inputs.path("repository").join(result["manifest"].as_str().unwrap())).unwrap();
+    let layout = Manifest::parse(&text).unwrap().layout;
+    let partition = &layout.partitions[0];
+    assert_eq!((layout.free_size, layout.partitions.len()), (0, 1));
+    assert_eq!((partition.label.as_str(), partition.size_min, partition.keep), ("var", Some(1 << 20), true));
+    assert_eq!(
+        inputs.last_line(&inputs.publish(&[])),
+        "metalstrap: os 1 is published already, with another layout of the disk: a published version never changes; \
+         publish under another --version"
+    );
+}
+
+#[test]
 fn a_name_or_layout_that_does_not_fit_is_refused() {
     let inputs = Inputs::new();
     assert_eq!(

@@ -20,8 +20,11 @@ use crate::report::Reporter;
 use crate::screen::{ConsoleScreen, Events};
 use crate::summary;
 
-/// Exit code of `verify` when something is damaged.
-const DAMAGED: u8 = 2;
+/// Exit code of `verify` when something is damaged. 2 is what clap ends with when an argument cannot be used.
+const DAMAGED: u8 = 3;
+/// Exit codes of every verb.
+const DONE: u8 = 0;
+const FAILED: u8 = 1;
 
 /// Installs a signed OS release: fetches it over HTTPS, checks every block, writes it to one disk.
 #[derive(Debug, Parser)]
@@ -44,7 +47,7 @@ enum Verb {
     Repair(Target),
     /// Looks whether the release that the host config names is on the disk as it was signed, and writes nothing.
     ///
-    /// It prints what it found as JSON. Exit code: 0 all is well, 2 something is damaged, 1 it could not look.
+    /// It prints what it found as JSON. Exit code: 0 all is well, 3 something is damaged, 1 it could not look, 2 wrong usage.
     /// Example: metalstrap-installer verify --site site.json --disk /dev/sda
     Verify(Target),
     /// Prints as JSON what `install` would do, and writes nothing.
@@ -117,7 +120,20 @@ impl Target {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Command::parse().verb {
+    ExitCode::from(carry_out(Command::parse().verb))
+}
+
+/// The exit code of a command with these arguments, the program's name first.
+///
+/// # Errors
+/// Clap's, with the exit code that it ends with.
+#[cfg(test)]
+pub(crate) fn exit_code_of(arguments: &[&str]) -> Result<u8, i32> {
+    Command::try_parse_from(arguments).map(|command| carry_out(command.verb)).map_err(|error| error.exit_code())
+}
+
+fn carry_out(verb: Verb) -> u8 {
+    match verb {
         Verb::Install(target) => ordinary(|| install_ordinary(&target.place(Mode::Install), target.json)),
         Verb::Repair(target) => ordinary(|| install_ordinary(&target.place(Mode::Repair), target.json)),
         Verb::Verify(target) => verify(&target),
@@ -129,12 +145,12 @@ pub fn main() -> ExitCode {
 }
 
 /// One place prints an error with its whole chain, and turns it into the exit status.
-fn ordinary(body: impl FnOnce() -> Result<()>) -> ExitCode {
+fn ordinary(body: impl FnOnce() -> Result<()>) -> u8 {
     match body() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => DONE,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            FAILED
         }
     }
 }
@@ -171,7 +187,7 @@ fn print_inventory() -> Result<()> {
 }
 
 /// Says on standard output what is damaged.
-fn verify(target: &Target) -> ExitCode {
+fn verify(target: &Target) -> u8 {
     let look = || -> Result<bool> {
         let tell = stderr(target.json)?;
         let found = runtime()?.block_on(install::verify(&target.place(Mode::Repair), &tell)).map_err(with_code)?;
@@ -179,8 +195,8 @@ fn verify(target: &Target) -> ExitCode {
         Ok(found.whole)
     };
     match look() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(DAMAGED),
+        Ok(true) => DONE,
+        Ok(false) => DAMAGED,
         Err(error) => ordinary(|| Err(error)),
     }
 }

@@ -7,7 +7,9 @@
 //! 1. **scan**: blocks that are right in their place stay;
 //! 2. blocks of zeroes are made, without being fetched;
 //! 3. **seeds**: blocks that are elsewhere on the disk are copied;
-//! 4. **needed**: the fewest frames that hold the rest; a content that is wanted at several places is fetched once;
+//! 4. **needed**: frames that hold the rest, of which none can be left out; a content that is wanted at several places is
+//!    fetched once. The fewest there are would be a set cover, which nobody computes: a frame that serves many of those
+//!    contents is taken before one that serves few;
 //! 5. **round**: several connections fetch ranges of frames and cut them; one thread a processor decodes, checks every
 //!    block against its digest, and queues the writes, neighbours together. What came wrong costs its mirror the run,
 //!    and is fetched from another one in the next round;

@@ -4,6 +4,9 @@
 //! line as JSON. A message each [`BEAT_EVERY`] says that the installer still runs: it gets further, or began what it does
 //! now less than [`STILL`] ago.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::RawFd;
@@ -139,6 +142,19 @@ impl EndingPipe {
         Ok(Some(pipe))
     }
 
+    /// One that leads nowhere.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
+        let (file, stirrings) = (Mutex::new(tempfile::tempfile().unwrap()), Stirrings::default());
+        Self(Arc::new(Shared { file, stirrings }))
+    }
+
+    /// What stands still when the installer does.
+    #[cfg(test)]
+    pub(crate) fn stirred(&self) -> (u64, u64) {
+        self.0.stirrings.now()
+    }
+
     /// Tells the id of the run.
     pub fn run(&self, id: &str) {
         self.tell(&Message::Run { id: id.to_owned() });
@@ -155,8 +171,8 @@ impl EndingPipe {
         self.tell(&Message::Step { step: step.to_owned(), disk_touched });
     }
 
-    /// Tells, again and again, how many `bytes` the step got through, or that it `waits` for something outside, which
-    /// has a limit of its own: while that changes, the installer beats.
+    /// Tells, again and again, how many `bytes` the step looked at, fetched or got done, or that it `waits` for something
+    /// outside, which has a limit of its own: while that changes, the installer beats.
     pub fn stir(&self, bytes: u64, waits: bool) {
         self.0.stirrings.bytes.store(bytes, Ordering::Relaxed);
         if waits {
@@ -232,65 +248,5 @@ impl Messages {
             self.buffer.clear();
         }
         messages
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_are_one_json_line_each() {
-        let text = |message: &Message| serde_json::to_string(message).unwrap();
-        assert_eq!(text(&Message::Beat), r#""beat""#);
-        assert_eq!(
-            text(&Message::Policy { reboot_on_failure_after: Some(5) }),
-            r#"{"policy":{"reboot_on_failure_after":5}}"#
-        );
-        assert_eq!(text(&Message::Run { id: "5b9c".into() }), r#"{"run":{"id":"5b9c"}}"#);
-        assert_eq!(text(&Message::Ending(Ending::Kexec)), r#"{"ending":"kexec"}"#);
-        assert_eq!(
-            text(&Message::Step { step: "root".into(), disk_touched: true }),
-            r#"{"step":{"step":"root","disk_touched":true}}"#
-        );
-    }
-
-    #[test]
-    fn messages_survive_being_cut_anywhere() {
-        let stream = b"\"beat\"\nnonsense\n{\"ending\":\"reboot\"}\n\"be";
-        for cut in 0..stream.len() {
-            let mut messages = Messages::default();
-            let mut got = messages.push(&stream[..cut]);
-            got.extend(messages.push(&stream[cut..]));
-            assert_eq!(got, [Message::Beat, Message::Ending(Ending::Reboot)]);
-        }
-    }
-
-    #[test]
-    fn an_installer_in_which_nothing_stirs_has_no_pulse() {
-        let stirrings = Stirrings::default();
-        let pipe = EndingPipe(Arc::new(Shared { file: Mutex::new(tempfile::tempfile().unwrap()), stirrings }));
-        let start = Instant::now();
-        let mut pulse = Pulse { seen: pipe.0.stirrings.now(), changed: start };
-        let mut alive = |seconds| pulse.alive(pipe.0.stirrings.now(), start + Duration::from_secs(seconds));
-        assert!(alive(599));
-        assert!(!alive(600));
-        pipe.step("root", true);
-        assert!(alive(610));
-        pipe.stir(0, false);
-        assert!(!alive(1210));
-        pipe.stir(4096, false);
-        assert!(alive(1220));
-        pipe.stir(4096, false);
-        assert!(!alive(1820));
-        pipe.stir(4096, true);
-        assert!(alive(1830));
-    }
-
-    #[test]
-    fn an_endless_line_is_dropped() {
-        let mut messages = Messages::default();
-        assert_eq!(messages.push(&vec![b'x'; Messages::MAX_LINE + 1]), []);
-        assert_eq!(messages.push(b"\"beat\"\n"), [Message::Beat]);
     }
 }

@@ -39,6 +39,8 @@ pub enum Touched {
     Begun(String),
     /// Writes have begun to this disk, which holds this very release from an earlier run.
     Again(String),
+    /// Writes have begun to this disk, on which the release with this label boots all the while.
+    Beside(String, String),
     /// The release on this disk is complete and bootable.
     Complete(String),
 }
@@ -56,6 +58,9 @@ impl fmt::Display for Touched {
                     "No disk but {disk} was written to. It holds this release from an earlier run, which may not boot."
                 )
             }
+            Self::Beside(disk, other) => {
+                write!(f, "No disk but {disk} was written to. {other} on {disk} was not touched and boots.")
+            }
             Self::Complete(disk) => {
                 write!(f, "No disk but {disk} was written to. The release on {disk} is complete and boots.")
             }
@@ -65,7 +70,7 @@ impl fmt::Display for Touched {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Internal,
         Self::InstallerDied,
         Self::SiteConfig,
@@ -89,6 +94,7 @@ impl Code {
         Self::EraseFailed,
         Self::NotClean,
         Self::NotInstalled,
+        Self::Esp,
         Self::DiskIo,
         Self::Tpm,
         Self::CommandLine,
@@ -124,7 +130,9 @@ impl Code {
             Self::SeveralDisks => "Make the selector in the host config match exactly one of the disks above.",
             Self::DiskTooSmall => "Use a larger disk, or a release with a smaller layout.",
             Self::DiskInUse => "Unmount it and stop what holds it (LVM, RAID, device mapper), then retry.",
-            Self::DiskNotBlank => "Save what is on it; then wipe it, or set `existing` to `wipe` in the host config.",
+            Self::DiskNotBlank => {
+                "Save what is on it; then wipe it, or set `existing` to `wipe` with an `intent` in the host config."
+            }
             Self::CannotErase => {
                 "Erase it by other means, or set `erase` to what the drive can (`zeroes`, `discard`) in the host config."
             }
@@ -134,6 +142,9 @@ impl Code {
             }
             Self::NotInstalled => {
                 "Install it: a repair only mends the release that is there. Compare release and disk in the host config."
+            }
+            Self::Esp => {
+                "Make room on it or mend it (`fsck.fat`); or let the disk be wiped, with a new `intent` in the host config."
             }
             Self::DiskIo => "Look at the kernel's messages about the disk; replace it if it fails again.",
             Self::Tpm => "Switch the TPM on in the firmware, or set `tpm` to `if-present` in the host config.",
@@ -200,6 +211,8 @@ pub enum Code {
     NotClean,
     /// The disk does not hold the release that is to be mended or looked at.
     NotInstalled,
+    /// The EFI system partition of a disk that is kept has no room, or a file system that cannot be changed.
+    Esp,
     /// Reading or writing the disk failed.
     DiskIo,
     /// A TPM is required and there is none, or it failed.

@@ -11,7 +11,6 @@ mod directory;
 mod edit;
 mod listing;
 mod name;
-mod published;
 #[cfg(test)]
 mod tests;
 mod volume;

@@ -53,8 +53,8 @@ pub fn invalidate(disk: &dyn Disk, plan: &Plan) -> Result<()> {
     }
     disk.forget_cache().code(Code::DiskIo, || format!("checking that {} is clean", disk.describe()))?;
     clean::ranges(disk, &plan.wipes)?;
-    // The old table of a disk that is replaced stays for now.
-    if matches!(plan.existing, Becomes::Replaced { .. }) { Ok(()) } else { clean::whole(disk, plan) }
+    // Any other table stays, or stays for now.
+    if matches!(plan.existing, Becomes::Blank | Becomes::Wiped { .. }) { clean::whole(disk, plan) } else { Ok(()) }
 }
 
 /// Overwrites the ranges of each step with zeroes, with a flush after it.

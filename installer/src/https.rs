@@ -14,6 +14,7 @@ use crate::fetch::trouble::{Patience, fetching};
 use crate::fetch::{Again, Attempting, Fetching, Finding, Getting, NoRanges, Source, Trouble, Unranged};
 use crate::http::{Answer, Ask, Client, Limits};
 use crate::resolve::Resolver;
+use crate::waits::Waits;
 
 /// Redirects followed for one request.
 const REDIRECTS: usize = 5;
@@ -24,6 +25,7 @@ pub struct HttpsSource {
     base: Url,
     client: Client,
     versions: Versions,
+    waits: Waits,
 }
 
 /// A status that brings no content.
@@ -54,7 +56,14 @@ impl HttpsSource {
     /// As [`HttpsSource::new`].
     pub fn with_limits(base: &str, ca: &str, resolver: Resolver, limits: Limits) -> Result<Self> {
         let base = https_url(&format!("{}/", base.trim_end_matches('/')))?;
-        Ok(Self { base, client: Client::new(ca, resolver, limits)?, versions: Versions::default() })
+        let (client, versions) = (Client::new(ca, resolver, limits)?, Versions::default());
+        Ok(Self { base, client, versions, waits: Waits::default() })
+    }
+
+    /// Which tells `waits` for how long the server is left alone.
+    #[must_use]
+    pub fn telling(self, waits: Waits) -> Self {
+        Self { waits, ..self }
     }
 
     fn url(&self, path: &str) -> Result<Url> {
@@ -159,7 +168,7 @@ impl HttpsSource {
             let before = part.range.start;
             let Err(trouble) = self.send_all(&mut part, sink).await else { return Ok(()) };
             patience.credit(part.range.start - before);
-            patience.wait(trouble).await?;
+            patience.wait(trouble, &self.describe(), &self.waits).await?;
         }
     }
 
@@ -169,7 +178,7 @@ impl HttpsSource {
         loop {
             match self.read(&url, limit).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(trouble) => patience.wait(trouble).await?,
+                Err(trouble) => patience.wait(trouble, &self.describe(), &self.waits).await?,
             }
         }
     }

@@ -75,7 +75,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
 
     machine.remember(&versions);
 
-    let mut summary = Summary::new(&manifest, &bootable, &mirrors);
+    let mut summary = Summary::new(&manifest, &bootable);
     let mut ending = Ending::Poweroff;
     if machine.is_netboot() {
         let partition = bootable.boot_partition()?;
@@ -95,7 +95,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
 
 /// The disk becomes ours, and is erased where the plan says so.
 fn take(machine: &Machine<'_>, host: &Host, disk: &DiskFacts, plan: Plan, tell: &Reporter) -> Result<Erased> {
-    machine.free_disk(host, disk)?;
+    machine.free_disk(host, &plan, disk)?;
     let (locked, eraser) = tell.step("lock", "Locking the disk", |_| {
         let locked = Locked::new(machine.lock_disk(disk)?, plan);
         let eraser = machine.eraser(&locked, disk)?;
@@ -156,7 +156,11 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> Re
         tell.step("manifest", "Checking the kernel command line", |_| CommandLine::for_handoff(&manifest, &host))?;
     let disk = tell.step("disk", "Choosing the disk", |_| machine.choose_disk(&host))?;
     tell.say(&format!("installing {} {} to {}", manifest.name, manifest.version, disk.describe()));
-    let plan = tell.step("plan", "Planning the disk", |_| Plan::new(&disk.for_plan(), &manifest, &host))?;
+    let plan = tell.step("plan", "Planning the disk", |_| {
+        let plan = Plan::new(&disk.for_plan(), &manifest, &host)?;
+        machine.check_holders(&host, &plan, &disk)?;
+        Ok(plan)
+    })?;
     machine.measure("plan", &plan.canonical()?)?;
     let details = [("hash", plan.hash()?.to_string().into()), ("plan", serde_json::to_value(&plan)?)];
     tell.tell("plan", "info", fields(details));

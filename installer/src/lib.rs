@@ -2,6 +2,7 @@
 //!
 //! Start at [`install`]: every name there is a module beside it.
 
+pub mod boot_files;
 pub mod bootvars;
 pub mod cli;
 pub mod clock;
@@ -60,9 +61,12 @@ pub mod target;
 pub mod tls;
 pub mod tpm;
 pub mod uevent;
+pub mod waits;
 pub mod watchdog;
 pub mod watermark;
 
+#[cfg(test)]
+mod crash;
 #[cfg(test)]
 mod https_tests;
 #[cfg(test)]

@@ -94,7 +94,7 @@ pub async fn look(
     let runs = tell.wait("root", "Checking the root file system", check).await?;
     parts.push(Part::new("root", tree.geometry().data_blocks(), runs));
     let region: Region = plan.region(&disk, Role::Esp)?;
-    let check = async |progress: Progress| esp::damaged(mirrors, manifest, &region, plan.volume_id()?, &progress).await;
+    let check = async |progress: Progress| esp::damaged(mirrors, manifest, &region, &progress).await;
     let (boot_files_named, files) = tell.wait("esp", "Checking boot loader and UKI", check).await?;
     parts.extend(files.into_iter().map(|(path, blocks, runs)| Part::new(&path, blocks, runs)));
     let whole = partition_table && boot_files_named && parts.iter().all(|part| part.damaged == 0);

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::host::{Existing, HandoffMode, Host, HostKey, Mode};
+use metalstrap_release::host::{Existing, HandoffMode, Host, HostKey};
 use metalstrap_release::manifest::{Boot, Manifest};
 use metalstrap_release::metadata::Versions;
 use metalstrap_release::site::Site;
 
-use crate::bootvars::{self, BootEntry, Efivarfs};
+use crate::bootvars::{self, BootEntry, Efivarfs, token};
 use crate::clock;
 use crate::config::Place;
 use crate::disk::Disk;
 use crate::drivers;
 use crate::ending::Ending;
 use crate::erase::{DriveOpener, Eraser, KernelDrive};
-use crate::esp::Esp;
+use crate::esp::{Esp, random_seed};
 use crate::eventlog::Measurer;
 use crate::failure::{Code, WithCode as _};
 use crate::fetch::{DirectorySource, Mirrors, Source};
@@ -28,6 +28,7 @@ use crate::https::{HttpsSource, https_url};
 use crate::inventory::{self, DiskFacts};
 use crate::link::Which;
 use crate::net::{self, Network};
+use crate::plan::Plan;
 use crate::post::Poster;
 use crate::progress::Progress;
 use crate::remembered::Memory;
@@ -192,7 +193,8 @@ impl<'a> Machine<'a> {
             Place::Ordinary { directory: Some(directory), .. } => Arc::new(DirectorySource::new(directory)),
             _ => {
                 let limits = self.seams.limits;
-                Arc::new(HttpsSource::with_limits(&site.repository, &site.ca, resolver.clone(), limits)?)
+                let source = HttpsSource::with_limits(&site.repository, &site.ca, resolver.clone(), limits)?;
+                Arc::new(source.telling(self.tell.waits()))
             }
         })
     }
@@ -209,7 +211,7 @@ impl<'a> Machine<'a> {
                 list.push(Arc::new(HttpsSource::with_limits(url, &site.ca, resolver.clone(), limits)?));
             }
         }
-        Ok(Mirrors::new(list).with_connections(site.connections))
+        Ok(Mirrors::new(list).with_connections(site.connections).telling(self.tell))
     }
 
     /// The keys that this machine's host config may have, the most particular first.
@@ -247,33 +249,40 @@ impl<'a> Machine<'a> {
     /// The disk to install to: by the host config's selector, or the one that the person named.
     ///
     /// # Errors
-    /// Not exactly one, or it is in use by what may not be taken down.
+    /// Not exactly one, or it is in use and may not be wiped.
     pub fn choose_disk(&self, host: &Host) -> Result<DiskFacts> {
-        let existing = may_go(host);
-        let facts = match self.place {
+        match self.place {
             Place::Netboot => {
                 let disks = inventory::disks(Path::new("/sys"))?;
-                target::choose(&disks, &host.disk, &self.missing, existing)?
+                target::choose(&disks, &host.disk, &self.missing, target::may_go(host))
             }
             Place::Ordinary { disk, sector_size, .. } => {
                 let facts = inventory::disk_at(&inventory::Roots::default(), disk, *sector_size)?;
-                target::usable(&facts, existing).cloned()?
-            }
-        };
-        if existing == Existing::Wipe {
-            for holder in holders::of(&inventory::Roots::default(), &facts)? {
-                self.tell.say(&format!("to be taken down, since it holds the disk: {holder}"));
+                target::usable(&facts, target::may_go(host)).cloned()
             }
         }
-        Ok(facts)
     }
 
-    /// Takes down what holds the disk that was chosen, where the host config permits that.
+    /// Tells what will be taken down for the plan. Where the plan wipes nothing, nothing may hold the disk.
+    ///
+    /// # Errors
+    /// [`Code::DiskInUse`]: something holds it that may not be taken down, or cannot.
+    pub fn check_holders(&self, host: &Host, plan: &Plan, facts: &DiskFacts) -> Result<()> {
+        if !target::may_free(host, plan) {
+            return target::usable(facts, Existing::Keep).map(|_| ());
+        }
+        for holder in holders::of(&inventory::Roots::default(), facts)? {
+            self.tell.say(&format!("to be taken down, since it holds the disk: {holder}"));
+        }
+        Ok(())
+    }
+
+    /// Takes down what holds the disk that was chosen, where the plan wipes it.
     ///
     /// # Errors
     /// [`Code::DiskInUse`]: something cannot be taken down, or is back.
-    pub fn free_disk(&self, host: &Host, facts: &DiskFacts) -> Result<()> {
-        if may_go(host) != Existing::Wipe {
+    pub fn free_disk(&self, host: &Host, plan: &Plan, facts: &DiskFacts) -> Result<()> {
+        if !target::may_free(host, plan) {
             return Ok(());
         }
         holders::take_down(&inventory::Roots::default(), facts, self.seams.acts.as_ref(), self.tell)
@@ -317,6 +326,10 @@ impl<'a> Machine<'a> {
         for warning in &entry.warnings {
             self.tell.warn("boot-entry", warning);
         }
+        let loader = Efivarfs::default().of_vendor(token::VENDOR).secret();
+        if let Err(error) = random_seed().and_then(|random| token::provide(&loader, &random)) {
+            self.tell.warn("boot-entry", &format!("systemd-boot's random seed is not tied to this machine: {error:#}"));
+        }
         entry
     }
 
@@ -354,9 +367,4 @@ impl<'a> Machine<'a> {
     pub fn is_netboot(&self) -> bool {
         *self.place == Place::Netboot
     }
-}
-
-/// What may go of a disk that is in use: a repair needs nothing of it to go.
-fn may_go(host: &Host) -> Existing {
-    if host.mode == Mode::Repair { Existing::Refuse } else { host.existing }
 }

@@ -2,9 +2,12 @@
 //! manifest and the host config: no random numbers, no clock, so that the same facts give the same plan, and a run that
 //! was interrupted finds its own work again.
 
+mod data;
 mod discards;
 mod layout;
 mod reuse;
+mod settle;
+mod sizes;
 mod wipes;
 
 use std::fmt;
@@ -16,9 +19,10 @@ use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use metalstrap_release::digest::Digest;
-use metalstrap_release::host::{Erase, Existing, Host, Mode};
+use metalstrap_release::host::{Erase, Host, Mode};
 use metalstrap_release::manifest::Manifest;
 
+use crate::boot_files::EspContents;
 use crate::disk::{Disk, Guarded, Identity, Region};
 use crate::erase;
 use crate::esp;
@@ -27,7 +31,9 @@ use crate::gpt::{self, Entry, Table};
 use crate::inventory::Contents;
 use crate::progress::Progress;
 
-pub use reuse::{Holds, SeedArea};
+pub use layout::ESP_TYPE;
+pub use reuse::{Holds, Names, SeedArea};
+use settle::Settled;
 pub use wipes::Wipe;
 
 /// What the plan has to know about the disk.
@@ -62,6 +68,12 @@ pub struct Plan {
     pub erase: Erase,
     /// The slot that gets the release: `a` to `h`.
     pub target: char,
+    /// The release in another slot that boots meanwhile, and afterwards if this one does not.
+    pub fallback: Option<String>,
+    /// What becomes of the names of UKIs on an ESP that stays.
+    pub names: Names,
+    /// The intents that the disk will remember, the newest last.
+    pub intents: Vec<String>,
     /// Our partitions, by index.
     pub partitions: Vec<Partition>,
     /// Partitions that the installed OS has made and that stay as they are.
@@ -76,6 +88,8 @@ pub struct Plan {
     pub seeds: Vec<SeedArea>,
     /// What is written then.
     pub writes: Vec<Write>,
+    /// What is never written to: partitions that stay as they are.
+    pub protects: Vec<Write>,
     /// What is overwritten with zeroes when the release is in its slot, before the table is written.
     pub leftovers: Vec<Wipe>,
 }
@@ -97,8 +111,13 @@ pub struct Release {
 pub enum Becomes {
     /// There is nothing.
     Blank,
-    /// It is this plan's own table, from an earlier run: it stays, and so do the OS's partitions.
+    /// It holds the release, or what there is of it: it stays as it is but for what is not as it should be.
     Kept,
+    /// It has our layout: the release goes into one of its slots, all else stays.
+    Updated {
+        /// The label of what the slot holds now.
+        from: String,
+    },
     /// It has the same slots: the release goes into one of them, the rest is destroyed. The old table stays until the new
     /// one is written, so that an interrupted run finds its slot again.
     Replaced {
@@ -112,6 +131,14 @@ pub enum Becomes {
     },
 }
 
+impl Becomes {
+    /// Whether there is something that stays, so that nothing is destroyed but what the release takes the place of.
+    #[must_use]
+    pub fn stays(&self) -> bool {
+        matches!(self, Self::Kept | Self::Updated { .. })
+    }
+}
+
 /// A partition of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Partition {
@@ -122,7 +149,7 @@ pub struct Partition {
     pub entry: Entry,
 }
 
-/// What a partition is for. Its text form is `esp`, `root-a`, `root-verity-a`.
+/// What a partition is for. Its text form is `esp`, `root-a`, `root-verity-a`, `data-1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// EFI system partition.
@@ -137,6 +164,13 @@ pub enum Role {
         /// `a` to `h`.
         slot: char,
     },
+    /// One of the layout's partitions behind the slots.
+    Data {
+        /// Which of them, counted from 1.
+        number: u32,
+        /// It is on the disk already, and its content stays.
+        kept: bool,
+    },
 }
 
 impl fmt::Display for Role {
@@ -145,6 +179,7 @@ impl fmt::Display for Role {
             Self::Esp => write!(f, "esp"),
             Self::Root { slot } => write!(f, "root-{slot}"),
             Self::RootVerity { slot } => write!(f, "root-verity-{slot}"),
+            Self::Data { number, .. } => write!(f, "data-{number}"),
         }
     }
 }
@@ -172,7 +207,7 @@ impl Area {
     }
 }
 
-/// A range that is written, and what for.
+/// A range that is written or protected, and what for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Write {
     /// What for: a partition's role, or `partition table`.
@@ -187,16 +222,19 @@ impl Plan {
     ///
     /// # Errors
     /// [`Code::DiskTooSmall`] if the layout does not fit, or the boot files not the ESP; [`Code::Manifest`] if their hash
-    /// trees are too large; [`Code::DiskNotBlank`] if there is something on the disk that
-    /// may not go; [`Code::DiskIo`] if the disk cannot be read or has sectors of an odd size.
+    /// trees are too large; [`Code::DiskNotBlank`] if there is something on the disk that may not go; [`Code::Esp`] if the
+    /// ESP that is to stay cannot; [`Code::DiskIo`] if the disk cannot be read or has sectors of an odd size.
     pub fn new(disk: &PlanDisk, manifest: &Manifest, host: &Host) -> Result<Self> {
         if !matches!(disk.sector_size, 512 | 4096) {
             let text = format!("disk {} has sectors of {} bytes, not 512 or 4096", disk.name, disk.sector_size);
             return Err(coded(Code::DiskIo, text));
         }
         let root = manifest.root()?;
-        let target = reuse::target(disk, manifest)?;
-        let (partitions, free) = layout::partitions(disk, manifest, target)?;
+        let Settled { existing, target, ours, holds } = settle::existing(disk, manifest, host)?;
+        let (mut partitions, free) = layout::partitions(disk, manifest, target, ours.is_some())?;
+        let fallback = ours.and_then(|ours| ours.fallback(&partitions, target));
+        let names = ours.map(|ours| ours.names(&partitions, target, &manifest.root_label(), holds)).unwrap_or_default();
+        ours.iter().for_each(|ours| ours.take_over(&mut partitions, target));
         let mut plan = Self {
             format: 1,
             release: Release {
@@ -206,10 +244,13 @@ impl Plan {
             },
             disk: disk.identity.clone(),
             sector_size: disk.sector_size,
-            disk_guid: layout::derived_uuid(&disk.identity, "disk"),
-            existing: Becomes::Blank,
-            erase: Erase::None,
+            disk_guid: ours.map_or_else(|| settle::disk_guid(disk, host), |ours| ours.table.disk_guid),
+            erase: if existing.stays() { Erase::None } else { host.erase },
+            existing,
             target,
+            fallback,
+            names,
+            intents: settle::intents(disk, host),
             partitions,
             kept: Vec::new(),
             free,
@@ -217,64 +258,70 @@ impl Plan {
             discards: Vec::new(),
             seeds: Vec::new(),
             writes: Vec::new(),
+            protects: Vec::new(),
             leftovers: Vec::new(),
         };
-        let esp = plan.partition(Role::Esp)?.size;
-        esp::check(manifest, esp, disk.sector_size, plan.volume_id()?)?;
-        plan.settle_existing(disk, host)?;
         plan.check_mode(disk, host.mode)?;
-        plan.erase = if plan.existing == Becomes::Kept { Erase::None } else { host.erase };
+        plan.check_esp(disk, manifest, ours.map(|ours| ours.esp))?;
+        if let Some(ours) = ours {
+            plan.keep(ours.table);
+        }
         plan.wipes = wipes::steps(&plan, &disk.contents, root.data.content_size, root.hash_tree.content_size);
         plan.writes = plan.list_writes(root.data.content_size, root.hash_tree.content_size);
-        if matches!(plan.existing, Becomes::Replaced { .. }) {
+        if matches!(plan.existing, Becomes::Replaced { .. } | Becomes::Updated { .. }) {
             plan.seeds = reuse::seeds(&plan);
+        }
+        if matches!(plan.existing, Becomes::Replaced { .. }) {
             plan.leftovers = wipes::leftovers(&plan);
         }
         plan.discards = discards::areas(&plan);
+        plan.check_protected()?;
         Ok(plan)
     }
 
-    /// Decides what becomes of the disk's contents.
-    fn settle_existing(&mut self, disk: &PlanDisk, host: &Host) -> Result<()> {
-        match &disk.contents {
-            Contents::Blank => self.existing = Becomes::Blank,
-            Contents::Unreadable { error } => {
-                return Err(coded(Code::DiskIo, format!("disk {} cannot be read: {error}", disk.name)));
-            }
-            Contents::Gpt { table, .. } if self.owns(table) => {
-                let ours = |entry: &Entry| self.partitions.iter().any(|ours| ours.entry.index == entry.index);
-                self.kept = table.partitions.iter().filter(|entry| !ours(entry)).cloned().collect();
-                self.existing = Becomes::Kept;
-            }
-            contents if host.existing == Existing::Wipe => {
-                let what = contents.to_string();
-                // What is erased is good for nothing any more.
-                let same = host.erase == Erase::None
-                    && matches!(contents, Contents::Gpt { table, .. } if reuse::has_slots(&self.partitions, table));
-                self.existing = if same { Becomes::Replaced { what } } else { Becomes::Wiped { what } };
-            }
-            _ if host.mode == Mode::Repair => self.existing = Becomes::Blank,
-            contents => {
-                let text = "and the host config does not permit wiping it (\"existing\": \"wipe\")";
-                return Err(coded(Code::DiskNotBlank, format!("disk {} holds {contents}, {text}", disk.name)));
+    /// Notes what stays of a table of ours: the other slots, and what the OS has made.
+    fn keep(&mut self, table: &Table) {
+        let ours = |entry: &&Entry| self.partitions.iter().any(|ours| ours.entry.index == entry.index);
+        self.kept = table.partitions.iter().filter(|entry| !ours(entry)).cloned().collect();
+        let others = self.partitions.iter().filter(|partition| match partition.role {
+            Role::Esp => false,
+            Role::Root { slot } | Role::RootVerity { slot } => slot != self.target,
+            Role::Data { kept, .. } => kept,
+        });
+        let protect =
+            |purpose: String, entry: &Entry| Write { purpose, area: Area { start: entry.start, size: entry.size } };
+        let others = others.map(|partition| protect(partition.role.to_string(), &partition.entry));
+        let kept = self.kept.iter().map(|entry| protect(format!("{} {:?}", entry.index, entry.label), entry));
+        self.protects = others.chain(kept).collect();
+    }
+
+    /// Whether nothing that is protected is written to: the last look before the first write.
+    ///
+    /// # Errors
+    /// [`Code::Internal`]: then this file is wrong.
+    fn check_protected(&self) -> Result<()> {
+        let written = self.wipes.iter().chain(&self.leftovers).flat_map(|step| &step.ranges);
+        for area in written.chain(self.writes.iter().map(|write| &write.area)) {
+            let (range, hit) = (area.range(), |other: &&Write| {
+                let other = other.area.range();
+                area.start < other.end && other.start < area.start.saturating_add(area.size)
+            });
+            if let Some(hit) = self.protects.iter().find(hit) {
+                let text = format!("the plan writes bytes {} to {}, which {} has", range.start, range.end, hit.purpose);
+                return Err(coded(Code::Internal, text));
             }
         }
         Ok(())
     }
 
-    /// Whether a table on the disk is this plan's: the same GUID and every partition as planned. More partitions may be
-    /// there (systemd-repart makes them on first boot), as long as they lie where the plan left room for them.
-    fn owns(&self, table: &Table) -> bool {
-        let ours = |entry: &Entry| self.partitions.iter().any(|partition| partition.entry == *entry);
-        let free = self.free.range();
-        let within = |entry: &Entry| {
-            entry.index <= gpt::ENTRIES
-                && entry.start >= free.start
-                && !self.partitions.iter().any(|p| p.entry.index == entry.index)
-        };
-        table.disk_guid == self.disk_guid
-            && self.partitions.iter().all(|partition| table.partitions.contains(&partition.entry))
-            && table.partitions.iter().all(|entry| ours(entry) || within(entry))
+    /// Whether the ESP can hold what it is to hold.
+    fn check_esp(&self, disk: &PlanDisk, manifest: &Manifest, there: Option<&EspContents>) -> Result<()> {
+        esp::check(manifest, self.partition(Role::Esp)?.size, disk.sector_size, self.volume_id()?)?;
+        match there {
+            Some(EspContents::Unusable { problem }) => Err(coded(Code::Esp, format!("disk {}: {problem}", disk.name))),
+            Some(EspContents::Volume(files)) => esp::check_room(manifest, files, &self.names.removed, &disk.name),
+            Some(EspContents::Absent) | None => Ok(()),
+        }
     }
 
     fn list_writes(&self, data: u64, tree: u64) -> Vec<Write> {
@@ -285,7 +332,7 @@ impl Plan {
                 Role::Esp => entry.size,
                 Role::Root { slot } if *slot == self.target => data,
                 Role::RootVerity { slot } if *slot == self.target => tree,
-                Role::Root { .. } | Role::RootVerity { .. } => continue,
+                Role::Root { .. } | Role::RootVerity { .. } | Role::Data { .. } => continue,
             };
             writes.push(Write { purpose: role.to_string(), area: Area { start: entry.start, size } });
         }

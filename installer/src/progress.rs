@@ -1,9 +1,14 @@
 //! Progress of a long step: counters that worker threads bump, and the rate and time left a person reads.
 
+mod look;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+use look::Looks;
+pub use look::{Look, LooksAt};
 
 /// A cheap handle; clones count into the same place.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +20,7 @@ struct Counters {
     done: AtomicU64,
     fetched: AtomicU64,
     parts: Parts,
+    looks: Looks,
     first_fetched: OnceLock<Instant>,
     note: Mutex<Option<String>>,
 }
@@ -69,6 +75,34 @@ impl Progress {
     /// `bytes` more are done (written, or found right).
     pub fn advance(&self, bytes: u64) {
         self.0.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A look at `bytes` begins, of which some or none may be of use.
+    pub fn looks_at(&self, what: LooksAt, bytes: u64) {
+        self.0.looks.begin(what, bytes);
+    }
+
+    /// `bytes` more were looked at, or could not be read.
+    pub fn looked(&self, bytes: u64) {
+        self.0.looks.advance(bytes);
+    }
+
+    /// There is nothing more to look at.
+    pub fn has_looked(&self) {
+        self.0.looks.end();
+    }
+
+    /// The look that is under way.
+    #[must_use]
+    pub fn look(&self) -> Option<Look> {
+        self.0.looks.present()
+    }
+
+    /// A number that grows while anything is looked at, fetched or done.
+    #[must_use]
+    pub fn stirred(&self) -> u64 {
+        let (done, _, fetched) = self.snapshot();
+        done.wrapping_add(fetched).wrapping_add(self.0.looks.looked())
     }
 
     /// `bytes` more came over the network.

@@ -18,6 +18,7 @@ use crate::ending::EndingPipe;
 use crate::failure::Touched;
 use crate::outbox::Outbox;
 use crate::progress::Progress;
+use crate::waits::Waits;
 use step::Running;
 
 /// Version of the event format: the value of each event's first member.
@@ -61,6 +62,7 @@ struct Run {
     outbox: Outbox,
     /// Where the supervisor hears which step runs.
     supervisor: Option<EndingPipe>,
+    waits: Waits,
     now: Mutex<Now>,
 }
 
@@ -70,6 +72,8 @@ struct Now {
     step: String,
     touched: Touched,
     reboot_on_failure_after: Option<Option<u32>>,
+    /// Mirrors that lied, each with the reason.
+    mirrors_dropped: Vec<String>,
 }
 
 impl Reporter {
@@ -83,6 +87,7 @@ impl Reporter {
             screen,
             outbox: Outbox::default(),
             supervisor,
+            waits: Waits::default(),
             now: Mutex::default(),
         }))
     }
@@ -140,6 +145,12 @@ impl Reporter {
         &self.0.outbox
     }
 
+    /// Where those who wait for a known time say so: that is life, though nothing else stirs.
+    #[must_use]
+    pub fn waits(&self) -> Waits {
+        self.0.waits.clone()
+    }
+
     /// The run's id.
     #[must_use]
     pub fn run_id(&self) -> &str {
@@ -181,6 +192,18 @@ impl Reporter {
     pub fn warn(&self, step: &str, text: &str) {
         self.say(&format!("warning: {text}"));
         self.tell(step, "warning", fields([("message", text.into())]));
+    }
+
+    /// Tells that nothing of a mirror is believed any more, and `why`.
+    pub fn drops(&self, mirror: &str, why: &str) {
+        self.now().mirrors_dropped.push(format!("{mirror}: {why}"));
+        self.warn(&self.current_step(), &format!("mirror {mirror} is dropped: {why}"));
+    }
+
+    /// The mirrors that were dropped in this run, each with the reason.
+    #[must_use]
+    pub fn mirrors_dropped(&self) -> Vec<String> {
+        self.now().mirrors_dropped.clone()
     }
 
     /// Runs a step; `text` is a gerund with the object ("Reading the site config") and becomes context of its error.

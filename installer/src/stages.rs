@@ -14,7 +14,7 @@ use crate::bootvars;
 use crate::converge::{self, BlockSet, Payloads, ReadBack, Seed, Tally, TreeOf};
 use crate::disk::{Disk, Region};
 use crate::erase::{self, DriveOpener, Eraser};
-use crate::esp::{self, Esp};
+use crate::esp::{self, Esp, Order};
 use crate::failure::{Code, Touched, WithCode as _};
 use crate::fetch::Mirrors;
 use crate::gpt;
@@ -40,7 +40,7 @@ pub struct Erased {
     now: bool,
 }
 
-/// Nothing on the disk boots, unless it is this very release.
+/// Nothing that is about to be overwritten boots.
 #[derive(Debug)]
 pub struct Invalidated(Locked);
 
@@ -87,7 +87,11 @@ impl Locked {
     #[must_use]
     pub fn touched(&self, facts: &DiskFacts) -> Touched {
         let disk = facts.describe();
-        if self.plan.existing == Becomes::Kept { Touched::Again(disk) } else { Touched::Begun(disk) }
+        match (&self.plan.existing, &self.plan.fallback) {
+            (Becomes::Kept, _) => Touched::Again(disk),
+            (Becomes::Updated { .. }, Some(other)) => Touched::Beside(disk, other.clone()),
+            _ => Touched::Begun(disk),
+        }
     }
 
     /// How the disk will be erased; `None` where the plan has no erasure, or where an interrupted run has done it.
@@ -136,12 +140,14 @@ impl Locked {
 }
 
 impl Erased {
-    /// Old tables and signatures go, as the plan lists them, and the disk is looked at again.
+    /// The first writes, unless an erasure was: the names of UKIs whose slot is overwritten, old tables and signatures go, as
+    /// the plan lists them, and what was wiped is looked at again.
     ///
     /// # Errors
     /// The disk's; [`Code::NotClean`].
     pub fn invalidate(self, progress: &Progress) -> Result<Invalidated> {
         let Locked { disk, plan, .. } = &self.at;
+        esp::unname(&self.at.region(Role::Esp)?, &plan.names.removed)?;
         gpt::invalidate(disk.as_ref(), plan)?;
         if self.now {
             let noting = || format!("noting on {} that it is erased", disk.describe());
@@ -253,7 +259,15 @@ impl Committed {
         let locked = &self.0.at.0;
         let region = locked.region(Role::Esp)?;
         let seeds = locked.seeds(Holds::BootFiles);
-        let esp = esp::write(mirrors, manifest, &region, locked.plan.volume_id()?, &seeds, progress).await?;
+        let plan = &locked.plan;
+        let order = Order {
+            manifest,
+            volume_id: plan.volume_id()?,
+            stays: plan.existing.stays(),
+            intents: &plan.intents,
+            ranked_behind: &plan.names.ranked_behind,
+        };
+        let esp = esp::write(mirrors, order, &region, &seeds, progress).await?;
         Ok(Bootable { at: self.0, esp })
     }
 }

@@ -9,7 +9,6 @@ use crate::bootvars::BootEntry;
 use crate::converge::Tally;
 use crate::ending::Ending;
 use crate::failure::Failure;
-use crate::fetch::Mirrors;
 use crate::machine::Machine;
 use crate::meminfo;
 use crate::report::{Reporter, fields};
@@ -26,7 +25,6 @@ pub struct Summary {
     root_hash: String,
     uki_path: String,
     tally: Tally,
-    mirrors_dropped: Vec<(String, String)>,
     image_bytes: u64,
     /// The firmware's entry, where one was made.
     pub boot_entry: Option<BootEntry>,
@@ -35,14 +33,13 @@ pub struct Summary {
 impl Summary {
     /// What is known once the disk boots.
     #[must_use]
-    pub fn new(manifest: &Manifest, bootable: &Bootable, mirrors: &Mirrors) -> Self {
+    pub fn new(manifest: &Manifest, bootable: &Bootable) -> Self {
         let root = manifest.filesystems.first();
         Self {
             release: manifest.root_label(),
             root_hash: root.map(|root| root.root_hash.to_string()).unwrap_or_default(),
             uki_path: bootable.esp.uki_path.clone(),
             tally: bootable.tally(),
-            mirrors_dropped: mirrors.dropped(),
             image_bytes: root.map_or(0, |root| root.data.content_size),
             boot_entry: None,
         }
@@ -56,10 +53,7 @@ impl Summary {
             ("uki", self.uki_path.into()),
             ("payload_fetched_bytes", self.tally.fetched_bytes.into()),
             ("blocks", self.tally.to_json()),
-            (
-                "mirrors_dropped",
-                self.mirrors_dropped.into_iter().map(|(mirror, why)| format!("{mirror}: {why}")).collect(),
-            ),
+            ("mirrors_dropped", tell.mirrors_dropped().into()),
             ("image_bytes", self.image_bytes.into()),
             ("lowest_mem_available_bytes", memory.lowest().into()),
             ("peak_rss_bytes", meminfo::peak_rss().ok().into()),
@@ -77,7 +71,9 @@ impl Summary {
 
 /// Tells the failure as the run's last event and waits until a server has taken it.
 pub async fn report_failure(failure: &Failure, tell: &Reporter) {
-    tell.tell("run", "failed", failure_fields(failure));
+    let mut details = failure_fields(failure);
+    details.insert("mirrors_dropped".into(), tell.mirrors_dropped().into());
+    tell.tell("run", "failed", details);
     settle(tell).await;
 }
 

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use metalstrap_release::host::{DiskSelector, Existing, Sizes, is_like};
+use metalstrap_release::host::{DiskSelector, Existing, Host, Mode, Sizes, is_like};
 
 use crate::failure::{Code, coded};
 use crate::inventory::DiskFacts;
+use crate::plan::Plan;
 
 /// The one disk of `disks` that the selector matches. `missing` says what may keep disks from being in the list; then
 /// only a selector that knows its disk by serial, WWID or port counts, since any other might choose another one for want of it.
@@ -33,6 +34,18 @@ pub fn choose(
         [] => Err(coded(Code::NoDisk, listing("no disk matches", &judged, selector))),
         _ => Err(coded(Code::SeveralDisks, listing("several disks match", &judged, selector))),
     }
+}
+
+/// What may go of a disk that is in use: a repair needs nothing of it to go.
+#[must_use]
+pub fn may_go(host: &Host) -> Existing {
+    if host.mode == Mode::Repair { Existing::Refuse } else { host.existing }
+}
+
+/// Whether what holds the disk may go: the host config permits wiping it, and that is what the plan does.
+#[must_use]
+pub fn may_free(host: &Host, plan: &Plan) -> bool {
+    may_go(host) == Existing::Wipe && !plan.existing.stays()
 }
 
 /// The disk itself, unless something keeps it from being written to. Where everything on it may go, so may what holds it,

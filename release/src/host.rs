@@ -19,6 +19,8 @@ pub const MAX_BYTES: usize = 1 << 20;
 const KIND: Kind = Kind { name: "host config", max_bytes: MAX_BYTES };
 /// The most bytes that may be added to a kernel command line: what x86 kernels take as a whole.
 const MAX_CMDLINE: usize = 2048;
+/// Bytes of an intent at most.
+const MAX_INTENT: usize = 64;
 /// Words that may be added to a kernel command line, by what stands before `=`: consoles, messages, hardware and how the
 /// network ports are called. A list of what may be, since what must not be has no end: `root=` is also `mount.usr=`,
 /// `systemd.run=`, `rd.break` and whatever the next systemd takes (kernel-command-line(7),
@@ -93,8 +95,12 @@ pub struct Host {
     /// What may happen to a disk that is not blank.
     #[serde(default)]
     pub existing: Existing,
-    /// What is done against the old content before the release is installed; other than `none` only with `existing: wipe`.
-    /// A disk that holds the release already is not erased.
+    /// Names the one time that `wipe` is meant: 1 to 64 letters, digits and `._-`. A disk on which it has happened is kept
+    /// from then on, so that a machine that comes back to the installer goes on to its OS. Only with `wipe`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<String>,
+    /// What is done against the old content when the disk is wiped; other than `none` only with `existing: wipe`. A disk on
+    /// which the `intent` has happened is kept, and not erased.
     #[serde(default)]
     pub erase: Erase,
     /// Whether a machine without TPM is refused.
@@ -154,10 +160,13 @@ pub enum Mode {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Existing {
-    /// Anything but a blank disk, or this release's own interrupted installation, stops the run.
+    /// A disk that has our layout gets the release into a slot, all else on it stays; any other that is not blank stops the
+    /// run.
     #[default]
+    Keep,
+    /// Anything but a blank disk, or one with this release on it, whole or not, stops the run.
     Refuse,
-    /// Everything on the disk may go.
+    /// Everything on the disk may go, once for each `intent`.
     Wipe,
 }
 
@@ -242,10 +251,25 @@ impl Host {
             }
         }
         self.disk.check()?;
+        self.check_intent()?;
         if self.erase != Erase::None && self.existing != Existing::Wipe {
             return KIND.refuse("erase", "is set, but existing is not \"wipe\"");
         }
         self.check_cmdline()
+    }
+
+    fn check_intent(&self) -> Result<(), DocumentError> {
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        match (&self.intent, self.existing) {
+            (None, Existing::Wipe) => KIND.refuse("intent", "is missing: `wipe` happens once for each intent"),
+            (Some(_), Existing::Keep | Existing::Refuse) => {
+                KIND.refuse("intent", "is there, but `existing` is not `wipe`")
+            }
+            (Some(text), Existing::Wipe) if !(1..=MAX_INTENT).contains(&text.len()) || !plain(text) => {
+                KIND.refuse("intent", format!("{text:?} is not 1 to {MAX_INTENT} of a-z, A-Z, 0-9 and '._-'"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_cmdline(&self) -> Result<(), DocumentError> {

@@ -19,3 +19,4 @@ pub mod site;
 mod sys;
 pub mod uki;
 pub mod verity;
+pub mod version;

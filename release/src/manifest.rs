@@ -10,10 +10,14 @@ pub use crate::document::FORMAT;
 use crate::document::{DocumentError, Kind};
 
 mod check;
+mod partition;
+mod partition_type;
 #[cfg(test)]
 mod tests;
 
 pub use check::{check_name, check_version};
+pub use partition::{DataPartition, GRAIN, MAX_PARTITION_BYTES, parse_partitions};
+pub use partition_type::{ESP_TYPE, PartitionType, ROOT_TYPE, ROOT_VERITY_TYPE};
 
 /// No manifest is larger; the installer stops reading there.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -22,6 +26,10 @@ const KIND: Kind = Kind { name: "manifest", max_bytes: MAX_BYTES };
 pub const MAX_ARTIFACT_BYTES: u64 = 1 << 44;
 /// A UKI or boot loader has to fit an ESP beside others.
 pub const MAX_BOOT_BYTES: u64 = 1 << 30;
+/// Label of the EFI system partition.
+pub const ESP_LABEL: &str = "esp";
+/// Label of a slot without a release: what systemd-sysupdate takes for free.
+pub const EMPTY_LABEL: &str = "_empty";
 
 /// One published version of an OS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +136,7 @@ pub struct Payload {
     pub seek_table_sha256: Digest,
 }
 
-/// What the disk looks like: sizes in bytes, multiples of 1 MiB.
+/// What the disk looks like: sizes in bytes, multiples of 1 MiB (in `partitions` of 4096).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -141,8 +149,11 @@ pub struct Layout {
     pub root_verity_size: u64,
     /// Slots: 2 is what systemd-sysupdate needs.
     pub slots: u32,
-    /// What must stay free behind the slots for the OS's own partitions (/var); systemd-repart makes them.
+    /// What must stay free at the end for the OS's own partitions (/var); systemd-repart makes them.
     pub free_size: u64,
+    /// Partitions behind the slots, in their order on the disk: at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<DataPartition>,
 }
 
 /// A verity salt: at most 256 bytes (the superblock's field).

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::digest::Digest;
 use crate::host::Host;
-use crate::manifest::{Manifest, Salt};
+use crate::manifest::{Manifest, PartitionType, Salt};
 use crate::site::Site;
 
 impl JsonSchema for Digest {
@@ -28,6 +28,18 @@ impl JsonSchema for Salt {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "pattern": "^([0-9a-f]{2}){0,256}$"})
+    }
+}
+
+impl JsonSchema for PartitionType {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PartitionType".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let guid = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}";
+        let pattern = format!("^({}|{guid})$", Self::names().join("|"));
+        json_schema!({"type": "string", "pattern": pattern})
     }
 }
 

@@ -59,9 +59,13 @@ impl Scene {
     /// A part is missing, or ukify failed.
     pub fn netboot(&self) -> Result<PathBuf> {
         self.published.add_default_host(&self.host)?;
-        let output = self.run.path().join("netboot.efi");
+        let output = self.image();
         artifacts::netboot_with(&self.site, Flavour::Cloud, &self.cmdline_extra, self.extra_files.clone(), &output)?;
         Ok(output)
+    }
+
+    fn image(&self) -> PathBuf {
+        self.run.path().join("netboot.efi")
     }
 
     /// A machine with the tests' smallest memory and a disk of `bytes`, started as kernel and initrd of the netboot
@@ -70,12 +74,26 @@ impl Scene {
     /// # Errors
     /// A part is missing, or the machine does not start.
     pub fn start(&self, bytes: u64, more: impl FnOnce(Builder) -> Builder) -> Result<Machine<'_>> {
-        let image = self.netboot()?;
+        let machine = Machine::builder("machine").memory(512).disk(Disk::virtio(bytes).serial(SERIAL));
+        self.netboot()?;
+        more(self.boots_the_installer()?(machine)).start(&self.lab)
+    }
+
+    /// Pulls the plug of `machine` and starts the netboot image again, wherever it has booted from since. The host config
+    /// stays what was signed last.
+    ///
+    /// # Errors
+    /// A part is missing, or the machine does not start.
+    pub fn start_again<'lab>(&self, machine: Machine<'lab>) -> Result<Machine<'lab>> {
+        machine.power_cycle(self.boots_the_installer()?)
+    }
+
+    fn boots_the_installer(&self) -> Result<impl FnOnce(Builder) -> Builder> {
+        let image = self.image();
         let cmdline = image.with_extension("cmdline");
         let cmdline = std::fs::read_to_string(&cmdline).with_context(|| format!("reading {}", cmdline.display()))?;
         let kernel = metalstrap_initrd::Kernel::find(&artifacts::built("kernels/cloud")?)?.vmlinuz;
-        let machine = Machine::builder("machine").memory(512).disk(Disk::virtio(bytes).serial(SERIAL));
-        more(machine.direct_boot(&kernel, Some(&image.with_extension("initrd")), &cmdline)).start(&self.lab)
+        Ok(move |machine: Builder| machine.direct_boot(&kernel, Some(&image.with_extension("initrd")), &cmdline))
     }
 
     /// Starts a machine with the tests' disk that must refuse with `code` and the words `happened`, before a byte is

@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result};
 use super::links;
 use crate::client::Client;
 use crate::disk::{Disk, Medium};
-use crate::image::level;
 use crate::job::{Job, Sample};
 use crate::lab::Lab;
 use crate::link::{Kind, Link};
@@ -19,7 +18,8 @@ const LEVELS: [i32; 6] = [3, 6, 9, 12, 15, 19];
 /// Of the link over which it is installed a second time, where bytes are time.
 const MEGABITS: u64 = 100;
 
-/// Publishes the image at each level, and installs it over the loopback and over a link.
+/// Publishes the image at each level, into a repository that holds nothing yet, and installs it over the loopback and over
+/// a link.
 ///
 /// # Errors
 /// The first run that fails.
@@ -45,9 +45,7 @@ pub fn all(lab: &Lab) -> Result<()> {
                 Ok(Sample { more: of_publish.to_vec(), ..sample })
             })?;
         }
-        if level != self::level() {
-            repository.remove()?;
-        }
+        repository.remove()?;
     }
     Ok(())
 }

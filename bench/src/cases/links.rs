@@ -1,6 +1,7 @@
 //! Slow links, and one that loses packets.
 
 use anyhow::Result;
+use metalstrap_release::site::CONNECTIONS;
 
 use super::fresh;
 use crate::disk::{Disk, Medium};
@@ -43,13 +44,15 @@ pub fn all(lab: &Lab) -> Result<()> {
     lossy(lab, "link-50ms-1pct-small", &small_image(lab)?)
 }
 
+/// curl once with one connection, and once with as many as metalstrap.
 fn shaped(lab: &Lab, megabits: u64, image: &Image, layout: fn(&Image) -> Layout) -> Result<()> {
     let link = Link::new(lab, Kind::Shaped { megabits })?;
-    let case = format!("link-{megabits}");
-    lab.measure(&case, &[Tool::Metalstrap, Tool::CurlZstdDd], image, |tool| {
+    let (case, connections) = (format!("link-{megabits}"), u64::from(CONNECTIONS));
+    lab.measure(&case, &[Tool::Metalstrap, Tool::CurlZstdDd, Tool::CurlParallel], image, |tool| {
         let disk = Disk::blank(&lab.options.out, Medium::Ram, layout(image).disk_size())?;
         let before = link.sent()?;
-        let sample = Job { client: &link.client, ..Job::new(lab, tool, &disk, image) }.run(lab)?;
+        let job = Job { client: &link.client, connections, ..Job::new(lab, tool, &disk, image) };
+        let sample = job.run(lab)?;
         let of_rate = |bytes: u64| bytes as f64 * 8.0 / sample.seconds / (megabits as f64 * 1e6);
         let more = vec![
             ("link_fraction", of_rate(sample.sent.bytes)),

@@ -19,8 +19,8 @@ use crate::signing::{SigningArgs, summary};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   metalstrap host add default --release debian 13.2 --repository /srv/os --keys keys
-  metalstrap host add serial-7XK2J13 --release debian 13.2 --existing wipe --disk-serial S4EVNX0 \\
-      --repository /srv/os --keys keys
+  metalstrap host add serial-7XK2J13 --release debian 13.2 --existing wipe --intent new \\
+      --disk-serial S4EVNX0 --repository /srv/os --keys keys
   metalstrap host add mac-52:54:00:12:34:56 --config host.json --repository /srv/os --keys keys
 It needs the keys hosts.pem, snapshot.pem and timestamp.pem. It prints one line of JSON: key, path and digest of the
 host config, whether it was `published` now, versions and expiry of the metadata.")]
@@ -31,7 +31,8 @@ pub struct Args {
     /// The host config, as JSON
     #[arg(long, value_name = "FILE", required_unless_present = "release",
           conflicts_with_all = ["release", "disk_serial", "disk_wwid", "disk_by_path", "disk_model", "disk_transport",
-                                "disk_size", "mode", "existing", "erase", "tpm", "handoff", "boot_order", "cmdline_extra"])]
+                                "disk_size", "mode", "existing", "intent", "erase", "tpm", "handoff", "boot_order",
+                                "cmdline_extra"])]
     config: Option<PathBuf>,
     /// The release to install
     #[arg(long, num_args = 2, value_names = ["NAME", "VERSION"])]
@@ -57,9 +58,12 @@ pub struct Args {
     /// Conditions on the size of the disk, as ">= 480 GB, < 2 TB"
     #[arg(long, value_name = "CONDITIONS")]
     disk_size: Option<String>,
-    /// What may happen to a disk that is not blank: refuse or wipe [default: refuse]
+    /// What may happen to a disk that is not blank: keep, refuse or wipe [default: keep]
     #[arg(long, value_parser = word::<Existing>)]
     existing: Option<Existing>,
+    /// Names the one time that `wipe` is meant: a disk on which it has happened is kept from then on
+    #[arg(long, value_name = "WORD")]
+    intent: Option<String>,
     /// What is done against the old content of a disk that is wiped: none, discard, zeroes or secure [default: none]
     #[arg(long, value_parser = word::<Erase>)]
     erase: Option<Erase>,
@@ -137,6 +141,7 @@ impl Args {
                 ..DiskSelector::default()
             },
             existing: self.existing.unwrap_or_default(),
+            intent: self.intent.clone(),
             erase: self.erase.unwrap_or_default(),
             tpm: self.tpm.unwrap_or_default(),
             handoff: self.handoff.unwrap_or_default(),

@@ -52,7 +52,7 @@ impl Published {
                 .map(|found| found != (artifact.size, artifact.sha256))
                 .context("reading what is to be published")
         };
-        let wanted = args.layout.layout(root, uki, loader);
+        let wanted = args.layout.layout(root, uki, loader)?;
         let other = [
             ("root file system", root.root_hash != facts.root_hash),
             ("UKI", differs(uki, &args.uki)?),

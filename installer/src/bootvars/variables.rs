@@ -48,6 +48,8 @@ pub trait Variables: fmt::Debug {
 pub struct Efivarfs {
     directory: PathBuf,
     namespace: &'static str,
+    /// Permissions of new variables.
+    mode: u32,
 }
 
 /// Where the kernel's is mounted.
@@ -61,13 +63,19 @@ impl Efivarfs {
     /// The variables below `directory`.
     #[must_use]
     pub fn at(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), namespace: GLOBAL }
+        Self { directory: directory.to_owned(), namespace: GLOBAL, mode: 0o644 }
     }
 
     /// The same with the variables of `vendor`, a UUID, instead of the firmware's.
     #[must_use]
     pub fn of_vendor(self, vendor: &'static str) -> Self {
         Self { namespace: vendor, ..self }
+    }
+
+    /// The same; variables that are made can be read by root only.
+    #[must_use]
+    pub fn secret(self) -> Self {
+        Self { mode: 0o600, ..self }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -117,7 +125,7 @@ impl Variables for Efivarfs {
         let what = || format!("writing the EFI variable {name}");
         self.make_mutable(name).with_context(what)?;
         // Not truncated: a write replaces the variable as a whole, and one of no size would be a deletion.
-        let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).to_owned();
+        let options = OpenOptions::new().write(true).create(true).truncate(false).mode(self.mode).to_owned();
         let mut file = options.open(self.path(name)).map_err(meaning).with_context(what)?;
         let bytes = [&ATTRIBUTES.to_le_bytes(), data].concat();
         let written = file.write(&bytes).map_err(meaning).with_context(what)?;

@@ -78,11 +78,21 @@ async fn fetch(round: &Round, wanted: &[Frame], batches: &mpsc::Sender<Batch>) -
     let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else { return Ok(()) };
     let range = first.offset..last.offset.saturating_add(last.size);
     let path = round.goal.frames.path();
-    receive(round, &path, range, Cutter::new(wanted, batches)).await
+    let cuts: Option<Vec<u64>> =
+        round.goal.frames.is_careful().then(|| wanted.iter().map(|frame| frame.offset).collect());
+    let cutter = Cutter::new(wanted, cuts.is_some(), batches);
+    receive(round, &path, range, cuts.as_deref(), cutter).await
 }
 
-/// Fetches a range and gives what comes to `cutter`. Threads that have all they want, or failed, end it.
-pub(super) async fn receive<'a>(round: &Round, path: &str, range: Range<u64>, mut cutter: impl Cut<'a>) -> Result<()> {
+/// Fetches a range, with [`cuts`](crate::fetch::Mirrors::fetch_apart) if there are any, and gives what comes to `cutter`.
+/// Threads that have all they want, or failed, end it.
+pub(super) async fn receive<'a>(
+    round: &Round,
+    path: &str,
+    range: Range<u64>,
+    cuts: Option<&[u64]>,
+    mut cutter: impl Cut<'a>,
+) -> Result<()> {
     let frames = &round.goal.frames;
     let (sink, mut pieces) = mpsc::channel::<Piece>(QUEUE);
     let cut = async {
@@ -107,7 +117,11 @@ pub(super) async fn receive<'a>(round: &Round, path: &str, range: Range<u64>, mu
         cutter.gathering().hand_over().await;
         Ok(())
     };
-    let (fetched, cut) = tokio::join!(frames.mirrors.fetch(path, range, sink), cut);
+    let fetch = match cuts {
+        Some(cuts) => frames.mirrors.fetch_apart(path, range, cuts, sink),
+        None => frames.mirrors.fetch(path, range, sink),
+    };
+    let (fetched, cut) = tokio::join!(fetch, cut);
     cut.and(fetched)
 }
 
@@ -158,18 +172,25 @@ struct Cutter<'a> {
     /// The frame under way: what came of it, and from whom.
     part: BytesMut,
     from: Option<Sender>,
+    /// Each frame comes from one mirror.
+    apart: bool,
     gathering: Gathering<'a>,
 }
 
 impl<'a> Cutter<'a> {
-    fn new(wanted: &'a [Frame], batches: &'a mpsc::Sender<Batch>) -> Self {
-        Self { wanted: wanted.iter(), part: BytesMut::new(), from: None, gathering: Gathering::new(batches) }
+    fn new(wanted: &'a [Frame], apart: bool, batches: &'a mpsc::Sender<Batch>) -> Self {
+        Self { wanted: wanted.iter(), part: BytesMut::new(), from: None, apart, gathering: Gathering::new(batches) }
     }
 }
 
 impl<'a> Cut<'a> for Cutter<'a> {
     async fn take(&mut self, piece: Piece) -> Result<bool> {
         let Piece { mut bytes, from } = piece;
+        if self.apart && self.from.is_some_and(|sender| sender != Sender::One(from)) {
+            // Another mirror, which has begun where the frame does.
+            self.part.clear();
+            self.from = None;
+        }
         while let Some(frame) = self.wanted.as_slice().first().filter(|_| !bytes.is_empty()) {
             let size = usize::try_from(frame.size)?;
             let sender = self.from.map_or(Sender::One(from), |sender| sender.and(from));

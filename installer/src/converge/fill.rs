@@ -129,14 +129,14 @@ async fn fetch(
     output: &Arc<Output>,
 ) -> Result<u64> {
     let mirrors = &goal.frames.mirrors;
-    let mixed = || [Some(&goal.frames), fine].into_iter().flatten().map(|frames| frames.mixed()).sum::<u64>();
+    let careful = || [Some(&goal.frames), fine].into_iter().flatten().filter(|frames| frames.is_careful()).count();
     let mut copies = 0_u64;
     for _ in 0..ROUNDS {
         if have.is_full() {
             return Ok(copies);
         }
         let suspects = mirrors.dropped().len();
-        let before = (have.len(), mixed());
+        let before = (have.len(), careful());
         let ended = match choose(goal, fine, have, &index).await {
             Ok((goal, needed, largest)) => {
                 let round = Arc::new(Round::new(&goal, have, needed, largest, output)?);
@@ -153,8 +153,9 @@ async fn fetch(
             }
             ended => ended?,
         }
-        // What is missing now was sent wrong, and who sent it is dropped: else nothing will ever change.
-        if mirrors.dropped().len() == suspects && (have.len(), mixed()) == before && !have.is_full() {
+        // What is missing now was sent wrong, and who sent it is dropped, or cannot be told and is found out now: else
+        // nothing will ever change.
+        if mirrors.dropped().len() == suspects && (have.len(), careful()) == before && !have.is_full() {
             break;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::manifest::Payload;
@@ -18,9 +18,6 @@ use crate::progress::Progress;
 /// Pieces between a connection and who cuts them. With those of a TLS record or a file read, some MiB at most.
 pub(super) const QUEUE: usize = 4;
 
-/// How often something that several mirrors had sent parts of may be wrong.
-const MOST_MIXED: u64 = 16;
-
 /// A payload and where it comes from.
 #[derive(Debug)]
 pub(super) struct Frames {
@@ -28,21 +25,17 @@ pub(super) struct Frames {
     pub mirrors: Arc<Mirrors>,
     table: OnceCell<SeekTable>,
     fetched: AtomicU64,
-    /// Frames that several mirrors had sent parts of and that were wrong: nobody can tell which of them lied.
-    mixed: AtomicU64,
+    /// Something was wrong that several mirrors had sent parts of, so that nobody can tell which of them lied: from then on
+    /// whatever is checked as a whole comes from one of them.
+    careful: AtomicBool,
 }
 
 impl Frames {
     /// `payload` as `mirrors` have it. Nothing is fetched yet.
     pub fn new(payload: &Payload, mirrors: &Arc<Mirrors>) -> Arc<Self> {
         let (payload, mirrors) = (payload.clone(), Arc::clone(mirrors));
-        Arc::new(Self {
-            payload,
-            mirrors,
-            table: OnceCell::new(),
-            fetched: AtomicU64::new(0),
-            mixed: AtomicU64::new(0),
-        })
+        let (table, fetched, careful) = (OnceCell::new(), AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Self { payload, mirrors, table, fetched, careful })
     }
 
     /// What the manifest says of it.
@@ -65,14 +58,14 @@ impl Frames {
         self.fetched.load(Ordering::Relaxed)
     }
 
-    /// How many frames were wrong of which several mirrors had sent parts.
-    pub fn mixed(&self) -> u64 {
-        self.mixed.load(Ordering::Relaxed)
+    /// Whether each frame is to come from one mirror.
+    pub fn is_careful(&self) -> bool {
+        self.careful.load(Ordering::Relaxed)
     }
 
-    /// Counts one more of them: whether it may be asked for again without anybody being blamed.
-    pub fn may_mix(&self) -> bool {
-        self.mixed.fetch_add(1, Ordering::Relaxed) < MOST_MIXED
+    /// From now on each frame comes from one mirror: what is wrong next has one author.
+    pub fn be_careful(&self) {
+        self.careful.store(true, Ordering::Relaxed);
     }
 
     /// The seek table, if it was fetched.
@@ -105,14 +98,19 @@ impl Frames {
         }
         let start = self.payload.size.checked_sub(size).context("a seek table larger than its payload")?;
         loop {
-            let (bytes, from) = self.collect(start..self.payload.size, progress).await?;
+            let apart = self.is_careful();
+            let (bytes, from) = self.collect(start..self.payload.size, apart, progress).await?;
             let parsed = SeekTable::parse(&bytes, &self.payload);
             let Err(error) = &parsed else { return Ok(parsed?) };
             let told = format!("{} is corrupt: {error}", self.path());
-            if from.is_none() && self.may_mix() {
-                continue;
-            }
-            let from = from.unwrap_or_else(|| self.mirrors.first());
+            let from = match from {
+                Some(from) => from,
+                None if !apart => {
+                    self.be_careful();
+                    continue;
+                }
+                None => return parsed.code(Code::Corrupt, || format!("{} is corrupt", self.path())),
+            };
             if self.mirrors.drop_liar(from, &told) {
                 continue;
             }
@@ -121,18 +119,33 @@ impl Frames {
         }
     }
 
-    /// A few bytes as a whole, and who sent all of them.
-    async fn collect(&self, range: Range<u64>, progress: &Progress) -> Result<(Vec<u8>, Option<MirrorId>)> {
+    /// A few bytes as a whole, and who sent all of them: somebody in any case if they are fetched `apart`.
+    async fn collect(
+        &self,
+        range: Range<u64>,
+        apart: bool,
+        progress: &Progress,
+    ) -> Result<(Vec<u8>, Option<MirrorId>)> {
         let (sink, mut pieces) = mpsc::channel::<Piece>(QUEUE);
         let (path, mut bytes, mut senders) = (self.path(), Vec::new(), Vec::new());
         let receive = async {
             while let Some(piece) = pieces.recv().await {
                 self.count(piece.bytes.len(), progress);
+                if apart && senders.last().is_some_and(|last| *last != piece.from) {
+                    // It has begun again.
+                    bytes.clear();
+                    senders.clear();
+                }
                 bytes.extend_from_slice(&piece.bytes);
                 senders.push(piece.from);
             }
         };
-        let (fetched, ()) = tokio::join!(self.mirrors.fetch(&path, range, sink), receive);
+        let fetch = if apart {
+            self.mirrors.fetch_apart(&path, range, &[], sink)
+        } else {
+            self.mirrors.fetch(&path, range, sink)
+        };
+        let (fetched, ()) = tokio::join!(fetch, receive);
         fetched?;
         senders.dedup();
         Ok((bytes, if let [only] = senders.as_slice() { Some(*only) } else { None }))

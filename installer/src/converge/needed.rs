@@ -60,8 +60,8 @@ impl Alike {
 
 impl Needed {
     /// The frames for every block that is not in `have`: of them none can be left out. A block whose content is missing at
-    /// several places is needed from one frame only: one that is needed anyway, else the first that has it. `index` has
-    /// the missing blocks that a digest says of; those without one need their own frame.
+    /// several places is needed from one frame only: one that is needed anyway, else one that has most of such contents, the
+    /// first of them. `index` has the missing blocks that a digest says of; those without one need their own frame.
     ///
     /// # Errors
     /// The tree that says what blocks must be cannot be read.
@@ -107,15 +107,24 @@ impl Needed {
     /// be needed for no group.
     fn choose(&mut self, table: &SeekTable, alike: &Alike) {
         let chosen = BlockSet::new(self.frames.range());
-        for group in &alike.groups {
+        let forced = alike.groups.partition_point(|group| alike.members(group).len() == 1);
+        let (forced, free) = alike.groups.split_at_checked(forced).unwrap_or_default();
+        let firsts = forced.iter().filter_map(|group| alike.members(group).first());
+        firsts.for_each(|block| self.add(table, self.block(*block)));
+        let serves = self.serves(table, alike, free);
+        for group in free {
             let members = alike.members(group);
-            let Some(first) = members.first().filter(|_| !members.iter().any(|block| self.has(table, *block))) else {
+            if members.iter().any(|block| self.has(table, *block)) {
                 continue;
+            }
+            let served = |block: &u32| {
+                let frame = frame_of(table, self.block(*block)).and_then(|frame| usize::try_from(frame).ok());
+                frame.and_then(|frame| serves.get(frame)).copied()
             };
-            self.add(table, self.block(*first));
-            if members.len() > 1
-                && let Some(frame) = frame_of(table, self.block(*first))
-            {
+            // The last of the greatest from behind is the first of them.
+            let Some(best) = members.iter().rev().copied().max_by_key(served) else { continue };
+            self.add(table, self.block(best));
+            if let Some(frame) = frame_of(table, self.block(best)) {
                 chosen.insert(frame);
             }
         }
@@ -139,6 +148,27 @@ impl Needed {
                 self.remove(table, frame);
             }
         }
+    }
+
+    /// How many of `groups` that no frame has so far each frame has a member of.
+    fn serves(&self, table: &SeekTable, alike: &Alike, groups: &[Range<u32>]) -> Vec<u32> {
+        let mut serves = vec![0_u32; table.frames().len()];
+        for members in groups.iter().map(|group| alike.members(group)) {
+            if members.iter().any(|block| self.has(table, *block)) {
+                continue;
+            }
+            let mut last = None;
+            for frame in members.iter().filter_map(|block| frame_of(table, self.block(*block))) {
+                // Members are in order, so those in one frame are neighbours.
+                if last != Some(frame)
+                    && let Some(count) = usize::try_from(frame).ok().and_then(|frame| serves.get_mut(frame))
+                {
+                    *count = count.saturating_add(1);
+                }
+                last = Some(frame);
+            }
+        }
+        serves
     }
 
     /// The block with this number in the index.

@@ -7,8 +7,7 @@
 //! reads go past the kernel's cache, which may not be dropped as a whole while much is being written.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use metalstrap_release::verity::{BLOCK, BLOCK_SIZE};
@@ -21,8 +20,11 @@ use super::sweep::PIECE;
 use crate::disk::{Buffer, Region, Writer};
 use crate::failure::{Code, WithCode as _};
 
-/// After so many fetched bytes the disk is flushed: a power cut costs no more than these, and what is under way.
+/// After so many fetched bytes the disk is flushed.
 const FLUSH_EACH: u64 = 24 << 20;
+/// So many fetched bytes may not be on stable storage while a flush is under way; then threads wait for its end. A power cut
+/// costs no more than these, a batch for each thread and the few that wait for one, and a frame for each connection.
+const MOST_UNFLUSHED: u64 = 32 << 20;
 
 /// The place of a stretch of blocks, while it is written.
 #[derive(Debug)]
@@ -30,10 +32,21 @@ pub(super) struct Output {
     writer: Writer,
     region: Region,
     salt: Vec<u8>,
-    /// Fetched bytes since the last flush.
-    unflushed: AtomicU64,
-    flushing: Mutex<()>,
+    flushing: Mutex<Flushing>,
+    /// A flush has ended.
+    flushed: Condvar,
     behind: Option<Behind>,
+}
+
+/// How far flushing is behind writing.
+#[derive(Debug, Default)]
+struct Flushing {
+    /// Fetched bytes whose write was queued, and that no flush which has ended covers.
+    unflushed: u64,
+    /// Whether a thread is at it.
+    under_way: bool,
+    /// Threads that wait for its end.
+    waiting: usize,
 }
 
 /// What may be read back.
@@ -64,9 +77,8 @@ impl Output {
             next: Mutex::new(goal.blocks.start),
             proven: Arc::clone(proven),
         });
-        let unflushed = AtomicU64::new(0);
-        let salt = goal.expected.salt().to_vec();
-        Ok(Self { writer: goal.writer()?, region, salt, unflushed, flushing: Mutex::default(), behind })
+        let (writer, salt) = (goal.writer()?, goal.expected.salt().to_vec());
+        Ok(Self { writer, region, salt, flushing: Mutex::default(), flushed: Condvar::new(), behind })
     }
 
     /// Queues a write of verified blocks from block `first` on.
@@ -99,18 +111,52 @@ impl Output {
         }
     }
 
-    /// Flushes the disk when much was fetched since the last time, `fetched` bytes of it just now; unless another thread
-    /// is at it.
+    fn flushing(&self) -> MutexGuard<'_, Flushing> {
+        self.flushing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Threads that wait because too much is not on stable storage.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.flushing().waiting
+    }
+
+    /// Flushes the disk when much was fetched since the last time, `fetched` bytes of it just now; while another thread is at
+    /// it, waits if that is too much.
     ///
     /// # Errors
     /// The disk's.
     pub fn flush_now_and_then(&self, fetched: u64) -> Result<()> {
-        if self.unflushed.fetch_add(fetched, Ordering::Relaxed).saturating_add(fetched) < FLUSH_EACH {
+        let mut state = self.flushing();
+        state.unflushed = state.unflushed.saturating_add(fetched);
+        while state.under_way && state.unflushed >= MOST_UNFLUSHED {
+            state.waiting += 1;
+            state = self.flushed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
+        }
+        if state.under_way || state.unflushed < FLUSH_EACH {
             return Ok(());
         }
-        let Ok(_only) = self.flushing.try_lock() else { return Ok(()) };
-        self.unflushed.store(0, Ordering::Relaxed);
-        let Some(behind) = &self.behind else { return self.flush() };
+        state.under_way = true;
+        let covered = state.unflushed;
+        drop(state);
+        let flushed = self.flush_queued();
+        let mut state = self.flushing();
+        state.under_way = false;
+        if flushed.is_ok() {
+            state.unflushed = state.unflushed.saturating_sub(covered);
+        }
+        drop(state);
+        self.flushed.notify_all();
+        flushed
+    }
+
+    /// Brings all whose write was queued so far to stable storage.
+    fn flush_queued(&self) -> Result<()> {
+        let Some(behind) = &self.behind else {
+            self.drain()?;
+            return self.flush();
+        };
         // Whose write was queued by now is written when the queue has drained.
         let covered = BlockSet::new(behind.queued.range());
         for block in behind.queued.present(behind.queued.range()).flatten() {

@@ -52,14 +52,12 @@ pub async fn read_back<S: BlockStore + Debug + 'static>(
             Unreadable::Fails,
             written,
             || tree.reader(),
+            |bytes| progress.advance(bytes),
             |reader, first, blocks| {
-                let length = u64::try_from(blocks.len())?.saturating_mul(BLOCK);
                 let blocks = (first..).zip(&*blocks);
                 check_each(reader, tree.salt(), blocks, |index, checked| {
                     checked.or_else(|fault| lost(&region, index, fault))
-                })?;
-                progress.advance(length);
-                Ok(())
+                })
             },
         )
     })
@@ -77,7 +75,8 @@ pub async fn flush(region: &Region) -> Result<()> {
 
 fn flush_and_forget(region: &Region) -> Result<()> {
     region.disk.flush().code(Code::DiskIo, || "flushing before reading back".to_owned())?;
-    region.disk.forget_cache().code(Code::DiskIo, || "dropping the cache before reading back".to_owned())
+    let forgotten = region.disk.forget_cache();
+    forgotten.code(Code::DiskIo, || format!("dropping what the kernel keeps of {}", region.disk.describe()))
 }
 
 /// A block that came back as another one, or whose digest is not to be had.
@@ -110,7 +109,7 @@ pub async fn damaged<S: BlockStore + Debug + 'static>(
         progress.expect(blocks.saturating_mul(BLOCK));
         let right = BlockSet::new(0..blocks);
         let all = pieces(std::iter::once(0..blocks));
-        find_right(&region, tree.as_ref(), all, &right, |read, _| progress.advance(read))?;
+        find_right(&region, tree.as_ref(), all, &right, |bytes| progress.advance(bytes), |_| ())?;
         Ok(right.missing(0..blocks).collect())
     })
     .await

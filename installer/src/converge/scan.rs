@@ -12,6 +12,7 @@ use super::goal::Goal;
 use super::sweep::{Unreadable, pieces, sweep};
 use crate::disk::Region;
 use crate::failure::{Code, WithCode as _};
+use crate::progress::LooksAt;
 
 /// A stretch that is looked at as a whole without asking whether that is worth it: 64 MiB.
 const SMALL: u64 = 1 << 14;
@@ -22,8 +23,13 @@ const EARLY: usize = 256;
 
 /// Adds to `kept` the blocks that are right in their place. A disk that fails a read does not hold that block.
 pub(super) fn in_place(goal: &Goal, kept: &BlockSet) -> Result<()> {
-    let all = pieces(std::iter::once(goal.blocks.clone()));
-    find_right(&goal.region, goal.expected.as_ref(), all, kept, |_, right| goal.progress.keeps(right))
+    let (all, progress) = (pieces(std::iter::once(goal.blocks.clone())), &goal.progress);
+    let count = goal.blocks.end.saturating_sub(goal.blocks.start);
+    progress.looks_at(LooksAt::InPlace, count.saturating_mul(BLOCK));
+    let looked = |bytes| progress.looked(bytes);
+    let found = find_right(&goal.region, goal.expected.as_ref(), all, kept, looked, |bytes| progress.keeps(bytes));
+    progress.has_looked();
+    found
 }
 
 /// Whether reading all of the place is likely to find something. Reading a blank disk costs as much as hashing the whole
@@ -50,12 +56,13 @@ pub(super) fn is_promising(goal: &Goal) -> Result<bool> {
             wanted.push(block..block.saturating_add(1));
         }
     }
-    find_right(&goal.region, goal.expected.as_ref(), wanted.into_iter(), &found, |_, _| ())?;
+    let looked = |bytes| goal.progress.looked(bytes);
+    find_right(&goal.region, goal.expected.as_ref(), wanted.into_iter(), &found, looked, |_| ())?;
     Ok(!found.is_empty())
 }
 
-/// Adds to `right` those blocks of `pieces` that are what `expected` says; blocks that cannot be read are not. After each
-/// piece `looked` hears how many bytes were read and how many of them were right.
+/// Adds to `right` those blocks of `pieces` that are what `expected` says; blocks that cannot be read are not. `looked` hears
+/// how many bytes are behind it, `found` how many of them were right.
 ///
 /// # Errors
 /// [`Code::DiskIo`]: nobody can tell what the blocks must be.
@@ -64,24 +71,22 @@ pub(super) fn find_right(
     expected: &dyn Expected,
     pieces: impl Iterator<Item = Range<u64>> + Send,
     right: &BlockSet,
-    looked: impl Fn(u64, u64) + Sync,
+    looked: impl Fn(u64) + Sync,
+    found: impl Fn(u64) + Sync,
 ) -> Result<()> {
     let state = || expected.reader();
-    sweep(region, Unreadable::Skipped, pieces, state, |judge, first, blocks| {
-        let (mut read, mut found) = (0_u64, 0_u64);
-        check_each(judge.as_mut(), expected.salt(), (first..).zip(&*blocks), |index, checked| {
-            read = read.saturating_add(BLOCK);
-            match checked {
-                Ok(()) => {
-                    right.insert(index);
-                    found = found.saturating_add(BLOCK);
-                    Ok(())
-                }
-                Err(Fault::Block(_)) => Ok(()),
-                Err(Fault::Tree(error)) => Err(error).code(Code::DiskIo, || "reading the hash tree".to_owned()),
+    sweep(region, Unreadable::Skipped, pieces, state, looked, |judge, first, blocks| {
+        let mut bytes = 0_u64;
+        check_each(judge.as_mut(), expected.salt(), (first..).zip(&*blocks), |index, checked| match checked {
+            Ok(()) => {
+                right.insert(index);
+                bytes = bytes.saturating_add(BLOCK);
+                Ok(())
             }
+            Err(Fault::Block(_)) => Ok(()),
+            Err(Fault::Tree(error)) => Err(error).code(Code::DiskIo, || "reading the hash tree".to_owned()),
         })?;
-        looked(read, found);
+        found(bytes);
         Ok(())
     })
 }

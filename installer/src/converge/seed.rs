@@ -15,6 +15,7 @@ use super::output::Output;
 use super::sweep::{PIECE, Unreadable, pieces, sweep};
 use crate::disk::{Buffer, Region};
 use crate::failure::{Code, WithCode as _};
+use crate::progress::LooksAt;
 
 /// A part of the disk that may hold blocks of the release: another slot, an old ESP.
 #[derive(Debug, Clone)]
@@ -61,8 +62,7 @@ fn hinted(tree: &Region, salt: &[u8], index: &Index, all: Range<u64>) -> Option<
 /// [`Code::DiskIo`]: a write failed, or the tree cannot be read. What cannot be read of the seed is not there.
 pub(super) fn copy(seed: &Seed, goal: &Goal, index: &Index, have: &BlockSet, output: &Output) -> Result<()> {
     let candidates = seed.candidates(goal, index);
-    let runs = candidates.present(candidates.range());
-    copy_runs(&seed.region, pieces(runs), goal, index, have, output)
+    copy_of(&seed.region, &candidates, LooksAt::Seeds, goal, index, have, output)
 }
 
 /// Copies blocks that are right where they are to other places of the same content that want the same.
@@ -78,20 +78,25 @@ pub(super) fn copy_kept(goal: &Goal, index: &Index, kept: &BlockSet, have: &Bloc
             wanted.insert(block);
         }
     }
-    copy_runs(&goal.region, pieces(wanted.present(wanted.range())), goal, index, have, output)
+    copy_of(&goal.region, &wanted, LooksAt::Repeats, goal, index, have, output)
 }
 
-fn copy_runs(
+/// Looks at the blocks `of` a region, and copies what is wanted of them.
+fn copy_of(
     from: &Region,
-    pieces: impl Iterator<Item = Range<u64>> + Send,
+    of: &BlockSet,
+    at: LooksAt,
     goal: &Goal,
     index: &Index,
     have: &BlockSet,
     output: &Output,
 ) -> Result<()> {
-    let salt = goal.expected.salt();
+    let (salt, progress) = (goal.expected.salt(), &goal.progress);
+    progress.looks_at(at, of.len().saturating_mul(BLOCK));
+    let looked = |bytes| progress.looked(bytes);
+    let pieces = pieces(of.present(of.range()));
     let state = || goal.expected.reader();
-    sweep(from, Unreadable::Skipped, pieces, state, |judge, _, blocks| {
+    let copied = sweep(from, Unreadable::Skipped, pieces, state, looked, |judge, _, blocks| {
         let mut copies = BTreeMap::new();
         // Zeroes are made, not copied: what is empty need not be hashed.
         let full = blocks.iter().filter(|block| **block != [0; BLOCK_SIZE]).map(|block| ((), block));
@@ -99,8 +104,10 @@ fn copy_runs(
             copies.extend(wanting(&digest, judge.as_mut(), index, have)?.into_iter().map(|place| (place, block)));
             anyhow::Ok(())
         })?;
-        write_runs(copies, output, |run| goal.progress.copies(run.saturating_mul(BLOCK)))
-    })
+        write_runs(copies, output, |run| progress.copies(run.saturating_mul(BLOCK)))
+    });
+    progress.has_looked();
+    copied
 }
 
 /// The places that want this digest, all of them, unless somebody else has begun to fill them: whoever takes the first one

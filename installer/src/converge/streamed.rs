@@ -17,8 +17,10 @@ use crate::fetch::Piece;
 /// The mirrors'; [`crate::failure::Code::Corrupt`] where the stream is no payload.
 pub(super) async fn fetch(round: &Round, batches: &mpsc::Sender<Batch>) -> Result<()> {
     let frames = &round.goal.frames;
+    let apart = frames.is_careful();
     let cutter = Cutter {
         round,
+        apart,
         part: BytesMut::new(),
         looked_at: 0,
         from: None,
@@ -26,11 +28,15 @@ pub(super) async fn fetch(round: &Round, batches: &mpsc::Sender<Batch>) -> Resul
         content_offset: 0,
         gathering: Gathering::new(batches),
     };
-    receive(round, &frames.path(), 0..frames.payload().size, cutter).await
+    // Where a frame begins depends on all before it: another mirror begins at the stream's start.
+    let cuts: Option<&[u64]> = if apart { Some(&[]) } else { None };
+    receive(round, &frames.path(), 0..frames.payload().size, cuts, cutter).await
 }
 
 struct Cutter<'a> {
     round: &'a Round,
+    /// The whole stream comes from one mirror.
+    apart: bool,
     /// What came of the frame under way.
     part: BytesMut,
     /// Its length when it was last looked at: not again before it has grown by a quarter.
@@ -50,6 +56,13 @@ impl Cutter<'_> {
         let content_size = get_frame_content_size(bytes).ok().flatten().unwrap_or(0);
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         Frame { offset: self.offset, size, content_offset: self.content_offset, content_size }
+    }
+
+    /// Begins again: another mirror sends the stream from its start.
+    async fn restart(&mut self) {
+        self.gathering.hand_over().await;
+        self.part.clear();
+        (self.looked_at, self.offset, self.content_offset, self.from) = (0, 0, 0, None);
     }
 
     /// Whether a frame is worth decoding.
@@ -75,13 +88,19 @@ fn is_whole(frame: &Frame) -> bool {
 
 impl<'a> Cut<'a> for Cutter<'a> {
     async fn take(&mut self, piece: Piece) -> Result<bool> {
+        if self.apart && self.from.is_some_and(|sender| sender != Sender::One(piece.from)) {
+            self.restart().await;
+        }
         self.part.extend_from_slice(&piece.bytes);
         // Where a frame begins depends on all that came before, so all who have sent something answer for it.
         let sender = self.from.map_or(Sender::One(piece.from), |sender| sender.and(piece.from));
         self.from = Some(sender);
         loop {
-            // Headers of blocks are few: a frame is looked through at most some dozen times.
-            if self.part.len() < self.looked_at.saturating_add(self.looked_at / 4) {
+            // Headers of blocks are few: a frame is looked through at most some dozen times. With the stream's end it grows no
+            // more.
+            let end = self.offset.saturating_add(u64::try_from(self.part.len())?);
+            let grows = end < self.round.goal.frames.payload().size;
+            if grows && self.part.len() < self.looked_at.saturating_add(self.looked_at / 4) {
                 break;
             }
             let length = match next_frame(&self.part, self.offset) {

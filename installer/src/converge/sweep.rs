@@ -37,7 +37,8 @@ pub(super) fn pieces(runs: impl Iterator<Item = Range<u64>>) -> impl Iterator<It
 }
 
 /// Reads the blocks of `pieces` from `region` and hands each piece to `each`, with the state that `state` made for its
-/// thread and the number of the first block. Blocks the thread until all is done; the first error ends it.
+/// thread and the number of the first block. `looked` hears of the bytes that are behind it: of a drive that is dying, block
+/// by block, whether it could be read or not. Blocks the thread until all is done; the first error ends it.
 ///
 /// # Errors
 /// [`Code::DiskIo`] where a read fails and that is the end; those of `each`.
@@ -46,6 +47,7 @@ pub(super) fn sweep<S>(
     unreadable: Unreadable,
     pieces: impl Iterator<Item = Range<u64>> + Send,
     state: impl Fn() -> S + Sync,
+    looked: impl Fn(u64) + Sync,
     each: impl Fn(&mut S, u64, &mut [Block]) -> Result<()> + Sync,
 ) -> Result<()> {
     let pieces = Mutex::new(pieces);
@@ -58,9 +60,12 @@ pub(super) fn sweep<S>(
             let length = piece.end.saturating_sub(piece.start).saturating_mul(BLOCK);
             buffer.set_len(usize::try_from(length)?);
             match region.read_at(piece.start.saturating_mul(BLOCK), &mut buffer) {
-                Ok(()) => each(&mut state, piece.start, buffer.as_chunks_mut().0)?,
+                Ok(()) => {
+                    each(&mut state, piece.start, buffer.as_chunks_mut().0)?;
+                    looked(length);
+                }
                 Err(_) if unreadable == Unreadable::Skipped => {
-                    one_by_one(region, piece, &mut buffer, |index, block| each(&mut state, index, block))?;
+                    one_by_one(region, piece, &mut buffer, &looked, |index, block| each(&mut state, index, block))?;
                 }
                 Err(error) => return Err(error).code(Code::DiskIo, || "reading blocks".to_owned()),
             }
@@ -82,6 +87,7 @@ fn one_by_one(
     region: &Region,
     piece: Range<u64>,
     buffer: &mut Buffer,
+    looked: impl Fn(u64),
     mut each: impl FnMut(u64, &mut [Block]) -> Result<()>,
 ) -> Result<()> {
     buffer.set_len(BLOCK_SIZE);
@@ -89,6 +95,7 @@ fn one_by_one(
         if region.read_at(index.saturating_mul(BLOCK), buffer).is_ok() {
             each(index, buffer.as_chunks_mut().0)?;
         }
+        looked(BLOCK);
     }
     Ok(())
 }

@@ -89,8 +89,13 @@ pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
 
 /// Root hash and hash file over whole blocks.
 pub(crate) fn tree_over(content: &[u8]) -> (Digest, Vec<u8>) {
+    salted_tree_over(content, &SALT)
+}
+
+/// The same with another salt.
+pub(crate) fn salted_tree_over(content: &[u8], salt: &[u8]) -> (Digest, Vec<u8>) {
     let mut file = Cursor::new(Vec::new());
-    let root = build(&mut &content[..], content.len() as u64 / BLOCK, &SALT, Uuid::nil(), &mut file).unwrap();
+    let root = build(&mut &content[..], content.len() as u64 / BLOCK, salt, Uuid::nil(), &mut file).unwrap();
     (root, file.into_inner())
 }
 

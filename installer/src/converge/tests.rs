@@ -14,10 +14,13 @@ use crate::disk::{Faulty, Memory, Operation, Recorded, Recording};
 use crate::failure::{Code, code_of};
 use crate::fetch::Source;
 
+mod authors;
 mod behind;
 mod faults;
+mod looking;
 mod reuse;
 mod streams;
+mod unreliable;
 mod windows;
 
 /// Flips one bit of the published file.
@@ -231,6 +234,17 @@ async fn reading_back_finds_what_the_drive_lost() {
     );
     assert_eq!(format!("{error:#}"), text);
     read_back(&region, &tree, &none(513), &progress).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cache_that_cannot_be_dropped_is_named_with_its_disk() {
+    let content = bytes(10, 8192);
+    let judge = |operation| (operation == Operation::Forget).then(|| io::Error::from_raw_os_error(5));
+    let region = region_on(Arc::new(Faulty::new(Arc::new(Memory::new(START + 8192, 512)), judge)), 8192);
+    region.write_at(0, &content).unwrap();
+    let error = read_back(&region, &open_tree(&content), &none(2), &Progress::default()).await.unwrap_err();
+    let text = "dropping what the kernel keeps of memory: Input/output error (os error 5)";
+    assert_eq!((code_of(&error), format!("{error:#}").as_str()), (Code::DiskIo, text));
 }
 
 /// Nothing of so many blocks was there before.

@@ -141,14 +141,14 @@ fn write(round: &Round, first: u64, buffer: Buffer) -> Result<()> {
     Ok(())
 }
 
-/// Drops who sent a wrong frame; the frame stays missing and is fetched from another mirror.
+/// Drops who sent a wrong frame, if it was one mirror; the frame stays missing and is fetched again.
 fn blame(round: &Round, fetched: &Fetched, refused: Refused) -> Result<()> {
     let frames = &round.goal.frames;
     let mirrors = &frames.mirrors;
-    let from = match fetched.from {
-        Sender::Several if frames.may_mix() => return Ok(()),
-        Sender::Several => mirrors.first(),
-        Sender::One(from) => from,
+    let Sender::One(from) = fetched.from else {
+        // Nobody can tell which of them lied: it is fetched again, all of it from one of them.
+        frames.be_careful();
+        return Ok(());
     };
     let origin = frames.origin(from);
     let (error, text) = match refused {

@@ -15,6 +15,8 @@ pub enum Operation {
     Write(u64, u64),
     /// A flush.
     Flush,
+    /// What the kernel keeps is dropped.
+    Forget,
 }
 
 /// Decides what fails: `None` lets the operation through.
@@ -24,12 +26,25 @@ type Judge = dyn Fn(Operation) -> Option<io::Error> + Send + Sync;
 pub struct Faulty {
     inner: Arc<dyn Disk>,
     judge: Box<Judge>,
+    tears: bool,
 }
 
 impl Faulty {
     /// `judge` is asked before every operation on `inner`; the error it returns is the operation's.
     pub fn new(inner: Arc<dyn Disk>, judge: impl Fn(Operation) -> Option<io::Error> + Send + Sync + 'static) -> Self {
-        Self { inner, judge: Box::new(judge) }
+        Self { inner, judge: Box::new(judge), tears: false }
+    }
+
+    /// A write that fails leaves the first half of its sectors on the disk.
+    #[must_use]
+    pub fn tearing(self) -> Self {
+        Self { tears: true, ..self }
+    }
+
+    /// Bytes that a failing write of `length` leaves.
+    fn torn(&self, length: usize) -> usize {
+        let sector = usize::try_from(self.sector_size()).unwrap_or(usize::MAX).max(1);
+        if self.tears { length / sector / 2 * sector } else { 0 }
     }
 }
 
@@ -57,7 +72,13 @@ impl Disk for Faulty {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         match (self.judge)(Operation::Write(offset, as_u64(bytes.len()))) {
-            Some(error) => Err(at(WRITING, self, offset, as_u64(bytes.len()), error)),
+            Some(error) => {
+                let torn = bytes.get(..self.torn(bytes.len())).unwrap_or_default();
+                if !torn.is_empty() {
+                    self.inner.write_at(offset, torn)?;
+                }
+                Err(at(WRITING, self, offset, as_u64(bytes.len()), error))
+            }
             None => self.inner.write_at(offset, bytes),
         }
     }
@@ -74,6 +95,10 @@ impl Disk for Faulty {
             Some(error) => Err(flushing(&self.describe(), error)),
             None => self.inner.flush(),
         }
+    }
+
+    fn forget_cache(&self) -> io::Result<()> {
+        (self.judge)(Operation::Forget).map_or_else(|| self.inner.forget_cache(), Err)
     }
 
     fn describe(&self) -> String {

@@ -9,6 +9,7 @@ use super::{Disk, READING, WRITING, as_u64, check};
 
 /// Bytes of a piece, and the only sizes of sectors divide it.
 const PAGE: u64 = 4096;
+static ZEROES: [u8; 4096] = [0; 4096];
 
 /// A disk in memory; what was never written reads as zeroes.
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl Disk for Memory {
         let mut pages = self.lock();
         for (page, inside, done, length) in pieces(offset, bytes.len()) {
             let Some(source) = bytes.get(done..done + length) else { continue };
-            if !pages.contains_key(&page) && source.iter().all(|byte| *byte == 0) {
+            if !pages.contains_key(&page) && ZEROES.get(..length) == Some(source) {
                 continue;
             }
             let target = pages.entry(page).or_insert_with(|| vec![0; 4096]);

@@ -99,8 +99,12 @@ impl Disk for Recording {
     }
 
     fn flush(&self) -> io::Result<()> {
+        // What is written while the device flushes may come too late for it.
+        let before = self.lock().len();
         self.inner.flush()?;
-        self.note(Recorded::Flush);
+        let mut log = self.lock();
+        let place = before.min(log.len());
+        log.insert(place, Recorded::Flush);
         Ok(())
     }
 

@@ -28,8 +28,8 @@ use crate::sys::Waker;
 /// More requests than this at a time make no drive faster.
 const DEEPEST: usize = 1024;
 
-/// Writes verified bytes to a part of a disk with many requests under way. Dropped without [`Self::finalize`] it waits
-/// for what is under way and writes nothing more.
+/// Writes verified bytes to a part of a disk with many requests under way. What was written is on stable storage only after a
+/// [`Self::drain`] and then a flush of the disk. Dropped, it waits for what is under way and writes nothing more.
 #[derive(Debug)]
 pub struct Writer {
     queue: Arc<Queue>,
@@ -117,16 +117,6 @@ impl Writer {
     /// A write failed.
     pub fn drain(&self) -> io::Result<()> {
         self.queue.drain()
-    }
-
-    /// Waits until everything is done, and then until it is on stable storage, the drive's cache included. Without this
-    /// call nothing that was written is sure to survive.
-    ///
-    /// # Errors
-    /// A write failed, or the flush did: what was written may be lost.
-    pub fn finalize(self) -> io::Result<()> {
-        self.drain()?;
-        self.queue.region.disk.flush()
     }
 
     /// Bytes whose write has completed so far, zeroes among them.

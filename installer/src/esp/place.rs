@@ -41,17 +41,6 @@ impl Place {
         .await
     }
 
-    /// Whether the partition has this file system already, with the files at `paths`. What cannot be read is not there.
-    pub async fn is_published(&self, paths: [&str; 3]) -> Result<bool> {
-        let (Self { region, layout }, paths) = (self.clone(), paths.map(str::to_owned));
-        blocking(move || {
-            let paths = paths.each_ref().map(String::as_str);
-            let found = layout.is_published(&paths, &|offset, buffer| region.read_at(offset, buffer));
-            Ok(found.unwrap_or(false))
-        })
-        .await
-    }
-
     /// Writes the metadata of one stage; when it returns, that and all that was written before is on stable storage.
     pub async fn stage(&self, stage: Stage) -> Result<()> {
         let Self { region, layout } = self.clone();

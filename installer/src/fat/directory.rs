@@ -7,7 +7,7 @@ use super::name::{self, Alias, SLOT};
 use super::{File, Write};
 
 const ATTRIBUTE_VOLUME_LABEL: u8 = 0x08;
-const ATTRIBUTE_DIRECTORY: u8 = 0x10;
+pub(super) const ATTRIBUTE_DIRECTORY: u8 = 0x10;
 pub(super) const ATTRIBUTE_ARCHIVE: u8 = 0x20;
 /// First byte of an entry that is free while others follow.
 const FREE: u8 = 0xE5;

@@ -4,13 +4,17 @@
 use std::ops::Range;
 
 use super::Write;
-use super::directory::{ATTRIBUTE_ARCHIVE, short_entry};
+use super::directory::{ATTRIBUTE_ARCHIVE, ATTRIBUTE_DIRECTORY, short_entry};
 use super::listing::{Directory, FREE, LAST, Listed};
 use super::name::{self, Alias, SLOT};
 use super::volume::{ReadAt, Volume, VolumeError, unusable};
 
 /// Writes between which the disk is flushed.
 pub type Steps = Vec<Vec<Write>>;
+
+fn without_empty(steps: Steps) -> Steps {
+    steps.into_iter().filter(|step| !step.is_empty()).collect()
+}
 
 impl Volume {
     /// Takes the name of the file at `path` away; its clusters are free afterwards. No steps if it is not there.
@@ -23,20 +27,68 @@ impl Volume {
             return unusable(format!("has a directory at {path:?}"));
         }
         let chain = self.chain(entry.cluster)?;
+        let mut steps = self.unname(&mut directory, &entry);
+        self.give_back(&chain);
+        steps.push(self.fat_writes());
+        Ok(without_empty(steps))
+    }
+
+    /// Gives the file at `path` another name in its directory: by one sector where that has room for it, else the old name
+    /// goes first. No steps if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be read, or the name is none or taken.
+    pub fn rename(&mut self, path: &str, name: &str, read: ReadAt<'_>) -> Result<Steps, VolumeError> {
+        let Some((mut directory, entry)) = self.look_up(path, read)? else { return Ok(Steps::new()) };
+        let before = directory.clone();
+        let away = self.unname(&mut directory, &entry);
+        directory.entries.retain(|other| *other != entry);
+        let mut steps = self.add_to(&mut directory, name, ATTRIBUTE_ARCHIVE, entry.cluster, entry.size)?;
+        let sector = usize::try_from(self.sector).unwrap_or(512);
+        let sectors = before.bytes.chunks(sector).zip(directory.bytes.chunks(sector));
+        let changed: Vec<usize> = sectors.enumerate().filter(|(_, (old, new))| old != new).map(|(at, _)| at).collect();
+        if let ([only], true) = (changed.as_slice(), before.bytes.len() == directory.bytes.len()) {
+            let slot = only * sector / SLOT;
+            return Ok(vec![self.slot_writes(&directory, slot..slot + 1)]);
+        }
+        steps.splice(0..0, away);
+        Ok(without_empty(steps))
+    }
+
+    /// Makes the directory at `path`, in one that is there.
+    ///
+    /// # Errors
+    /// It is there already, its parent is not, or there is no room.
+    pub fn make_directory(&mut self, path: &str, read: ReadAt<'_>) -> Result<Steps, VolumeError> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let Some(mut directory) = self.directory(parent, read)? else {
+            return unusable(format!("has no directory {parent:?}"));
+        };
+        let cluster = self.take(self.cluster)?;
+        // The root is cluster 0 to those in it (fatgen, "Directory creation").
+        let above = directory.chain.first().copied().filter(|first| *first != self.root).unwrap_or(0);
+        let mut bytes = Vec::new();
+        for (alias, cluster) in [(b".          ", cluster), (b"..         ", above)] {
+            bytes.extend(short_entry(alias, ATTRIBUTE_DIRECTORY, cluster, 0));
+        }
+        bytes.resize(usize::try_from(self.cluster).unwrap_or_default(), 0);
+        let mut steps = vec![vec![Write { offset: self.offset_of(cluster), bytes }]];
+        steps.extend(self.add_to(&mut directory, name, ATTRIBUTE_DIRECTORY, cluster, 0)?);
+        Ok(steps)
+    }
+
+    /// The writes after which an entry is no more: the short one is the file, so it goes first. A long name without one is
+    /// nobody's.
+    fn unname(&self, directory: &mut Directory, entry: &Listed) -> Steps {
         for slot in entry.slots.clone() {
             if let Some(first) = directory.bytes.get_mut(slot * SLOT) {
                 *first = FREE;
             }
         }
-        // The short entry is the file: it goes first. A long name without one is nobody's.
-        let mut steps: Steps = vec![self.slot_writes(&directory, *entry.slots.end()..*entry.slots.end() + 1)];
-        let rest = self.slot_writes(&directory, *entry.slots.start()..*entry.slots.end());
-        let rest: Vec<Write> =
-            rest.into_iter().filter(|write| !steps.iter().flatten().any(|done| done == write)).collect();
-        steps.push(rest);
-        self.give_back(&chain);
-        steps.push(self.fat_writes());
-        Ok(steps.into_iter().filter(|step| !step.is_empty()).collect())
+        let short = self.slot_writes(directory, *entry.slots.end()..*entry.slots.end() + 1);
+        let mut rest = self.slot_writes(directory, *entry.slots.start()..*entry.slots.end());
+        rest.retain(|write| !short.contains(write));
+        vec![short, rest]
     }
 
     /// Gives the name at `path`, which is there, to the file of `size` bytes whose clusters [`Volume::take`] gave: the FATs,
@@ -60,7 +112,7 @@ impl Volume {
         let mut steps = vec![self.fat_writes(), self.slot_writes(&directory, slot..slot + 1)];
         self.give_back(&old);
         steps.push(self.fat_writes());
-        Ok(steps.into_iter().filter(|step| !step.is_empty()).collect())
+        Ok(without_empty(steps))
     }
 
     /// Adds a name for the file of `size` bytes whose clusters [`Volume::take`] gave, in a directory that is there. The last
@@ -70,33 +122,44 @@ impl Volume {
     /// There is such a name already, no directory, or no room.
     pub fn add(&mut self, path: &str, cluster: u32, size: u32, read: ReadAt<'_>) -> Result<Steps, VolumeError> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        if name::check(name).is_err() {
-            return unusable(format!("cannot hold the name {name:?}"));
-        }
         let Some(mut directory) = self.directory(parent, read)? else {
             return unusable(format!("has no directory {parent:?}"));
         };
+        self.add_to(&mut directory, name, ATTRIBUTE_ARCHIVE, cluster, size)
+    }
+
+    fn add_to(
+        &mut self,
+        directory: &mut Directory,
+        name: &str,
+        attribute: u8,
+        cluster: u32,
+        size: u32,
+    ) -> Result<Steps, VolumeError> {
+        if name::check(name).is_err() {
+            return unusable(format!("cannot hold the name {name:?}"));
+        }
         if directory.find(name).is_some() {
-            return unusable(format!("has a {path:?} already"));
+            return unusable(format!("has a {name:?} already"));
         }
         let taken = |alias: &Alias| directory.entries.iter().any(|entry| entry.alias == *alias);
         let Some(alias) = name::alias(name, taken) else {
             return unusable(format!("has no short name left for {name:?}"));
         };
         let mut slots = name::long_entries(name, &alias);
-        slots.push(short_entry(&alias, ATTRIBUTE_ARCHIVE, cluster, size));
+        slots.push(short_entry(&alias, attribute, cluster, size));
         let mut steps = Steps::new();
-        let first = match self.room(&directory, slots.len()) {
+        let first = match self.room(directory, slots.len()) {
             Some(first) => first,
-            None => self.grow(&mut directory, slots.len(), &mut steps)?,
+            None => self.grow(directory, slots.len(), &mut steps)?,
         };
         let (all, shows) = directory.put(first, &slots);
-        let last = self.slot_writes(&directory, shows..shows + 1);
+        let last = self.slot_writes(directory, shows..shows + 1);
         let mut before = self.fat_writes();
-        before.extend(self.slot_writes(&directory, all).into_iter().filter(|write| !last.contains(write)));
+        before.extend(self.slot_writes(directory, all).into_iter().filter(|write| !last.contains(write)));
         steps.push(before);
         steps.push(last);
-        Ok(steps.into_iter().filter(|step| !step.is_empty()).collect())
+        Ok(without_empty(steps))
     }
 
     fn look_up(&self, path: &str, read: ReadAt<'_>) -> Result<Option<(Directory, Listed)>, VolumeError> {

@@ -83,6 +83,26 @@ impl Volume {
         Ok(Directory { chain, bytes, entries })
     }
 
+    /// The bytes of the file at `path`, if it is there and has at most `most`.
+    ///
+    /// # Errors
+    /// It cannot be read, or its clusters are no chain.
+    pub fn read_file(&self, path: &str, most: u32, read: ReadAt<'_>) -> Result<Option<Vec<u8>>, VolumeError> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let Some(directory) = self.directory(parent, read)? else { return Ok(None) };
+        let Some(file) = directory.find(name).filter(|file| !file.is_directory && file.size <= most) else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        for run in self.runs(file.cluster, u64::from(file.size))? {
+            let mut piece = vec![0; usize::try_from(run.end - run.start).unwrap_or_default()];
+            read(run.start, &mut piece)?;
+            bytes.extend(piece);
+        }
+        bytes.truncate(usize::try_from(file.size).unwrap_or_default());
+        Ok(Some(bytes))
+    }
+
     /// Frees the clusters that no name leads to. What is named must be sound.
     ///
     /// # Errors

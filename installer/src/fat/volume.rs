@@ -25,14 +25,19 @@ pub enum VolumeError {
     /// It cannot be read.
     #[error("reading the EFI system partition")]
     Read(#[from] io::Error),
+    /// There is none.
+    #[error("the EFI system partition holds no file system")]
+    Absent,
     /// It is none that can be changed.
     #[error("the EFI system partition {0}")]
     Unusable(String),
     /// It has no room.
-    #[error("the EFI system partition has no {wanted} bytes free in a row")]
+    #[error("the EFI system partition has no {wanted} bytes free, but {free}")]
     Full {
         /// What was asked for.
         wanted: u64,
+        /// What there is.
+        free: u64,
     },
 }
 
@@ -77,7 +82,10 @@ impl Volume {
         let byte = |at: usize| boot.get(at).copied().unwrap_or_default();
         let word = |at: usize| u64::from(u16::from_le_bytes([byte(at), byte(at + 1)]));
         let long = |at: usize| word(at) | word(at + 2) << 16;
-        if (byte(510), byte(511)) != (0x55, 0xAA) || word(11) != u64::from(sector) {
+        if (byte(510), byte(511)) != (0x55, 0xAA) {
+            return Err(VolumeError::Absent);
+        }
+        if word(11) != u64::from(sector) {
             return unusable(format!("holds no FAT32 file system with sectors of {sector} bytes"));
         }
         if word(17) != 0 || word(22) != 0 || word(19) != 0 || word(42) != 0 {
@@ -177,26 +185,56 @@ impl Volume {
         Ok(chain)
     }
 
-    /// Where the bytes of the file that begins at `first` lie, if they lie in a row.
-    pub fn contiguous(&self, first: u32, size: u64) -> Option<u64> {
-        let chain = self.chain(first).ok()?;
-        let in_a_row = (first..).zip(&chain).all(|(wanted, cluster)| wanted == *cluster);
-        let whole = u64::try_from(chain.len()).ok()? == size.div_ceil(self.cluster);
-        (in_a_row && whole && !chain.is_empty()).then(|| self.offset_of(first))
+    /// Where the bytes of the file of `size` bytes that begins at `first` lie on the partition, in order, in whole clusters.
+    ///
+    /// # Errors
+    /// Its chain is broken, or not as long as the file.
+    pub fn runs(&self, first: u32, size: u64) -> Result<Vec<Range<u64>>, VolumeError> {
+        let chain = self.chain(first)?;
+        if u64::try_from(chain.len()).ok() != Some(size.div_ceil(self.cluster)) {
+            return unusable(format!("has a file of {size} bytes in {} clusters", chain.len()));
+        }
+        let in_a_row = chain.chunk_by(|a, b| a.checked_add(1) == Some(*b));
+        let run = |run: &[u32]| {
+            let start = run.first().map(|first| self.offset_of(*first))?;
+            Some(start..start + u64::try_from(run.len()).ok()? * self.cluster)
+        };
+        Ok(in_a_row.filter_map(run).collect())
     }
 
-    /// Takes clusters in a row for `size` bytes, the first that are free, and gives the first of them.
+    /// Takes clusters for `size` bytes, at least one, and gives the first of them: in a row where there are as many, else
+    /// the first that are free.
     ///
     /// # Errors
     /// [`VolumeError::Full`].
     pub fn take(&mut self, size: u64) -> Result<u32, VolumeError> {
-        let full = || VolumeError::Full { wanted: size };
-        let count = u32::try_from(size.div_ceil(self.cluster).max(1)).map_err(|_| full())?;
-        let run = self.free_runs().find(|run| run.end - run.start >= count).ok_or_else(full)?;
-        let last = run.start + count - 1;
-        (run.start..last).for_each(|cluster| self.set(cluster, cluster + 1));
-        self.set(last, END_OF_CHAIN);
-        Ok(run.start)
+        let full = |volume: &Self| VolumeError::Full { wanted: size, free: volume.free_bytes() };
+        let Ok(count) = u32::try_from(size.div_ceil(self.cluster).max(1)) else { return Err(full(self)) };
+        let row = self.free_runs().find(|run| run.end - run.start >= count).map(|run| run.start..run.start + count);
+        let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+        let taken: Vec<u32> = match row {
+            Some(row) => row.collect(),
+            None => self.free_runs().flatten().take(wanted).collect(),
+        };
+        let Some(first) = taken.first().copied().filter(|_| taken.len() == wanted) else { return Err(full(self)) };
+        let next = taken.iter().skip(1).copied().chain(std::iter::once(END_OF_CHAIN));
+        taken.iter().zip(next).for_each(|(cluster, next)| self.set(*cluster, next));
+        Ok(first)
+    }
+
+    /// Bytes of the clusters that are free.
+    pub fn free_bytes(&self) -> u64 {
+        self.free_runs().map(|run| u64::from(run.end - run.start)).sum::<u64>().saturating_mul(self.cluster)
+    }
+
+    /// Bytes of a cluster: files take whole ones.
+    pub fn cluster_bytes(&self) -> u64 {
+        self.cluster
+    }
+
+    /// Whether the FATs on the disk are not this one.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// Gives the clusters of a chain back.

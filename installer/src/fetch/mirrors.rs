@@ -6,6 +6,9 @@
 //! rested. Rests are shared between the fetches: what one has found out, the others need not find out again. Each fetch
 //! has its own patience with each mirror ([`Limits::attempts`](crate::http::Limits)), so that it ends in any case.
 //!
+//! Where two mirrors have sent parts of one thing and it is wrong, nobody can tell which of them lied. Such a thing is
+//! fetched again [apart](Mirrors::fetch_apart): all of it from one mirror, so that what is wrong then has one author.
+//!
 //! An answer with the whole file is never read up to a range in its middle: such a server is left at once, with
 //! [`NoRanges`](super::NoRanges), for a mirror that has ranges or for the caller, who then asks for the whole file in one
 //! stream. Only that stream, when it breaks, is resumed by reading what came already once more.
@@ -22,6 +25,7 @@ use metalstrap_release::site;
 use tokio::sync::mpsc;
 
 use super::{Fetching, Source};
+use crate::report::Reporter;
 use course::Course;
 use standing::Standing;
 
@@ -31,6 +35,7 @@ pub struct Mirrors {
     list: Vec<Mirror>,
     turn: AtomicUsize,
     connections: u8,
+    tell: Option<Reporter>,
 }
 
 #[derive(Debug)]
@@ -63,13 +68,19 @@ impl Mirrors {
     #[must_use]
     pub fn new(list: Vec<Arc<dyn Source>>) -> Self {
         let list = list.into_iter().map(|source| Mirror { source, standing: Standing::default() }).collect();
-        Self { list, turn: AtomicUsize::new(0), connections: site::CONNECTIONS }
+        Self { list, turn: AtomicUsize::new(0), connections: site::CONNECTIONS, tell: None }
     }
 
     /// With another number of connections than is usual.
     #[must_use]
     pub fn with_connections(self, connections: u8) -> Self {
         Self { connections, ..self }
+    }
+
+    /// Which tell `tell` of each mirror that is dropped.
+    #[must_use]
+    pub fn telling(self, tell: &Reporter) -> Self {
+        Self { tell: Some(tell.clone()), ..self }
     }
 
     /// How many fetches are worth having under way at once.
@@ -87,10 +98,37 @@ impl Mirrors {
     /// that could be asked send only whole files: fetch the whole file then, from byte 0. Otherwise, when no mirror is left
     /// to ask: each with its last error; [`Code::Corrupt`](crate::failure::Code) when all were dropped.
     pub fn fetch<'a>(&'a self, path: &'a str, range: Range<u64>, sink: mpsc::Sender<Piece>) -> Fetching<'a> {
+        self.send(path, range, None, sink)
+    }
+
+    /// The same, but what lies between two of `cuts` (in order) comes from one mirror. A mirror is kept on with until it is
+    /// given up; the next one begins again at the last of `cuts` that was passed, or at the start of `range`. Who gets a piece
+    /// from another mirror than the one before throws away what it has from there on.
+    ///
+    /// # Errors
+    /// As [`Mirrors::fetch`].
+    pub fn fetch_apart<'a>(
+        &'a self,
+        path: &'a str,
+        range: Range<u64>,
+        cuts: &'a [u64],
+        sink: mpsc::Sender<Piece>,
+    ) -> Fetching<'a> {
+        self.send(path, range, Some(cuts), sink)
+    }
+
+    fn send<'a>(
+        &'a self,
+        path: &'a str,
+        range: Range<u64>,
+        cuts: Option<&'a [u64]>,
+        sink: mpsc::Sender<Piece>,
+    ) -> Fetching<'a> {
         let first = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(self.list.len()).unwrap_or_default();
         let by_turns = self.list.iter().enumerate().cycle().skip(first).take(self.list.len());
         let by_turns = by_turns.map(|(id, mirror)| (MirrorId(id), mirror));
-        Box::pin(Course::new(path, range, sink, by_turns).run())
+        let waits = self.tell.as_ref().map(Reporter::waits).unwrap_or_default();
+        Box::pin(Course::new(path, range, cuts, sink, by_turns).run(waits))
     }
 
     /// Drops a mirror for the rest of the run, because what it sent did not verify: `what` is what the report says about
@@ -99,7 +137,11 @@ impl Mirrors {
         if let Some(mirror) = self.list.get(from.0)
             && mirror.standing.drop_for(what)
         {
-            log::warn!("{} is dropped: {what}", mirror.source.describe());
+            let name = mirror.source.describe();
+            match &self.tell {
+                Some(tell) => tell.drops(&name, what),
+                None => log::warn!("mirror {name} is dropped: {what}"),
+            }
         }
         self.left().next().is_some()
     }

@@ -4,9 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::Result;
+use tokio::time::Instant;
 
 use crate::failure::{Code, Coded, WithCode as _, code_of};
 use crate::http::{Limits, pause};
+use crate::waits::Waits;
 
 /// A failed attempt.
 #[derive(Debug)]
@@ -79,17 +81,23 @@ impl Patience {
         Ok((trouble.error, asked))
     }
 
-    /// The same, and waits for the next attempt.
+    /// The same, and waits for the next attempt at `server`, which `waits` are told of.
     ///
     /// # Errors
     /// As [`Patience::spend`].
-    pub async fn wait(&mut self, trouble: Trouble) -> Result<()> {
+    pub async fn wait(&mut self, trouble: Trouble, server: &str, waits: &Waits) -> Result<()> {
         let (error, asked) = self.spend(trouble)?;
         let pause = pause(&self.limits, asked, self.failures);
         log::warn!("{error:#}; trying again in {:.1} s", pause.as_secs_f32());
-        tokio::time::sleep(pause).await;
+        sleep_until(Instant::now() + pause, server, waits).await;
         Ok(())
     }
+}
+
+/// Leaves `server` alone until `end`, which has a limit.
+pub(crate) async fn sleep_until(end: Instant, server: &str, waits: &Waits) {
+    waits.until(end.into_std(), &format!("{server} is left alone"));
+    tokio::time::sleep_until(end).await;
 }
 
 /// The error of a failed fetch of `what`, with its code.

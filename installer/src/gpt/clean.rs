@@ -41,11 +41,12 @@ pub(super) fn whole(disk: &dyn Disk, plan: &Plan) -> Result<()> {
         Contents::Blank => {}
         rest => return Err(coded(Code::NotClean, format!("disk {name} was wiped, but still holds {rest}"))),
     }
-    let target = |role: Role| match role {
+    let holds = |role: Role| match role {
         Role::Esp => false,
         Role::Root { slot } | Role::RootVerity { slot } => slot == plan.target,
+        Role::Data { kept, .. } => kept,
     };
-    let partitions = plan.partitions.iter().filter(|partition| !target(partition.role));
+    let partitions = plan.partitions.iter().filter(|partition| !holds(partition.role));
     let areas = partitions.map(|p| (p.role.to_string(), Area { start: p.entry.start, size: p.entry.size }));
     for (what, area) in areas.chain([("the free space".to_owned(), plan.free)]) {
         let names = inventory::signatures(disk, area.start, area.size).code(Code::DiskIo, probing)?;

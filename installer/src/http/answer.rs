@@ -39,18 +39,29 @@ pub(super) struct Pace {
     /// Of the window that is under way.
     waited: Duration,
     came: u64,
+    /// Of the whole answer.
+    waited_in_all: Duration,
+    came_in_all: u64,
 }
 
 impl Pace {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, waited: Duration::ZERO, came: 0 }
+        Self { limits, waited: Duration::ZERO, came: 0, waited_in_all: Duration::ZERO, came_in_all: 0 }
     }
 
-    /// Counts a piece; an error at the end of a window that brought too little.
+    /// Counts a piece; an error when the answer has been slow as a whole, or at the end of a window that brought too little.
     fn count(&mut self, waited: Duration, piece: &Bytes) -> Result<()> {
-        let Limits { window, window_bytes, .. } = self.limits;
+        let Limits { window, window_bytes, grace, rate, .. } = self.limits;
+        let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        self.waited_in_all = self.waited_in_all.saturating_add(waited);
+        self.came_in_all = self.came_in_all.saturating_add(length);
+        let (waited_in_all, came_in_all) = (self.waited_in_all, self.came_in_all);
+        if waited_in_all > grace.saturating_add(Duration::from_secs(came_in_all.checked_div(rate).unwrap_or_default()))
+        {
+            return Err(anyhow!("only {came_in_all} bytes came in {} s", waited_in_all.as_secs_f32()));
+        }
         self.waited = self.waited.saturating_add(waited);
-        self.came = self.came.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        self.came = self.came.saturating_add(length);
         if self.waited < window {
             return Ok(());
         }
@@ -154,5 +165,34 @@ impl Answer {
             let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
             idle.entry(authority).or_default().push(connection);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of an answer of `bytes` that comes evenly at `rate` bytes a second: the seconds after which it is given
+    /// up, if it is.
+    fn given_up(rate: u64, bytes: usize) -> Option<u64> {
+        let mut pace = Pace::new(Limits::default());
+        let piece = Bytes::from(vec![0; 4096]);
+        let waited = Duration::from_micros(4096 * 1_000_000 / rate);
+        let mut waits = (1..=bytes as u64 / 4096).map(|count| (count, pace.count(waited, &piece)));
+        let (count, _) = waits.find(|(_, counted)| counted.is_err())?;
+        Some((waited * u32::try_from(count).unwrap()).as_secs())
+    }
+
+    #[test]
+    fn a_slow_server_is_left_soon_and_a_shared_link_is_not() {
+        const REQUEST: usize = 8 << 20;
+        // 10 Mbit/s for 16 connections, of which nine tenths are content, and a connection that gets half of its share.
+        let share = 10_000_000 / 8 / 16 * 9 / 10;
+        assert_eq!([given_up(share, REQUEST), given_up(share / 2, REQUEST)], [None, None]);
+        // More than the window asks for, and two hours for the whole.
+        let slow = given_up(1150, REQUEST).unwrap();
+        assert!((60..90).contains(&slow), "{slow}");
+        // As slow, but it is soon over.
+        assert_eq!(given_up(1150, 64 << 10), None);
     }
 }

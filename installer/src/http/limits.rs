@@ -13,6 +13,12 @@ pub struct Limits {
     pub window: Duration,
     /// The bytes for that.
     pub window_bytes: u64,
+    /// An answer as a whole may be waited for so long, and longer by its bytes at `rate`: one that has brought less counts as
+    /// too slow. What has come is kept.
+    pub grace: Duration,
+    /// Bytes a second for that. Far below what a connection gets that shares a link of 10 Mbit/s with 15 others (74 kB/s), so
+    /// that only a server meets it that is slow by itself.
+    pub rate: u64,
     /// An attempt that brings fewer bytes and does not come to the end counts as failed.
     pub attempt_bytes: u64,
     /// Failed attempts in a row before it is given up.
@@ -32,6 +38,8 @@ impl Default for Limits {
             stall: Duration::from_secs(30),
             window: Duration::from_secs(60),
             window_bytes: 64 << 10,
+            grace: Duration::from_secs(60),
+            rate: 16 << 10,
             attempt_bytes: 256 << 10,
             attempts: 8,
             backoff: Duration::from_millis(500),

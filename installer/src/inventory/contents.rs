@@ -6,9 +6,11 @@ use std::io;
 use serde::Serialize;
 
 use super::{mbr, probe};
+use crate::boot_files::EspContents;
 use crate::disk::Disk;
 use crate::erase;
 use crate::gpt::{self, Table};
+use crate::plan::ESP_TYPE;
 
 /// What is on a disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,6 +27,8 @@ pub enum Contents {
         table: Table,
         /// What each partition holds, in the table's order: names of signatures.
         holds: Vec<Vec<&'static str>>,
+        /// The first EFI system partition.
+        esp: EspContents,
     },
     /// Something else.
     Foreign {
@@ -75,7 +79,8 @@ pub fn inspect(disk: &dyn Disk) -> io::Result<Contents> {
     if let Some((copies, table)) = read_table(disk, old.is_none())? {
         let holds = table.partitions.iter().map(|entry| probe::signatures(disk, entry.start, entry.size));
         let holds = holds.collect::<io::Result<_>>()?;
-        return Ok(Contents::Gpt { copies, table, holds });
+        let esp = read_esp(disk, &table);
+        return Ok(Contents::Gpt { copies, table, holds, esp });
     }
     let mut what = probe::signatures(disk, 0, disk.size())?;
     what.extend(old.as_ref().map(|_| "MBR partition table"));
@@ -90,6 +95,18 @@ pub fn inspect(disk: &dyn Disk) -> io::Result<Contents> {
         return Ok(Contents::Blank);
     }
     Ok(Contents::Foreign { what: vec!["unknown data in the first 1 MiB"], areas: Vec::new() })
+}
+
+/// The EFI system partition with the lowest index.
+fn read_esp(disk: &dyn Disk, table: &Table) -> EspContents {
+    let Some(esp) = table.partitions.iter().find(|entry| entry.type_guid == ESP_TYPE) else {
+        return EspContents::Absent;
+    };
+    let region = |offset: u64, buffer: &mut [u8]| match esp.start.checked_add(offset) {
+        Some(at) if offset < esp.size => disk.read_at(at, buffer),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    };
+    EspContents::read(esp.size, disk.sector_size(), &region)
 }
 
 /// The table and which copies are valid. A copy at the end counts on its own only where no other table was put over it.

@@ -2,33 +2,36 @@
 
 use anyhow::Result;
 use metalstrap_release::digest::Digest;
-use metalstrap_release::manifest::{Manifest, data_uuid, verity_uuid};
-use uuid::{Uuid, uuid};
+pub use metalstrap_release::manifest::ESP_TYPE;
+use metalstrap_release::manifest::{
+    EMPTY_LABEL, ESP_LABEL, Manifest, ROOT_TYPE, ROOT_VERITY_TYPE, data_uuid, verity_uuid,
+};
+use uuid::Uuid;
 
-use super::{Area, Partition, PlanDisk, Role};
+use super::{Area, Partition, PlanDisk, Role, data, sizes};
 use crate::disk::Identity;
 use crate::failure::{Code, coded};
 use crate::gpt::{self, Entry};
 
-/// Partitions start and end at multiples of this, whatever the sector size.
+/// ESP and slots start and end at multiples of this, whatever the sector size.
 pub(super) const ALIGNMENT: u64 = 1 << 20;
 
-/// EFI system partition (UEFI specification 2.10, table 5.7).
-pub const ESP_TYPE: Uuid = uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
-/// Root file system for x86-64 (Discoverable Partitions Specification).
-const ROOT_TYPE: Uuid = uuid!("4f68bce3-e8cd-4db1-96e7-fbcaf984b709");
-/// Hash tree of the root file system for x86-64 (Discoverable Partitions Specification).
-const ROOT_VERITY_TYPE: Uuid = uuid!("2c7357ed-ebd2-46d9-aec1-23d437ec2bf5");
 /// Attribute bit 60: read-only (Discoverable Partitions Specification).
 const READ_ONLY: u64 = 1 << 60;
 /// What systemd-sysupdate takes for a free slot.
-pub(super) const EMPTY: &str = "_empty";
+pub(super) const EMPTY: &str = EMPTY_LABEL;
 
-/// The partitions in their order on the disk, and what stays free behind them.
+/// The partitions in their order on the disk, and what stays free behind them. If what is on the disk `stays`, those behind its
+/// slots keep their places.
 ///
 /// # Errors
 /// [`Code::DiskTooSmall`].
-pub(super) fn partitions(disk: &PlanDisk, manifest: &Manifest, target: char) -> Result<(Vec<Partition>, Area)> {
+pub(super) fn partitions(
+    disk: &PlanDisk,
+    manifest: &Manifest,
+    target: char,
+    stays: bool,
+) -> Result<(Vec<Partition>, Area)> {
     let usable_end = usable_end(disk, manifest)?;
     let (layout, root_hash) = (&manifest.layout, &manifest.root()?.root_hash);
     let mut builder = Builder { disk, next: ALIGNMENT, partitions: Vec::new() };
@@ -40,8 +43,12 @@ pub(super) fn partitions(disk: &PlanDisk, manifest: &Manifest, target: char) -> 
         let data = filled.then(|| (manifest.root_label(), data_uuid(root_hash)));
         builder.add(Role::Root { slot }, layout.root_size, data);
     }
-    let free = Area { start: builder.next, size: usable_end.saturating_sub(builder.next) };
-    Ok((builder.partitions, free))
+    let Builder { next, mut partitions, .. } = builder;
+    let up_to_end = |start: u64| Area { start, size: usable_end.saturating_sub(start) };
+    let data = data::partitions(disk, layout, &partitions, up_to_end(next), stays)?;
+    let end = data.iter().map(|Partition { entry, .. }| entry.start.saturating_add(entry.size)).fold(next, u64::max);
+    partitions.extend(data);
+    Ok((partitions, up_to_end(end)))
 }
 
 fn slots(number: u32) -> impl Iterator<Item = char> {
@@ -53,15 +60,20 @@ fn usable_end(disk: &PlanDisk, manifest: &Manifest) -> Result<u64> {
     let layout = &manifest.layout;
     let slot = layout.root_size.saturating_add(layout.root_verity_size);
     let slots = slot.saturating_mul(u64::from(layout.slots));
-    let wanted = layout.esp_size.saturating_add(slots).saturating_add(layout.free_size);
+    let further = layout.partitions.iter().map(sizes::needed).fold(0, u64::saturating_add);
+    let wanted = [slots, further, layout.free_size].into_iter().fold(layout.esp_size, u64::saturating_add);
     let backup = gpt::backup_bytes(disk.sector_size);
     let size = disk.identity.size;
     let end = wanted.saturating_add(ALIGNMENT).checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX);
     let needed = end.saturating_add(backup);
     if size < needed {
+        let more = match layout.partitions.len() {
+            0 => String::new(),
+            number => format!("{further} for {number} further partitions, "),
+        };
         let text = format!(
-            "disk {} has {size} bytes, but the layout needs {needed}: ESP {}, {} slots of {slot}, {} free, {} for partition \
-             tables and alignment",
+            "disk {} has {size} bytes, but the layout needs {needed}: ESP {}, {} slots of {slot}, {more}{} free, {} for \
+             partition tables and alignment",
             disk.name,
             layout.esp_size,
             layout.slots,
@@ -84,9 +96,11 @@ impl Builder<'_> {
     /// Adds a partition behind the last one. `filled` has its label and UUID; without, the UUID comes from the disk.
     fn add(&mut self, role: Role, size: u64, filled: Option<(String, Uuid)>) {
         let (type_guid, attributes, empty) = match role {
-            Role::Esp => (ESP_TYPE, 0, "esp"),
+            Role::Esp => (ESP_TYPE, 0, ESP_LABEL),
             Role::Root { .. } => (ROOT_TYPE, 0, EMPTY),
             Role::RootVerity { .. } => (ROOT_VERITY_TYPE, READ_ONLY, EMPTY),
+            // Theirs are the manifest's matter: see `data`.
+            Role::Data { .. } => return,
         };
         let (label, uuid) =
             filled.unwrap_or_else(|| (empty.to_owned(), derived_uuid(&self.disk.identity, &role.to_string())));

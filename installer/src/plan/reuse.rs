@@ -1,12 +1,15 @@
 //! A disk that has our slots already: which of them gets the release, and what the others are good for.
 
+use std::cmp::Ordering;
+
 use anyhow::Result;
 use metalstrap_release::manifest::{Manifest, data_uuid};
 use serde::Serialize;
 
 use super::layout::{self, EMPTY};
 use super::{Area, FIRST_SLOT, Partition, Plan, PlanDisk, Role};
-use crate::gpt::{Entry, Table};
+use crate::boot_files::{self, EspContents, Uki};
+use crate::gpt::{self, Entry, Table};
 use crate::inventory::Contents;
 
 /// A part of the disk that may hold blocks of the release.
@@ -33,34 +36,157 @@ pub enum Holds {
     BootFiles,
 }
 
-/// The slot that gets the release: the one that has its root hash, else the first one that is empty, else the first.
-pub(super) fn target(disk: &PlanDisk, manifest: &Manifest) -> Result<char> {
-    let Contents::Gpt { table, .. } = &disk.contents else { return Ok(FIRST_SLOT) };
-    // Where the slots lie does not depend on which of them is filled.
-    let (partitions, _) = layout::partitions(disk, manifest, FIRST_SLOT)?;
-    if !has_slots(&partitions, table) {
-        return Ok(FIRST_SLOT);
-    }
-    let uuid = data_uuid(&manifest.root()?.root_hash);
-    let slots = |is: &dyn Fn(&Entry) -> bool| {
-        partitions.iter().find_map(|Partition { role, entry }| match role {
-            Role::Root { slot } => old(table, entry).filter(|old| is(old)).map(|_| *slot),
-            Role::Esp | Role::RootVerity { .. } => None,
-        })
-    };
-    Ok(slots(&|old| old.uuid == uuid).or_else(|| slots(&|old| old.label == EMPTY)).unwrap_or(FIRST_SLOT))
+/// A disk that has our layout: who made it may be told by the UUID of its ESP, which comes from the disk's identity.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ours<'a> {
+    pub table: &'a Table,
+    pub esp: &'a EspContents,
 }
 
-/// Whether a table has a partition for each of the plan's, of the same type and at the same place.
+impl<'a> Ours<'a> {
+    /// If the disk has our ESP and the slots of `partitions`, and all else lies behind them.
+    pub fn new(disk: &'a PlanDisk, partitions: &[Partition]) -> Option<Self> {
+        let Contents::Gpt { table, esp, .. } = &disk.contents else { return None };
+        let end = fixed(partitions).map(|partition| partition.entry.start.saturating_add(partition.entry.size)).max();
+        let is_slot = |entry: &Entry| fixed(partitions).any(|partition| lies_at(entry, &partition.entry));
+        let behind = |entry: &Entry| {
+            let apart = fixed(partitions).all(|partition| partition.entry.index != entry.index);
+            apart && entry.index <= gpt::ENTRIES && end.is_some_and(|end| entry.start >= end)
+        };
+        let ours = is_made_by_us(disk)
+            && has_slots(partitions, table)
+            && table.partitions.iter().all(|entry| is_slot(entry) || behind(entry));
+        ours.then_some(Self { table, esp })
+    }
+
+    /// The label of a slot: of its data partition.
+    fn label(&self, partitions: &[Partition], slot: char) -> Option<&'a str> {
+        data(self.table, partitions, slot).map(|entry| entry.label.as_str())
+    }
+
+    /// The slot that gets the release: the one that has its root hash, else the one that is missed least: an empty one, one
+    /// without a UKI, one whose UKI has no attempts left, the oldest.
+    pub fn target(&self, partitions: &[Partition], manifest: &Manifest) -> Result<char> {
+        if let Some(slot) = with_root_hash(self.table, partitions, manifest)? {
+            return Ok(slot);
+        }
+        let slots = slots(partitions).filter_map(|slot| Some((slot, self.label(partitions, slot)?)));
+        let least = slots
+            .min_by(|(_, a), (_, b)| self.worth(a).cmp(&self.worth(b)).then_with(|| boot_files::compare_labels(a, b)));
+        Ok(least.map_or(FIRST_SLOT, |(slot, _)| slot))
+    }
+
+    fn worth(&self, label: &str) -> u8 {
+        let uki = self.esp.files().and_then(|files| files.uki_of(label));
+        match uki {
+            _ if label == EMPTY => 0,
+            None => 1,
+            Some(uki) if !uki.may_start() => 2,
+            Some(_) => 3,
+        }
+    }
+
+    /// The newest release in another slot than `target` that starts if it is chosen.
+    pub fn fallback(&self, partitions: &[Partition], target: char) -> Option<String> {
+        let others = slots(partitions).filter(|slot| *slot != target);
+        let good = others.filter_map(|slot| self.label(partitions, slot)).filter(|label| self.worth(label) >= 2);
+        good.max_by(|a, b| self.worth(a).cmp(&self.worth(b)).then_with(|| boot_files::compare_labels(a, b)))
+            .map(str::to_owned)
+    }
+
+    /// Puts into `partitions` what the table has: all of it but the target slot, and that too if it is as planned.
+    pub fn take_over(&self, partitions: &mut [Partition], target: char) {
+        for Partition { role, entry } in partitions {
+            let Some(old) = old(self.table, entry) else { continue };
+            let is_target = matches!(role, Role::Root { slot } | Role::RootVerity { slot } if *slot == target);
+            if !is_target || (old.uuid, &old.label) == (entry.uuid, &entry.label) {
+                *entry = old.clone();
+            }
+        }
+    }
+
+    /// What becomes of the names of UKIs when the release `label` goes into `target`; `holds` if its root hash is there
+    /// already: then it is the target, and its UKI stays.
+    pub fn names(&self, partitions: &[Partition], target: char, label: &str, holds: bool) -> Names {
+        let old = self.label(partitions, target).filter(|old| *old != EMPTY);
+        let ukis = self.esp.files().map(|files| files.ukis.as_slice()).unwrap_or_default();
+        let of = |uki: &Uki, label: &str| uki.label().eq_ignore_ascii_case(label);
+        let goes = |uki: &&Uki| !holds && (of(uki, label) || old.is_some_and(|old| of(uki, old)));
+        // systemd-boot starts the newest one first, unless it has no attempts left.
+        let name = |label: &str| label.rsplit_once('_').map(|(name, _)| name.to_ascii_lowercase());
+        let older = |uki: &Uki| {
+            name(uki.label()) == name(label) && boot_files::compare_labels(uki.label(), label) == Ordering::Less
+        };
+        let before = |uki: &&Uki| !goes(uki) && !of(uki, label) && uki.may_start() && !older(uki);
+        Names {
+            removed: ukis.iter().filter(goes).map(Uki::path).collect(),
+            ranked_behind: ukis.iter().filter(before).map(|uki| (uki.path(), uki.ranked_behind())).collect(),
+        }
+    }
+}
+
+/// What becomes of the names of UKIs that are on an ESP that stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Names {
+    /// Paths of UKIs of the slot that is about to be overwritten: they go first of all.
+    pub removed: Vec<String>,
+    /// Paths of UKIs that systemd-boot would start before the release, and the names by which it starts them after it.
+    pub ranked_behind: Vec<(String, String)>,
+}
+
+/// Whether a disk's table has the ESP that we make on this disk.
+pub(super) fn is_made_by_us(disk: &PlanDisk) -> bool {
+    let uuid = layout::derived_uuid(&disk.identity, &Role::Esp.to_string());
+    matches!(&disk.contents, Contents::Gpt { table, .. }
+        if table.partitions.iter().any(|entry| entry.uuid == uuid && entry.type_guid == layout::ESP_TYPE))
+}
+
+/// The slot of a disk that is replaced: the one that has the root hash, else the first one that is empty, else the first.
+pub(super) fn target(disk: &PlanDisk, partitions: &[Partition], manifest: &Manifest) -> Result<char> {
+    let Contents::Gpt { table, .. } = &disk.contents else { return Ok(FIRST_SLOT) };
+    if !has_slots(partitions, table) {
+        return Ok(FIRST_SLOT);
+    }
+    let empty = slots(partitions).find(|slot| data(table, partitions, *slot).is_some_and(|old| old.label == EMPTY));
+    Ok(with_root_hash(table, partitions, manifest)?.or(empty).unwrap_or(FIRST_SLOT))
+}
+
+/// The slot that has the release's root hash.
+pub(super) fn with_root_hash(table: &Table, partitions: &[Partition], manifest: &Manifest) -> Result<Option<char>> {
+    let uuid = data_uuid(&manifest.root()?.root_hash);
+    Ok(slots(partitions).find(|slot| data(table, partitions, *slot).is_some_and(|old| old.uuid == uuid)))
+}
+
+fn slots(partitions: &[Partition]) -> impl Iterator<Item = char> {
+    partitions.iter().filter_map(|partition| match partition.role {
+        Role::Root { slot } => Some(slot),
+        Role::Esp | Role::RootVerity { .. } | Role::Data { .. } => None,
+    })
+}
+
+/// A slot's data partition as the table has it.
+fn data<'a>(table: &'a Table, partitions: &[Partition], slot: char) -> Option<&'a Entry> {
+    let planned = partitions.iter().find(|partition| partition.role == Role::Root { slot })?;
+    old(table, &planned.entry)
+}
+
+/// Whether a table has a partition for the plan's ESP and each of its slots, of the same type and at the same place.
 pub(super) fn has_slots(partitions: &[Partition], table: &Table) -> bool {
-    partitions.iter().all(|partition| old(table, &partition.entry).is_some())
+    fixed(partitions).all(|partition| old(table, &partition.entry).is_some())
+}
+
+/// The ESP and the slots.
+fn fixed(partitions: &[Partition]) -> impl Iterator<Item = &Partition> {
+    partitions.iter().filter(|partition| !matches!(partition.role, Role::Data { .. }))
 }
 
 /// The partition of the table that lies where one of the plan's does.
 fn old<'a>(table: &'a Table, entry: &Entry) -> Option<&'a Entry> {
-    table.partitions.iter().find(|old| {
-        (old.index, old.start, old.size, old.type_guid) == (entry.index, entry.start, entry.size, entry.type_guid)
-    })
+    table.partitions.iter().find(|old| lies_at(old, entry))
+}
+
+fn lies_at(old: &Entry, entry: &Entry) -> bool {
+    (old.index, old.start, old.size, old.type_guid) == (entry.index, entry.start, entry.size, entry.type_guid)
 }
 
 /// The other slots and the ESP, as places where blocks of the release may be.
@@ -71,7 +197,7 @@ pub(super) fn seeds(plan: &Plan) -> Vec<SeedArea> {
         let (holds, hash_tree) = match partition.role {
             Role::Root { slot } if slot != plan.target => (Holds::Root, tree(slot)),
             Role::Esp => (Holds::BootFiles, None),
-            Role::Root { .. } | Role::RootVerity { .. } => return None,
+            Role::Root { .. } | Role::RootVerity { .. } | Role::Data { .. } => return None,
         };
         Some(SeedArea { what: partition.role.to_string(), holds, area: area(&partition.entry), hash_tree })
     };
@@ -79,71 +205,4 @@ pub(super) fn seeds(plan: &Plan) -> Vec<SeedArea> {
 }
 
 #[cfg(test)]
-mod tests {
-    use metalstrap_release::digest::Digest;
-    use metalstrap_release::host::Existing;
-    use uuid::Uuid;
-
-    use super::super::tests::{disk, host, manifest, plan};
-    use super::super::{Becomes, Wipe};
-    use super::*;
-    use crate::inventory::Copies;
-
-    const GIB: u64 = 1 << 30;
-
-    /// A disk with this table.
-    fn holding(table: Table) -> PlanDisk {
-        let holds = vec![vec![]; table.partitions.len()];
-        disk(GIB, 512, Contents::Gpt { copies: Copies::Both, table, holds })
-    }
-
-    /// The next release.
-    fn next() -> Manifest {
-        let mut next = manifest();
-        next.version = "13.2".to_owned();
-        next.filesystems.iter_mut().for_each(|root| root.root_hash = Digest::of(b"next"));
-        next
-    }
-
-    fn planned(on: &PlanDisk, manifest: &Manifest) -> Plan {
-        Plan::new(on, manifest, &host(Existing::Wipe)).unwrap()
-    }
-
-    #[test]
-    fn another_release_goes_into_the_empty_slot_and_comes_from_the_full_one() {
-        let first = plan(GIB, 512, Contents::Blank);
-        let second = planned(&holding(first.table()), &next());
-        assert!(matches!(second.existing, Becomes::Replaced { .. }));
-        assert_eq!(second.target, 'b');
-        let label = |plan: &Plan, slot| plan.partition(Role::Root { slot }).unwrap().label.clone();
-        assert_eq!((label(&second, 'a'), label(&second, 'b')), ("_empty".to_owned(), "debian_13.2".to_owned()));
-        let old = first.partition(Role::Root { slot: 'a' }).unwrap();
-        let seeds: Vec<_> = second.seeds.iter().map(|seed| (seed.what.as_str(), seed.holds, seed.area.start)).collect();
-        assert_eq!(seeds, [("esp", Holds::BootFiles, 1 << 20), ("root-a", Holds::Root, old.start)]);
-        // Neither the seeds nor the old table go before the release is in its slot.
-        let kept = [old.start..old.start + old.size, 0..1 << 20, GIB - (1 << 20)..GIB];
-        for area in second.wipes.iter().flat_map(|step: &Wipe| &step.ranges).map(Area::range) {
-            assert!(kept.iter().all(|kept| area.end <= kept.start || kept.end <= area.start), "{area:?}");
-        }
-        assert!(second.wipes.iter().any(|step| step.what == "the old EFI system partition"));
-        let after: Vec<u64> = second.leftovers.iter().flat_map(|step| &step.ranges).map(|area| area.start).collect();
-        assert!(after.contains(&old.start));
-
-        // The same again while it is interrupted, kept when it is done, and back again with the one before.
-        assert_eq!(planned(&holding(first.table()), &next()), second);
-        assert_eq!(planned(&holding(second.table()), &next()).existing, Becomes::Kept);
-        let back = planned(&holding(second.table()), &manifest());
-        assert_eq!((back.target, label(&back, 'b')), ('a', "_empty".to_owned()));
-    }
-
-    #[test]
-    fn a_disk_with_other_partitions_is_wiped_as_a_whole() {
-        let mut table = plan(GIB, 512, Contents::Blank).table();
-        table.partitions.iter_mut().skip(2).take(1).for_each(|entry| entry.size -= 1 << 20);
-        let plan = planned(&holding(table.clone()), &next());
-        assert!(matches!(plan.existing, Becomes::Wiped { .. }));
-        assert_eq!((plan.target, plan.seeds, plan.leftovers), ('a', vec![], vec![]));
-        table.partitions.iter_mut().for_each(|entry| entry.type_guid = Uuid::from_u128(7));
-        assert!(matches!(planned(&holding(table), &next()).existing, Becomes::Wiped { .. }));
-    }
-}
+mod tests;

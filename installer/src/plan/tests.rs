@@ -1,8 +1,10 @@
+use metalstrap_release::host::Existing;
 use metalstrap_release::manifest::{Artifact, Boot, Designator, FileSystem, Layout, Payload, Salt};
 use metalstrap_release::verity::Geometry;
 use proptest::prelude::*;
 
 use super::*;
+use crate::boot_files::EspContents;
 use crate::failure::code_of;
 use crate::gpt::Table;
 use crate::inventory::Copies;
@@ -57,13 +59,22 @@ pub(crate) fn manifest() -> Manifest {
             root_verity_size: MIB,
             slots: 2,
             free_size: 64 * MIB,
+            partitions: Vec::new(),
         },
     }
 }
 
 pub(crate) fn host(existing: Existing) -> Host {
     let release = serde_json::json!({"name": "debian", "version": "13.1"});
-    serde_json::from_value(serde_json::json!({"format": 1, "release": release, "existing": existing})).unwrap()
+    let intent = (existing == Existing::Wipe).then_some("test");
+    let host = serde_json::json!({"format": 1, "release": release, "existing": existing, "intent": intent});
+    serde_json::from_value(host).unwrap()
+}
+
+/// What is on a disk with this table, whose ESP has nothing.
+pub(crate) fn holding(table: Table) -> Contents {
+    let holds = vec![Vec::new(); table.partitions.len()];
+    Contents::Gpt { copies: Copies::Both, table, holds, esp: EspContents::Absent }
 }
 
 pub(crate) fn disk(size: u64, sector_size: u32, contents: Contents) -> PlanDisk {
@@ -72,7 +83,8 @@ pub(crate) fn disk(size: u64, sector_size: u32, contents: Contents) -> PlanDisk 
 }
 
 pub(crate) fn plan(size: u64, sector_size: u32, contents: Contents) -> Plan {
-    Plan::new(&disk(size, sector_size, contents), &manifest(), &host(Existing::Wipe)).unwrap()
+    let existing = if contents == Contents::Blank { Existing::Keep } else { Existing::Wipe };
+    Plan::new(&disk(size, sector_size, contents), &manifest(), &host(existing)).unwrap()
 }
 
 fn refused(disk: &PlanDisk, existing: Existing) -> (Code, String) {
@@ -178,7 +190,7 @@ fn foreign_gpt() -> Contents {
     let partitions =
         vec![entry(1, linux, "data", 600 * MIB, 100 * MIB), entry(2, layout::ESP_TYPE, "EFI", MIB, 100 * MIB)];
     let table = Table { disk_guid: Uuid::from_u128(7), partitions };
-    Contents::Gpt { copies: Copies::Both, table, holds: vec![vec!["LUKS"], vec!["FAT"]] }
+    Contents::Gpt { copies: Copies::Both, table, holds: vec![vec!["LUKS"], vec!["FAT"]], esp: EspContents::Absent }
 }
 
 #[test]
@@ -187,6 +199,7 @@ fn what_is_on_the_disk_goes_only_with_permission() {
     let text = "disk vda (serial X) holds a GPT with 1 \"data\" (LUKS), 2 \"EFI\" (FAT), and the host config does not permit \
                 wiping it (\"existing\": \"wipe\")";
     assert_eq!(refused(&disk, Existing::Refuse), (Code::DiskNotBlank, text.to_owned()));
+    assert_eq!(refused(&disk, Existing::Keep), (Code::DiskNotBlank, text.to_owned()));
     let plan = Plan::new(&disk, &manifest(), &host(Existing::Wipe)).unwrap();
     let what = "a GPT with 1 \"data\" (LUKS), 2 \"EFI\" (FAT)".to_owned();
     assert_eq!(plan.existing, Becomes::Wiped { what });
@@ -212,8 +225,7 @@ fn our_own_table_is_kept_with_what_the_os_added() {
     let own = |change: &dyn Fn(&mut Table)| {
         let mut table = blank.table();
         change(&mut table);
-        let holds = vec![Vec::new(); table.partitions.len()];
-        disk(GIB, 512, Contents::Gpt { copies: Copies::Backup, table, holds })
+        disk(GIB, 512, holding(table))
     };
     let var = Entry {
         index: 9,
@@ -225,23 +237,32 @@ fn our_own_table_is_kept_with_what_the_os_added() {
         attributes: 0,
     };
     let again = Plan::new(&own(&|_| ()), &manifest(), &host(Existing::Refuse)).unwrap();
-    assert_eq!((again.existing, again.kept, again.wipes), (Becomes::Kept, vec![], vec![]));
+    assert_eq!((&again.existing, &again.kept, &again.wipes), (&Becomes::Kept, &vec![], &vec![]));
+    let protected: Vec<_> = again.protects.iter().map(|it| (it.purpose.as_str(), it.area.start / MIB)).collect();
+    assert_eq!(protected, [("root-verity-b", 546), ("root-b", 547)]);
     let with_var = own(&|table| table.partitions.push(var.clone()));
-    for existing in [Existing::Refuse, Existing::Wipe] {
+    for existing in [Existing::Keep, Existing::Refuse] {
         let plan = Plan::new(&with_var, &manifest(), &host(existing)).unwrap();
         assert_eq!((&plan.existing, &plan.kept, &plan.wipes), (&Becomes::Kept, &vec![var.clone()], &vec![]));
         assert_eq!(plan.table().partitions.last(), Some(&var));
     }
     let changes: [&dyn Fn(&mut Table); 4] = [
-        &|table| table.disk_guid = Uuid::from_u128(1),
-        &|table| table.partitions[4].label = "debian_13.2".into(),
+        &|table| table.partitions[0].uuid = Uuid::from_u128(1),
+        &|table| table.partitions[1].size -= MIB,
         &|table| drop(table.partitions.remove(0)),
         // In the way: it begins inside of slot B.
         &|table| table.partitions.push(Entry { start: 578 * MIB, ..var.clone() }),
     ];
     for change in changes {
-        assert_eq!(refused(&own(change), Existing::Refuse).0, Code::DiskNotBlank);
+        for existing in [Existing::Refuse, Existing::Keep] {
+            assert_eq!(refused(&own(change), existing).0, Code::DiskNotBlank);
+        }
     }
+    let (code, text) = refused(&own(changes[1]), Existing::Keep);
+    let expected = "disk vda (serial X) holds a GPT with 1 \"esp\", 2 \"debian_13.1_verity\", 3 \"debian_13.1\", 4 \"_empty\", \
+                    5 \"_empty\", laid out by metalstrap, but not as debian 13.1 wants it; and the host config does not permit \
+                    wiping it (\"existing\": \"wipe\")";
+    assert_eq!((code, text.as_str()), (Code::DiskNotBlank, expected));
 }
 
 #[test]
@@ -253,7 +274,10 @@ fn the_same_facts_give_the_same_hash_and_other_facts_another() {
     let other = Identity { serial: Some("Y".into()), ..base.identity.clone() };
     assert_ne!(first, hash(&PlanDisk { identity: other, ..base.clone() }));
     // A golden value: a change of it makes interrupted installations of older installers look foreign.
-    assert_eq!(plan(GIB, 512, Contents::Blank).disk_guid.to_string(), "d56668b6-9a5c-4cb6-b3ce-9dc958d1b18b");
+    let plan = plan(GIB, 512, Contents::Blank);
+    assert_eq!(plan.disk_guid.to_string(), "d56668b6-9a5c-4cb6-b3ce-9dc958d1b18b");
+    let wiped = Plan::new(&base, &manifest(), &host(Existing::Wipe)).unwrap();
+    assert_ne!(wiped.disk_guid, plan.disk_guid, "a wipe's intent is in it");
 }
 
 #[test]
@@ -277,6 +301,7 @@ proptest! {
         let mut manifest = manifest();
         manifest.layout = Layout {
             esp_size: esp * MIB, root_size: root * MIB, root_verity_size: verity * MIB, slots, free_size: free,
+            partitions: Vec::new(),
         };
         let sector = u64::from(sector_size);
         let least = (1 + esp + u64::from(slots) * (root + verity)) * MIB + free.next_multiple_of(MIB) + 16384 + sector;

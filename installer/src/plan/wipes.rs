@@ -32,7 +32,7 @@ const BOOT_SECTOR: u64 = 4096;
 /// The steps for what becomes of `contents`. `data` and `tree` are the bytes that the target slot's partitions get.
 pub(super) fn steps(plan: &Plan, contents: &Contents, data: u64, tree: u64) -> Vec<Wipe> {
     let mut steps = match plan.existing {
-        Becomes::Kept => return Vec::new(),
+        Becomes::Kept | Becomes::Updated { .. } => return added(plan),
         Becomes::Blank => Vec::new(),
         Becomes::Replaced { .. } => others_steps(plan, &old_areas(contents)),
         Becomes::Wiped { .. } => old_steps(plan, &old_areas(contents)),
@@ -41,10 +41,22 @@ pub(super) fn steps(plan: &Plan, contents: &Contents, data: u64, tree: u64) -> V
     steps
 }
 
+/// Signatures in the partitions that a layout has in addition to what is on a disk that stays.
+fn added(plan: &Plan) -> Vec<Wipe> {
+    let new = plan.partitions.iter().filter(|partition| matches!(partition.role, Role::Data { kept: false, .. }));
+    let ranges: Vec<Area> =
+        new.flat_map(|Partition { entry, .. }| ends(entry.start, entry.size, plan.disk.size)).collect();
+    if ranges.is_empty() {
+        Vec::new()
+    } else {
+        vec![Wipe { what: "signatures in the new partitions".to_owned(), ranges }]
+    }
+}
+
 /// What goes when the release is in its slot: signatures in the slots that it came from.
 pub(super) fn leftovers(plan: &Plan) -> Vec<Wipe> {
     let others = plan.partitions.iter().filter(|partition| match partition.role {
-        Role::Esp => false,
+        Role::Esp | Role::Data { .. } => false,
         Role::Root { slot } | Role::RootVerity { slot } => slot != plan.target,
     });
     let ranges: Vec<Area> =
@@ -129,6 +141,7 @@ fn new_ranges(plan: &Plan, data: u64, tree: u64) -> Vec<Area> {
             Role::Root { .. } | Role::RootVerity { .. } if matches!(plan.existing, Becomes::Replaced { .. }) => {
                 continue;
             }
+            Role::Data { kept: true, .. } => continue,
             _ => {
                 ranges.extend(ends(entry.start, entry.size, plan.disk.size));
                 continue;

@@ -15,7 +15,7 @@ const SECRET: u64 = 600 << 20;
 
 /// The repository, whose host config has this word about erasing.
 fn erasing(erase: &str) -> Published {
-    let host = json!({"format": 1, "release": {"name": "tiny", "version": "1"}, "existing": "wipe", "erase": erase});
+    let host = json!({"format": 1, "release": {"name": "tiny", "version": "1"}, "existing": "wipe", "intent": "new", "erase": erase});
     good().with_host(serde_json::to_vec(&host).unwrap())
 }
 

@@ -72,7 +72,7 @@ async fn a_signed_host_config_that_cannot_hold_is_refused() {
         (
             format!(r#"{{"format":1,{release},"wipe":true}}"#),
             "the host config is not valid: unknown field `wipe`, expected one of `format`, \
-             `release`, `mode`, `disk`, `existing`, `erase`, `tpm`, `handoff`, `cmdline_extra`, `boot_order` at line 1 \
+             `release`, `mode`, `disk`, `existing`, `intent`, `erase`, `tpm`, `handoff`, `cmdline_extra`, `boot_order` at line 1 \
              column 58",
         ),
         (
@@ -86,7 +86,7 @@ async fn a_signed_host_config_that_cannot_hold_is_refused() {
         (format!(r#"{{"format":2,{release}}}"#), "the host config's format is 2, but this installer reads 1"),
         (
             format!(r#"{{"format":1,{release},"existing":"erase"}}"#),
-            "the host config is not valid: unknown variant `erase`, expected `refuse` or `wipe` at line 1 column 70",
+            "the host config is not valid: unknown variant `erase`, expected one of `keep`, `refuse`, `wipe` at line 1 column 70",
         ),
         (
             format!(r#"{{"format":1,{release},"disk":{{"sector_size":-1}}}}"#),

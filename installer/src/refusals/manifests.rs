@@ -57,7 +57,7 @@ async fn unknown_fields_are_refused_at_every_depth() {
         (
             |m| m["layout"]["swap"] = 1.into(),
             "the manifest is not valid: unknown field `swap`, expected one of `esp_size`, \
-             `root_size`, `root_verity_size`, `slots`, `free_size` at line 1 column 2344",
+             `root_size`, `root_verity_size`, `slots`, `free_size`, `partitions` at line 1 column 2344",
         ),
     ])
     .await;
@@ -123,7 +123,7 @@ async fn wrong_types_are_refused() {
         ),
         (
             |m| m["layout"] = serde_json::json!([]),
-            "the manifest is not valid: invalid length 0, expected struct Layout with 5 elements at \
+            "the manifest is not valid: invalid length 0, expected struct Layout with 6 elements at \
              line 1 column 2241",
         ),
         (

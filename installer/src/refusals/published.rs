@@ -13,7 +13,7 @@ use metalstrap_release::metadata::{
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::converge::testing::{Repository, SALT, bytes, tree_over};
+use crate::converge::testing::{Repository, SALT, bytes, salted_tree_over};
 
 const MIB: u64 = 1 << 20;
 /// The release's manifest among the targets.
@@ -34,9 +34,37 @@ pub struct Published {
     pub keys: Keyring,
 }
 
+/// What a repository of one release is made of.
+#[derive(Debug, Clone)]
+pub struct Ingredients {
+    pub version: String,
+    /// The root file system, and the salt of its hash tree.
+    pub root: Vec<u8>,
+    pub salt: Vec<u8>,
+    pub uki: Vec<u8>,
+    pub loader: Vec<u8>,
+    /// What is behind the root hash on the kernel command line.
+    pub cmdline_extra: String,
+    pub layout: Layout,
+    /// The host config.
+    pub host: Value,
+}
+
 /// A repository that installs.
 pub fn good() -> Published {
-    static GOOD: LazyLock<Published> = LazyLock::new(|| apart(async || make().await));
+    static GOOD: LazyLock<Published> = LazyLock::new(|| {
+        let layout = Layout {
+            esp_size: ESP_BYTES,
+            root_size: 4 * MIB,
+            root_verity_size: MIB,
+            slots: 2,
+            free_size: MIB,
+            partitions: Vec::new(),
+        };
+        let (version, salt) = ("1".to_owned(), SALT.to_vec());
+        let (root, uki, loader, cmdline_extra, host) = (root_image(), uki(), loader(), String::new(), host());
+        Ingredients { version, root, salt, uki, loader, cmdline_extra, layout, host }.publish()
+    });
     GOOD.clone()
 }
 
@@ -67,9 +95,9 @@ fn signer() -> RoleSigners {
     RoleSigners { keys: vec![PrivateKey::generate().unwrap()], threshold: NonZeroU64::MIN }
 }
 
-async fn make() -> Published {
+async fn make(of: &Ingredients) -> Published {
     let directory = Repository::new();
-    let manifest = manifest(&directory);
+    let manifest = manifest(&directory, of);
     let keys = Keyring { root: signer(), targets: signer(), snapshot: signer(), timestamp: signer(), hosts: signer() };
     let (lifetimes, now) = (Lifetimes::default(), clock::now());
     let root = new_root(&keys, &lifetimes, now).await.unwrap();
@@ -79,10 +107,10 @@ async fn make() -> Published {
         files.insert(payload_path(payload), std::fs::read(directory.path(payload)).unwrap());
     }
     let mut draft = Draft::new(&trusted, &delegation(&keys.hosts).unwrap()).unwrap();
-    let bytes = serde_json::to_vec(&manifest).unwrap();
-    draft.add_release(RELEASE, bytes.len() as u64, Digest::of(&bytes)).unwrap();
-    files.insert(target_path(RELEASE, &bytes), bytes);
-    let bytes = serde_json::to_vec(&host()).unwrap();
+    let (release, bytes) = (format!("tiny_{}.json", of.version), serde_json::to_vec(&manifest).unwrap());
+    draft.add_release(&release, bytes.len() as u64, Digest::of(&bytes)).unwrap();
+    files.insert(target_path(&release, &bytes), bytes);
+    let bytes = serde_json::to_vec(&of.host).unwrap();
     draft.set_host(HOST, bytes.len() as u64, Digest::of(&bytes)).unwrap();
     files.insert(target_path(HOST, &bytes), bytes);
     let all = [&keys.targets, &keys.hosts, &keys.snapshot, &keys.timestamp].map(|role| role.keys[0].clone());
@@ -97,30 +125,29 @@ pub fn host() -> Value {
     json!({"format": 1, "release": {"name": "tiny", "version": "1"}})
 }
 
-fn manifest(directory: &Repository) -> Manifest {
-    let image = root_image();
-    let (root_hash, tree) = tree_over(&image);
+fn manifest(directory: &Repository, of: &Ingredients) -> Manifest {
+    let (root_hash, tree) = salted_tree_over(&of.root, &of.salt);
     let root = FileSystem {
         designator: Designator::Root,
         root_hash,
-        salt: Salt(SALT.to_vec()),
-        data: directory.publish(&image),
+        salt: Salt(of.salt.clone()),
+        data: directory.publish(&of.root),
         fine: None,
         hash_tree: directory.publish(&tree),
     };
     Manifest {
         format: 1,
         name: "tiny".to_owned(),
-        version: "1".to_owned(),
+        version: of.version.clone(),
         architecture: "x86-64".to_owned(),
         boot: Boot {
-            uki: directory.artifact(&uki()),
-            loader: directory.artifact(&loader()),
-            cmdline: format!("roothash={root_hash}"),
+            uki: directory.artifact(&of.uki),
+            loader: directory.artifact(&of.loader),
+            cmdline: format!("roothash={root_hash}{}", of.cmdline_extra),
             cmdline_limit: 2047,
         },
         filesystems: vec![root],
-        layout: Layout { esp_size: ESP_BYTES, root_size: 4 * MIB, root_verity_size: MIB, slots: 2, free_size: MIB },
+        layout: of.layout.clone(),
     }
 }
 
@@ -138,6 +165,13 @@ pub fn payload_path(payload: &Payload) -> String {
 /// Where a target lies.
 pub fn target_path(name: &str, bytes: &[u8]) -> String {
     format!("targets/{}.{name}", Digest::of(bytes))
+}
+
+impl Ingredients {
+    /// A repository with them.
+    pub fn publish(&self) -> Published {
+        apart(async || make(self).await)
+    }
 }
 
 impl Published {

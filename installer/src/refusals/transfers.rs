@@ -16,6 +16,49 @@ fn cut(mut whole: Reply, count: usize, then: Then) -> Reply {
     whole
 }
 
+/// Two servers that send the same wrong block, each with a certificate of its own.
+#[tokio::test]
+async fn mirrors_that_lie_are_told_at_once_and_named_in_the_report_of_the_failure() {
+    let published = good();
+    let root = payload_path(&published.manifest.filesystems[0].data);
+    let liar = async || {
+        let path = root.clone();
+        server(&published, move |asked, number, mut right| {
+            // The seek table, which comes first from each of the two, is right.
+            if asked == path && number > 1 {
+                right.bytes.iter_mut().rev().take(20).for_each(|byte| *byte ^= 0x10);
+            }
+            right
+        })
+        .await
+    };
+    let servers = [liar().await, liar().await];
+    let mut trial = Trial::at(&published, &servers[0]);
+    let urls = [0, 1].map(|number: usize| format!("https://127.0.0.1:{}/os", servers[number].port));
+    trial.site["mirrors"] = serde_json::json!([urls[1]]);
+    trial.site["ca"] = format!("{}{}", servers[0].ca, servers[1].ca).into();
+    let outcome = trial.run().await;
+    assert_eq!(outcome.failure().code, Code::Corrupt);
+    let (lines, events) = outcome.reported().await;
+    let last = events.last().unwrap();
+    assert!(last["step"] == "run" && last["state"] == "failed", "{last}");
+    let dropped: Vec<&str> =
+        last["fields"]["mirrors_dropped"].as_array().unwrap().iter().flat_map(|it| it.as_str()).collect();
+    assert_eq!(dropped.len(), 2, "{dropped:?}");
+    for url in &urls {
+        let reason = dropped.iter().find_map(|text| text.strip_prefix(&format!("{url}: "))).unwrap();
+        assert!(reason.starts_with(&format!("{root} from {url} is corrupt")), "{reason}");
+        let text = format!("mirror {url} is dropped: {reason}");
+        assert!(lines.contains(&format!("warning: {text}")), "{lines:?}");
+        let told =
+            |event: &&serde_json::Value| event["state"] == "warning" && event["fields"]["message"] == text.as_str();
+        let warning = events.iter().find(told).unwrap();
+        // Before the step has failed.
+        let failed = events.iter().position(|event| event["state"] == "failed").unwrap() as u64;
+        assert!(warning["step"] == "root" && warning["sequence"].as_u64().unwrap() < failed, "{warning}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_stops_for_good_is_asked_again_and_then_given_up() {
     let published = good();

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 
 use super::published::{Published, good};
 use super::written::{assert_only_verified, assert_whole};
+use crate::cli;
 use crate::config::Place;
-use crate::disk::{Recorded, Recording};
+use crate::disk::{Disk, Recorded, Recording};
 use crate::ending::Ending;
 use crate::failure::{Code, Failure, code_of};
 use crate::http::Limits;
@@ -23,6 +24,7 @@ use crate::inventory::DiskFacts;
 use crate::look::Findings;
 use crate::machine::Seams;
 use crate::report::{Reporter, Screen};
+use crate::summary;
 use crate::test_server::TestServer;
 
 /// Room for the layout and not much more.
@@ -42,6 +44,9 @@ pub struct Trial {
     pub before_lock: Arc<dyn Fn(&Path) + Send + Sync>,
     mode: Mode,
     read_back: bool,
+    sector_size: u32,
+    /// Written to instead of the file, which then only shows what is on the disk when it is looked at.
+    instead: Option<Arc<dyn Disk>>,
 }
 
 /// What became of it.
@@ -49,17 +54,26 @@ pub struct Outcome {
     pub result: Result<Ending>,
     pub log: Vec<Recorded>,
     tell: Reporter,
+    told: Told,
     place: Arc<tempfile::TempDir>,
     source: String,
 }
 
-#[derive(Debug)]
-struct Silent;
+/// What a run told: lines for people, and events.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    lines: Arc<Mutex<Vec<String>>>,
+    events: Arc<Mutex<Vec<Value>>>,
+}
 
-impl Screen for Silent {
-    fn line(&self, _: &str) {}
+impl Screen for Told {
+    fn line(&self, text: &str) {
+        self.lines.lock().unwrap().push(text.to_owned());
+    }
     fn progress(&self, _: &str) {}
-    fn event(&self, _: &str) {}
+    fn event(&self, json: &str) {
+        self.events.lock().unwrap().push(serde_json::from_str(json).unwrap());
+    }
 }
 
 /// Limits for a server that is on this machine.
@@ -77,36 +91,50 @@ pub fn short() -> Limits {
 }
 
 impl Trial {
-    fn new(published: &Published, source: String, ca: &str, directory: bool) -> Self {
+    fn new(published: &Published, source: String, ca: &str) -> Self {
         let place = Arc::new(tempfile::tempdir().unwrap());
         let site = json!({"format": 1, "repository": source, "root": published.trusted_root(), "ca": ca});
         let disk = fs::File::create(place.path().join("disk")).unwrap();
         disk.set_len(DISK_BYTES).unwrap();
-        let directory = directory.then(|| place.path().join("repository"));
-        let source = directory.as_ref().map_or(source, |directory| directory.display().to_string());
         Self {
             place,
             site,
             source,
-            directory,
+            directory: None,
             limits: short(),
             before_lock: Arc::new(|_| {}),
             mode: Mode::Install,
             read_back: true,
+            sector_size: 512,
+            instead: None,
         }
     }
 
     /// From a directory.
     pub fn of(published: &Published) -> Self {
-        let ca = "-----BEGIN CERTIFICATE-----\n";
-        let trial = Self::new(published, "https://mirror.example/os".to_owned(), ca, true);
-        published.write_to(&trial.place.path().join("repository"));
-        trial
+        let trial = Self::offline(published);
+        let directory = trial.place.path().join("repository");
+        published.write_to(&directory);
+        trial.reading(directory)
+    }
+
+    /// From a directory that `published` was written to before.
+    pub fn from_directory(published: &Published, directory: &Path) -> Self {
+        Self::offline(published).reading(directory.to_owned())
+    }
+
+    /// With a URL that is not asked.
+    fn offline(published: &Published) -> Self {
+        Self::new(published, "https://mirror.example/os".to_owned(), "-----BEGIN CERTIFICATE-----\n")
+    }
+
+    fn reading(self, directory: PathBuf) -> Self {
+        Self { source: directory.display().to_string(), directory: Some(directory), ..self }
     }
 
     /// From a server.
     pub fn at(published: &Published, server: &TestServer) -> Self {
-        Self::new(published, format!("https://127.0.0.1:{}/os", server.port), &server.ca, false)
+        Self::new(published, format!("https://127.0.0.1:{}/os", server.port), &server.ca)
     }
 
     /// The file that is the disk.
@@ -136,13 +164,18 @@ impl Trial {
         Self { read_back: false, ..self }
     }
 
+    /// Onto this disk instead of the file.
+    pub fn onto(self, disk: &Arc<dyn Disk>) -> Self {
+        Self { sector_size: disk.sector_size(), instead: Some(Arc::clone(disk)), ..self }
+    }
+
     fn ordinary(&self, mode: Mode) -> Place {
         let at = self.place.path();
         fs::write(at.join("site.json"), serde_json::to_vec(&self.site).unwrap()).unwrap();
         Place::Ordinary {
             site: at.join("site.json"),
             disk: self.disk(),
-            sector_size: 512,
+            sector_size: self.sector_size,
             directory: self.directory.clone(),
             host: Some(HostKey::Default),
             remembered: at.join("versions.json"),
@@ -156,7 +189,20 @@ impl Trial {
     /// # Errors
     /// Those of `verify`.
     pub async fn verify(&self) -> Result<Findings> {
-        verify(&self.ordinary(Mode::Repair), &Reporter::new("run".to_owned(), Box::new(Silent), None)).await
+        verify(&self.ordinary(Mode::Repair), &Reporter::new("run".to_owned(), Box::new(Told::default()), None)).await
+    }
+
+    /// The exit code of `verify` as a command.
+    pub fn verify_by_command(&self) -> Result<u8, i32> {
+        let Place::Ordinary { site, disk, directory, remembered, .. } = self.ordinary(Mode::Repair) else {
+            panic!("a trial is an ordinary command");
+        };
+        let paths = [site, disk, directory.unwrap(), remembered].map(|path| path.to_str().unwrap().to_owned());
+        let [site, disk, repository, remembered] = &paths;
+        let mut words = vec!["metalstrap-installer", "verify", "--host", "default", "--site", site, "--disk", disk];
+        words.extend(["--repository", repository, "--remembered", remembered]);
+        // A command has a runtime of its own.
+        std::thread::scope(|scope| scope.spawn(|| cli::exit_code_of(&words)).join().unwrap())
     }
 
     /// Installs.
@@ -170,17 +216,21 @@ impl Trial {
         let at = self.place.path();
         let opened = Arc::<Mutex<Option<Arc<Recording>>>>::default();
         let (kept, before_lock, path) = (Arc::clone(&opened), Arc::clone(&self.before_lock), at.join("disk"));
+        let instead = self.instead.clone();
         let open = move |facts: &DiskFacts| {
             before_lock(&path);
-            let disk = Arc::new(Recording::new(facts.lock(Path::new("/sys"))?));
+            let locked = instead.clone().map_or_else(|| facts.lock(Path::new("/sys")), Ok)?;
+            let disk = Arc::new(Recording::new(locked));
             *kept.lock().unwrap() = Some(Arc::clone(&disk));
             Ok(disk as Arc<_>)
         };
-        let tell = Reporter::new("run".to_owned(), Box::new(Silent), None);
+        let told = Told::default();
+        let tell = Reporter::new("run".to_owned(), Box::new(told.clone()), None);
         let seams = Seams { open: Box::new(open), limits: self.limits, ..Seams::default() };
         let result = install_with(&place, &tell, seams).await;
         let log = opened.lock().unwrap().as_ref().map(|disk| disk.log()).unwrap_or_default();
-        let outcome = Outcome { result, log, tell, place: Arc::clone(&self.place), source: self.source.clone() };
+        let (place, source) = (Arc::clone(&self.place), self.source.clone());
+        let outcome = Outcome { result, log, tell, told, place, source };
         (outcome, self)
     }
 }
@@ -204,6 +254,12 @@ impl Outcome {
         let failure = Failure::new(&self.tell.current_step(), error, &self.tell.touched());
         assert_eq!(failure.code, code_of(error));
         Failure { happened: self.plain(&failure.happened), untouched: self.plain(&failure.untouched), ..failure }
+    }
+
+    /// The lines that a person reads and the events, up to the run's last one, which is about the failure.
+    pub async fn reported(&self) -> (Vec<String>, Vec<Value>) {
+        summary::report_failure(&self.failure(), &self.tell).await;
+        (self.told.lines.lock().unwrap().clone(), self.told.events.lock().unwrap().clone())
     }
 
     /// Refused before the plan, with no byte written.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Map, Value};
 
 use super::{Reporter, fields, rounded};
-use crate::progress::{Progress, Rate};
+use crate::progress::{Look, Progress, Rate};
 
 /// How often a running step is looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -37,7 +37,7 @@ impl<'a> Running<'a> {
         let ticker = {
             let (tell, progress, text) = (tell.clone(), progress.clone(), text.to_owned());
             std::thread::spawn(move || {
-                let mut ticker = Ticker { tell, id, text, rate: Rate::default(), last_event: Instant::now() };
+                let mut ticker = Ticker::new(tell, id, text);
                 while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                     ticker.tick(&progress);
                 }
@@ -84,30 +84,65 @@ struct Ticker {
     id: &'static str,
     text: String,
     rate: Rate,
+    /// Of the look with this number.
+    look_rate: (u64, Rate),
     last_event: Instant,
 }
 
 impl Ticker {
+    fn new(tell: Reporter, id: &'static str, text: String) -> Self {
+        Self { tell, id, text, rate: Rate::default(), look_rate: (0, Rate::default()), last_event: Instant::now() }
+    }
+
     fn tick(&mut self, progress: &Progress) {
+        let now = Instant::now();
         let (done, total, fetched) = progress.snapshot();
-        self.tell.stir_supervisor(done.wrapping_add(fetched), progress.note().is_some());
-        self.rate.observe(done, Instant::now());
+        let wait = self.tell.waits().at(now);
+        self.tell.stir_supervisor(progress.stirred(), wait.is_some() || progress.note().is_some());
+        self.rate.observe(done, now);
+        let look = progress.look();
+        if let Some(look) = look {
+            if self.look_rate.0 != look.number {
+                self.look_rate = (look.number, Rate::default());
+            }
+            self.look_rate.1.observe(look.done, now);
+        }
         if total == 0 {
-            if let Some(note) = progress.note() {
+            if let Some(note) = wait.or_else(|| progress.note()) {
                 self.tell.0.screen.progress(&format!("{}: {note}", self.text));
             }
             return;
         }
-        let parts = progress.parts_text().map(|parts| format!("; {parts}")).unwrap_or_default();
-        self.tell.0.screen.progress(&format!("{}: {}{parts}", self.text, self.rate.text(done, total)));
+        let (text, rate) = match look {
+            Some(look) => (look.at.text(), self.look_rate.1.text(look.done, look.total)),
+            None => (self.text.as_str(), self.rate.text(done, total)),
+        };
+        // Whatever else there is to say, where nothing comes for want of a server that is what matters.
+        let more = wait.filter(|_| self.rate.per_second() == 0).or_else(|| progress.parts_text());
+        let more = more.map(|more| format!("; {more}")).unwrap_or_default();
+        self.tell.0.screen.progress(&format!("{text}: {rate}{more}"));
         if self.last_event.elapsed() >= PROGRESS_EVENT {
-            self.last_event = Instant::now();
+            self.last_event = now;
             let mut details = fields([("done", done.into()), ("total", total.into()), ("fetched", fetched.into())]);
             insert_parts(&mut details, progress);
             details.insert("bytes_per_second".into(), self.rate.per_second().into());
             details.insert("seconds_left".into(), self.rate.seconds_left(done, total).into());
+            if let Some(look) = look {
+                details.insert("look".into(), self.look_fields(look).into());
+            }
             self.tell.tell(self.id, "progress", details);
         }
+    }
+
+    fn look_fields(&self, look: Look) -> Map<String, Value> {
+        let rate = &self.look_rate.1;
+        fields([
+            ("at", look.at.id().into()),
+            ("done", look.done.into()),
+            ("total", look.total.into()),
+            ("bytes_per_second", rate.per_second().into()),
+            ("seconds_left", rate.seconds_left(look.done, look.total).into()),
+        ])
     }
 }
 
@@ -124,4 +159,91 @@ fn insert_parts(details: &mut Map<String, Value>, progress: &Progress) {
 fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::super::Screen;
+    use super::*;
+    use crate::ending::EndingPipe;
+    use crate::progress::LooksAt;
+
+    #[derive(Debug, Clone, Default)]
+    struct Shown {
+        progress: Arc<Mutex<String>>,
+        event: Arc<Mutex<Value>>,
+    }
+
+    impl Screen for Shown {
+        fn line(&self, _: &str) {}
+        fn progress(&self, text: &str) {
+            *self.progress.lock().unwrap() = text.to_owned();
+        }
+        fn event(&self, json: &str) {
+            *self.event.lock().unwrap() = serde_json::from_str(json).unwrap();
+        }
+    }
+
+    /// A running step, what is shown of it, and what its supervisor hears.
+    fn running() -> (Ticker, Shown, EndingPipe) {
+        let (pipe, shown) = (EndingPipe::nowhere(), Shown::default());
+        let tell = Reporter::new("r".into(), Box::new(shown.clone()), Some(pipe.clone()));
+        (Ticker::new(tell, "root", "Writing the root file system".into()), shown, pipe)
+    }
+
+    #[test]
+    fn looking_is_life_and_has_a_rate_and_an_end_of_its_own() {
+        let (mut ticker, shown, pipe) = running();
+        let progress = Progress::default();
+        progress.expect(4 << 20);
+        progress.looks_at(LooksAt::Seeds, 8 << 20);
+        let tick = |ticker: &mut Ticker| {
+            ticker.tick(&progress);
+            shown.progress.lock().unwrap().clone()
+        };
+        assert_eq!(tick(&mut ticker), "Looking at other slots: 0 B of 8.0 MiB (0%)");
+        let before = pipe.stirred();
+        tick(&mut ticker);
+        assert_eq!(pipe.stirred(), before);
+        progress.looked(2 << 20);
+        ticker.last_event = Instant::now().checked_sub(PROGRESS_EVENT).unwrap();
+        let line = tick(&mut ticker);
+        assert!(line.starts_with("Looking at other slots: 2.0 MiB of 8.0 MiB (25%), "), "{line}");
+        assert!(line.ends_with(" s left"), "{line}");
+        assert_ne!(pipe.stirred(), before);
+        let event = shown.event.lock().unwrap().clone();
+        let look = &event["fields"]["look"];
+        assert!(look["at"] == "seeds" && look["done"] == 2 << 20 && look["total"] == 8 << 20, "{event}");
+        assert!(look["bytes_per_second"].as_u64() > Some(0) && look["seconds_left"].is_u64(), "{event}");
+        progress.looks_at(LooksAt::InPlace, 100);
+        assert_eq!(tick(&mut ticker), "Looking at what is there: 0 B of 100 B (0%)");
+        progress.has_looked();
+        let line = tick(&mut ticker);
+        assert!(line.starts_with("Writing the root file system: 0 B of 4.0 MiB (0%)"), "{line}");
+    }
+
+    #[test]
+    fn a_wait_with_a_known_end_is_life() {
+        let (mut ticker, shown, pipe) = running();
+        let progress = Progress::default();
+        let alive = |ticker: &mut Ticker| {
+            let before = pipe.stirred();
+            ticker.tick(&progress);
+            pipe.stirred() != before
+        };
+        assert!(!alive(&mut ticker));
+        let end = Instant::now() + Duration::from_secs(600);
+        ticker.tell.waits().until(end, "https://repo.test is left alone");
+        assert!(alive(&mut ticker) && alive(&mut ticker));
+        let text = "Writing the root file system: https://repo.test is left alone, for ";
+        let line = shown.progress.lock().unwrap().clone();
+        assert!(line.starts_with(text), "{line}");
+        // Where there is something to be done it stands behind how far that is.
+        progress.expect(100);
+        assert!(alive(&mut ticker));
+        let line = shown.progress.lock().unwrap().clone();
+        assert!(line.contains("stalled; https://repo.test is left alone, for "), "{line}");
+    }
 }

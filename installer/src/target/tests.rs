@@ -2,6 +2,7 @@ use super::*;
 use crate::disk::Identity;
 use crate::failure::code_of;
 use crate::inventory::Contents;
+use crate::plan::tests::{GIB, disk as plan_disk, holding, host, manifest, plan};
 
 fn disk(name: &str, serial: &str, transport: &str, size: u64) -> DiskFacts {
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
@@ -137,4 +138,22 @@ fn a_disk_in_use_is_refused_and_not_passed_over() {
     disks[0].used_by.clear();
     disks[0].read_only = true;
     assert_eq!(refused(&disks, &selector), (Code::DiskInUse, "disk nvme0n1 (serial A) is read-only".to_owned()));
+}
+
+#[test]
+fn what_holds_a_disk_goes_only_where_the_plan_wipes_it() {
+    let foreign = || Contents::Foreign { what: vec!["LVM"], areas: Vec::new() };
+    let ours = holding(plan(GIB, 512, foreign()).table());
+    let frees = |contents: Contents, host: &Host| {
+        may_free(host, &Plan::new(&plan_disk(GIB, 512, contents), &manifest(), host).unwrap())
+    };
+    let wiping = host(Existing::Wipe);
+    assert!(frees(foreign(), &wiping) && frees(Contents::Blank, &wiping));
+    // Its intent has happened on this disk.
+    assert!(!frees(ours.clone(), &wiping));
+    assert!(frees(ours.clone(), &Host { intent: Some("next".to_owned()), ..wiping.clone() }));
+    assert!(!frees(ours.clone(), &Host { mode: Mode::Repair, ..wiping }));
+    for existing in [Existing::Keep, Existing::Refuse] {
+        assert!(!frees(ours.clone(), &host(existing)) && !frees(Contents::Blank, &host(existing)));
+    }
 }

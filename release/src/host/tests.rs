@@ -27,13 +27,27 @@ fn refusal(text: &str) -> String {
 fn absent_fields_take_the_harmless_default() {
     let host = Host::parse(host().to_string().as_bytes()).unwrap();
     assert_eq!(host.disk, DiskSelector::default());
-    assert_eq!(host.existing, Existing::Refuse);
-    assert_eq!(host.erase, Erase::None);
+    assert_eq!((host.existing, host.intent, host.erase), (Existing::Keep, None, Erase::None));
     assert_eq!(host.tpm, TpmPolicy::IfPresent);
     assert_eq!(host.handoff, HandoffMode::Kexec);
     assert_eq!(host.boot_order, BootOrder::NetworkFirst);
     assert_eq!(host.cmdline_extra, "");
     assert_eq!(host.release.target(), "debian_13.2.json");
+}
+
+#[test]
+fn an_intent_is_a_short_plain_word() {
+    let host = |intent: &str| {
+        let mut host = host();
+        host["existing"] = json!("wipe");
+        host["intent"] = json!(intent);
+        host.to_string()
+    };
+    assert_eq!(Host::parse(host("2026-11_a.b").as_bytes()).unwrap().intent.as_deref(), Some("2026-11_a.b"));
+    for wrong in ["", "a b", &"x".repeat(65)] {
+        let text = refusal(&host(wrong));
+        assert!(text.ends_with(&format!("intent {wrong:?} is not 1 to 64 of a-z, A-Z, 0-9 and '._-'")), "{text}");
+    }
 }
 
 #[test]
@@ -56,6 +70,8 @@ fn values_that_cannot_hold_are_refused_by_field() {
         ("/disk", json!({"size": "big"}), "disk.size holds \"big\", which is no condition as \">= 480 GB\""),
         ("/disk", json!({"sector_size": 520}), "disk.sector_size is 520, not 512 or 4096"),
         ("/disk", json!({"by_path": ""}), "disk.by_path is empty"),
+        ("/existing", json!("wipe"), "intent is missing: `wipe` happens once for each intent"),
+        ("/intent", json!("x"), "intent is there, but `existing` is not `wipe`"),
         ("/erase", json!("secure"), "erase is set, but existing is not \"wipe\""),
         (
             "/cmdline_extra",
@@ -83,6 +99,7 @@ fn only_a_disk_that_may_be_wiped_is_erased() {
         host["erase"] = json!(word);
         assert_eq!(Host::parse(host.to_string().as_bytes()).is_ok(), erase == Erase::None, "{word}");
         host["existing"] = json!("wipe");
+        host["intent"] = json!("new");
         assert_eq!(Host::parse(host.to_string().as_bytes()).unwrap().erase, erase);
     }
 }
@@ -125,7 +142,10 @@ fn shapes_other_than_the_format_are_refused() {
     let fields =
         "expected one of `serial`, `wwid`, `by_path`, `model`, `transport`, `size`, `rotational`, `sector_size`";
     assert_eq!(cause(&with("/disk", json!({"name": "sda"}))), format!("unknown field `name`, {fields}"));
-    assert_eq!(cause(&with("/existing", json!("keep"))), "unknown variant `keep`, expected `refuse` or `wipe`");
+    assert_eq!(
+        cause(&with("/existing", json!("erase"))),
+        "unknown variant `erase`, expected one of `keep`, `refuse`, `wipe`"
+    );
     assert_eq!(cause(&with("/disk", json!({"sector_size": -1}))), "invalid value: integer `-1`, expected u32");
     assert_eq!(
         cause(&with("/disk", json!({"sector_size": 1e30}))),

@@ -1,6 +1,6 @@
 //! What must hold in a manifest beyond its shape.
 
-use super::{Artifact, FileSystem, KIND, MAX_ARTIFACT_BYTES, MAX_BOOT_BYTES, Manifest, Payload};
+use super::{Artifact, FileSystem, KIND, MAX_ARTIFACT_BYTES, MAX_BOOT_BYTES, Manifest, Payload, partition};
 use crate::document::DocumentError;
 use crate::seek_table;
 use crate::verity::{BLOCK, Geometry};
@@ -66,7 +66,8 @@ impl Manifest {
         if !(1..=8).contains(&layout.slots) {
             return KIND.refuse("layout.slots", format!("is {}, not 1 to 8", layout.slots));
         }
-        Ok(())
+        let taken = [self.root_label(), self.root_verity_label()];
+        partition::check(KIND, "layout.partitions", &layout.partitions, &taken)
     }
 }
 
@@ -95,7 +96,7 @@ pub fn check_version(version: &str) -> Result<(), DocumentError> {
 }
 
 /// A text from outside, quoted, escaped and cut.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     format!("{:?}", text.chars().take(40).collect::<String>())
 }
 

@@ -194,6 +194,28 @@ fn values_that_cannot_hold_are_refused_by_field() {
 }
 
 #[test]
+fn partitions_behind_the_slots_do_not_look_like_slots() {
+    let with = |partition: Value| {
+        let mut manifest = manifest();
+        manifest["layout"]["partitions"] = json!([partition]);
+        manifest.to_string()
+    };
+    let manifest = Manifest::parse(with(json!({"type": "var", "label": "var", "keep": true})).as_bytes()).unwrap();
+    assert_eq!(Manifest::parse(&serde_json::to_vec(&manifest).unwrap()).unwrap(), manifest);
+    assert!(manifest.layout.partitions[0].keep);
+    for label in ["esp", "_empty", "debian_1.0~rc1", "debian_1.0~rc1_verity"] {
+        assert_eq!(
+            refusal(&with(json!({"type": "var", "label": label}))),
+            format!("the manifest's layout.partitions has another partition with the label {label:?}")
+        );
+    }
+    assert_eq!(
+        refusal(&with(json!({"type": "var", "label": "var", "weight": 1_000_001}))),
+        "the manifest's layout.partitions has a partition \"var\" whose weight is 1000001, not 0 to 1000000"
+    );
+}
+
+#[test]
 fn shapes_other_than_the_format_are_refused() {
     let cause = |text: &str| {
         let text = refusal(text);
@@ -204,7 +226,8 @@ fn shapes_other_than_the_format_are_refused() {
     unknown["layout"]["swap_size"] = json!(0);
     assert_eq!(
         cause(&unknown.to_string()),
-        "unknown field `swap_size`, expected one of `esp_size`, `root_size`, `root_verity_size`, `slots`, `free_size`"
+        "unknown field `swap_size`, expected one of `esp_size`, `root_size`, `root_verity_size`, `slots`, `free_size`, \
+         `partitions`"
     );
     let doubled = manifest().to_string().replacen("\"version\":", "\"version\":\"0\",\"version\":", 1);
     assert_eq!(cause(&doubled), "duplicate field `version`");

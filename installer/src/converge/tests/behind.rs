@@ -3,6 +3,8 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, mpsc};
 
 use super::super::output::Output;
 use super::*;
@@ -72,6 +74,73 @@ fn what_a_flush_has_covered_is_read_back() {
     output.flush_now_and_then(ENOUGH).unwrap();
     assert_eq!(bench.read_back(&output).unwrap(), 300);
     output.drain().unwrap();
+}
+
+/// A disk whose flush is held back until the test lets it go on.
+struct Gate {
+    begun: mpsc::Receiver<()>,
+    release: mpsc::Sender<()>,
+}
+
+fn gated(content: &[u8]) -> (Gate, Region) {
+    let ((tell, begun), (release, held)) = (mpsc::channel(), mpsc::channel());
+    let both = Mutex::new((tell, held));
+    let judge = move |operation| {
+        if operation == Operation::Flush {
+            let both = both.lock().unwrap();
+            both.0.send(()).unwrap();
+            // When the test is over nobody holds it back.
+            let _over = both.1.recv();
+        }
+        None
+    };
+    let memory = Memory::new(START + content.len() as u64, 512);
+    let region = region_on(Arc::new(Faulty::new(Arc::new(memory), judge)), content.len() as u64);
+    (Gate { begun, release }, region)
+}
+
+#[test]
+fn writing_waits_when_too_much_of_it_is_not_on_stable_storage() {
+    let content = bytes(24, 8 << 12);
+    let bench = Bench::new(&content);
+    let (Gate { begun, release }, region) = gated(&content);
+    let output = Output::new(&Goal { region, ..bench.goal.clone() }, None).unwrap();
+    let (came, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let flushing = scope.spawn(|| output.flush_now_and_then(ENOUGH));
+        begun.recv().unwrap();
+        let writing = scope.spawn(|| {
+            for _ in 0..20 {
+                came.fetch_add(1 << 20, Ordering::SeqCst);
+                output.flush_now_and_then(1 << 20).unwrap();
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        while output.waiting() == 0 && !done.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        // 24 MiB wait for the flush, and 8 more may come meanwhile.
+        assert_eq!((came.load(Ordering::SeqCst), done.load(Ordering::SeqCst)), (8 << 20, false));
+        release.send(()).unwrap();
+        flushing.join().unwrap().unwrap();
+        writing.join().unwrap();
+    });
+    // What has come since is less than a flush is made for.
+    assert_eq!((came.load(Ordering::SeqCst), output.waiting()), (20 << 20, 0));
+    assert!(begun.try_recv().is_err());
+}
+
+#[test]
+fn a_flush_that_fails_ends_it() {
+    let content = bytes(25, 8 << 12);
+    let bench = Bench::new(&content);
+    let judge = |operation| (operation == Operation::Flush).then(|| io::Error::from_raw_os_error(5));
+    let region = region_on(Arc::new(Faulty::new(Arc::new(Memory::new(START + (1 << 20), 512)), judge)), 1 << 20);
+    let output = Output::new(&Goal { region, ..bench.goal.clone() }, None).unwrap();
+    output.write(0, buffer(&content)).unwrap();
+    let error = output.flush_now_and_then(ENOUGH).unwrap_err();
+    let text = "flushing verified blocks: flushing memory: Input/output error (os error 5)";
+    assert_eq!((code_of(&error), format!("{error:#}").as_str()), (Code::DiskIo, text));
 }
 
 #[test]

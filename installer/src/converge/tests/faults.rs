@@ -1,96 +1,13 @@
 //! Any schedule of faults ends with the image in its place, or with an error and nothing in it that was not checked.
 
-use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use metalstrap_release::verity::build;
+use uuid::Uuid;
 
+use super::unreliable::{Fault, Unreliable, any_fault};
 use super::*;
-use crate::fetch::{Fetching, Finding, Getting, Mirrors, NoRanges};
-
-/// What goes wrong with one request.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    /// Nothing.
-    None,
-    /// A byte is another one.
-    Corrupt(prop::sample::Index, u8),
-    /// The connection ends after a part.
-    Reset(prop::sample::Index),
-    /// Other bytes of the file come.
-    WrongRange(prop::sample::Index),
-    /// The server takes no ranges.
-    NoRanges,
-}
-
-fn any_fault() -> impl Strategy<Value = Fault> {
-    prop_oneof![
-        6 => Just(Fault::None),
-        2 => (any::<prop::sample::Index>(), 1..=255_u8).prop_map(|(at, flip)| Fault::Corrupt(at, flip)),
-        2 => any::<prop::sample::Index>().prop_map(Fault::Reset),
-        1 => any::<prop::sample::Index>().prop_map(Fault::WrongRange),
-        1 => Just(Fault::NoRanges),
-    ]
-}
-
-/// A mirror that goes through a list of faults, and is good from then on.
-#[derive(Debug)]
-struct Unreliable {
-    repository: Arc<Repository>,
-    faults: Mutex<Vec<Fault>>,
-}
-
-impl Unreliable {
-    async fn send(&self, path: &str, range: Range<u64>, sink: &mpsc::Sender<Bytes>) -> Result<()> {
-        let fault = self.faults.lock().unwrap().pop().unwrap_or(Fault::None);
-        let file = fs::read(self.repository.directory.path().join(path))?;
-        let (start, end) = (usize::try_from(range.start)?, usize::try_from(range.end)?);
-        let mut bytes = file[start..end].to_vec();
-        let mut error = None;
-        match fault {
-            Fault::None => {}
-            Fault::Corrupt(at, flip) => {
-                let at = at.index(bytes.len());
-                bytes[at] ^= flip;
-            }
-            Fault::Reset(at) => {
-                bytes.truncate(at.index(bytes.len()));
-                error = Some(anyhow::anyhow!("connection reset"));
-            }
-            Fault::WrongRange(at) => {
-                let from = at.index(file.len() - bytes.len() + 1);
-                bytes = file[from..from + bytes.len()].to_vec();
-            }
-            Fault::NoRanges if range.start > 0 => return Err(NoRanges.into()),
-            Fault::NoRanges => {}
-        }
-        for piece in bytes.chunks(10_000) {
-            if sink.send(Bytes::copy_from_slice(piece)).await.is_err() {
-                return Ok(());
-            }
-        }
-        error.map_or(Ok(()), Err)
-    }
-}
-
-impl Source for Unreliable {
-    fn fetch<'a>(&'a self, path: &'a str, range: Range<u64>, sink: mpsc::Sender<Bytes>) -> Fetching<'a> {
-        Box::pin(async move { self.send(path, range, &sink).await })
-    }
-
-    fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
-        self.repository.source.get(path, limit)
-    }
-
-    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
-        self.repository.source.find(path, limit)
-    }
-
-    fn describe(&self) -> String {
-        "https://unreliable".to_owned()
-    }
-}
+use crate::fetch::Mirrors;
 
 /// What a person wants to install, what lies there, and what will go wrong.
 #[derive(Debug, Clone)]
@@ -106,6 +23,8 @@ struct Case {
     kinds: Option<u64>,
     /// Blocks of the image that lie in another slot, somewhere else than they should.
     elsewhere: Vec<prop::sample::Index>,
+    /// The tree of that slot.
+    hint: Hint,
     /// Whether there is a payload in small frames too.
     fine: bool,
 }
@@ -114,7 +33,20 @@ struct Case {
 enum Failing {
     Read,
     Write,
+    /// A write, half of which is on the disk then.
+    Tear,
     Flush,
+}
+
+/// What an old tree says of the blocks below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hint {
+    /// There is none.
+    None,
+    Right,
+    OtherSalt,
+    /// Something else than what is there.
+    Lying,
 }
 
 impl Case {
@@ -135,7 +67,20 @@ impl Case {
             let at = at.index(content.len() / 4096) * 4096;
             region.write_at(place * 4096, &content[at..at + 4096]).unwrap();
         }
-        vec![Seed { region, tree: None }]
+        let mut below = on_disk(&region, 1 << 20);
+        let salt = if self.hint == Hint::OtherSalt { [8; 32] } else { SALT };
+        if self.hint == Hint::Lying {
+            // All it has is said to be elsewhere.
+            below.rotate_left(17 * 4096);
+        }
+        let tree = (self.hint != Hint::None).then(|| {
+            let mut file = io::Cursor::new(Vec::new());
+            build(&mut &below[..], 256, &salt, Uuid::nil(), &mut file).unwrap();
+            let tree = Region { disk: Arc::new(Memory::new(1 << 20, 512)), start: 0, size: 1 << 20 };
+            tree.write_at(0, file.get_ref()).unwrap();
+            tree
+        });
+        vec![Seed { region, tree }]
     }
 
     fn is_faulty(&self) -> bool {
@@ -146,11 +91,12 @@ impl Case {
 fn any_case() -> impl Strategy<Value = Case> {
     let mirrors = proptest::collection::vec(proptest::collection::vec(any_fault(), 0..8), 1..4);
     let places = || proptest::collection::vec(any::<prop::sample::Index>(), 0..50);
-    let failing = prop_oneof![Just(Failing::Read), Just(Failing::Write), Just(Failing::Flush)];
+    let failing = prop_oneof![Just(Failing::Read), Just(Failing::Write), Just(Failing::Tear), Just(Failing::Flush)];
+    let hint = prop_oneof![Just(Hint::None), Just(Hint::Right), Just(Hint::OtherSalt), Just(Hint::Lying)];
     let bad = proptest::option::weighted(0.3, (failing, 0..10_usize));
     let kinds = proptest::option::weighted(0.4, 1..60_u64);
-    (any::<u64>(), 1..300_usize, places(), mirrors, bad, kinds, places(), any::<bool>()).prop_map(
-        |(seed, blocks, there, mirrors, bad, kinds, elsewhere, fine)| Case {
+    (any::<u64>(), 1..300_usize, places(), mirrors, bad, kinds, places(), hint, any::<bool>()).prop_map(
+        |(seed, blocks, there, mirrors, bad, kinds, elsewhere, hint, fine)| Case {
             seed,
             blocks,
             there,
@@ -158,6 +104,7 @@ fn any_case() -> impl Strategy<Value = Case> {
             bad,
             kinds,
             elsewhere,
+            hint,
             fine,
         },
     )
@@ -172,29 +119,38 @@ fn disk_with(case: &Case, content: &[u8], size: u64) -> (Arc<Recording>, Region)
     }
     let _before = disk.take();
     let Some((failing, bad)) = case.bad else { return (Arc::clone(&disk), region) };
-    let count = std::sync::atomic::AtomicUsize::new(0);
-    let failing = Faulty::new(Arc::clone(&disk) as Arc<_>, move |operation| {
+    let count = AtomicUsize::new(0);
+    let faulty = Faulty::new(Arc::clone(&disk) as Arc<_>, move |operation| {
         let is_meant = match operation {
             Operation::Read(..) => failing == Failing::Read,
-            Operation::Write(..) => failing == Failing::Write,
+            Operation::Write(..) => matches!(failing, Failing::Write | Failing::Tear),
             Operation::Flush => failing == Failing::Flush,
+            Operation::Forget => false,
         };
-        let fails = is_meant && count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == bad;
+        let fails = is_meant && count.fetch_add(1, Ordering::Relaxed) == bad;
         fails.then(|| io::Error::from_raw_os_error(5))
     });
-    (disk, region_on(Arc::new(failing), size))
+    let faulty = if failing == Failing::Tear { faulty.tearing() } else { faulty };
+    (disk, region_on(Arc::new(faulty), size))
 }
 
-fn mirrors_of(case: &Case, repository: &Arc<Repository>) -> Arc<Mirrors> {
-    let mirror = |faults: &Vec<Fault>| -> Arc<dyn Source> {
-        Arc::new(Unreliable { repository: Arc::clone(repository), faults: Mutex::new(faults.clone()) })
-    };
-    Arc::new(Mirrors::new(case.mirrors.iter().map(mirror).collect()))
+fn mirrors_of(case: &Case, repository: &Arc<Repository>) -> Vec<Arc<Unreliable>> {
+    let mirror = |(number, faults): (usize, &Vec<Fault>)| Arc::new(Unreliable::new(repository, number, faults));
+    case.mirrors.iter().enumerate().map(mirror).collect()
+}
+
+fn together(list: &[Arc<Unreliable>]) -> Arc<Mirrors> {
+    Arc::new(Mirrors::new(list.iter().map(|mirror| Arc::clone(mirror) as Arc<dyn Source>).collect()))
+}
+
+/// Whoever was dropped has sent something wrong.
+fn only_liars_are_dropped(mirrors: &Mirrors, list: &[Arc<Unreliable>]) -> bool {
+    let lied = |name: &str| list.iter().any(|mirror| mirror.name == name && mirror.has_lied());
+    mirrors.dropped().iter().all(|(name, _)| lied(name))
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
 proptest! {
@@ -209,7 +165,8 @@ proptest! {
         let payloads = Payloads { data: &payload, fine: fine.as_ref() };
         let (disk, region) = disk_with(&case, &content, 2 << 20);
         let tree = open_tree(&content);
-        let mirrors = mirrors_of(&case, &repository);
+        let list = mirrors_of(&case, &repository);
+        let mirrors = together(&list);
         let (seeds, progress) = (case.seeds(&content), Progress::default());
         let bring = |mirrors: &Arc<Mirrors>, region: &Region| {
             run(async {
@@ -220,6 +177,7 @@ proptest! {
         };
         let done = bring(&mirrors, &region);
         assert_only_verified(&disk.log(), &content);
+        prop_assert!(only_liars_are_dropped(&mirrors, &list), "{:?}", mirrors.dropped());
         match done {
             Ok(tally) => {
                 let region = region_on(disk, 2 << 20);
@@ -244,10 +202,12 @@ proptest! {
         let repository = Arc::new(Repository::new());
         let payload = repository.publish_in(&file, 4096);
         let (disk, region) = disk_with(&case, &file, 1 << 20);
-        let mirrors = mirrors_of(&case, &repository);
+        let list = mirrors_of(&case, &repository);
+        let mirrors = together(&list);
         let of = TreeOf { payload: &payload, root_hash, salt: &SALT, data_blocks: case.blocks as u64 };
         let done = run(hash_tree(&mirrors, of.clone(), &region, &[], &Progress::default()));
         assert_only_verified(&disk.log(), &file);
+        prop_assert!(only_liars_are_dropped(&mirrors, &list), "{:?}", mirrors.dropped());
         match done {
             Ok((tree, tally)) => {
                 prop_assert!(on_disk(&region_on(disk, 1 << 20), file.len()) == file);

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use metalstrap_release::manifest::Payload;
 use metalstrap_release::seek_table::SeekTable;
+use metalstrap_release::verity::build;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use super::*;
 use crate::fetch::{Fetching, Finding, Getting};
@@ -81,7 +83,7 @@ proptest! {
     /// Whatever lies in the slot and in another one: the slot becomes the image, no frame is fetched that is not needed,
     /// and none twice.
     #[test]
-    fn the_fewest_frames_are_fetched(
+    fn no_frame_is_fetched_that_could_be_left_out(
         image in proptest::collection::vec(0..40_u8, 1..120),
         old in proptest::collection::vec(0..60_u8, 0..120),
         other in proptest::collection::vec(20..60_u8, 0..40),
@@ -126,6 +128,19 @@ proptest! {
         prop_assert_eq!(tally.blocks(), image.len() as u64);
         prop_assert_eq!(tally.zero, (0..image.len()).filter(|index| !right(index) && image[*index] == 0).count() as u64);
     }
+}
+
+#[test]
+fn a_frame_that_has_more_of_what_repeats_is_taken_before_those_that_have_less() {
+    // Each of two contents is in a frame of its own too, and both are in the last one.
+    let content = blocks_of(&[1, 0, 0, 0, 2, 0, 0, 0, 1, 2, 0, 0]);
+    let source = Counting::new(Repository::new());
+    let payload = source.0.publish_in(&content, 4096 * FRAME as u64);
+    let (_, region) = recording(1 << 20);
+    region.write_at(0, &bytes(29, content.len())).unwrap();
+    let tally = block_on(bring(&only(source.clone()), &payload, &open_tree(&content), &region, &[])).unwrap();
+    assert!(on_disk(&region, content.len()) == content);
+    assert_eq!((source.frames(&payload), tally.fetched, tally.copied), (BTreeSet::from([2]), 2, 2));
 }
 
 #[test]
@@ -188,6 +203,44 @@ fn an_old_tree_that_lies_costs_a_fetch_and_nothing_else() {
     let tree = open_tree(&content);
     let seeds = [Seed { region: seed, tree: Some(tree_region) }];
     let tally = block_on(bring(&only(source), &payload, &tree, &region, &seeds)).unwrap();
+    assert!(on_disk(&region, content.len()) == content);
+    assert_only_verified(&disk.log(), &content);
+    assert_eq!((tally.copied, tally.fetched), (0, 256));
+}
+
+#[test]
+fn an_old_tree_with_another_salt_says_nothing_and_all_is_looked_at() {
+    let (old, mut content) = (bytes(30, 1 << 20), bytes(30, 1 << 20));
+    content.rotate_right(4096);
+    let source = Counting::new(Repository::new());
+    let payload = source.0.publish(&content);
+    let mut tree_file = io::Cursor::new(Vec::new());
+    build(&mut &old[..], 256, &[8; 32], Uuid::nil(), &mut tree_file).unwrap();
+    let place = || Region { disk: Arc::new(Memory::new(2 << 20, 512)), start: 0, size: 1 << 20 };
+    let (seed, tree_region) = (place(), place());
+    seed.write_at(0, &old).unwrap();
+    tree_region.write_at(0, tree_file.get_ref()).unwrap();
+    let (_, region) = recording(2 << 20);
+    let seeds = [Seed { region: seed, tree: Some(tree_region) }];
+    let tally = block_on(bring(&only(source), &payload, &open_tree(&content), &region, &seeds)).unwrap();
+    assert!(on_disk(&region, content.len()) == content);
+    assert_eq!((tally.copied, tally.fetched_bytes), (256, 0));
+}
+
+#[test]
+fn an_old_tree_that_hides_what_is_there_costs_a_fetch_and_nothing_else() {
+    let content = bytes(31, 1 << 20);
+    let source = Counting::new(Repository::new());
+    let payload = source.0.publish(&content);
+    // The seed has all of the content, but its tree is over something else.
+    let (_, tree_file) = tree_over(&bytes(32, 1 << 20));
+    let place = || Region { disk: Arc::new(Memory::new(2 << 20, 512)), start: 0, size: 1 << 20 };
+    let (seed, tree_region) = (place(), place());
+    seed.write_at(0, &content).unwrap();
+    tree_region.write_at(0, &tree_file).unwrap();
+    let (disk, region) = recording(2 << 20);
+    let seeds = [Seed { region: seed, tree: Some(tree_region) }];
+    let tally = block_on(bring(&only(source), &payload, &open_tree(&content), &region, &seeds)).unwrap();
     assert!(on_disk(&region, content.len()) == content);
     assert_only_verified(&disk.log(), &content);
     assert_eq!((tally.copied, tally.fetched), (0, 256));

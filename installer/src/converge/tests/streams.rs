@@ -63,7 +63,11 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let (content, repository) = (bytes(41, 40 * 4096), Arc::new(Repository::new()));
+        Self::of(40)
+    }
+
+    fn of(blocks: usize) -> Self {
+        let (content, repository) = (bytes(41, blocks * 4096), Arc::new(Repository::new()));
         let payload = repository.publish_in(&content, 16 << 10);
         Self { content, repository, payload }
     }
@@ -86,6 +90,16 @@ impl Case {
             assert!(on_disk(&region, self.content.len()) == self.content);
         }
         (done, mirrors.dropped())
+    }
+}
+
+/// However the last frame is cut into pieces: nothing of it is overlooked.
+#[tokio::test]
+async fn a_stream_is_read_to_its_end() {
+    for blocks in 1..40 {
+        let case = Case::of(blocks);
+        let (done, dropped) = case.bring(vec![case.mirror("https://right", case.right())]).await;
+        assert_eq!((done.unwrap().fetched, dropped), (blocks as u64, vec![]), "{blocks}");
     }
 }
 

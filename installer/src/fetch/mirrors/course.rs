@@ -8,11 +8,12 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::super::trouble::{Patience, code_of_fetch, fetching};
+use super::super::trouble::{Patience, code_of_fetch, fetching, sleep_until};
 use super::super::{Again, NoRanges, Trouble, Unranged};
 use super::standing::Ready;
 use super::{Mirror, MirrorId, Piece};
 use crate::failure::{Code, coded};
+use crate::waits::Waits;
 
 /// Pieces between a source and those who count them. Both are one task: there is nothing to smooth.
 const RELAY: usize = 2;
@@ -21,6 +22,11 @@ const RELAY: usize = 2;
 pub(super) struct Course<'a> {
     stream: Stream<'a>,
     tries: Vec<Try<'a>>,
+    /// Where another mirror may go on; `None`: at any byte.
+    cuts: Option<&'a [u64]>,
+    start: u64,
+    /// The one that was asked last.
+    present: Option<usize>,
 }
 
 /// What is left to fetch, and for whom.
@@ -56,6 +62,7 @@ impl<'a> Course<'a> {
     pub fn new(
         path: &'a str,
         range: Range<u64>,
+        cuts: Option<&'a [u64]>,
         sink: mpsc::Sender<Piece>,
         by_turns: impl Iterator<Item = (MirrorId, &'a Mirror)>,
     ) -> Self {
@@ -64,16 +71,18 @@ impl<'a> Course<'a> {
             let patience = Patience::new(mirror.source.limits());
             Try { id, mirror, patience, over: None }
         });
-        Self { tries: tries.collect(), stream: Stream { path, next: range.start, end: range.end, unranged, sink } }
+        let stream = Stream { path, next: range.start, end: range.end, unranged, sink };
+        Self { tries: tries.collect(), stream, cuts, start: range.start, present: None }
     }
 
     /// Fetches.
     ///
     /// # Errors
     /// When no mirror is left to ask.
-    pub async fn run(mut self) -> Result<()> {
+    pub async fn run(mut self, waits: Waits) -> Result<()> {
         while self.stream.next < self.stream.end {
-            let chosen = self.choose().await?;
+            let chosen = self.choose(&waits).await?;
+            self.turn_to(chosen);
             let tried = self.tries.get_mut(chosen).context("choosing a mirror")?;
             if tried.go(&mut self.stream).await {
                 break;
@@ -82,19 +91,45 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// The mirror to ask next: the first one that does not rest, else the one that has rested first.
-    async fn choose(&mut self) -> Result<usize> {
+    /// The mirror that a fetch with cuts keeps on with.
+    fn kept_on_with(&self) -> Option<usize> {
+        let present = self.present.filter(|_| self.cuts.is_some())?;
+        self.tries.get(present).is_some_and(|tried| tried.over.is_none()).then_some(present)
+    }
+
+    /// With cuts, another mirror than the last one begins again at the last of them that was passed.
+    fn turn_to(&mut self, chosen: usize) {
+        if let Some(cuts) = self.cuts.filter(|_| self.present != Some(chosen)) {
+            let passed = cuts.partition_point(|cut| *cut <= self.stream.next);
+            let last = cuts.get(..passed).and_then(<[u64]>::last).copied();
+            self.stream.next = last.unwrap_or(self.start).max(self.start);
+        }
+        self.present = Some(chosen);
+    }
+
+    /// The mirror to ask next: the one that is kept on with, else the first one that does not rest, else the one that has
+    /// rested first.
+    async fn choose(&mut self, waits: &Waits) -> Result<usize> {
         loop {
-            let mut soonest: Option<Instant> = None;
-            for (place, tried) in self.tries.iter_mut().enumerate().filter(|(_, tried)| tried.over.is_none()) {
+            let only = self.kept_on_with();
+            let mut soonest: Option<(Instant, &Mirror)> = None;
+            for (place, tried) in self.tries.iter_mut().enumerate() {
+                if tried.over.is_some() || only.is_some_and(|only| only != place) {
+                    continue;
+                }
                 match tried.mirror.standing.ready(self.stream.path, self.stream.unranged) {
                     Ready::Now => return Ok(place),
-                    Ready::At(when) => soonest = Some(soonest.map_or(when, |other| other.min(when))),
+                    Ready::At(when) if soonest.is_none_or(|(other, _)| when < other) => {
+                        soonest = Some((when, tried.mirror));
+                    }
+                    Ready::At(_) => {}
                     Ready::Never(error) => tried.over = Some(error),
                 }
             }
             match soonest {
-                Some(when) => tokio::time::sleep_until(when).await,
+                Some((when, mirror)) => sleep_until(when, &mirror.source.describe(), waits).await,
+                // The one that was kept on with is over: the others are looked at.
+                None if only.is_some() => {}
                 None => return self.give_up(),
             }
         }

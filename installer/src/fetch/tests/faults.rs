@@ -50,6 +50,42 @@ async fn retry_after_is_honoured_as_seconds_and_as_a_date() {
 }
 
 #[tokio::test]
+async fn a_wait_that_the_server_asks_for_is_told() {
+    let bytes = content();
+    let busy = || {
+        let bytes = bytes.clone();
+        server(move |number, request| match number {
+            1 => reply("503 Service Unavailable\r\nRetry-After: 1", b""),
+            _ => partial(&bytes, request),
+        })
+    };
+    let limits = Limits { asked_most: std::time::Duration::from_secs(4), ..limits() };
+    let (server, waits, started) = (busy().await, crate::waits::Waits::default(), Instant::now());
+    let source = source_within(server.port, &server.ca, limits).telling(waits.clone());
+    collect(&source, PATH, 7..90).await.0.unwrap();
+    let told = waits.at(started).unwrap();
+    assert!(told.starts_with(&format!("https://127.0.0.1:{}/os is left alone, for ", server.port)), "{told}");
+    assert_eq!(waits.at(Instant::now()), None);
+    // The same where the fetch goes over mirrors, all of which rest.
+    let (server, started) = (busy().await, Instant::now());
+    let tell = crate::report::Reporter::new("r".to_owned(), Box::new(Deaf), None);
+    let source: Arc<dyn Source> = Arc::new(source_within(server.port, &server.ca, limits));
+    super::testing::collect(&Mirrors::new(vec![source]).telling(&tell), 7..90).await.result.unwrap();
+    let told = tell.waits().at(started).unwrap();
+    assert!(told.starts_with(&format!("https://127.0.0.1:{}/os is left alone, for ", server.port)), "{told}");
+}
+
+/// A screen that nobody looks at.
+#[derive(Debug)]
+struct Deaf;
+
+impl crate::report::Screen for Deaf {
+    fn line(&self, _: &str) {}
+    fn progress(&self, _: &str) {}
+    fn event(&self, _: &str) {}
+}
+
+#[tokio::test]
 async fn a_whole_file_for_a_part_is_refused_before_its_body() {
     let bytes = content();
     let server = server({

@@ -68,6 +68,28 @@ async fn where_one_mirror_breaks_off_the_next_goes_on_at_the_next_byte() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_sends_too_slowly_is_left_and_what_has_come_stays() {
+    let bytes = content();
+    let slow = server(move |_, request| cut(partial(&bytes, request), 70_000, Then::Drip)).await;
+    let b = right().await;
+    let grace = std::time::Duration::from_millis(200);
+    let hurried = Limits { grace, rate: 1 << 30, ..super::testing::limits() };
+    let slow_source = Arc::new(super::testing::source_within(slow.port, &slow.ca, hurried)) as Arc<dyn Source>;
+    let mirrors = Mirrors::new(vec![slow_source, Arc::new(source(&b))]);
+    let ids = ids(&mirrors, &[&slow, &b]);
+    let started = std::time::Instant::now();
+    let got = collect(&mirrors, 0..300_000).await;
+    got.result.as_ref().unwrap();
+    // Else it would drip for an hour and a half.
+    assert!(started.elapsed() < std::time::Duration::from_secs(30), "{:?}", started.elapsed());
+    let (start, end) = asked(&b)[0];
+    assert!((70_001..200_000).contains(&start) && end == 300_000, "{start}");
+    // Bytes that drip are nobody's content.
+    assert!(got.bytes[..70_000] == content()[..70_000] && got.bytes[start..] == content()[start..]);
+    assert_eq!((got.bytes.len(), got.from, asked(&slow)), (300_000, ids, vec![(0, 300_000)]));
+}
+
+#[tokio::test]
 async fn two_mirrors_that_break_off_take_turns_at_every_byte() {
     let broken = || {
         let bytes = content();
@@ -80,6 +102,49 @@ async fn two_mirrors_that_break_off_take_turns_at_every_byte() {
     starts.sort_unstable();
     assert_eq!(starts, [0, 66_000, 132_000, 198_000, 264_000]);
     assert!(asked(&a).len() >= 2 && asked(&b).len() >= 2, "{:?} {:?}", asked(&a), asked(&b));
+}
+
+/// Fetches the content apart, with a cut at each 50000 bytes: the pieces, each with its sender.
+async fn apart(mirrors: &Mirrors) -> Vec<(Bytes, MirrorId)> {
+    let cuts: Vec<u64> = (0..6).map(|cut| cut * 50_000).collect();
+    let (sink, mut pieces) = mpsc::channel::<Piece>(1);
+    let receive = async {
+        let mut all = Vec::new();
+        while let Some(Piece { bytes, from }) = pieces.recv().await {
+            all.push((bytes, from));
+        }
+        all
+    };
+    let (sent, all) = tokio::join!(mirrors.fetch_apart(PATH, 0..300_000, &cuts, sink), receive);
+    sent.unwrap();
+    all
+}
+
+#[tokio::test]
+async fn what_is_fetched_apart_changes_its_mirror_only_at_a_cut() {
+    // One that breaks off is kept on with.
+    let bytes = content();
+    let a = server(move |_, request| cut(partial(&bytes, request), 70_000, Then::Close)).await;
+    let b = right().await;
+    let both = mirrors([&a, &b]);
+    let ids = ids(&both, &[&a, &b]);
+    let all = apart(&both).await;
+    assert!(all.iter().all(|(_, from)| *from == ids[0]));
+    assert!(all.iter().flat_map(|(bytes, _)| bytes.to_vec()).eq(content()));
+    assert_eq!(b.requests().len(), 0);
+    // One that is gone for good is not, and the next one begins at the last cut.
+    let bytes = content();
+    let a = server(move |number, request| match number {
+        1 => cut(partial(&bytes, request), 70_000, Then::Close),
+        _ => reply("404 Not Found", b""),
+    })
+    .await;
+    let all = apart(&mirrors([&a, &b])).await;
+    let of = |id: MirrorId| -> Vec<u8> {
+        all.iter().filter(|(_, from)| *from == id).flat_map(|(bytes, _)| bytes.to_vec()).collect()
+    };
+    assert!(of(ids[0]) == content()[..70_000] && of(ids[1]) == content()[50_000..]);
+    assert_eq!((asked(&a), asked(&b)), (vec![(0, 300_000), (70_000, 300_000)], vec![(50_000, 300_000)]));
 }
 
 #[tokio::test]

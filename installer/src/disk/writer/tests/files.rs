@@ -56,7 +56,7 @@ fn fill(writer: Writer, seed: u8) -> Vec<u8> {
     writer.drain().unwrap();
     assert_eq!(writer.completed(), as_u64(size));
     writer.write_zeroes(8192, 4096).unwrap();
-    writer.finalize().unwrap();
+    writer.drain().unwrap();
     let mut oracle = oracle;
     oracle[8192..12288].fill(0);
     oracle
@@ -67,6 +67,7 @@ fn fills(disk: Arc<dyn Disk>, backing: &Path) {
     for (seed, writer) in (0..).zip(writers(&region, 8)) {
         let engine = writer.engine();
         let oracle = fill(writer, seed);
+        region.disk.flush().unwrap();
         let mut found = Buffer::new(oracle.len());
         region.read_at(0, &mut found).unwrap();
         assert!(found[..] == oracle[..], "by {engine}");
@@ -104,7 +105,7 @@ fn the_plan_and_the_ranges_hold_for_every_engine() {
         for writer in writers(&region, 4) {
             let engine = writer.engine();
             let _ = writer.write(offset, filled(length, 1));
-            assert_eq!(text(writer.finalize().unwrap_err()), expected, "by {engine}");
+            assert_eq!(text(writer.drain().unwrap_err()), expected, "by {engine}");
         }
     }
     assert!(fs::read(file.path()).unwrap().iter().all(|byte| *byte == 0));
@@ -131,7 +132,7 @@ fn the_identity_is_checked_before_the_first_write_of_every_engine() {
             "writing bytes 0 to 4096 of {name} (serial A): the disk is not the chosen one: it has serial B, not A"
         );
         let _ = writer.write(0, filled(4096, 1));
-        assert_eq!(text(writer.finalize().unwrap_err()), expected);
+        assert_eq!(text(writer.drain().unwrap_err()), expected);
     }
     assert!(fs::read(file.path()).unwrap().iter().all(|byte| *byte == 0));
 }

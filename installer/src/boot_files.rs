@@ -1,0 +1,227 @@
+//! What an ESP that is there has to say before anything is planned: which UKIs it names, and what has been done to the disk.
+
+use std::cmp::Ordering;
+use std::fmt::Write as _;
+
+use metalstrap_release::version;
+use serde::Serialize;
+
+use crate::fat::{ReadAt, Volume, VolumeError};
+
+/// Where systemd-boot looks for UKIs (Boot Loader Specification, type 2).
+pub const UKI_DIRECTORY: &str = "EFI/Linux";
+/// The intents that were carried out on this disk, a line each, the newest last.
+pub const INTENTS: &str = "EFI/metalstrap/intents";
+/// So many intents are remembered.
+const MOST_INTENTS: usize = 32;
+/// The file is never larger: each line has at most 64 bytes and its end.
+const MOST_BYTES: u32 = 4096;
+
+/// An EFI system partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum EspContents {
+    /// There is no such partition, or no file system on it.
+    Absent,
+    /// It has a file system that cannot be kept.
+    Unusable {
+        /// Why.
+        problem: String,
+    },
+    /// It has one that can.
+    Volume(BootFiles),
+}
+
+/// What is on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BootFiles {
+    /// The UKIs that systemd-boot finds.
+    pub ukis: Vec<Uki>,
+    /// Intents that were carried out on the disk, the newest last.
+    pub intents: Vec<String>,
+    /// Bytes that are free, in whole clusters.
+    pub free: u64,
+    /// Bytes of a cluster.
+    pub cluster: u64,
+}
+
+/// A UKI that has a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Uki {
+    /// Its file name.
+    pub name: String,
+    /// Its bytes.
+    pub size: u64,
+}
+
+impl Uki {
+    /// The path from the root of the ESP.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("{UKI_DIRECTORY}/{}", self.name)
+    }
+
+    /// What is before the counters and `.efi`: the label of its slot.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        parts(&self.name).0
+    }
+
+    /// Starts that are left to it; `None` where they are not counted, because it has started well.
+    #[must_use]
+    pub fn tries_left(&self) -> Option<u32> {
+        parts(&self.name).1
+    }
+
+    /// Whether systemd-boot starts it before those without attempts left.
+    #[must_use]
+    pub fn may_start(&self) -> bool {
+        self.tries_left() != Some(0)
+    }
+
+    /// Its name with no attempt left.
+    #[must_use]
+    pub fn ranked_behind(&self) -> String {
+        format!("{}+0.efi", self.label())
+    }
+}
+
+/// Label and attempts left of a UKI's file name (Boot Loader Specification, "Boot counting": `NAME+LEFT-DONE.efi`).
+fn parts(name: &str) -> (&str, Option<u32>) {
+    let stem = name.len().checked_sub(4).and_then(|end| name.split_at_checked(end));
+    let stem = stem.filter(|(_, end)| end.eq_ignore_ascii_case(".efi")).map_or(name, |(stem, _)| stem);
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    let counted = stem.rsplit_once('+').and_then(|(label, counters)| {
+        let (left, done) = counters.split_once('-').unwrap_or((counters, "0"));
+        number(done)?;
+        Some((label, Some(number(left)?)))
+    });
+    counted.unwrap_or((stem, None))
+}
+
+/// Whether a file name is that of the UKI of the slot with this label, whatever attempts it has left.
+#[must_use]
+pub fn is_uki_of(name: &str, label: &str) -> bool {
+    name.to_ascii_lowercase().ends_with(".efi") && parts(name).0.eq_ignore_ascii_case(label)
+}
+
+/// Which of two slots' labels (`NAME_VERSION`) is the newer one; labels of different names have no such order and are
+/// compared as a whole, so that there is one.
+#[must_use]
+pub fn compare_labels(one: &str, other: &str) -> Ordering {
+    match (one.rsplit_once('_'), other.rsplit_once('_')) {
+        (Some((name, a)), Some((same, b))) if name.eq_ignore_ascii_case(same) => version::compare(a, b),
+        _ => version::compare(one, other),
+    }
+}
+
+impl EspContents {
+    /// Looks at the file system on a partition of `size` bytes.
+    #[must_use]
+    pub fn read(size: u64, sector: u32, read: ReadAt<'_>) -> Self {
+        match BootFiles::read(size, sector, read) {
+            Ok(files) => Self::Volume(files),
+            Err(VolumeError::Absent) => Self::Absent,
+            // A part of a disk that cannot be read is a fault of that part.
+            Err(error) => Self::Unusable { problem: format!("{:#}", anyhow::Error::new(error)) },
+        }
+    }
+
+    /// What is on it, if that can be read.
+    #[must_use]
+    pub fn files(&self) -> Option<&BootFiles> {
+        match self {
+            Self::Volume(files) => Some(files),
+            Self::Absent | Self::Unusable { .. } => None,
+        }
+    }
+}
+
+impl BootFiles {
+    fn read(size: u64, sector: u32, read: ReadAt<'_>) -> Result<Self, VolumeError> {
+        let mut volume = Volume::open(size, sector, read)?;
+        volume.find_lost(read)?;
+        let directory = volume.directory(UKI_DIRECTORY, read)?;
+        let entries = directory.map(|directory| directory.entries).unwrap_or_default();
+        let is_uki = |name: &str| name.to_ascii_lowercase().ends_with(".efi");
+        let mut ukis: Vec<Uki> = entries
+            .into_iter()
+            .filter(|entry| !entry.is_directory && is_uki(&entry.name))
+            .map(|entry| Uki { name: entry.name, size: u64::from(entry.size) })
+            .collect();
+        ukis.sort_by(|a, b| a.name.cmp(&b.name));
+        let intents = volume.read_file(INTENTS, MOST_BYTES, read)?.unwrap_or_default();
+        let intents = String::from_utf8_lossy(&intents).lines().map(str::to_owned).collect();
+        Ok(Self { ukis, intents, free: volume.free_bytes(), cluster: volume.cluster_bytes() })
+    }
+
+    /// The UKI of the slot with this label that is most likely to start.
+    #[must_use]
+    pub fn uki_of(&self, label: &str) -> Option<&Uki> {
+        let mut named = self.ukis.iter().filter(|uki| uki.label().eq_ignore_ascii_case(label));
+        let first = named.clone().next();
+        named.find(|uki| uki.may_start()).or(first)
+    }
+}
+
+/// The intents with a new one behind them, once.
+#[must_use]
+pub fn with_intent(intents: &[String], new: &str) -> Vec<String> {
+    let mut all: Vec<String> = intents.iter().filter(|intent| *intent != new).cloned().collect();
+    all.push(new.to_owned());
+    let surplus = all.len().saturating_sub(MOST_INTENTS);
+    all.split_off(surplus)
+}
+
+/// The bytes of [`INTENTS`].
+#[must_use]
+pub fn intents_file(intents: &[String]) -> Vec<u8> {
+    let mut text = String::new();
+    for intent in intents {
+        let _ = writeln!(text, "{intent}");
+    }
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_no_part_of_a_label() {
+        let shown = |name: &str| {
+            let uki = Uki { name: name.to_owned(), size: 1 };
+            (uki.label().to_owned(), uki.tries_left(), uki.may_start())
+        };
+        assert_eq!(shown("debian_13.2.efi"), ("debian_13.2".to_owned(), None, true));
+        assert_eq!(shown("debian_13.2+3.efi"), ("debian_13.2".to_owned(), Some(3), true));
+        assert_eq!(shown("debian_13.2+2-1.EFI"), ("debian_13.2".to_owned(), Some(2), true));
+        assert_eq!(shown("debian_13.2+0-3.efi"), ("debian_13.2".to_owned(), Some(0), false));
+        for odd in ["a+b.efi", "a+.efi", "a+1-.efi", "a+1-x.efi", "a+-1.efi", ".efi", "é.efi", "a"] {
+            assert_eq!(shown(odd).1, None, "{odd}");
+        }
+        assert_eq!(Uki { name: "a_1+2-1.efi".into(), size: 0 }.ranked_behind(), "a_1+0.efi");
+        assert!(is_uki_of("DEBIAN_1+3.EFI", "debian_1") && !is_uki_of("debian_1.1.efi", "debian_1"));
+        assert!(!is_uki_of("debian_1", "debian_1"));
+    }
+
+    #[test]
+    fn labels_are_compared_by_version() {
+        assert_eq!(compare_labels("debian_13.10", "debian_13.9"), Ordering::Greater);
+        assert_eq!(compare_labels("debian_13.2~rc1", "Debian_13.2"), Ordering::Less);
+        assert_eq!(compare_labels("b_1", "a_2"), Ordering::Greater);
+    }
+
+    #[test]
+    fn intents_are_remembered_once_and_not_for_ever() {
+        let mut all = Vec::new();
+        for intent in ["one", "two", "one"] {
+            all = with_intent(&all, intent);
+        }
+        assert_eq!(all, ["two", "one"]);
+        assert_eq!(intents_file(&all), b"two\none\n");
+        (0..40).for_each(|number| all = with_intent(&all, &format!("x{number}")));
+        assert_eq!((all.len(), all[0].as_str(), all[31].as_str()), (32, "x8", "x39"));
+        assert!(intents_file(&vec!["x".repeat(64); 32]).len() < MOST_BYTES as usize);
+    }
+}

@@ -1,0 +1,70 @@
+//! What is installed over what. A scenario more is a line of [`SCENARIOS`] and, where the disk before it is a new one, a case
+//! of [`super::before`].
+
+use metalstrap_release::host::{Existing, Mode};
+
+pub const SECTOR_SIZES: [u32; 2] = [512, 4096];
+
+/// What is on the disk before the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    Nothing,
+    /// The other release, which has run.
+    Old,
+    /// The release itself, which has run, with damaged blocks.
+    Damaged,
+    /// A system that this installer has not made.
+    Foreign,
+}
+
+/// A run of the installer that is cut at every point.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    pub name: &'static str,
+    pub before: Before,
+    /// Version of the other release; the one that is installed is 2.
+    pub old: &'static str,
+    pub slots: u32,
+    pub mode: Mode,
+    pub existing: Existing,
+    /// Whether /var must stay as it is.
+    pub keeps: bool,
+    /// Whether the old system has a slot of its own that stays as it is: then one of both starts at every point, and a
+    /// second run does not count.
+    pub other_good_slot: bool,
+}
+
+const FRESH: Scenario = Scenario {
+    name: "fresh",
+    before: Before::Nothing,
+    old: "1",
+    slots: 2,
+    mode: Mode::Install,
+    existing: Existing::Keep,
+    keeps: false,
+    other_good_slot: false,
+};
+
+/// Another release has run, in a slot of its own that stays.
+const REIMAGE: Scenario =
+    Scenario { name: "reimage", before: Before::Old, keeps: true, other_good_slot: true, ..FRESH };
+
+pub const SCENARIOS: [Scenario; 7] = [
+    FRESH,
+    REIMAGE,
+    Scenario { name: "downgrade", old: "3", ..REIMAGE },
+    // The old release has a slot of its own here, but a disk that may be wiped is replaced as a whole: its ESP goes first. So
+    // there is a time when nothing starts.
+    Scenario { name: "replace", before: Before::Old, existing: Existing::Wipe, ..FRESH },
+    Scenario { name: "repair-in-place", before: Before::Damaged, mode: Mode::Repair, keeps: true, ..FRESH },
+    Scenario { name: "single-slot", before: Before::Old, slots: 1, keeps: true, ..FRESH },
+    Scenario { name: "wipe-foreign", before: Before::Foreign, existing: Existing::Wipe, ..FRESH },
+];
+
+impl Scenario {
+    /// The one with this name.
+    pub fn named(name: &str) -> Self {
+        let found = SCENARIOS.into_iter().find(|scenario| scenario.name == name);
+        found.unwrap_or_else(|| panic!("there is no scenario {name:?}"))
+    }
+}

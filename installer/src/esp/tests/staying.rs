@@ -1,0 +1,195 @@
+//! An ESP that stays: what is on it before, during and after, by mtools and fsck.fat.
+
+use super::*;
+use crate::disk::Disk as _;
+
+const OLD_UKI: &str = "EFI/Linux/debian_1.efi";
+const NEW_UKI: &str = "EFI/Linux/debian_2+3.efi";
+
+/// The next release.
+fn next(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
+    Manifest { version: "2".to_owned(), ..manifest(repository, loader, uki) }
+}
+
+/// What is done to make an ESP that has `before` hold what `order` says, and its result.
+async fn changed(
+    repository: &Repository,
+    before: &[Recorded],
+    order: Order<'_>,
+    sector: u32,
+) -> (Result<Esp>, Vec<Recorded>) {
+    let disk = Arc::new(Recording::memory(DISK_SIZE, sector));
+    for what in before {
+        if let Recorded::Write { offset, bytes } = what {
+            disk.write_at(*offset, bytes).unwrap();
+        }
+    }
+    let so_far = disk.log().len();
+    let done = write(&repository.mirrors(), order, &region(&disk), &[], &Progress::default()).await;
+    (done, disk.log().split_off(so_far))
+}
+
+/// With the old UKI blessed, as an OS that has started well leaves it.
+async fn installed(repository: &Repository, old: &Manifest, sector: u32) -> Vec<Recorded> {
+    let (_, mut log) = recorded(repository, old, sector).await;
+    let disk = Arc::new(Recording::memory(DISK_SIZE, sector));
+    log.iter().for_each(|what| {
+        if let Recorded::Write { offset, bytes } = what {
+            disk.write_at(*offset, bytes).unwrap();
+        }
+    });
+    let before = disk.log().len();
+    let there = There::open(&region(&disk)).await.unwrap().unwrap();
+    let rename = |volume: &mut crate::fat::Volume, read: crate::fat::ReadAt<'_>, region: &Region| {
+        there::apply(region, volume.rename(UKI, "debian_1.efi", read)?)
+    };
+    there.with(rename).await.unwrap();
+    log.extend(disk.log().split_off(before));
+    log
+}
+
+fn staying(manifest: &Manifest) -> Order<'_> {
+    Order { stays: true, ..order(manifest) }
+}
+
+#[tokio::test]
+async fn nothing_is_written_where_all_is_right() {
+    let repository = Repository::new();
+    // As every EFI program begins: what does not is not looked at.
+    let program = |seed, length| [b"MZ".to_vec(), bytes(seed, length)].concat();
+    let old = manifest(&repository, &program(1, 130_001), &program(2, 3_000_000));
+    for sector in [512, 4096] {
+        let before = installed(&repository, &old, sector).await;
+        let (esp, log) = changed(&repository, &before, staying(&old), sector).await;
+        assert!(log.iter().all(|what| *what == Recorded::Flush), "{log:?}");
+        let esp = esp.unwrap();
+        assert_eq!((esp.uki_path.as_str(), esp.tally.fetched_bytes, esp.tally.written()), (OLD_UKI, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_power_cut_leaves_the_old_files_or_the_new_ones() {
+    let repository = Repository::new();
+    let (old_loader, old_uki) = (bytes(1, 20_000), bytes(2, 400_000));
+    let old = manifest(&repository, &old_loader, &old_uki);
+    let (loader, uki) = (bytes(5, 30_000), bytes(6, 300_000));
+    let new = next(&repository, &loader, &uki);
+    for sector in [512, 4096] {
+        let before = installed(&repository, &old, sector).await;
+        let (esp, log) = changed(&repository, &before, staying(&new), sector).await;
+        assert_eq!(esp.unwrap().uki_path, NEW_UKI);
+        let (mut absent, mut whole) = (0, 0);
+        for cut in cuts(&log) {
+            let image = Image::new();
+            before.iter().for_each(|what| image.apply(what));
+            cut.iter().for_each(|index| image.apply(&log[*index]));
+            assert!(image.read(OLD_UKI).unwrap() == old_uki, "{cut:?}");
+            for path in [FALLBACK_LOADER, LOADER] {
+                let found = image.read(path).unwrap();
+                assert!(found == old_loader || found == loader, "{path} {cut:?}");
+            }
+            match image.read(NEW_UKI) {
+                None => absent += 1,
+                Some(found) => {
+                    assert!(found == uki, "{cut:?}");
+                    // Its loader is there before it.
+                    assert!(image.read(LOADER).unwrap() == loader && image.read(FALLBACK_LOADER).unwrap() == loader);
+                    whole += 1;
+                }
+            }
+        }
+        assert!(absent > 10 && whole >= 1, "{absent} {whole}");
+        let image = Image::new();
+        before.iter().chain(&log).for_each(|what| image.apply(what));
+        assert_eq!(complaints(&image.path()), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_run_is_ended_by_the_next_one() {
+    let repository = Repository::new();
+    let old = manifest(&repository, &bytes(1, 20_000), &bytes(2, 400_000));
+    let (loader, uki) = (bytes(5, 30_000), bytes(6, 300_000));
+    let new = next(&repository, &loader, &uki);
+    let before = installed(&repository, &old, 512).await;
+    let (_, log) = changed(&repository, &before, staying(&new), 512).await;
+    for cut in (0..log.len()).step_by(3) {
+        let so_far: Vec<Recorded> = before.iter().chain(&log[..cut]).cloned().collect();
+        let (esp, rest) = changed(&repository, &so_far, staying(&new), 512).await;
+        assert_eq!(esp.unwrap().uki_path, NEW_UKI);
+        let image = Image::new();
+        so_far.iter().chain(&rest).for_each(|what| image.apply(what));
+        assert_eq!(complaints(&image.path()), Vec::<String>::new(), "{cut}");
+        assert!(image.read(NEW_UKI).unwrap() == uki && image.read(LOADER).unwrap() == loader);
+        let so_far: Vec<Recorded> = so_far.into_iter().chain(rest).collect();
+        let (_, nothing) = changed(&repository, &so_far, staying(&new), 512).await;
+        assert!(nothing.iter().all(|what| *what == Recorded::Flush), "{cut}: {nothing:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_damaged_or_gone_is_there_again() {
+    let repository = Repository::new();
+    let (loader, uki) = (bytes(1, 20_000), bytes(2, 400_000));
+    let old = manifest(&repository, &loader, &uki);
+    let before = installed(&repository, &old, 512).await;
+    let image = |log: &[Recorded]| {
+        let image = Image::new();
+        before.iter().chain(log).for_each(|what| image.apply(what));
+        image
+    };
+    let (esp, _) = changed(&repository, &before, staying(&old), 512).await;
+    // A block of the UKI; then all of the root directory, whose files are nobody's after that.
+    let root = layout(&old, SIZE, 512, 0, &[]).unwrap().extents()[0].offset;
+    for (at, length) in [(esp.unwrap().uki.start + 8192, 512), (START + root - 6 * 4096, 4096)] {
+        let damage = Recorded::Write { offset: at, bytes: vec![0; length] };
+        let damaged: Vec<Recorded> = before.iter().cloned().chain([damage.clone()]).collect();
+        let (done, log) = changed(&repository, &damaged, staying(&old), 512).await;
+        let log: Vec<Recorded> = [damage].into_iter().chain(log).collect();
+        done.unwrap();
+        let image = image(&log);
+        assert_eq!(complaints(&image.path()), Vec::<String>::new(), "{at}");
+        let path = if length == 512 { OLD_UKI } else { UKI };
+        assert!(image.read(path).unwrap() == uki && image.read(FALLBACK_LOADER).unwrap() == loader, "{at}");
+        assert_eq!(image.read("loader/loader.conf").unwrap(), b"timeout 0\n");
+    }
+}
+
+#[tokio::test]
+async fn a_uki_that_would_start_before_is_ranked_behind_by_one_sector() {
+    let repository = Repository::new();
+    let old_uki = bytes(2, 400_000);
+    let old = manifest(&repository, &bytes(1, 20_000), &old_uki);
+    let new = next(&repository, &bytes(1, 20_000), &bytes(6, 300_000));
+    let before = installed(&repository, &old, 512).await;
+    let behind = [(OLD_UKI.to_owned(), "debian_1+0.efi".to_owned())];
+    let order = Order { ranked_behind: &behind, ..staying(&new) };
+    let (_, log) = changed(&repository, &before, order, 512).await;
+    for cut in cuts(&log) {
+        let image = Image::new();
+        before.iter().for_each(|what| image.apply(what));
+        cut.iter().for_each(|index| image.apply(&log[*index]));
+        let found = image.read(OLD_UKI).or_else(|| image.read("EFI/Linux/debian_1+0.efi"));
+        assert!(found.unwrap() == old_uki, "{cut:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_uki_whose_slot_is_overwritten_has_no_name() {
+    let repository = Repository::new();
+    let old = manifest(&repository, &bytes(1, 20_000), &bytes(2, 400_000));
+    let before = installed(&repository, &old, 512).await;
+    let disk = Arc::new(Recording::memory(DISK_SIZE, 512));
+    unname(&region(&disk), &[]).unwrap();
+    for what in &before {
+        if let Recorded::Write { offset, bytes } = what {
+            disk.write_at(*offset, bytes).unwrap();
+        }
+    }
+    unname(&region(&disk), &[OLD_UKI.to_owned()]).unwrap();
+    assert_eq!(disk.log().last(), Some(&Recorded::Flush));
+    let image = Image::new();
+    disk.log().iter().for_each(|what| image.apply(what));
+    assert_eq!(image.read(OLD_UKI), None);
+    assert_eq!(complaints(&image.path()), Vec::<String>::new());
+}

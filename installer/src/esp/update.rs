@@ -1,0 +1,185 @@
+//! Changing an ESP that stays: files that are right are not written to. Any other gets new clusters, is read back, and only
+//! then takes over its name by one sector; the UKI comes last. What was there before boots until then.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use metalstrap_release::manifest::Artifact;
+
+use super::file::{Wanted, tree};
+use super::there::{There, apply, coded, look_up};
+use super::{
+    ENTRIES_SREL, Esp, FALLBACK_LOADER, FileTree, LOADER, LOADER_CONF, Order, RANDOM_SEED, random_seed, uki_path,
+};
+use crate::converge::{Seed, Tally};
+use crate::disk::Region;
+use crate::failure::{Code, WithCode as _};
+use crate::fat::{ReadAt, Volume};
+use crate::fetch::Mirrors;
+use crate::progress::Progress;
+
+/// A file whose clusters are written and wait for their name.
+struct New {
+    path: String,
+    cluster: u32,
+    size: u64,
+}
+
+/// Makes the file system hold the boot files of `order`.
+pub(super) async fn update(
+    mirrors: &Arc<Mirrors>,
+    order: Order<'_>,
+    there: &There,
+    progress: &Progress,
+) -> Result<Esp> {
+    let (loader, uki) = (&order.manifest.boot.loader, &order.manifest.boot.uki);
+    let uki_path = uki_path(order.manifest);
+    let mut seeds = there.seeds([FALLBACK_LOADER, LOADER]).await?;
+    expect(order, progress);
+    let mut tally = Tally::default();
+    let loader_tree = tree_of(mirrors, there, FALLBACK_LOADER, loader, &mut tally, progress).await?;
+    let uki_tree = tree_of(mirrors, there, &uki_path, uki, &mut tally, progress).await?;
+    let (mut files, mut new) = (Vec::new(), Vec::new());
+    for (path, artifact, tree) in
+        [(FALLBACK_LOADER, loader, &loader_tree), (LOADER, loader, &loader_tree), (&uki_path, uki, &uki_tree)]
+    {
+        let (file, cluster) = bring(mirrors, there, (path, artifact, tree), &seeds, &mut tally, progress).await?;
+        // The second copy of the boot loader comes from the first.
+        seeds.insert(0, Seed { region: file.place.clone(), tree: None });
+        new.extend(cluster.map(|cluster| New { path: file.path.clone(), cluster, size: artifact.size }));
+        files.push(file);
+    }
+    let behind = order.ranked_behind.to_vec();
+    there.with(move |volume, read, region| publish(volume, read, region, new, &behind)).await?;
+    let uki = files.pop().context("an ESP without a UKI")?;
+    Ok(Esp { uki: uki.place, uki_size: uki.artifact.size, uki_tree: uki.tree, uki_path: uki.path, tally })
+}
+
+/// Two files have a hash tree, and all three are brought and read back.
+fn expect(order: Order<'_>, progress: &Progress) {
+    let (loader, uki) = (&order.manifest.boot.loader, &order.manifest.boot.uki);
+    let trees = loader.hash_tree.content_size.saturating_add(uki.hash_tree.content_size);
+    let files = loader.data.content_size.saturating_mul(2).saturating_add(uki.data.content_size);
+    progress.expect(trees.saturating_add(files.saturating_mul(2)));
+}
+
+/// The hash tree of a file, from the file itself where that is there.
+async fn tree_of(
+    mirrors: &Arc<Mirrors>,
+    there: &There,
+    path: &str,
+    artifact: &Artifact,
+    tally: &mut Tally,
+    progress: &Progress,
+) -> Result<FileTree> {
+    let place = there.find(path, artifact.size).await?.map(|(_, place)| place);
+    let tree = tree(mirrors, artifact, place.as_ref(), tally, progress).await;
+    tree.with_context(|| format!("fetching the hash tree of {path}"))
+}
+
+/// The file at a path as it is, if it is right; else a new one, with its first cluster.
+async fn bring<'a>(
+    mirrors: &Arc<Mirrors>,
+    there: &There,
+    (path, artifact, tree): (&str, &'a Artifact, &FileTree),
+    seeds: &[Seed],
+    tally: &mut Tally,
+    progress: &Progress,
+) -> Result<(Wanted<'a>, Option<u32>)> {
+    let found = there.find(path, artifact.size).await?;
+    if let Some((path, place)) = found.clone() {
+        let file = Wanted { path, place, artifact, tree: Arc::clone(tree) };
+        if file.check(&Progress::default()).await.is_ok() {
+            tally.kept = tally.kept.saturating_add(tree.geometry().data_blocks());
+            progress.advance(artifact.data.content_size.saturating_mul(2));
+            return Ok((file, None));
+        }
+    }
+    let (cluster, place) = there.take(artifact.size).await?;
+    let path = found.map_or_else(|| path.to_owned(), |(path, _)| path);
+    let file = Wanted { path, place, artifact, tree: Arc::clone(tree) };
+    *tally += file.bring(mirrors, seeds, progress).await?;
+    file.check(progress).await?;
+    Ok((file, Some(cluster)))
+}
+
+/// Gives the new files their names, in this order, and lets the others start later than the release. Nothing is written
+/// where nothing is new.
+fn publish(
+    volume: &mut Volume,
+    read: ReadAt<'_>,
+    region: &Region,
+    new: Vec<New>,
+    ranked_behind: &[(String, String)],
+) -> Result<()> {
+    let mut missing = Vec::new();
+    for (path, bytes) in [LOADER_CONF, ENTRIES_SREL, (RANDOM_SEED, &[])] {
+        if coded(look_up(volume, path, read))?.is_none() {
+            missing.push((path, bytes));
+        }
+    }
+    if new.is_empty() && missing.is_empty() && ranked_behind.is_empty() && !volume.is_dirty() {
+        return Ok(());
+    }
+    // Who counts the free clusters does it anew from now on.
+    apply(region, vec![coded(volume.uncount(read))?.into_iter().collect()])?;
+    for (path, bytes) in missing {
+        let bytes = if path == RANDOM_SEED { random_seed()? } else { bytes.to_vec() };
+        small(volume, read, region, path, bytes)?;
+    }
+    for New { path, cluster, size } in new {
+        name(volume, read, region, &path, cluster, size).with_context(|| format!("giving {path} its name"))?;
+    }
+    for (path, name) in ranked_behind {
+        let steps = coded(volume.rename(path, name, read)).with_context(|| format!("renaming {path} to {name}"))?;
+        apply(region, steps)?;
+    }
+    apply(region, vec![volume.fat_writes()])
+}
+
+/// Lets the clusters be found as the file at `path`, instead of what was found there before.
+fn name(volume: &mut Volume, read: ReadAt<'_>, region: &Region, path: &str, cluster: u32, size: u64) -> Result<()> {
+    let size = u32::try_from(size).context("a file of more than 4 GiB on a FAT")?;
+    let mut parents: Vec<&str> = path.match_indices('/').filter_map(|(at, _)| path.get(..at)).collect();
+    parents.retain(|parent| !parent.is_empty());
+    for parent in parents {
+        if coded(volume.directory(parent, read))?.is_none() {
+            apply(region, coded(volume.make_directory(parent, read))?)?;
+        }
+    }
+    let steps = match coded(look_up(volume, path, read))? {
+        Some((path, _)) => volume.replace(&path, cluster, size, read),
+        None => volume.add(path, cluster, size, read),
+    };
+    apply(region, coded(steps)?)
+}
+
+/// Writes a file that comes from no payload.
+fn small(volume: &mut Volume, read: ReadAt<'_>, region: &Region, path: &str, mut bytes: Vec<u8>) -> Result<()> {
+    let size = u64::try_from(bytes.len())?;
+    let cluster = coded(volume.take(size))?;
+    let run = coded(volume.runs(cluster, size))?.into_iter().next().context("a file without clusters")?;
+    bytes.resize(usize::try_from(run.end.saturating_sub(run.start))?, 0);
+    region.write_at(run.start, &bytes).code(Code::DiskIo, || format!("writing {path}"))?;
+    name(volume, read, region, path, cluster, size)
+}
+
+/// Takes the names of the UKIs at `paths` away, so that the slot they start may be overwritten. A partition without a file
+/// system has none.
+///
+/// # Errors
+/// [`Code::Esp`] if the file system cannot be changed, [`Code::DiskIo`].
+pub fn unname(region: &Region, paths: &[String]) -> Result<()> {
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let read = |offset: u64, buffer: &mut [u8]| region.read_at(offset, buffer);
+    let mut volume = coded(Volume::open(region.size, region.disk.sector_size(), &read))?;
+    coded(volume.find_lost(&read))?;
+    apply(region, vec![coded(volume.uncount(&read))?.into_iter().collect()])?;
+    for path in paths {
+        let steps = coded(volume.remove(path, &read)).with_context(|| format!("removing {path}"))?;
+        apply(region, steps)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,244 @@
+use metalstrap_release::digest::Digest;
+use metalstrap_release::host::{Erase, Existing, Host};
+use uuid::Uuid;
+
+use super::super::tests::{GIB, MIB, disk, holding, host, manifest, plan};
+use super::super::{Becomes, Wipe};
+use super::*;
+use crate::boot_files::BootFiles;
+use crate::erase::MARK;
+use crate::failure::{Code, code_of};
+
+/// A release of the same OS.
+fn release(version: &str) -> Manifest {
+    let mut release = manifest();
+    release.version = version.to_owned();
+    release.filesystems.iter_mut().for_each(|root| root.root_hash = Digest::of(version.as_bytes()));
+    release
+}
+
+/// A disk with this table, and UKIs of 8 MiB with these names.
+fn with_ukis(table: &Table, names: &[&str]) -> PlanDisk {
+    let ukis = names.iter().map(|name| Uki { name: (*name).to_owned(), size: 8 * MIB }).collect();
+    let files = BootFiles { ukis, intents: Vec::new(), free: 100 * MIB, cluster: 4096 };
+    let Contents::Gpt { copies, table, holds, .. } = holding(table.clone()) else { panic!() };
+    disk(GIB, 512, Contents::Gpt { copies, table, holds, esp: EspContents::Volume(files) })
+}
+
+fn keep(on: &PlanDisk, manifest: &Manifest) -> Plan {
+    Plan::new(on, manifest, &host(Existing::Keep)).unwrap()
+}
+
+fn wipe(on: &PlanDisk, manifest: &Manifest) -> Plan {
+    let host = Host { intent: Some("again".to_owned()), ..host(Existing::Wipe) };
+    Plan::new(on, manifest, &host).unwrap()
+}
+
+fn label(plan: &Plan, slot: char) -> String {
+    plan.partition(Role::Root { slot }).unwrap().label.clone()
+}
+
+/// A disk on which these releases have been installed one after the other.
+fn installed(versions: &[&str]) -> Table {
+    let mut table: Option<Table> = None;
+    let mut names: Vec<String> = Vec::new();
+    for version in versions {
+        let on = match &table {
+            None => disk(GIB, 512, Contents::Blank),
+            Some(table) => with_ukis(table, &names.iter().map(String::as_str).collect::<Vec<_>>()),
+        };
+        let plan = keep(&on, &release(version));
+        names.retain(|name| !plan.names.removed.contains(&format!("EFI/Linux/{name}")));
+        names.push(format!("debian_{version}.efi"));
+        table = Some(plan.table());
+    }
+    table.unwrap()
+}
+
+#[test]
+fn the_next_release_goes_into_the_other_slot() {
+    let first = installed(&["13.1"]);
+    let second = keep(&with_ukis(&first, &["debian_13.1.efi"]), &release("13.2"));
+    assert_eq!(second.existing, Becomes::Updated { from: "_empty".to_owned() });
+    assert_eq!((second.target, second.fallback.as_deref()), ('b', Some("debian_13.1")));
+    assert_eq!((label(&second, 'a'), label(&second, 'b')), ("debian_13.1".to_owned(), "debian_13.2".to_owned()));
+    assert_eq!((second.names, second.wipes, second.leftovers), (Names::default(), vec![], vec![]));
+    assert_eq!(second.disk_guid, first.disk_guid);
+    let seeds: Vec<_> = second.seeds.iter().map(|seed| (seed.what.as_str(), seed.holds)).collect();
+    assert_eq!(seeds, [("esp", Holds::BootFiles), ("root-a", Holds::Root)]);
+    let protected: Vec<_> = second.protects.iter().map(|it| it.purpose.as_str()).collect();
+    assert_eq!(protected, ["root-verity-a", "root-a"]);
+
+    // The third one goes where the first was, whose UKI is unnamed before.
+    let table = installed(&["13.1", "13.2"]);
+    let third = keep(&with_ukis(&table, &["debian_13.1.efi", "debian_13.2+3.efi"]), &release("13.10"));
+    assert_eq!(third.existing, Becomes::Updated { from: "debian_13.1".to_owned() });
+    assert_eq!((third.target, third.fallback.as_deref()), ('a', Some("debian_13.2")));
+    let removed = vec!["EFI/Linux/debian_13.1.efi".to_owned()];
+    assert_eq!(third.names, Names { removed, ranked_behind: vec![] });
+}
+
+#[test]
+fn a_slot_that_is_no_good_goes_before_an_older_one() {
+    let table = installed(&["13.1", "13.2"]);
+    let next = |names: &[&str]| {
+        let plan = keep(&with_ukis(&table, names), &release("13.3"));
+        (plan.target, plan.fallback)
+    };
+    let (old, new) = (Some("debian_13.1".to_owned()), Some("debian_13.2".to_owned()));
+    // The newer one has failed, or has no UKI: an interrupted run.
+    assert_eq!(next(&["debian_13.1.efi", "debian_13.2+0-3.efi"]), ('b', old.clone()));
+    assert_eq!(next(&["debian_13.1.efi"]), ('b', old));
+    assert_eq!(next(&["debian_13.1.efi", "DEBIAN_13.2+1-2.EFI"]), ('a', new.clone()));
+    assert_eq!(next(&["debian_13.2.efi"]), ('a', new));
+    assert_eq!(next(&[]), ('a', None));
+}
+
+#[test]
+fn what_is_in_a_slot_already_is_kept_there() {
+    let table = installed(&["13.1", "13.2"]);
+    let on = with_ukis(&table, &["debian_13.1.efi", "debian_13.2.efi"]);
+    let newest = keep(&on, &release("13.2"));
+    assert_eq!((&newest.existing, newest.target, &newest.names), (&Becomes::Kept, 'b', &Names::default()));
+    // The older one is to be started from now on: the newer one has no attempts left, and is the fallback.
+    let older = keep(&on, &release("13.1"));
+    assert_eq!((&older.existing, older.target, older.fallback.as_deref()), (&Becomes::Kept, 'a', Some("debian_13.2")));
+    let behind = vec![("EFI/Linux/debian_13.2.efi".to_owned(), "debian_13.2+0.efi".to_owned())];
+    assert_eq!(older.names, Names { removed: vec![], ranked_behind: behind });
+    let done = with_ukis(&table, &["debian_13.1.efi", "debian_13.2+0.efi"]);
+    assert_eq!(keep(&done, &release("13.1")).names, Names::default());
+    // And the newer one again.
+    assert_eq!(keep(&done, &release("13.2")).names, Names::default());
+}
+
+#[test]
+fn an_older_release_is_started_before_what_is_there() {
+    let table = installed(&["13.2"]);
+    let down = keep(&with_ukis(&table, &["debian_13.2.efi", "other_1.efi", "debian_1.efi"]), &release("13.1"));
+    assert_eq!((down.target, down.fallback.as_deref()), ('b', Some("debian_13.2")));
+    let behind = |old: &str, new: &str| (format!("EFI/Linux/{old}"), new.to_owned());
+    assert_eq!(
+        down.names.ranked_behind,
+        [behind("debian_13.2.efi", "debian_13.2+0.efi"), behind("other_1.efi", "other_1+0.efi")]
+    );
+}
+
+#[test]
+fn a_slot_that_systemd_sysupdate_has_filled_is_one_of_ours() {
+    let mut table = installed(&["13.1"]);
+    for entry in table.partitions.iter_mut().skip(3) {
+        entry.uuid = Uuid::from_u128(u128::from(entry.index));
+        entry.label = "debian_13.2".to_owned();
+        entry.attributes = 1 << 60;
+    }
+    let on = with_ukis(&table, &["debian_13.1.efi", "debian_13.2+3.efi"]);
+    let plan = keep(&on, &release("13.1"));
+    assert_eq!((&plan.existing, plan.target, plan.table()), (&Becomes::Kept, 'a', table.clone()));
+    let plan = keep(&on, &release("13.3"));
+    assert_eq!((plan.target, plan.fallback.as_deref()), ('a', Some("debian_13.2")));
+    assert_eq!(plan.partition(Role::Root { slot: 'b' }).unwrap(), &table.partitions[4]);
+}
+
+#[test]
+fn an_intent_happens_once() {
+    let table = wipe(&disk(GIB, 512, Contents::Blank), &manifest()).table();
+    let by = |on: &PlanDisk, intent: &str, manifest: &Manifest| {
+        let host = Host { intent: Some(intent.to_owned()), ..host(Existing::Wipe) };
+        Plan::new(on, manifest, &host).unwrap()
+    };
+    let on = with_ukis(&table, &["debian_13.1.efi"]);
+    assert_eq!(by(&on, "again", &manifest()).existing, Becomes::Kept);
+    assert!(matches!(by(&on, "again", &release("13.2")).existing, Becomes::Updated { .. }));
+    let other = by(&on, "other", &manifest());
+    assert!(matches!(other.existing, Becomes::Replaced { .. }));
+    assert_eq!((other.target, other.intents), ('a', vec!["other".to_owned()]));
+    // The ESP knows those before, on a disk of ours.
+    let Contents::Gpt { esp: EspContents::Volume(mut files), .. } = on.contents.clone() else { panic!() };
+    files.intents = vec!["first".to_owned(), "test".to_owned()];
+    let contents = |table: Table| {
+        let Contents::Gpt { copies, table, holds, .. } = holding(table) else { panic!() };
+        disk(GIB, 512, Contents::Gpt { copies, table, holds, esp: EspContents::Volume(files.clone()) })
+    };
+    assert_eq!(by(&contents(table.clone()), "first", &manifest()).existing, Becomes::Kept);
+    assert_eq!(by(&contents(table.clone()), "third", &manifest()).intents, ["first", "test", "third"]);
+    let mut foreign = table;
+    foreign.partitions[0].uuid = Uuid::from_u128(9);
+    let foreign = by(&contents(foreign), "first", &manifest());
+    assert!(matches!(foreign.existing, Becomes::Replaced { .. }), "{:?}", foreign.existing);
+    assert_eq!(foreign.intents, ["first"]);
+}
+
+#[test]
+fn what_is_erased_is_wiped_as_a_whole_and_once_for_each_intent() {
+    let table = wipe(&disk(GIB, 512, Contents::Blank), &manifest()).table();
+    let on = with_ukis(&table, &["debian_13.1.efi"]);
+    let by = |intent: &str, manifest: &Manifest| {
+        let host = Host { intent: Some(intent.to_owned()), erase: Erase::Zeroes, ..host(Existing::Wipe) };
+        Plan::new(&on, manifest, &host).unwrap()
+    };
+    let noted = |plan: &Plan| plan.writes.iter().any(|write| write.area == MARK);
+    for done in [by("again", &manifest()), by("again", &release("13.2"))] {
+        assert!(done.existing.stays() && done.erase == Erase::None && !noted(&done), "{:?}", done.existing);
+    }
+    // The slots are good for nothing any more, so the next run, which may find a blank disk, takes the same one.
+    for new in [by("other", &manifest()), by("other", &release("13.2"))] {
+        assert!(matches!(new.existing, Becomes::Wiped { .. }), "{:?}", new.existing);
+        assert!(new.erase == Erase::Zeroes && noted(&new));
+        assert_eq!((new.target, new.seeds, new.leftovers), (FIRST_SLOT, vec![], vec![]));
+    }
+}
+
+#[test]
+fn an_esp_that_cannot_be_kept_or_has_no_room_is_refused() {
+    let table = installed(&["13.1"]);
+    let refused = |esp: EspContents| {
+        let Contents::Gpt { copies, table, holds, .. } = holding(table.clone()) else { panic!() };
+        let disk = disk(GIB, 512, Contents::Gpt { copies, table, holds, esp });
+        let error = Plan::new(&disk, &release("13.2"), &host(Existing::Keep)).unwrap_err();
+        (code_of(&error), format!("{error:#}"))
+    };
+    let problem = "the EFI system partition holds another FAT than FAT32".to_owned();
+    let text = "disk vda (serial X): the EFI system partition holds another FAT than FAT32".to_owned();
+    assert_eq!(refused(EspContents::Unusable { problem }), (Code::Esp, text));
+    let uki = Uki { name: "debian_13.1.efi".to_owned(), size: 8 * MIB };
+    let files = BootFiles { ukis: vec![uki], intents: vec![], free: 8 * MIB + 4096, cluster: 4096 };
+    let text = "disk vda (serial X): the EFI system partition has 8392704 bytes free, but the boot files need 8396800; it has \
+                [\"EFI/Linux/debian_13.1.efi\"]";
+    assert_eq!(refused(EspContents::Volume(files)), (Code::Esp, text.to_owned()));
+}
+
+#[test]
+fn a_disk_that_is_wiped_gets_the_release_into_the_empty_slot_and_comes_from_the_full_one() {
+    let first = plan(GIB, 512, Contents::Blank);
+    let on = |table: Table| disk(GIB, 512, holding(table));
+    let second = wipe(&on(first.table()), &release("13.2"));
+    assert!(matches!(second.existing, Becomes::Replaced { .. }));
+    assert_eq!(second.target, 'b');
+    assert_eq!((label(&second, 'a'), label(&second, 'b')), ("_empty".to_owned(), "debian_13.2".to_owned()));
+    let old = first.partition(Role::Root { slot: 'a' }).unwrap();
+    let seeds: Vec<_> = second.seeds.iter().map(|seed| (seed.what.as_str(), seed.holds, seed.area.start)).collect();
+    assert_eq!(seeds, [("esp", Holds::BootFiles, 1 << 20), ("root-a", Holds::Root, old.start)]);
+    // Neither the seeds nor the old table go before the release is in its slot.
+    let kept = [old.start..old.start + old.size, 0..1 << 20, GIB - (1 << 20)..GIB];
+    for area in second.wipes.iter().flat_map(|step: &Wipe| &step.ranges).map(Area::range) {
+        assert!(kept.iter().all(|kept| area.end <= kept.start || kept.end <= area.start), "{area:?}");
+    }
+    assert!(second.wipes.iter().any(|step| step.what == "the old EFI system partition"));
+    let after: Vec<u64> = second.leftovers.iter().flat_map(|step| &step.ranges).map(|area| area.start).collect();
+    assert!(after.contains(&old.start));
+
+    // The same again while it is interrupted, kept when it is done.
+    assert_eq!(wipe(&on(first.table()), &release("13.2")), second);
+    assert_eq!(wipe(&on(second.table()), &release("13.2")).existing, Becomes::Kept);
+}
+
+#[test]
+fn a_disk_with_other_partitions_is_wiped_as_a_whole() {
+    let mut table = plan(GIB, 512, Contents::Blank).table();
+    table.partitions.iter_mut().skip(2).take(1).for_each(|entry| entry.size -= 1 << 20);
+    let plan = wipe(&disk(GIB, 512, holding(table.clone())), &release("13.2"));
+    assert!(matches!(plan.existing, Becomes::Wiped { .. }));
+    assert_eq!((plan.target, plan.seeds, plan.leftovers), ('a', vec![], vec![]));
+    table.partitions.iter_mut().for_each(|entry| entry.type_guid = Uuid::from_u128(7));
+    assert!(matches!(wipe(&disk(GIB, 512, holding(table)), &release("13.2")).existing, Becomes::Wiped { .. }));
+}

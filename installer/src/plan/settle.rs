@@ -1,0 +1,118 @@
+//! What becomes of what is on the disk, by the host config's policy.
+//!
+//! A destructive intent happens once. What has happened is known from two places: the GUID of the partition table, which comes
+//! from the disk's identity and the intent, so that it holds from the moment of the new table on; and a file on the ESP, which
+//! knows the intents before as well.
+
+use anyhow::Result;
+use metalstrap_release::host::{Erase, Existing, Host, Mode};
+use metalstrap_release::manifest::Manifest;
+use uuid::Uuid;
+
+use super::reuse::{self, Ours};
+use super::{Becomes, FIRST_SLOT, PlanDisk, Role, layout};
+use crate::boot_files::{self, EspContents};
+use crate::failure::{Code, coded};
+use crate::inventory::Contents;
+
+/// What becomes of a disk.
+#[derive(Debug)]
+pub(super) struct Settled<'a> {
+    pub existing: Becomes,
+    /// The slot that gets the release.
+    pub target: char,
+    /// What is there, if it stays.
+    pub ours: Option<Ours<'a>>,
+    /// Whether the slot has the root hash already.
+    pub holds: bool,
+}
+
+/// Decides it.
+///
+/// # Errors
+/// [`Code::DiskTooSmall`]; [`Code::DiskNotBlank`]; [`Code::DiskIo`].
+pub(super) fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host) -> Result<Settled<'a>> {
+    let wipes = host.existing == Existing::Wipe && !is_done(disk, host);
+    // Where the slots lie does not depend on which of them is filled.
+    let (partitions, _) = layout::partitions(disk, manifest, FIRST_SLOT, !wipes)?;
+    let ours = Ours::new(disk, &partitions);
+    let blank = Settled { existing: Becomes::Blank, target: FIRST_SLOT, ours: None, holds: false };
+    match (&disk.contents, ours) {
+        (Contents::Unreadable { error }, _) => {
+            Err(coded(Code::DiskIo, format!("disk {} cannot be read: {error}", disk.name)))
+        }
+        (Contents::Blank, _) => Ok(blank),
+        (_, Some(ours)) if !wipes => {
+            let holds = reuse::with_root_hash(ours.table, &partitions, manifest)?;
+            if holds.is_none() && host.existing == Existing::Refuse && host.mode == Mode::Install {
+                return Err(not_blank(disk, "and the host config says \"existing\": \"refuse\""));
+            }
+            let target = ours.target(&partitions, manifest)?;
+            let existing = kept_or_updated(disk, manifest, ours, target)?;
+            Ok(Settled { existing, target, ours: Some(ours), holds: holds.is_some() })
+        }
+        (contents, _) if wipes => {
+            let what = contents.to_string();
+            // What is erased is good for nothing any more; after an interruption the disk looks blank.
+            let same = host.erase == Erase::None
+                && matches!(contents, Contents::Gpt { table, .. } if reuse::has_slots(&partitions, table));
+            let target = if same { reuse::target(disk, &partitions, manifest)? } else { FIRST_SLOT };
+            let existing = if same { Becomes::Replaced { what } } else { Becomes::Wiped { what } };
+            Ok(Settled { existing, target, ours: None, holds: false })
+        }
+        _ if host.mode == Mode::Repair => Ok(blank),
+        _ if reuse::is_made_by_us(disk) => {
+            let text = format!("laid out by metalstrap, but not as {} wants it; ", host.release);
+            Err(not_blank(
+                disk,
+                &format!("{text}and the host config does not permit wiping it (\"existing\": \"wipe\")"),
+            ))
+        }
+        _ => Err(not_blank(disk, "and the host config does not permit wiping it (\"existing\": \"wipe\")")),
+    }
+}
+
+fn not_blank(disk: &PlanDisk, text: &str) -> anyhow::Error {
+    coded(Code::DiskNotBlank, format!("disk {} holds {}, {text}", disk.name, disk.contents))
+}
+
+/// Whether the table has the release in its slot already.
+fn kept_or_updated(disk: &PlanDisk, manifest: &Manifest, ours: Ours<'_>, target: char) -> Result<Becomes> {
+    let (mut partitions, _) = layout::partitions(disk, manifest, target, true)?;
+    ours.take_over(&mut partitions, target);
+    if partitions.iter().all(|partition| ours.table.partitions.contains(&partition.entry)) {
+        return Ok(Becomes::Kept);
+    }
+    let data = partitions.iter().find(|partition| partition.role == Role::Root { slot: target });
+    let old = data.and_then(|data| ours.table.partitions.iter().find(|old| old.start == data.entry.start));
+    Ok(Becomes::Updated { from: old.map(|old| old.label.clone()).unwrap_or_default() })
+}
+
+/// Whether what the host config wants to happen once has happened on this disk.
+fn is_done(disk: &PlanDisk, host: &Host) -> bool {
+    let (Contents::Gpt { table, esp, .. }, Some(intent)) = (&disk.contents, &host.intent) else { return false };
+    let known = esp.files().is_some_and(|files| files.intents.contains(intent));
+    reuse::is_made_by_us(disk) && (known || table.disk_guid == guid(disk, Some(intent)))
+}
+
+/// The GUID of a new table.
+pub(super) fn disk_guid(disk: &PlanDisk, host: &Host) -> Uuid {
+    guid(disk, host.intent.as_deref())
+}
+
+fn guid(disk: &PlanDisk, intent: Option<&str>) -> Uuid {
+    let role = intent.map_or_else(|| "disk".to_owned(), |intent| format!("disk {intent}"));
+    layout::derived_uuid(&disk.identity, &role)
+}
+
+/// The intents that the disk remembers from now on.
+pub(super) fn intents(disk: &PlanDisk, host: &Host) -> Vec<String> {
+    let known = match &disk.contents {
+        Contents::Gpt { esp: EspContents::Volume(files), .. } if reuse::is_made_by_us(disk) => files.intents.as_slice(),
+        _ => &[],
+    };
+    match &host.intent {
+        Some(intent) if !known.contains(intent) => boot_files::with_intent(known, intent),
+        _ => known.to_vec(),
+    }
+}
