@@ -43,12 +43,15 @@ struct Content {
 impl Releases {
     /// Bytes without meaning, which only the judge boots.
     pub fn new(scenario: Scenario) -> Self {
+        // Without `gpt` Linux has no table while the first copy is changed, which is more than one sector: `publish` warns of
+        // such a UKI. Where nothing else starts, it makes no difference.
+        let cmdline_extra = if scenario.other_good_slot { " gpt" } else { "" };
         let content = |root, seed| Content {
             root,
             salt: SALT.to_vec(),
             uki: program(seed, UKI_BYTES),
             loader: program(seed + 1, LOADER_BYTES),
-            cmdline_extra: "",
+            cmdline_extra,
         };
         Self::of(scenario, content(new_root(), 41), || content(old_root(), 31))
     }

@@ -54,13 +54,16 @@ fn a_machine_cut_while_writing_goes_on_where_it_was() {
     let plan = machine.serial().wait_for_event("its plan", LONG, is_plan).unwrap().value;
     let partitions = plan["fields"]["plan"]["partitions"].as_array().unwrap();
     let start = partitions.iter().find(|partition| partition["role"] == "root-a").unwrap()["start"].as_u64().unwrap();
-    // Any moment of the writing is as good as another: a random one each time. Nothing but the root file system is so large
-    // before it is whole.
-    let moment = (3 << 20) + u64::from(std::process::id()) * 7919 % (5 << 20);
-    println!("cut when {moment} bytes were written");
     let disk = machine.disk(0).unwrap();
+    // What is wiped is written too, before the hash tree, which is small.
+    let wiped = |event: &serde_json::Value| event["step"] == "hash-tree" && event["state"] == "started";
+    machine.serial().wait_for_event("the hash tree", LONG, wiped).unwrap();
+    let before = written(&disk).unwrap();
+    // Any moment of the writing is as good as another: a random one each time.
+    let moment = (1 << 20) + u64::from(std::process::id()) * 7919 % (6 << 20);
+    println!("cut when {moment} bytes of it were written");
     metalstrap_qemu::until("the writing of the root file system", LONG, || {
-        Ok((written(&disk)? >= moment).then_some(()))
+        Ok((written(&disk)? >= before + moment).then_some(()))
     })
     .unwrap();
     machine.power_off().unwrap();
