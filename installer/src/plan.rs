@@ -217,8 +217,8 @@ impl Plan {
         let root = manifest.root()?;
         let Settled { existing, target, ours, holds } = settle::existing(disk, manifest, host)?;
         let (mut partitions, free) = layout::partitions(disk, manifest, target, ours.is_some())?;
-        let fallback = ours.and_then(|ours| ours.fallback(&partitions, target));
-        let names = ours.map(|ours| ours.names(&partitions, target, &manifest.root_label(), holds)).unwrap_or_default();
+        let names = ours.map(|ours| ours.names(&partitions, target, manifest, holds)).unwrap_or_default();
+        let fallback = ours.and_then(|ours| ours.fallback(&partitions, target, &names.removed));
         ours.iter().for_each(|ours| ours.take_over(&mut partitions, target));
         let mut plan = Self {
             format: 1,
@@ -298,7 +298,8 @@ impl Plan {
 
     /// Whether the ESP can hold what it is to hold.
     fn check_esp(&self, disk: &PlanDisk, manifest: &Manifest, there: Option<&EspContents>) -> Result<()> {
-        esp::check(manifest, self.partition(Role::Esp)?.size, disk.sector_size, self.volume_id()?)?;
+        let size = self.partition(Role::Esp)?.size;
+        esp::check(manifest, size, disk.sector_size, self.volume_id()?, &self.intents)?;
         match there {
             Some(EspContents::Unusable { problem }) => Err(coded(Code::Esp, format!("disk {}: {problem}", disk.name))),
             Some(EspContents::Volume(files)) => esp::check_room(manifest, files, &self.names.removed, &disk.name),

@@ -60,7 +60,7 @@ fn manifest(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
 
 /// A fresh file system.
 fn order(manifest: &Manifest) -> Order<'_> {
-    Order { manifest, volume_id: 0xABCD_0123, stays: false, intents: &[], ranked_behind: &[] }
+    Order { manifest, volume_id: 0xABCD_0123, stays: false, intents: &[], renamed: &[] }
 }
 
 fn region(disk: &Arc<Recording>) -> Region {

@@ -66,7 +66,11 @@ impl There {
             if u64::from(entry.size) != size {
                 return Ok(None);
             }
-            Ok(Some((found, coded(place(volume, entry.cluster, size, region))?)))
+            match place(volume, entry.cluster, size, region) {
+                // Its clusters are not those of such a file: it is made anew.
+                Err(VolumeError::Unusable(_)) => Ok(None),
+                place => Ok(Some((found, coded(place)?))),
+            }
         })
         .await
     }

@@ -49,7 +49,7 @@ pub(super) async fn update(
         new.extend(cluster.map(|cluster| New { path: file.path.clone(), cluster, size: artifact.size }));
         files.push(file);
     }
-    let behind = order.ranked_behind.to_vec();
+    let behind = order.renamed.to_vec();
     there.with(move |volume, read, region| publish(volume, read, region, new, &behind)).await?;
     let uki = files.pop().context("an ESP without a UKI")?;
     Ok(Esp { uki: uki.place, uki_size: uki.artifact.size, uki_tree: uki.tree, uki_path: uki.path, tally })
@@ -110,7 +110,7 @@ fn publish(
     read: ReadAt<'_>,
     region: &Region,
     new: Vec<New>,
-    ranked_behind: &[(String, String)],
+    renamed: &[(String, String)],
 ) -> Result<()> {
     let mut missing = Vec::new();
     for (path, bytes) in [LOADER_CONF, ENTRIES_SREL, (RANDOM_SEED, &[])] {
@@ -118,7 +118,7 @@ fn publish(
             missing.push((path, bytes));
         }
     }
-    if new.is_empty() && missing.is_empty() && ranked_behind.is_empty() && !volume.is_dirty() {
+    if new.is_empty() && missing.is_empty() && renamed.is_empty() && !volume.is_dirty() {
         return Ok(());
     }
     // Who counts the free clusters does it anew from now on.
@@ -130,7 +130,7 @@ fn publish(
     for New { path, cluster, size } in new {
         name(volume, read, region, &path, cluster, size).with_context(|| format!("giving {path} its name"))?;
     }
-    for (path, name) in ranked_behind {
+    for (path, name) in renamed {
         let steps = coded(volume.rename(path, name, read)).with_context(|| format!("renaming {path} to {name}"))?;
         apply(region, steps)?;
     }

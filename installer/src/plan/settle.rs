@@ -59,6 +59,11 @@ pub(super) fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host)
             Ok(Settled { existing, target, ours: None, holds: false })
         }
         _ if host.mode == Mode::Repair => Ok(blank),
+        _ if host.existing == Existing::Wipe => {
+            let intent = host.intent.as_deref().unwrap_or_default();
+            let text = format!("on which the intent {intent:?} has happened, but not as {} wants it", host.release);
+            Err(not_blank(disk, &format!("{text}: only a new intent wipes it")))
+        }
         _ if reuse::is_made_by_us(disk) => {
             let text = format!("laid out by metalstrap, but not as {} wants it; ", host.release);
             Err(not_blank(
@@ -89,8 +94,9 @@ fn kept_or_updated(disk: &PlanDisk, manifest: &Manifest, ours: Ours<'_>, target:
 /// Whether what the host config wants to happen once has happened on this disk.
 fn is_done(disk: &PlanDisk, host: &Host) -> bool {
     let (Contents::Gpt { table, esp, .. }, Some(intent)) = (&disk.contents, &host.intent) else { return false };
+    // Whoever wrote it down: a disk that has grown or moved is not wiped a second time.
     let known = esp.files().is_some_and(|files| files.intents.contains(intent));
-    reuse::is_made_by_us(disk) && (known || table.disk_guid == guid(disk, Some(intent)))
+    known || (reuse::is_made_by_us(disk) && table.disk_guid == guid(disk, Some(intent)))
 }
 
 /// The GUID of a new table.
