@@ -1,6 +1,6 @@
 //! A fresh file system. The order is: hash trees (nothing written yet), the old file system's boot sectors away, the files'
-//! blocks into their places, FATs and directories, all of it read back, boot sectors, and last the one sector that names the
-//! UKI; with a flush wherever a later write means something only with the earlier ones.
+//! blocks into their places, FATs and directories, all of it read back, the name of the UKI, and last the boot sector, by which
+//! all of it can be found; with a flush wherever a later write means something only with the earlier ones.
 
 use std::sync::Arc;
 
@@ -50,8 +50,10 @@ pub(super) async fn lay_out(
     for file in &files {
         file.check(progress).await?;
     }
-    place.stage(Stage::BootSectors).await.context("writing the boot sectors")?;
     place.stage(Stage::Publish).await.context("publishing the UKI")?;
+    place.stage(Stage::Reserved).await.context("writing the copies of the boot sector")?;
+    // One sector: all of it can be found, or nothing. A boot loader without a UKI would wait for a person.
+    place.stage(Stage::BootSector).await.context("writing the boot sector")?;
     let [_, _, uki] = files;
     Ok(Esp { uki: uki.place, uki_size: uki.artifact.size, uki_tree: uki.tree, uki_path: uki.path, tally })
 }
