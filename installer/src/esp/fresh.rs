@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
-use super::file::{Wanted, tree};
+use super::file::{Wanted, expect, tree};
 use super::place::Place;
 use super::{
     ENTRIES_SREL, Esp, FALLBACK_LOADER, LOADER, LOADER_CONF, Order, RANDOM_SEED, layout, random_seed, uki_path,
@@ -69,9 +69,7 @@ async fn wanted<'a>(
     let (loader, uki) = (&order.manifest.boot.loader, &order.manifest.boot.uki);
     let uki_path = uki_path(order.manifest);
     let (fallback, uki_place) = (place.of(FALLBACK_LOADER)?, place.of(&uki_path)?);
-    // Each file is brought to its place and read back.
-    let trees = loader.hash_tree.content_size + uki.hash_tree.content_size;
-    progress.expect(trees + 2 * (2 * loader.data.content_size + uki.data.content_size));
+    expect(order.manifest, progress);
     let loader_tree = tree(mirrors, loader, Some(&fallback), tally, progress).await;
     let loader_tree = loader_tree.context("fetching the boot loader's hash tree")?;
     let uki_tree = tree(mirrors, uki, Some(&uki_place), tally, progress).await;

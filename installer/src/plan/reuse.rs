@@ -60,12 +60,12 @@ impl<'a> Ours<'a> {
     }
 
     /// The label of a slot: of its data partition.
-    fn label(&self, partitions: &[Partition], slot: char) -> Option<&'a str> {
+    pub fn label(&self, partitions: &[Partition], slot: char) -> Option<&'a str> {
         data(self.table, partitions, slot).map(|entry| entry.label.as_str())
     }
 
-    /// The slot that gets the release: the one that has its root hash, else the one that is missed least: an empty one, one
-    /// without a UKI, one whose UKI has no attempts left, the oldest.
+    /// The slot that gets the release: the one that has its root hash, else its version, else the one that is missed least: an
+    /// empty one, one without a UKI, one whose UKI has no attempts left, one that has not said that it works, the oldest.
     pub fn target(&self, partitions: &[Partition], manifest: &Manifest) -> Result<char> {
         let label = manifest.root_label();
         let same = slots(partitions).find(|slot| self.label(partitions, *slot) == Some(label.as_str()));
@@ -214,15 +214,14 @@ fn lies_at(old: &Entry, entry: &Entry) -> bool {
 
 /// The other slots and the ESP, as places where blocks of the release may be.
 pub(super) fn seeds(plan: &Plan) -> Vec<SeedArea> {
-    let area = |entry: &Entry| Area { start: entry.start, size: entry.size };
-    let tree = |slot: char| plan.partition(Role::RootVerity { slot }).ok().map(area);
+    let tree = |slot: char| plan.partition(Role::RootVerity { slot }).ok().map(Area::of);
     let seed = |partition: &Partition| {
         let (holds, hash_tree) = match partition.role {
             Role::Root { slot } if slot != plan.target => (Holds::Root, tree(slot)),
             Role::Esp => (Holds::BootFiles, None),
             Role::Root { .. } | Role::RootVerity { .. } | Role::Data { .. } => return None,
         };
-        Some(SeedArea { what: partition.role.to_string(), holds, area: area(&partition.entry), hash_tree })
+        Some(SeedArea { what: partition.role.to_string(), holds, area: Area::of(&partition.entry), hash_tree })
     };
     plan.partitions.iter().filter_map(seed).collect()
 }
