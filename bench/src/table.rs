@@ -43,26 +43,11 @@ pub const CONNECTIONS: &str = "connections-";
 
 /// One table of all cases that differ in how many connections there are.
 pub fn of_connections(records: &[Record]) -> String {
-    let mut text = "### How many connections (`connections-N`, without read-back)\n\n".to_owned();
     let heads = ["connections", "loopback", "CPU", "peak RSS", "50 ms, 1% lost"];
-    row(&mut text, &heads.map(ToOwned::to_owned));
-    row(&mut text, &["--:"; 5].map(ToOwned::to_owned));
-    for record in records {
-        let Some(count) = record.case.strip_prefix(CONNECTIONS).filter(|count| count.parse::<u8>().is_ok()) else {
-            continue;
-        };
-        let lossy = format!("{CONNECTIONS}{count}-50ms-1pct");
-        let lossy = records.iter().find(|record| record.case == lossy);
-        let cells = [
-            count.to_owned(),
-            format!("{:.2} s ({:.2} to {:.2})", record.seconds, record.min, record.max),
-            format!("{:.2} s", record.cpu_seconds),
-            megabytes(record.peak_rss_bytes as f64),
-            lossy.map_or_else(String::new, |r| format!("{:.2} s ({:.2} to {:.2})", r.seconds, r.min, r.max)),
-        ];
-        row(&mut text, &cells);
-    }
-    text
+    let title = "How many connections (`connections-N`, without read-back)";
+    of_numbers(records, CONNECTIONS, "-50ms-1pct", title, &heads, |record, over_link| {
+        vec![spread(record), cpu(record), megabytes(record.peak_rss_bytes as f64), over_link]
+    })
 }
 
 /// The prefix of cases that differ in zstd's level.
@@ -70,28 +55,45 @@ pub const LEVELS: &str = "level-";
 
 /// One table of all cases that differ in zstd's level.
 pub fn of_levels(records: &[Record]) -> String {
-    let mut text = "### Which level of zstd (`level-N`, 274 MB, without read-back)\n\n".to_owned();
     let heads = ["level", "`publish`", "payload", "loopback", "CPU", "link of 100 Mbit/s"];
-    row(&mut text, &heads.map(ToOwned::to_owned));
-    row(&mut text, &["--:"; 6].map(ToOwned::to_owned));
+    let title = "Which level of zstd (`level-N`, 274 MB, without read-back)";
+    of_numbers(records, LEVELS, "-link", title, &heads, |record, over_link| {
+        let more = |name: &str| record.more.get(name).copied().unwrap_or_default();
+        let publish = format!("{:.1} s", more("publish_seconds"));
+        vec![publish, megabytes(more("payload_bytes")), spread(record), cpu(record), over_link]
+    })
+}
+
+/// A table of the cases `PREFIX` with a number, a row each. `cells` come behind the number; they get the time of the same case
+/// over a link, which is called the same with `link` behind it.
+fn of_numbers(
+    records: &[Record],
+    prefix: &str,
+    link: &str,
+    title: &str,
+    heads: &[&str],
+    cells: impl Fn(&Record, String) -> Vec<String>,
+) -> String {
+    let mut text = format!("### {title}\n\n");
+    row(&mut text, &heads.iter().map(ToString::to_string).collect::<Vec<_>>());
+    row(&mut text, &vec!["--:".to_owned(); heads.len()]);
     for record in records {
-        let Some(level) = record.case.strip_prefix(LEVELS).filter(|level| level.parse::<u8>().is_ok()) else {
+        let Some(number) = record.case.strip_prefix(prefix).filter(|number| number.parse::<u8>().is_ok()) else {
             continue;
         };
-        let link = format!("{LEVELS}{level}-link");
-        let link = records.iter().find(|record| record.case == link);
-        let more = |name: &str| record.more.get(name).copied().unwrap_or_default();
-        let cells = [
-            level.to_owned(),
-            format!("{:.1} s", more("publish_seconds")),
-            megabytes(more("payload_bytes")),
-            format!("{:.2} s ({:.2} to {:.2})", record.seconds, record.min, record.max),
-            format!("{:.2} s", record.cpu_seconds),
-            link.map_or_else(String::new, |r| format!("{:.2} s ({:.2} to {:.2})", r.seconds, r.min, r.max)),
-        ];
-        row(&mut text, &cells);
+        let other = records.iter().find(|other| other.case.strip_prefix(&record.case) == Some(link));
+        let cells = cells(record, other.map_or_else(String::new, spread));
+        row(&mut text, &std::iter::once(number.to_owned()).chain(cells).collect::<Vec<_>>());
     }
     text
+}
+
+fn spread(record: &Record) -> String {
+    format!("{:.2} s ({:.2} to {:.2})", record.seconds, record.min, record.max)
+}
+
+fn cpu(record: &Record) -> String {
+    format!("{:.2} s", record.cpu_seconds)
 }
 
 /// The table of `case`, with what is absent below it.
@@ -120,7 +122,7 @@ pub fn of_case(case: &str, records: &[Record], absent: &[Absent]) -> String {
             ratio,
             megabytes(record.bytes_fetched as f64),
             megabytes(record.peak_rss_bytes as f64),
-            format!("{:.2} s", record.cpu_seconds),
+            cpu(record),
             record.runs.to_string(),
         ];
         cells.extend(

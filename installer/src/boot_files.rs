@@ -79,10 +79,20 @@ impl Uki {
         self.tries_left() != Some(0)
     }
 
-    /// Its name with no attempt left.
+    /// Whether it was started without having said that it works.
     #[must_use]
-    pub fn ranked_behind(&self) -> String {
-        format!("{}+0.efi", self.label())
+    pub fn was_tried(&self) -> bool {
+        let done = self.name.rsplit_once('+').and_then(|(_, counters)| counters.split_once('-'));
+        self.tries_left().is_some() && done.is_some_and(|(_, done)| !done.starts_with('0'))
+    }
+
+    /// A name with no attempt left that is not among those that are `taken` (in lower case).
+    #[must_use]
+    pub fn ranked_behind(&self, taken: &[String]) -> Option<String> {
+        let label = self.label();
+        let names =
+            (0..100).map(|done| if done == 0 { format!("{label}+0.efi") } else { format!("{label}+0-{done}.efi") });
+        names.into_iter().find(|name| !taken.contains(&name.to_ascii_lowercase()))
     }
 }
 
@@ -200,7 +210,12 @@ mod tests {
         for odd in ["a+b.efi", "a+.efi", "a+1-.efi", "a+1-x.efi", "a+-1.efi", ".efi", "é.efi", "a"] {
             assert_eq!(shown(odd).1, None, "{odd}");
         }
-        assert_eq!(Uki { name: "a_1+2-1.efi".into(), size: 0 }.ranked_behind(), "a_1+0.efi");
+        let uki = Uki { name: "a_1+2-1.efi".into(), size: 0 };
+        assert_eq!(uki.ranked_behind(&[]).unwrap(), "a_1+0.efi");
+        assert_eq!(uki.ranked_behind(&["a_1+0.efi".to_owned()]).unwrap(), "a_1+0-1.efi");
+        let tried = |name: &str| Uki { name: name.to_owned(), size: 0 }.was_tried();
+        let names = ["a_1.efi", "a_1+3.efi", "a_1+3-0.efi", "a_1+2-1.efi", "a-1.efi", "a_1+0-3.efi"];
+        assert_eq!(names.map(tried), [false, false, false, true, false, true]);
         assert!(is_uki_of("DEBIAN_1+3.EFI", "debian_1") && !is_uki_of("debian_1.1.efi", "debian_1"));
         assert!(!is_uki_of("debian_1", "debian_1"));
     }

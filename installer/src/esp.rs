@@ -60,8 +60,8 @@ pub struct Order<'a> {
     pub stays: bool,
     /// The intents that a fresh one remembers.
     pub intents: &'a [String],
-    /// Paths of UKIs on one that stays that would be started before the release, and their new names.
-    pub ranked_behind: &'a [(String, String)],
+    /// Paths of UKIs on one that stays, and their new names.
+    pub renamed: &'a [(String, String)],
 }
 
 /// A written ESP, and what the handoff needs of it.
@@ -84,9 +84,9 @@ pub struct Esp {
 ///
 /// # Errors
 /// [`Code::DiskTooSmall`] when the files do not fit; [`Code::Manifest`] when a hash tree is too large for memory.
-pub fn check(manifest: &Manifest, size: u64, sector_size: u32, volume_id: u32) -> Result<()> {
+pub fn check(manifest: &Manifest, size: u64, sector_size: u32, volume_id: u32, intents: &[String]) -> Result<()> {
     [&manifest.boot.loader, &manifest.boot.uki].into_iter().try_for_each(check_tree)?;
-    layout(manifest, size, sector_size, volume_id, &[]).map(drop)
+    layout(manifest, size, sector_size, volume_id, intents).map(drop)
 }
 
 /// Whether an ESP that stays has room for the release's boot files, once the UKIs at `removed` are gone; `disk` is for the

@@ -78,10 +78,12 @@ pub enum Stage {
     Invalidate,
     /// Both FATs, and the directories with every file but the last.
     Tables,
-    /// FSInfo and the boot sectors: the file system exists.
-    BootSectors,
     /// The one sector with the directory entry of the last file.
     Publish,
+    /// FSInfo and the copies of the boot sector.
+    Reserved,
+    /// The boot sector, which is one write: the file system exists.
+    BootSector,
 }
 
 /// A FAT32 file system, computed.
@@ -136,8 +138,9 @@ impl Layout {
         match stage {
             Stage::Invalidate => Box::new(std::iter::once(self.boot.erased())),
             Stage::Tables => Box::new(self.tables().chain(self.directories.iter().cloned())),
-            Stage::BootSectors => Box::new(std::iter::once(self.boot.reserved())),
             Stage::Publish => Box::new(std::iter::once(self.publish.clone())),
+            Stage::Reserved => Box::new(std::iter::once(self.boot.reserved().1)),
+            Stage::BootSector => Box::new(std::iter::once(self.boot.reserved().0)),
         }
     }
 

@@ -5,17 +5,16 @@
 mod data;
 mod discards;
 mod layout;
+mod partition;
 mod reuse;
 mod settle;
 mod sizes;
 mod wipes;
 
-use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use uuid::Uuid;
 
 use metalstrap_release::digest::Digest;
@@ -32,6 +31,7 @@ use crate::inventory::Contents;
 use crate::progress::Progress;
 
 pub use layout::ESP_TYPE;
+pub use partition::{Area, Partition, Role};
 pub use reuse::{Holds, Names, SeedArea};
 use settle::Settled;
 pub use wipes::Wipe;
@@ -139,74 +139,6 @@ impl Becomes {
     }
 }
 
-/// A partition of the plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Partition {
-    /// What it is for.
-    pub role: Role,
-    /// Its entry in the table.
-    #[serde(flatten)]
-    pub entry: Entry,
-}
-
-/// What a partition is for. Its text form is `esp`, `root-a`, `root-verity-a`, `data-1`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// EFI system partition.
-    Esp,
-    /// Root file system of a slot.
-    Root {
-        /// `a` to `h`.
-        slot: char,
-    },
-    /// Its hash tree.
-    RootVerity {
-        /// `a` to `h`.
-        slot: char,
-    },
-    /// One of the layout's partitions behind the slots.
-    Data {
-        /// Which of them, counted from 1.
-        number: u32,
-        /// It is on the disk already, and its content stays.
-        kept: bool,
-    },
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Esp => write!(f, "esp"),
-            Self::Root { slot } => write!(f, "root-{slot}"),
-            Self::RootVerity { slot } => write!(f, "root-verity-{slot}"),
-            Self::Data { number, .. } => write!(f, "data-{number}"),
-        }
-    }
-}
-
-impl Serialize for Role {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// Bytes of the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Area {
-    /// First byte.
-    pub start: u64,
-    /// Bytes.
-    pub size: u64,
-}
-
-impl Area {
-    /// The bytes as a range.
-    #[must_use]
-    pub fn range(&self) -> Range<u64> {
-        self.start..self.start.saturating_add(self.size)
-    }
-}
-
 /// A range that is written or protected, and what for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Write {
@@ -230,11 +162,9 @@ impl Plan {
             return Err(coded(Code::DiskIo, text));
         }
         let root = manifest.root()?;
-        let Settled { existing, target, ours, holds } = settle::existing(disk, manifest, host)?;
-        let (mut partitions, free) = layout::partitions(disk, manifest, target, ours.is_some())?;
-        let fallback = ours.and_then(|ours| ours.fallback(&partitions, target));
-        let names = ours.map(|ours| ours.names(&partitions, target, &manifest.root_label(), holds)).unwrap_or_default();
-        ours.iter().for_each(|ours| ours.take_over(&mut partitions, target));
+        let Settled { existing, target, ours, holds, partitions, free } = settle::existing(disk, manifest, host)?;
+        let names = ours.map(|ours| ours.names(&partitions, target, manifest, holds)).unwrap_or_default();
+        let fallback = ours.and_then(|ours| ours.fallback(&partitions, target, &names.removed));
         let mut plan = Self {
             format: 1,
             release: Release {
@@ -288,8 +218,7 @@ impl Plan {
             Role::Root { slot } | Role::RootVerity { slot } => slot != self.target,
             Role::Data { kept, .. } => kept,
         });
-        let protect =
-            |purpose: String, entry: &Entry| Write { purpose, area: Area { start: entry.start, size: entry.size } };
+        let protect = |purpose: String, entry: &Entry| Write { purpose, area: Area::of(entry) };
         let others = others.map(|partition| protect(partition.role.to_string(), &partition.entry));
         let kept = self.kept.iter().map(|entry| protect(format!("{} {:?}", entry.index, entry.label), entry));
         self.protects = others.chain(kept).collect();
@@ -302,12 +231,9 @@ impl Plan {
     fn check_protected(&self) -> Result<()> {
         let written = self.wipes.iter().chain(&self.leftovers).flat_map(|step| &step.ranges);
         for area in written.chain(self.writes.iter().map(|write| &write.area)) {
-            let (range, hit) = (area.range(), |other: &&Write| {
-                let other = other.area.range();
-                area.start < other.end && other.start < area.start.saturating_add(area.size)
-            });
-            if let Some(hit) = self.protects.iter().find(hit) {
-                let text = format!("the plan writes bytes {} to {}, which {} has", range.start, range.end, hit.purpose);
+            if let Some(hit) = self.protects.iter().find(|protected| protected.area.overlaps(area)) {
+                let (range, purpose) = (area.range(), &hit.purpose);
+                let text = format!("the plan writes bytes {} to {}, which {purpose} has", range.start, range.end);
                 return Err(coded(Code::Internal, text));
             }
         }
@@ -316,7 +242,8 @@ impl Plan {
 
     /// Whether the ESP can hold what it is to hold.
     fn check_esp(&self, disk: &PlanDisk, manifest: &Manifest, there: Option<&EspContents>) -> Result<()> {
-        esp::check(manifest, self.partition(Role::Esp)?.size, disk.sector_size, self.volume_id()?)?;
+        let size = self.partition(Role::Esp)?.size;
+        esp::check(manifest, size, disk.sector_size, self.volume_id()?, &self.intents)?;
         match there {
             Some(EspContents::Unusable { problem }) => Err(coded(Code::Esp, format!("disk {}: {problem}", disk.name))),
             Some(EspContents::Volume(files)) => esp::check_room(manifest, files, &self.names.removed, &disk.name),

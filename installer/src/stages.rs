@@ -265,7 +265,7 @@ impl Committed {
             volume_id: plan.volume_id()?,
             stays: plan.existing.stays(),
             intents: &plan.intents,
-            ranked_behind: &plan.names.ranked_behind,
+            renamed: &plan.names.renamed,
         };
         let esp = esp::write(mirrors, order, &region, &seeds, progress).await?;
         Ok(Bootable { at: self.0, esp })

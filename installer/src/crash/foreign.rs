@@ -98,7 +98,9 @@ fn write_esp(disk: &dyn Disk, loader: &[u8]) {
     let mut padded = loader.to_vec();
     padded.resize(loader.len().next_multiple_of(4096), 0);
     disk.write_at(ESP.0 + layout.extents()[0].offset, &padded).unwrap();
-    for write in [Stage::Tables, Stage::BootSectors, Stage::Publish].into_iter().flat_map(|stage| layout.writes(stage))
+    for write in [Stage::Tables, Stage::Publish, Stage::Reserved, Stage::BootSector]
+        .into_iter()
+        .flat_map(|stage| layout.writes(stage))
     {
         disk.write_at(ESP.0 + write.offset, &write.bytes).unwrap();
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use metalstrap_release::manifest::Artifact;
+use metalstrap_release::manifest::{Artifact, Manifest};
 use metalstrap_release::verity::BLOCK;
 
 use super::{FileTree, check_tree, place};
@@ -12,6 +12,14 @@ use crate::disk::{Memory, Region};
 use crate::failure::{Code, coded};
 use crate::fetch::Mirrors;
 use crate::progress::Progress;
+
+/// Two files have a hash tree, and all three are brought to their places and read back.
+pub(super) fn expect(manifest: &Manifest, progress: &Progress) {
+    let (loader, uki) = (&manifest.boot.loader, &manifest.boot.uki);
+    let trees = loader.hash_tree.content_size.saturating_add(uki.hash_tree.content_size);
+    let files = loader.data.content_size.saturating_mul(2).saturating_add(uki.data.content_size);
+    progress.expect(trees.saturating_add(files.saturating_mul(2)));
+}
 
 /// A file, and where it lies or is to lie.
 pub(super) struct Wanted<'a> {

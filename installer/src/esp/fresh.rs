@@ -1,12 +1,12 @@
 //! A fresh file system. The order is: hash trees (nothing written yet), the old file system's boot sectors away, the files'
-//! blocks into their places, FATs and directories, all of it read back, boot sectors, and last the one sector that names the
-//! UKI; with a flush wherever a later write means something only with the earlier ones.
+//! blocks into their places, FATs and directories, all of it read back, the name of the UKI, and last the boot sector, by which
+//! all of it can be found; with a flush wherever a later write means something only with the earlier ones.
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
-use super::file::{Wanted, tree};
+use super::file::{Wanted, expect, tree};
 use super::place::Place;
 use super::{
     ENTRIES_SREL, Esp, FALLBACK_LOADER, LOADER, LOADER_CONF, Order, RANDOM_SEED, layout, random_seed, uki_path,
@@ -50,8 +50,10 @@ pub(super) async fn lay_out(
     for file in &files {
         file.check(progress).await?;
     }
-    place.stage(Stage::BootSectors).await.context("writing the boot sectors")?;
     place.stage(Stage::Publish).await.context("publishing the UKI")?;
+    place.stage(Stage::Reserved).await.context("writing the copies of the boot sector")?;
+    // One sector: all of it can be found, or nothing. A boot loader without a UKI would wait for a person.
+    place.stage(Stage::BootSector).await.context("writing the boot sector")?;
     let [_, _, uki] = files;
     Ok(Esp { uki: uki.place, uki_size: uki.artifact.size, uki_tree: uki.tree, uki_path: uki.path, tally })
 }
@@ -67,9 +69,7 @@ async fn wanted<'a>(
     let (loader, uki) = (&order.manifest.boot.loader, &order.manifest.boot.uki);
     let uki_path = uki_path(order.manifest);
     let (fallback, uki_place) = (place.of(FALLBACK_LOADER)?, place.of(&uki_path)?);
-    // Each file is brought to its place and read back.
-    let trees = loader.hash_tree.content_size + uki.hash_tree.content_size;
-    progress.expect(trees + 2 * (2 * loader.data.content_size + uki.data.content_size));
+    expect(order.manifest, progress);
     let loader_tree = tree(mirrors, loader, Some(&fallback), tally, progress).await;
     let loader_tree = loader_tree.context("fetching the boot loader's hash tree")?;
     let uki_tree = tree(mirrors, uki, Some(&uki_place), tally, progress).await;

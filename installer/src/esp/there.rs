@@ -28,14 +28,8 @@ impl There {
     pub async fn open(region: &Region) -> Result<Option<Self>> {
         let region = region.clone();
         blocking(move || {
-            let read = |offset: u64, buffer: &mut [u8]| region.read_at(offset, buffer);
-            let mut volume = match Volume::open(region.size, region.disk.sector_size(), &read) {
-                Err(VolumeError::Absent) => return Ok(None),
-                opened => coded(opened)?,
-            };
-            let sound = !volume.is_dirty();
-            coded(volume.find_lost(&read))?;
-            Ok(Some(Self { volume: Arc::new(Mutex::new(volume)), sound, region }))
+            let opened = open(&region)?;
+            Ok(opened.map(|(volume, sound)| Self { volume: Arc::new(Mutex::new(volume)), sound, region }))
         })
         .await
     }
@@ -66,7 +60,11 @@ impl There {
             if u64::from(entry.size) != size {
                 return Ok(None);
             }
-            Ok(Some((found, coded(place(volume, entry.cluster, size, region))?)))
+            match place(volume, entry.cluster, size, region) {
+                // Its clusters are not those of such a file: it is made anew.
+                Err(VolumeError::Unusable(_)) => Ok(None),
+                place => Ok(Some((found, coded(place)?))),
+            }
         })
         .await
     }
@@ -98,6 +96,22 @@ impl There {
         })
         .await
     }
+}
+
+/// The file system on `region`, with what an interrupted run has left freed in memory, and whether the copies of its FAT were
+/// the same. `None` if there is none.
+///
+/// # Errors
+/// [`Code::Esp`] if it cannot be changed, [`Code::DiskIo`].
+pub(super) fn open(region: &Region) -> Result<Option<(Volume, bool)>> {
+    let read = |offset: u64, buffer: &mut [u8]| region.read_at(offset, buffer);
+    let mut volume = match Volume::open(region.size, region.disk.sector_size(), &read) {
+        Err(VolumeError::Absent) => return Ok(None),
+        opened => coded(opened)?,
+    };
+    let sound = !volume.is_dirty();
+    coded(volume.find_lost(&read))?;
+    Ok(Some((volume, sound)))
 }
 
 /// The file at `path` with the path it has, which for a UKI has other counters.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use metalstrap_release::manifest::Artifact;
 
-use super::file::{Wanted, tree};
-use super::there::{There, apply, coded, look_up};
+use super::file::{Wanted, expect, tree};
+use super::there::{There, apply, coded, look_up, open};
 use super::{
     ENTRIES_SREL, Esp, FALLBACK_LOADER, FileTree, LOADER, LOADER_CONF, Order, RANDOM_SEED, random_seed, uki_path,
 };
@@ -35,7 +35,7 @@ pub(super) async fn update(
     let (loader, uki) = (&order.manifest.boot.loader, &order.manifest.boot.uki);
     let uki_path = uki_path(order.manifest);
     let mut seeds = there.seeds([FALLBACK_LOADER, LOADER]).await?;
-    expect(order, progress);
+    expect(order.manifest, progress);
     let mut tally = Tally::default();
     let loader_tree = tree_of(mirrors, there, FALLBACK_LOADER, loader, &mut tally, progress).await?;
     let uki_tree = tree_of(mirrors, there, &uki_path, uki, &mut tally, progress).await?;
@@ -49,18 +49,10 @@ pub(super) async fn update(
         new.extend(cluster.map(|cluster| New { path: file.path.clone(), cluster, size: artifact.size }));
         files.push(file);
     }
-    let behind = order.ranked_behind.to_vec();
+    let behind = order.renamed.to_vec();
     there.with(move |volume, read, region| publish(volume, read, region, new, &behind)).await?;
     let uki = files.pop().context("an ESP without a UKI")?;
     Ok(Esp { uki: uki.place, uki_size: uki.artifact.size, uki_tree: uki.tree, uki_path: uki.path, tally })
-}
-
-/// Two files have a hash tree, and all three are brought and read back.
-fn expect(order: Order<'_>, progress: &Progress) {
-    let (loader, uki) = (&order.manifest.boot.loader, &order.manifest.boot.uki);
-    let trees = loader.hash_tree.content_size.saturating_add(uki.hash_tree.content_size);
-    let files = loader.data.content_size.saturating_mul(2).saturating_add(uki.data.content_size);
-    progress.expect(trees.saturating_add(files.saturating_mul(2)));
 }
 
 /// The hash tree of a file, from the file itself where that is there.
@@ -110,7 +102,7 @@ fn publish(
     read: ReadAt<'_>,
     region: &Region,
     new: Vec<New>,
-    ranked_behind: &[(String, String)],
+    renamed: &[(String, String)],
 ) -> Result<()> {
     let mut missing = Vec::new();
     for (path, bytes) in [LOADER_CONF, ENTRIES_SREL, (RANDOM_SEED, &[])] {
@@ -118,7 +110,7 @@ fn publish(
             missing.push((path, bytes));
         }
     }
-    if new.is_empty() && missing.is_empty() && ranked_behind.is_empty() && !volume.is_dirty() {
+    if new.is_empty() && missing.is_empty() && renamed.is_empty() && !volume.is_dirty() {
         return Ok(());
     }
     // Who counts the free clusters does it anew from now on.
@@ -130,7 +122,7 @@ fn publish(
     for New { path, cluster, size } in new {
         name(volume, read, region, &path, cluster, size).with_context(|| format!("giving {path} its name"))?;
     }
-    for (path, name) in ranked_behind {
+    for (path, name) in renamed {
         let steps = coded(volume.rename(path, name, read)).with_context(|| format!("renaming {path} to {name}"))?;
         apply(region, steps)?;
     }
@@ -173,9 +165,8 @@ pub fn unname(region: &Region, paths: &[String]) -> Result<()> {
     if paths.is_empty() {
         return Ok(());
     }
+    let Some((mut volume, _)) = open(region)? else { return Ok(()) };
     let read = |offset: u64, buffer: &mut [u8]| region.read_at(offset, buffer);
-    let mut volume = coded(Volume::open(region.size, region.disk.sector_size(), &read))?;
-    coded(volume.find_lost(&read))?;
     apply(region, vec![coded(volume.uncount(&read))?.into_iter().collect()])?;
     for path in paths {
         let steps = coded(volume.remove(path, &read)).with_context(|| format!("removing {path}"))?;

@@ -50,8 +50,8 @@ impl BootSector {
         Write { offset: 0, bytes: vec![0; usize::from(RESERVED_SECTORS) * usize::from(self.sector_size)] }
     }
 
-    /// The reserved sectors: boot sector and FSInfo, twice.
-    pub fn reserved(&self) -> Write {
+    /// The reserved sectors, boot sector and FSInfo, twice: the first one apart from the others.
+    pub fn reserved(&self) -> (Write, Write) {
         let sector = usize::from(self.sector_size);
         let mut bytes = Vec::with_capacity(usize::from(RESERVED_SECTORS) * sector);
         for start in [0, BACKUP] {
@@ -60,7 +60,8 @@ impl BootSector {
             bytes.extend(self.fs_info());
         }
         bytes.resize(usize::from(RESERVED_SECTORS) * sector, 0);
-        Write { offset: 0, bytes }
+        let others = bytes.split_off(sector);
+        (Write { offset: 0, bytes }, Write { offset: u64::from(self.sector_size), bytes: others })
     }
 
     fn boot_sector(&self) -> Vec<u8> {

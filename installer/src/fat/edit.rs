@@ -41,6 +41,7 @@ impl Volume {
     pub fn rename(&mut self, path: &str, name: &str, read: ReadAt<'_>) -> Result<Steps, VolumeError> {
         let Some((mut directory, entry)) = self.look_up(path, read)? else { return Ok(Steps::new()) };
         let before = directory.clone();
+        let fat = self.fat_writes();
         let away = self.unname(&mut directory, &entry);
         directory.entries.retain(|other| *other != entry);
         let mut steps = self.add_to(&mut directory, name, ATTRIBUTE_ARCHIVE, entry.cluster, entry.size)?;
@@ -49,9 +50,9 @@ impl Volume {
         let changed: Vec<usize> = sectors.enumerate().filter(|(_, (old, new))| old != new).map(|(at, _)| at).collect();
         if let ([only], true) = (changed.as_slice(), before.bytes.len() == directory.bytes.len()) {
             let slot = only * sector / SLOT;
-            return Ok(vec![self.slot_writes(&directory, slot..slot + 1)]);
+            return Ok(without_empty(vec![fat, self.slot_writes(&directory, slot..slot + 1)]));
         }
-        steps.splice(0..0, away);
+        steps.splice(0..0, std::iter::once(fat).chain(away));
         Ok(without_empty(steps))
     }
 
@@ -187,8 +188,10 @@ impl Volume {
         let empty = vec![0; usize::try_from(self.cluster).unwrap_or_default()];
         directory.chain.push(new);
         directory.bytes.extend(&empty);
-        // It says that nothing is in it before it belongs to the directory.
-        steps.push(vec![Write { offset: self.offset_of(new), bytes: empty }]);
+        // It says that nothing is in it, and is the end of a chain, before it belongs to the directory.
+        let mut first = vec![Write { offset: self.offset_of(new), bytes: empty }];
+        first.extend(self.fat_writes());
+        steps.push(first);
         self.set(last, new);
         steps.push(self.fat_writes());
         match self.room(directory, count) {

@@ -83,16 +83,17 @@ impl Volume {
         Ok(Directory { chain, bytes, entries })
     }
 
-    /// The bytes of the file at `path`, if it is there and has at most `most`.
+    /// The bytes of the file at `path`, if it is there.
     ///
     /// # Errors
-    /// It cannot be read, or its clusters are no chain.
+    /// It cannot be read, has more than `most` bytes, or its clusters are no chain.
     pub fn read_file(&self, path: &str, most: u32, read: ReadAt<'_>) -> Result<Option<Vec<u8>>, VolumeError> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let Some(directory) = self.directory(parent, read)? else { return Ok(None) };
-        let Some(file) = directory.find(name).filter(|file| !file.is_directory && file.size <= most) else {
-            return Ok(None);
-        };
+        let Some(file) = directory.find(name).filter(|file| !file.is_directory) else { return Ok(None) };
+        if file.size > most {
+            return unusable(format!("has {} bytes in {path:?}, not at most {most}", file.size));
+        }
         let mut bytes = Vec::new();
         for run in self.runs(file.cluster, u64::from(file.size))? {
             let mut piece = vec![0; usize::try_from(run.end - run.start).unwrap_or_default()];
@@ -103,13 +104,15 @@ impl Volume {
         Ok(Some(bytes))
     }
 
-    /// Frees the clusters that no name leads to. What is named must be sound.
+    /// Frees the clusters that no name leads to; none where a file's clusters are no chain, as after a power cut: then nobody
+    /// knows whose the others are, and the file stays as it is.
     ///
     /// # Errors
-    /// A chain is broken, or two names lead to one cluster: then nothing may be changed.
+    /// A directory's chain is broken, or two names lead to one cluster: then nothing may be changed.
     pub fn find_lost(&mut self, read: ReadAt<'_>) -> Result<(), VolumeError> {
         let mut used = BTreeSet::new();
         let mut left = vec![(self.root, 0)];
+        let mut broken = false;
         let mut claim = |chain: Vec<u32>| match chain.into_iter().find(|cluster| !used.insert(*cluster)) {
             Some(twice) => unusable(format!("has cluster {twice} in two files")),
             None => Ok(()),
@@ -124,11 +127,16 @@ impl Volume {
                 if entry.is_directory {
                     left.push((entry.cluster, depth + 1));
                 } else {
-                    claim(self.chain(entry.cluster)?)?;
+                    match self.chain(entry.cluster) {
+                        Ok(chain) => claim(chain)?,
+                        Err(_) => broken = true,
+                    }
                 }
             }
         }
-        self.free_all_but(&used);
+        if !broken {
+            self.free_all_but(&used);
+        }
         Ok(())
     }
 }

@@ -48,7 +48,7 @@ fn write(layout: &Layout, image: &Path, size: u64, stages: &[Stage]) {
     }
 }
 
-const ALL: [Stage; 4] = [Stage::Invalidate, Stage::Tables, Stage::BootSectors, Stage::Publish];
+const ALL: [Stage; 5] = [Stage::Invalidate, Stage::Tables, Stage::Publish, Stage::Reserved, Stage::BootSector];
 
 fn run(program: &str, arguments: &[&str]) -> (i32, String) {
     let output = Command::new(program).args(arguments).env("MTOOLS_SKIP_CHECK", "1").output().unwrap();
@@ -128,7 +128,7 @@ fn before_publishing_only_the_last_file_is_missing() {
         let image = folder.path().join("esp");
         let files = esp_files();
         let layout = Layout::new(512 * MIB, sector, 1, "ESP", &files).unwrap();
-        write(&layout, &image, 512 * MIB, &[Stage::Tables, Stage::BootSectors]);
+        write(&layout, &image, 512 * MIB, &[Stage::Tables, Stage::Reserved, Stage::BootSector]);
         let (code, text) = fsck(&image);
         assert_eq!(code, 1, "{text}");
         assert!(text.contains("Reclaimed 10241 unused clusters (41947136 bytes)."), "{text}");
@@ -144,7 +144,12 @@ fn without_boot_sectors_there_is_no_file_system() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("esp");
     let layout = Layout::new(512 * MIB, 512, 1, "ESP", &esp_files()).unwrap();
-    write(&layout, &image, 512 * MIB, &[Stage::Tables, Stage::BootSectors, Stage::Publish, Stage::Invalidate]);
+    write(
+        &layout,
+        &image,
+        512 * MIB,
+        &[Stage::Tables, Stage::Publish, Stage::Reserved, Stage::BootSector, Stage::Invalidate],
+    );
     let (code, text) = fsck(&image);
     assert_ne!(code, 0);
     assert!(text.contains("Logical sector size is zero."), "{text}");

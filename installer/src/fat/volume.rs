@@ -17,7 +17,7 @@ const ENTRY: u32 = 0x0FFF_FFFF;
 /// Entries from here on end a chain.
 const END: u32 = 0x0FFF_FFF8;
 /// An ESP whose FAT is larger is none of ours.
-const MOST_FAT_BYTES: u64 = 64 << 20;
+const MOST_FAT_BYTES: u64 = 8 << 20;
 
 /// Why a file system is not used.
 #[derive(Debug, thiserror::Error)]

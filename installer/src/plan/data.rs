@@ -87,13 +87,12 @@ fn old<'a>(disk: &PlanDisk, wanted: &DataPartition, there: &[&'a Entry]) -> Opti
 
 /// Whether no other partition has bytes of this one.
 fn is_apart(entry: &Entry, there: &[&Entry]) -> bool {
-    let mine = range(entry);
-    let others = there.iter().filter(|other| other.index != entry.index);
-    others.map(|other| range(other)).all(|other| other.end <= mine.start || mine.end <= other.start)
+    let mut others = there.iter().filter(|other| other.index != entry.index);
+    others.all(|other| !Area::of(entry).overlaps(&Area::of(other)))
 }
 
 fn range(entry: &Entry) -> Range<u64> {
-    Area { start: entry.start, size: entry.size }.range()
+    Area::of(entry).range()
 }
 
 /// What is free between the partitions that are there; the last `reserved` bytes of the area stay free in any case.

@@ -112,13 +112,18 @@ impl Builder<'_> {
 }
 
 /// A UUID for `role` that is the same on every run on this disk, and of the form that random ones have (RFC 9562,
-/// version 4): the first 128 bits of a SHA-256 over what the disk is known by. Every part has its length before it, so
+/// version 4): the first 128 bits of a SHA-256 over what the disk is known by: its WWID, else its serial number and model;
+/// its size, which may grow, only where it has neither. Every part has its length before it, so
 /// that no two lists of parts give the same bytes.
 pub(super) fn derived_uuid(disk: &Identity, role: &str) -> Uuid {
     let size = disk.size.to_string();
-    let parts = [&disk.wwid, &disk.serial, &disk.model].map(|part| part.as_deref().unwrap_or_default());
-    let mut bytes = b"metalstrap uuid 1".to_vec();
-    for part in parts.into_iter().chain([size.as_str(), role]) {
+    let parts = match (&disk.wwid, &disk.serial) {
+        (Some(wwid), _) => [wwid.as_str(), ""],
+        (None, Some(serial)) => [serial.as_str(), disk.model.as_deref().unwrap_or_default()],
+        (None, None) => [disk.model.as_deref().unwrap_or_default(), size.as_str()],
+    };
+    let mut bytes = b"metalstrap uuid 2".to_vec();
+    for part in parts.into_iter().chain([role]) {
         bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
         bytes.extend_from_slice(part.as_bytes());
     }

@@ -60,14 +60,17 @@ impl<'a> Ours<'a> {
     }
 
     /// The label of a slot: of its data partition.
-    fn label(&self, partitions: &[Partition], slot: char) -> Option<&'a str> {
+    pub fn label(&self, partitions: &[Partition], slot: char) -> Option<&'a str> {
         data(self.table, partitions, slot).map(|entry| entry.label.as_str())
     }
 
-    /// The slot that gets the release: the one that has its root hash, else the one that is missed least: an empty one, one
-    /// without a UKI, one whose UKI has no attempts left, the oldest.
+    /// The slot that gets the release: the one that has its root hash, else its version, else the one that is missed least: an
+    /// empty one, one without a UKI, one whose UKI has no attempts left, one that has not said that it works, the oldest.
     pub fn target(&self, partitions: &[Partition], manifest: &Manifest) -> Result<char> {
-        if let Some(slot) = with_root_hash(self.table, partitions, manifest)? {
+        let label = manifest.root_label();
+        let same = slots(partitions).find(|slot| self.label(partitions, *slot) == Some(label.as_str()));
+        // No two slots have one label: who has it already is the one.
+        if let Some(slot) = with_root_hash(self.table, partitions, manifest)?.or(same) {
             return Ok(slot);
         }
         let slots = slots(partitions).filter_map(|slot| Some((slot, self.label(partitions, slot)?)));
@@ -76,20 +79,28 @@ impl<'a> Ours<'a> {
         Ok(least.map_or(FIRST_SLOT, |(slot, _)| slot))
     }
 
+    /// How much a slot would be missed.
     fn worth(&self, label: &str) -> u8 {
         let uki = self.esp.files().and_then(|files| files.uki_of(label));
         match uki {
             _ if label == EMPTY => 0,
             None => 1,
             Some(uki) if !uki.may_start() => 2,
-            Some(_) => 3,
+            // Nobody has said yet that it works, though it was started.
+            Some(uki) if uki.was_tried() => STARTS,
+            Some(_) => 4,
         }
     }
 
-    /// The newest release in another slot than `target` that starts if it is chosen.
-    pub fn fallback(&self, partitions: &[Partition], target: char) -> Option<String> {
+    /// The newest release in another slot than `target` that starts if it is chosen, once the UKIs at `removed` are gone.
+    pub fn fallback(&self, partitions: &[Partition], target: char, removed: &[String]) -> Option<String> {
         let others = slots(partitions).filter(|slot| *slot != target);
-        let good = others.filter_map(|slot| self.label(partitions, slot)).filter(|label| self.worth(label) >= 2);
+        let gone = |label: &str| {
+            let uki = self.esp.files().and_then(|files| files.uki_of(label));
+            uki.is_some_and(|uki| removed.contains(&uki.path()))
+        };
+        let labels = others.filter_map(|slot| self.label(partitions, slot));
+        let good = labels.filter(|label| self.worth(label) >= STARTS && !gone(label));
         good.max_by(|a, b| self.worth(a).cmp(&self.worth(b)).then_with(|| boot_files::compare_labels(a, b)))
             .map(str::to_owned)
     }
@@ -105,9 +116,10 @@ impl<'a> Ours<'a> {
         }
     }
 
-    /// What becomes of the names of UKIs when the release `label` goes into `target`; `holds` if its root hash is there
+    /// What becomes of the names of UKIs when the release of `manifest` goes into `target`; `holds` if its root hash is there
     /// already: then it is the target, and its UKI stays.
-    pub fn names(&self, partitions: &[Partition], target: char, label: &str, holds: bool) -> Names {
+    pub fn names(&self, partitions: &[Partition], target: char, manifest: &Manifest, holds: bool) -> Names {
+        let label = &manifest.root_label();
         let old = self.label(partitions, target).filter(|old| *old != EMPTY);
         let ukis = self.esp.files().map(|files| files.ukis.as_slice()).unwrap_or_default();
         let of = |uki: &Uki, label: &str| uki.label().eq_ignore_ascii_case(label);
@@ -118,20 +130,31 @@ impl<'a> Ours<'a> {
             name(uki.label()) == name(label) && boot_files::compare_labels(uki.label(), label) == Ordering::Less
         };
         let before = |uki: &&Uki| !goes(uki) && !of(uki, label) && uki.may_start() && !older(uki);
-        Names {
-            removed: ukis.iter().filter(goes).map(Uki::path).collect(),
-            ranked_behind: ukis.iter().filter(before).map(|uki| (uki.path(), uki.ranked_behind())).collect(),
+        let mut taken: Vec<String> = ukis.iter().map(|uki| uki.name.to_ascii_lowercase()).collect();
+        let mut renamed = Vec::new();
+        // What was ranked behind by an earlier run is not any more.
+        let again = ukis.iter().find(|uki| holds && uki.name.eq_ignore_ascii_case(&format!("{label}+0.efi")));
+        renamed.extend(again.map(|uki| (uki.path(), manifest.uki_name())));
+        for uki in ukis.iter().filter(before) {
+            let Some(name) = uki.ranked_behind(&taken) else { continue };
+            taken.push(name.to_ascii_lowercase());
+            renamed.push((uki.path(), name));
         }
+        Names { removed: ukis.iter().filter(goes).map(Uki::path).collect(), renamed }
     }
 }
+
+/// What a slot is worth at least that starts if it is chosen.
+const STARTS: u8 = 3;
 
 /// What becomes of the names of UKIs that are on an ESP that stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Names {
     /// Paths of UKIs of the slot that is about to be overwritten: they go first of all.
     pub removed: Vec<String>,
-    /// Paths of UKIs that systemd-boot would start before the release, and the names by which it starts them after it.
-    pub ranked_behind: Vec<(String, String)>,
+    /// Paths of UKIs and their new names: those that systemd-boot would start before the release have no attempts left; the
+    /// release's own has its attempts again if it had been one of them.
+    pub renamed: Vec<(String, String)>,
 }
 
 /// Whether a disk's table has the ESP that we make on this disk.
@@ -191,15 +214,14 @@ fn lies_at(old: &Entry, entry: &Entry) -> bool {
 
 /// The other slots and the ESP, as places where blocks of the release may be.
 pub(super) fn seeds(plan: &Plan) -> Vec<SeedArea> {
-    let area = |entry: &Entry| Area { start: entry.start, size: entry.size };
-    let tree = |slot: char| plan.partition(Role::RootVerity { slot }).ok().map(area);
+    let tree = |slot: char| plan.partition(Role::RootVerity { slot }).ok().map(Area::of);
     let seed = |partition: &Partition| {
         let (holds, hash_tree) = match partition.role {
             Role::Root { slot } if slot != plan.target => (Holds::Root, tree(slot)),
             Role::Esp => (Holds::BootFiles, None),
             Role::Root { .. } | Role::RootVerity { .. } | Role::Data { .. } => return None,
         };
-        Some(SeedArea { what: partition.role.to_string(), holds, area: area(&partition.entry), hash_tree })
+        Some(SeedArea { what: partition.role.to_string(), holds, area: Area::of(&partition.entry), hash_tree })
     };
     plan.partitions.iter().filter_map(seed).collect()
 }

@@ -10,7 +10,7 @@ use metalstrap_release::manifest::Manifest;
 use uuid::Uuid;
 
 use super::reuse::{self, Ours};
-use super::{Becomes, FIRST_SLOT, PlanDisk, Role, layout};
+use super::{Area, Becomes, FIRST_SLOT, Partition, PlanDisk, layout};
 use crate::boot_files::{self, EspContents};
 use crate::failure::{Code, coded};
 use crate::inventory::Contents;
@@ -25,6 +25,10 @@ pub(super) struct Settled<'a> {
     pub ours: Option<Ours<'a>>,
     /// Whether the slot has the root hash already.
     pub holds: bool,
+    /// The partitions as they will be.
+    pub partitions: Vec<Partition>,
+    /// What stays free behind them.
+    pub free: Area,
 }
 
 /// Decides it.
@@ -36,20 +40,18 @@ pub(super) fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host)
     // Where the slots lie does not depend on which of them is filled.
     let (partitions, _) = layout::partitions(disk, manifest, FIRST_SLOT, !wipes)?;
     let ours = Ours::new(disk, &partitions);
-    let blank = Settled { existing: Becomes::Blank, target: FIRST_SLOT, ours: None, holds: false };
+    let anew = |existing, target| anew(disk, manifest, existing, target);
     match (&disk.contents, ours) {
         (Contents::Unreadable { error }, _) => {
             Err(coded(Code::DiskIo, format!("disk {} cannot be read: {error}", disk.name)))
         }
-        (Contents::Blank, _) => Ok(blank),
+        (Contents::Blank, _) => anew(Becomes::Blank, FIRST_SLOT),
         (_, Some(ours)) if !wipes => {
             let holds = reuse::with_root_hash(ours.table, &partitions, manifest)?;
             if holds.is_none() && host.existing == Existing::Refuse && host.mode == Mode::Install {
                 return Err(not_blank(disk, "and the host config says \"existing\": \"refuse\""));
             }
-            let target = ours.target(&partitions, manifest)?;
-            let existing = kept_or_updated(disk, manifest, ours, target)?;
-            Ok(Settled { existing, target, ours: Some(ours), holds: holds.is_some() })
+            stays(disk, manifest, ours, ours.target(&partitions, manifest)?, holds.is_some())
         }
         (contents, _) if wipes => {
             let what = contents.to_string();
@@ -58,9 +60,14 @@ pub(super) fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host)
                 && matches!(contents, Contents::Gpt { table, .. } if reuse::has_slots(&partitions, table));
             let target = if same { reuse::target(disk, &partitions, manifest)? } else { FIRST_SLOT };
             let existing = if same { Becomes::Replaced { what } } else { Becomes::Wiped { what } };
-            Ok(Settled { existing, target, ours: None, holds: false })
+            anew(existing, target)
         }
-        _ if host.mode == Mode::Repair => Ok(blank),
+        _ if host.mode == Mode::Repair => anew(Becomes::Blank, FIRST_SLOT),
+        _ if host.existing == Existing::Wipe => {
+            let intent = host.intent.as_deref().unwrap_or_default();
+            let text = format!("on which the intent {intent:?} has happened, but not as {} wants it", host.release);
+            Err(not_blank(disk, &format!("{text}: only a new intent wipes it")))
+        }
         _ if reuse::is_made_by_us(disk) => {
             let text = format!("laid out by metalstrap, but not as {} wants it; ", host.release);
             Err(not_blank(
@@ -76,23 +83,36 @@ fn not_blank(disk: &PlanDisk, text: &str) -> anyhow::Error {
     coded(Code::DiskNotBlank, format!("disk {} holds {}, {text}", disk.name, disk.contents))
 }
 
-/// Whether the table has the release in its slot already.
-fn kept_or_updated(disk: &PlanDisk, manifest: &Manifest, ours: Ours<'_>, target: char) -> Result<Becomes> {
-    let (mut partitions, _) = layout::partitions(disk, manifest, target, true)?;
+/// A disk whose table will be a new one.
+fn anew<'a>(disk: &PlanDisk, manifest: &Manifest, existing: Becomes, target: char) -> Result<Settled<'a>> {
+    let (partitions, free) = layout::partitions(disk, manifest, target, false)?;
+    Ok(Settled { existing, target, ours: None, holds: false, partitions, free })
+}
+
+/// A disk of ours whose table stays, but for the slot that gets the release, if that is not there yet.
+fn stays<'a>(
+    disk: &'a PlanDisk,
+    manifest: &Manifest,
+    ours: Ours<'a>,
+    target: char,
+    holds: bool,
+) -> Result<Settled<'a>> {
+    let (mut partitions, free) = layout::partitions(disk, manifest, target, true)?;
     ours.take_over(&mut partitions, target);
-    if partitions.iter().all(|partition| ours.table.partitions.contains(&partition.entry)) {
-        return Ok(Becomes::Kept);
-    }
-    let data = partitions.iter().find(|partition| partition.role == Role::Root { slot: target });
-    let old = data.and_then(|data| ours.table.partitions.iter().find(|old| old.start == data.entry.start));
-    Ok(Becomes::Updated { from: old.map(|old| old.label.clone()).unwrap_or_default() })
+    let existing = if partitions.iter().all(|partition| ours.table.partitions.contains(&partition.entry)) {
+        Becomes::Kept
+    } else {
+        Becomes::Updated { from: ours.label(&partitions, target).unwrap_or_default().to_owned() }
+    };
+    Ok(Settled { existing, target, ours: Some(ours), holds, partitions, free })
 }
 
 /// Whether what the host config wants to happen once has happened on this disk.
 fn is_done(disk: &PlanDisk, host: &Host) -> bool {
     let (Contents::Gpt { table, esp, .. }, Some(intent)) = (&disk.contents, &host.intent) else { return false };
+    // Whoever wrote it down: a disk that has grown or moved is not wiped a second time.
     let known = esp.files().is_some_and(|files| files.intents.contains(intent));
-    reuse::is_made_by_us(disk) && (known || table.disk_guid == guid(disk, Some(intent)))
+    known || (reuse::is_made_by_us(disk) && table.disk_guid == guid(disk, Some(intent)))
 }
 
 /// The GUID of a new table.

@@ -47,7 +47,8 @@ pub struct DataPartition {
     /// The part of the space that stays free behind it, against all weights: 0 to 1000000.
     #[serde(default)]
     pub padding_weight: u32,
-    /// Whether its content stays when another release is installed into the slots before it.
+    /// That its content is to outlive other releases: with `existing: keep` of the host config that of every partition does, with
+    /// `wipe` none.
     #[serde(default)]
     pub keep: bool,
 }

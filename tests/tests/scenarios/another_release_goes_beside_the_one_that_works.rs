@@ -31,7 +31,7 @@ fn another_release_goes_beside_the_one_that_works() {
     assert_eq!(started(&mut machine), first);
     let plan = self::plan(&machine);
     assert_eq!((&plan["existing"]["is"], &plan["target"]), (&"kept".into(), &"a".into()));
-    assert_eq!(plan["names"]["ranked_behind"][0][1], "tiny_2+0.efi");
+    assert_eq!(plan["names"]["renamed"][0][1], "tiny_2+0.efi");
     // Nobody says that it has started well, so its attempts count down.
     for expected in [&first, &first, &first, &second] {
         machine = machine.power_cycle(|builder| builder.firmware_boot()).unwrap();

@@ -156,15 +156,19 @@ async fn what_is_damaged_or_gone_is_there_again() {
 }
 
 #[tokio::test]
-async fn a_uki_that_would_start_before_is_ranked_behind_by_one_sector() {
+async fn a_uki_that_would_start_before_is_renamed_by_one_sector() {
     let repository = Repository::new();
     let old_uki = bytes(2, 400_000);
     let old = manifest(&repository, &bytes(1, 20_000), &old_uki);
     let new = next(&repository, &bytes(1, 20_000), &bytes(6, 300_000));
     let before = installed(&repository, &old, 512).await;
     let behind = [(OLD_UKI.to_owned(), "debian_1+0.efi".to_owned())];
-    let order = Order { ranked_behind: &behind, ..staying(&new) };
-    let (_, log) = changed(&repository, &before, order, 512).await;
+    let order = Order { renamed: &behind, ..staying(&new) };
+    let (esp, log) = changed(&repository, &before, order, 512).await;
+    assert_eq!(esp.unwrap().uki_path, NEW_UKI);
+    let image = Image::new();
+    before.iter().chain(&log).for_each(|what| image.apply(what));
+    assert!(image.read(OLD_UKI).is_none() && image.read("EFI/Linux/debian_1+0.efi").unwrap() == old_uki);
     for cut in cuts(&log) {
         let image = Image::new();
         before.iter().for_each(|what| image.apply(what));

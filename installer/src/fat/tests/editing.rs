@@ -213,7 +213,8 @@ fn a_file_system_of_another_make_is_read() {
         assert_eq!((found.name.as_str(), found.size, found.is_directory), ("Some OS_1.0+3.efi", 70_000, false));
         let bytes = volume.read_file("EFI/Linux/Some OS_1.0+3.efi", 70_000, &read).unwrap();
         assert!(bytes.unwrap() == content("x", 70_000));
-        assert_eq!(volume.read_file("EFI/Linux/Some OS_1.0+3.efi", 69_999, &read).unwrap(), None);
+        let error = volume.read_file("EFI/Linux/Some OS_1.0+3.efi", 69_999, &read).unwrap_err().to_string();
+        assert!(error.ends_with("has 70000 bytes in \"EFI/Linux/Some OS_1.0+3.efi\", not at most 69999"), "{error}");
     }
 }
 
@@ -249,6 +250,23 @@ fn what_cannot_be_changed_is_refused_with_the_reason() {
     assert_eq!(refusal(&put(fat + 8, &[0; 4])), format!("{prefix} has a chain of clusters that breaks off at 2"));
     // The chain of directory EFI (cluster 3) goes on in that of another.
     assert_eq!(refusal(&put(fat + 12, &4_u32.to_le_bytes())), format!("{prefix} has cluster 4 in two files"));
+}
+
+#[test]
+fn a_file_without_a_chain_stays_as_it_is_and_nothing_is_freed() {
+    let image = Image::new(&base(), 300 * MIB, 512);
+    let mut volume = image.volume();
+    volume.take(100_000).unwrap();
+    volume.fat_writes().iter().for_each(|write| image.apply(write));
+    // The loader's chain breaks off behind its first cluster; another file can be added all the same.
+    let cluster = volume.directory("EFI/BOOT", &image.read()).unwrap().unwrap().find("BOOTX64.EFI").unwrap().cluster;
+    image.disk.write_all_at(&[0; 4], 32 * 512 + u64::from(cluster + 1) * 4).unwrap();
+    let mut volume = image.volume();
+    let free = volume.free_bytes();
+    volume.find_lost(&image.read()).unwrap();
+    assert_eq!(volume.free_bytes(), free);
+    let new = volume.take(5000).unwrap();
+    assert!(new > cluster + 20, "{new}");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn the_next_release_goes_into_the_other_slot() {
     assert_eq!(third.existing, Becomes::Updated { from: "debian_13.1".to_owned() });
     assert_eq!((third.target, third.fallback.as_deref()), ('a', Some("debian_13.2")));
     let removed = vec!["EFI/Linux/debian_13.1.efi".to_owned()];
-    assert_eq!(third.names, Names { removed, ranked_behind: vec![] });
+    assert_eq!(third.names, Names { removed, renamed: vec![] });
 }
 
 #[test]
@@ -88,8 +88,11 @@ fn a_slot_that_is_no_good_goes_before_an_older_one() {
     let (old, new) = (Some("debian_13.1".to_owned()), Some("debian_13.2".to_owned()));
     // The newer one has failed, or has no UKI: an interrupted run.
     assert_eq!(next(&["debian_13.1.efi", "debian_13.2+0-3.efi"]), ('b', old.clone()));
-    assert_eq!(next(&["debian_13.1.efi"]), ('b', old));
-    assert_eq!(next(&["debian_13.1.efi", "DEBIAN_13.2+1-2.EFI"]), ('a', new.clone()));
+    assert_eq!(next(&["debian_13.1.efi"]), ('b', old.clone()));
+    assert_eq!(next(&["debian_13.1+0-3.efi", "debian_13.2+0.efi"]).1, None);
+    // It was started twice and has not said that it works.
+    assert_eq!(next(&["debian_13.1.efi", "DEBIAN_13.2+1-2.EFI"]), ('b', Some("debian_13.1".to_owned())));
+    assert_eq!(next(&["debian_13.1.efi", "debian_13.2+3.efi"]), ('a', new.clone()));
     assert_eq!(next(&["debian_13.2.efi"]), ('a', new));
     assert_eq!(next(&[]), ('a', None));
 }
@@ -104,11 +107,22 @@ fn what_is_in_a_slot_already_is_kept_there() {
     let older = keep(&on, &release("13.1"));
     assert_eq!((&older.existing, older.target, older.fallback.as_deref()), (&Becomes::Kept, 'a', Some("debian_13.2")));
     let behind = vec![("EFI/Linux/debian_13.2.efi".to_owned(), "debian_13.2+0.efi".to_owned())];
-    assert_eq!(older.names, Names { removed: vec![], ranked_behind: behind });
+    assert_eq!(older.names, Names { removed: vec![], renamed: behind });
     let done = with_ukis(&table, &["debian_13.1.efi", "debian_13.2+0.efi"]);
     assert_eq!(keep(&done, &release("13.1")).names, Names::default());
-    // And the newer one again.
-    assert_eq!(keep(&done, &release("13.2")).names, Names::default());
+    // And the newer one again: it has its attempts back.
+    let again = vec![("EFI/Linux/debian_13.2+0.efi".to_owned(), "debian_13.2+3.efi".to_owned())];
+    assert_eq!(keep(&done, &release("13.2")).names, Names { removed: vec![], renamed: again });
+}
+
+#[test]
+fn a_version_that_was_made_anew_goes_where_it_was() {
+    let table = installed(&["13.1", "13.2"]);
+    let mut anew = release("13.2");
+    anew.filesystems.iter_mut().for_each(|root| root.root_hash = Digest::of(b"anew"));
+    let plan = keep(&with_ukis(&table, &["debian_13.1.efi", "debian_13.2.efi"]), &anew);
+    assert_eq!((plan.target, plan.fallback.as_deref()), ('b', Some("debian_13.1")));
+    assert_eq!(plan.names.removed, ["EFI/Linux/debian_13.2.efi"]);
 }
 
 #[test]
@@ -118,7 +132,7 @@ fn an_older_release_is_started_before_what_is_there() {
     assert_eq!((down.target, down.fallback.as_deref()), ('b', Some("debian_13.2")));
     let behind = |old: &str, new: &str| (format!("EFI/Linux/{old}"), new.to_owned());
     assert_eq!(
-        down.names.ranked_behind,
+        down.names.renamed,
         [behind("debian_13.2.efi", "debian_13.2+0.efi"), behind("other_1.efi", "other_1+0.efi")]
     );
 }
@@ -163,9 +177,16 @@ fn an_intent_happens_once() {
     assert_eq!(by(&contents(table.clone()), "third", &manifest()).intents, ["first", "test", "third"]);
     let mut foreign = table;
     foreign.partitions[0].uuid = Uuid::from_u128(9);
-    let foreign = by(&contents(foreign), "first", &manifest());
-    assert!(matches!(foreign.existing, Becomes::Replaced { .. }), "{:?}", foreign.existing);
-    assert_eq!(foreign.intents, ["first"]);
+    // A disk that is not known any more, but says that it has happened: it is left alone.
+    let foreign = contents(foreign);
+    let host = |intent: &str| Host { intent: Some(intent.to_owned()), ..host(Existing::Wipe) };
+    let error = Plan::new(&foreign, &manifest(), &host("first")).unwrap_err();
+    let text =
+        "on which the intent \"first\" has happened, but not as debian 13.1 wants it: only a new intent wipes it";
+    assert!(code_of(&error) == Code::DiskNotBlank && format!("{error:#}").ends_with(text), "{error:#}");
+    let plan = by(&foreign, "third", &manifest());
+    assert!(matches!(plan.existing, Becomes::Replaced { .. }), "{:?}", plan.existing);
+    assert_eq!(plan.intents, ["third"]);
 }
 
 #[test]
