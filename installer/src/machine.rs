@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::host::{Existing, HandoffMode, Host, HostKey};
+use metalstrap_release::host::{Existing, HandoffMode, Host, HostKey, Identity};
 use metalstrap_release::manifest::{Boot, Manifest};
 use metalstrap_release::metadata::Versions;
 use metalstrap_release::site::Site;
@@ -220,6 +220,15 @@ impl<'a> Machine<'a> {
         match self.place {
             Place::Ordinary { host: Some(key), .. } => vec![key.clone()],
             _ => smbios::identity(Path::new("/sys")).keys(),
+        }
+    }
+
+    /// What this machine says of itself, by which it belongs to a group; nothing where the person named the host config.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        match self.place {
+            Place::Ordinary { host: Some(_), .. } => Identity::default(),
+            _ => smbios::identity(Path::new("/sys")),
         }
     }
 
