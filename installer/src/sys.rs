@@ -170,6 +170,24 @@ pub fn watchdog_set_timeout(watchdog: std::os::fd::BorrowedFd<'_>, seconds: i32)
     Ok(timeout)
 }
 
+/// Has the allocator give large blocks back to the kernel as soon as they are freed, and threads share what is left. By
+/// itself glibc keeps blocks of up to 32 MiB once some have been freed, and as many heaps as eight times the processors
+/// (mallopt(3)).
+pub fn frugal_allocator() {
+    for (parameter, value) in [(libc::M_MMAP_THRESHOLD, LARGE), (libc::M_ARENA_MAX, HEAPS)] {
+        // SAFETY: mallopt takes two numbers and no pointer, and locks what it changes.
+        let set = unsafe { libc::mallopt(parameter, value) };
+        if set == 0 {
+            log::debug!("the allocator takes no {value} for {parameter}");
+        }
+    }
+}
+
+/// Bytes of a block that is mapped by itself.
+const LARGE: libc::c_int = 256 << 10;
+/// Heaps at most.
+const HEAPS: libc::c_int = 2;
+
 /// Ends a [`WriteRing::wait`] from any thread.
 #[derive(Debug, Clone)]
 pub struct Waker(std::sync::Arc<nix::sys::eventfd::EventFd>);
