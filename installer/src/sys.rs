@@ -170,11 +170,12 @@ pub fn watchdog_set_timeout(watchdog: std::os::fd::BorrowedFd<'_>, seconds: i32)
     Ok(timeout)
 }
 
-/// Has the allocator give large blocks back to the kernel as soon as they are freed, and threads share what is left. By
-/// itself glibc keeps blocks of up to 32 MiB once some have been freed, and as many heaps as eight times the processors
+/// Has the allocator give large blocks back to the kernel as soon as they are freed, and threads share its heaps. By itself
+/// glibc keeps blocks of up to 32 MiB once such have been freed, and as many heaps as eight times the processors
 /// (mallopt(3)).
 pub fn frugal_allocator() {
-    for (parameter, value) in [(libc::M_MMAP_THRESHOLD, LARGE), (libc::M_ARENA_MAX, HEAPS)] {
+    let parameters = [(libc::M_MMAP_THRESHOLD, LARGE), (libc::M_TRIM_THRESHOLD, LARGE), (libc::M_ARENA_MAX, HEAPS)];
+    for (parameter, value) in parameters {
         // SAFETY: mallopt takes two numbers and no pointer, and locks what it changes.
         let set = unsafe { libc::mallopt(parameter, value) };
         if set == 0 {
@@ -183,8 +184,9 @@ pub fn frugal_allocator() {
     }
 }
 
-/// Bytes of a block that is mapped by itself.
-const LARGE: libc::c_int = 256 << 10;
+/// Bytes of a block that is mapped by itself, and of free memory at the end of a heap that is given back. Frames are smaller:
+/// pages that come anew with each of them cost more time than their memory is worth.
+const LARGE: libc::c_int = 4 << 20;
 /// Heaps at most.
 const HEAPS: libc::c_int = 2;
 
