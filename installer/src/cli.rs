@@ -133,6 +133,7 @@ impl Target {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::sys::frugal_allocator();
     ExitCode::from(carry_out(Command::parse().verb))
 }
 
