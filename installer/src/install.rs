@@ -211,7 +211,7 @@ async fn host_config(
             return Ok(place.adapt(host));
         }
     }
-    tell.step("host-config", "Checking the host config", |_| Err(repository.no_host(&keys)))
+    tell.step("host-config", "Fetching the host config", |_| Err(repository.no_host(&keys)))
 }
 
 /// The whole run in the netboot image: always an ending, never an error.
