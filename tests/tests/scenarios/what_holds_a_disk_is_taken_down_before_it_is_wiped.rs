@@ -78,7 +78,7 @@ fn what_holds_a_disk_is_taken_down_before_it_is_wiped() {
 
     refused_while_mounted(&said);
     let held = said.of("held").unwrap().0;
-    assert_eq!(held.len(), 9, "{held:?}");
+    assert_eq!(held.len(), 8, "{held:?}");
     assert_eq!(said.of("still-held").unwrap().0, held);
     assert_eq!(said.of("install").unwrap().1, 0, "{:?}", said.of("install"));
     let fields = |device: &str, what: &str, name: Option<&str>, also_on: &[&str]| json!({"device": device, "what": what, "name": name, "also_on": also_on});
