@@ -5,9 +5,11 @@
 
 pub mod artifacts;
 pub mod demo;
+pub mod image;
 pub mod observe;
 pub mod operator;
 pub mod outcome;
 pub mod release;
 pub mod replay;
 pub mod scene;
+pub mod workbench;

@@ -21,6 +21,12 @@ pub struct Observed {
     pub boot_entry: String,
     /// The number of that entry.
     pub boot_current: String,
+    /// The lines of efibootmgr, with blanks in place of tabs.
+    pub efibootmgr: Vec<String>,
+    /// The unique GUID of the disk's first partition, as lsblk shows it.
+    pub esp: String,
+    /// First sector and number of sectors of that partition, as sysfs has them.
+    pub esp_place: String,
     /// `/proc/cmdline`.
     pub cmdline: String,
     /// File system of /var: `ext4` when the OS's own systemd-repart made it.
@@ -46,9 +52,12 @@ case $table in *" verity "*) verity=true ;; *) verity=false ;; esac
 entries=$(efibootmgr 2>/dev/null)
 current=$(printf '%s\n' "$entries" | sed -n 's/^BootCurrent: //p')
 entry=$(printf '%s\n' "$entries" | sed -n "s/^Boot$current[* ] *//p" | cut -f1)
-printf '\n%s{"multi_user":%s,"root_is_verity":%s,"root_hash":"%s","pcr13":"%s","boot_entry":"%s","boot_current":"%s","var":"%s","cmdline":"%s"}\n' \
+listing=$(printf '%s\n' "$entries" | sed 's/\t/ /g; s/\\/\\\\/g; s/"/\\"/g; s/.*/"&"/' | paste -sd,)
+place=/sys/class/block/nvme0n1p1
+printf '\n%s{"multi_user":%s,"root_is_verity":%s,"root_hash":"%s","pcr13":"%s","boot_entry":"%s","boot_current":"%s","efibootmgr":[%s],"esp":"%s","esp_place":"%s","var":"%s","cmdline":"%s"}\n' \
     'METALSTRAP-OBSERVED ' "$multi" "$verity" "$(echo "$table" | cut -d' ' -f12)" \
-    "$(tr A-Z a-z < /sys/class/tpm/tpm0/pcr-sha256/13)" "$entry" "$current" "$(findmnt -no FSTYPE /var)" "$(cat /proc/cmdline)"
+    "$(tr A-Z a-z < /sys/class/tpm/tpm0/pcr-sha256/13)" "$entry" "$current" \
+    "$listing" "$(lsblk -no PARTUUID /dev/nvme0n1p1)" "$(cat $place/start) $(cat $place/size)" "$(findmnt -no FSTYPE /var)" "$(cat /proc/cmdline)"
 "#;
 
 /// Credentials (name, content) that make the OS print one line when it has reached multi-user.

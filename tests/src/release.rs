@@ -95,12 +95,12 @@ fn publish_to(target: Target, version: &str, images: &Path, repository: PathBuf,
 }
 
 impl Published {
-    /// Makes another tiny target, unlike the first in every block that is not zero, and publishes it beside it. Gives its root
-    /// hash.
+    /// Makes another tiny target, unlike the first in every block that is not zero and with further files in its initrd, and
+    /// publishes it beside it. Gives its root hash.
     ///
     /// # Errors
     /// A part that is missing, or the words of ukify or metalstrap.
-    pub fn add_tiny(&self, version: &str, dir: &Path) -> Result<Digest> {
+    pub fn add_tiny(&self, version: &str, dir: &Path, extra_files: Vec<(String, u32, Vec<u8>)>) -> Result<Digest> {
         let made = tiny(&TinyOptions {
             kernel: Kernel::find(&built("kernels/cloud")?)?,
             init: program("release", "metalstrap-tiny-init")?,
@@ -108,6 +108,7 @@ impl Published {
             mebibytes: 16,
             seed: 2,
             cmdline_extra: String::new(),
+            extra_files,
             out: dir.to_owned(),
         })?;
         publish_to(Target::Tiny, version, dir, self.repository.clone(), self.keys.clone())?;
@@ -119,13 +120,21 @@ impl Published {
     /// # Errors
     /// The command's words.
     pub fn add_default_host(&self, host: &Host) -> Result<()> {
+        self.add_host("default", host)
+    }
+
+    /// Signs `host` as the config with this key.
+    ///
+    /// # Errors
+    /// The command's words.
+    pub fn add_host(&self, key: &str, host: &Host) -> Result<()> {
         let file = self.keys.join("host.json");
         std::fs::write(&file, serde_json::to_vec_pretty(host)?)
             .with_context(|| format!("writing {}", file.display()))?;
         metalstrap(&[
             "host".as_ref(),
             "add".as_ref(),
-            "default".as_ref(),
+            key.as_ref(),
             "--config".as_ref(),
             file.as_os_str(),
             "--repository".as_ref(),
