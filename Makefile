@@ -47,7 +47,7 @@ test: check images
 crashtest: images
 	$(CARGO) test --locked -p metalstrap-installer --lib -- --ignored --nocapture many_points_of_every_scenario
 ifndef CRASHTEST_POINT
-	for seed in 1 2; do $(CARGO) run --locked -p metalstrap-tiny --bin build-tiny -- --kernel out/kernels/cloud --init $(BUILT)/release/metalstrap-tiny-init --mebibytes 4 --seed $$seed --out out/crash/tiny-$$seed || exit; done
+	for seed in 1 2 3; do $(CARGO) run --locked -p metalstrap-tiny --bin build-tiny -- --kernel out/kernels/cloud --init $(BUILT)/release/metalstrap-tiny-init --mebibytes 4 --seed $$seed --out out/crash/tiny-$$seed || exit; done
 	$(CARGO) test --locked -p metalstrap-installer --lib -- --ignored some_points_are_left_for_machines
 	$(CARGO) test --locked -p metalstrap-tests --test crash -- --nocapture
 endif

@@ -19,14 +19,7 @@ use crate::payloads::Payloads;
 /// # Errors
 /// When a block of the image or of the tree is not what the root hash vouches for.
 pub fn publish_root(payloads: &Payloads<'_>, image: &Path, verity: &Path, root_hash: Digest) -> Result<FileSystem> {
-    let checking = || format!("checking the hash tree {}", verity.display());
-    let mut block = [0; BLOCK_SIZE];
-    let mut hash_file = open(verity)?;
-    hash_file.read_exact(&mut block).with_context(checking)?;
-    let superblock = Superblock::parse(&block).with_context(checking)?;
-    let tree = Tree::open(hash_file, root_hash, superblock.salt.clone(), superblock.data_blocks);
-    let tree = tree.with_context(|| format!("{} against the root hash of the UKI", checking()))?;
-
+    let (superblock, tree) = open_tree(verity, root_hash)?;
     let data_size = superblock.data_blocks * BLOCK;
     let data_file = open(image)?;
     let length = data_file.metadata().with_context(|| format!("reading {}", image.display()))?.len();
@@ -43,6 +36,21 @@ pub fn publish_root(payloads: &Payloads<'_>, image: &Path, verity: &Path, root_h
     let mut hash_file = open(verity)?.take(tree_size);
     let hash_tree = payloads.add_tree("root hash tree", &mut hash_file, tree_size)?;
     Ok(FileSystem { designator: Designator::Root, root_hash, salt: Salt(superblock.salt), data, fine, hash_tree })
+}
+
+/// Opens a hash tree, after checking it by its root hash down to the blocks above the data.
+///
+/// # Errors
+/// When it is not what the root hash vouches for.
+pub fn open_tree(verity: &Path, root_hash: Digest) -> Result<(Superblock, Tree<File>)> {
+    let checking = || format!("checking the hash tree {}", verity.display());
+    let mut block = [0; BLOCK_SIZE];
+    let mut hash_file = open(verity)?;
+    hash_file.read_exact(&mut block).with_context(checking)?;
+    let superblock = Superblock::parse(&block).with_context(checking)?;
+    let tree = Tree::open(hash_file, root_hash, superblock.salt.clone(), superblock.data_blocks);
+    let tree = tree.with_context(|| format!("{} against the root hash of the UKI", checking()))?;
+    Ok((superblock, tree))
 }
 
 /// Publishes a file that the ESP will hold, padded to whole blocks, and builds its hash tree. The salt stays the same

@@ -25,6 +25,7 @@ mod seen;
 mod signing;
 mod site;
 mod size;
+mod sysupdate;
 mod uki;
 mod verify;
 mod vm;

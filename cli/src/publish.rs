@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::ReleaseName;
 use metalstrap_release::manifest::{Artifact, Boot, FORMAT, FileSystem, Manifest, Payload, check_name, check_version};
-use metalstrap_release::metadata::RoleName;
+use metalstrap_release::metadata::{Metadata, RoleName};
 use metalstrap_release::payload::CompressOptions;
 use serde_json::{Value, json};
 
@@ -16,6 +16,7 @@ use crate::layout::LayoutArgs;
 use crate::payloads::Payloads;
 use crate::repository::Repository;
 use crate::signing::{Signing, SigningArgs, summary};
+use crate::sysupdate::{Inputs, SysupdateArgs};
 use crate::uki::UkiFacts;
 use crate::{output, size};
 
@@ -67,6 +68,8 @@ pub struct Args {
     layout: LayoutArgs,
     #[command(flatten)]
     compression: CompressionArgs,
+    #[command(flatten)]
+    sysupdate: SysupdateArgs,
 }
 
 /// How payloads are compressed.
@@ -114,6 +117,7 @@ impl Args {
         check_name(&self.name)?;
         check_version(&self.version)?;
         self.layout.partitions()?;
+        self.sysupdate.check(&self.repository, &self.name)?;
         let facts = UkiFacts::read(&self.uki)?;
         if let Some(expected) = self.root_hash {
             let found = facts.root_hash;
@@ -138,8 +142,9 @@ impl Args {
             if there.is_complete(repository) && !draft.is_changed() {
                 eprintln!("{name} is already published");
                 let Published { path, manifest, sha256 } = there;
-                let metadata = summary(&signing.load(repository)?);
-                return Ok(result(path, *sha256, false, bytes(manifest)?, &metadata));
+                let metadata = signing.load(repository)?;
+                self.lay_out(repository, manifest, &metadata)?;
+                return Ok(result(path, *sha256, false, bytes(manifest)?, &summary(&metadata)));
             }
         }
         let manifest = match there.filter(|there| there.is_complete(repository)) {
@@ -150,7 +155,14 @@ impl Args {
         let added = draft.add_release(&name.target(), size, sha256)?;
         let metadata =
             if draft.is_changed() { signing.publish(repository, draft)? } else { signing.load(repository)? };
+        self.lay_out(repository, &manifest, &metadata)?;
         Ok(result(&path, sha256, added, bytes(&manifest)?, &summary(&metadata)))
+    }
+
+    /// For systemd-sysupdate, once the release is one that machines may have.
+    fn lay_out(&self, repository: &Repository, manifest: &Manifest, metadata: &Metadata) -> Result<()> {
+        let inputs = Inputs { root: &self.root, verity: &self.verity, uki: &self.uki };
+        self.sysupdate.publish(repository, manifest, &inputs, &metadata.releases)
     }
 
     /// Publishes the payloads, and returns the manifest that names them.

@@ -71,6 +71,16 @@ impl Repository {
         Ok(repository)
     }
 
+    /// Makes the directory `part` below it, if there is none, and clears away what a killed run has left in it.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn make(&self, part: &str) -> Result<()> {
+        let path = self.directory.join(part);
+        fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        self.clear(part)
+    }
+
     fn clear(&self, part: &str) -> Result<()> {
         let directory = self.directory.join(part);
         let clearing = || format!("clearing {}", directory.display());
@@ -129,7 +139,7 @@ impl Repository {
         if self.size(path) == Some(bytes.len() as u64) && fs::read(&whole).is_ok_and(|found| found == bytes) {
             return Ok(());
         }
-        let part = path.split('/').next().unwrap_or_default();
+        let (part, _) = path.rsplit_once('/').unwrap_or_default();
         let mut file = self.temporary(part)?;
         file.write_all(bytes).with_context(|| format!("writing {}", whole.display()))?;
         self.keep(file, path)

@@ -165,6 +165,13 @@ impl Builder {
         self
     }
 
+    /// Takes all those strings out, and so all credentials, to put others in at a power cycle.
+    #[must_use]
+    pub fn no_smbios_strings(mut self) -> Self {
+        self.strings.clear();
+        self
+    }
+
     /// The UUID and serial number that the machine tells in SMBIOS.
     #[must_use]
     pub fn identity(mut self, uuid: Option<&str>, serial_number: Option<&str>) -> Self {

@@ -43,6 +43,26 @@ impl Observed {
     }
 }
 
+/// Printed by [`updating`], with the result of the service behind it.
+pub const UPDATED: &str = "METALSTRAP-UPDATED ";
+
+/// Credentials that make the OS update itself by its own systemd-sysupdate.service as soon as it is up, whose downloads believe
+/// the certificate authority `ca` (PEM), and print one line when it is done.
+#[must_use]
+pub fn updating(ca: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let wanted = "[Unit]\nWants=systemd-sysupdate.service\n";
+    let service = format!(
+        "[Service]\nBindReadOnlyPaths=/run/credentials/@system/lab.ca:/etc/ssl/certs/ca-certificates.crt\n\
+         StandardOutput=file:/dev/ttyS0\nStandardError=file:/dev/ttyS0\n\
+         ExecStopPost=/bin/sh -c \"printf '\\\\n{UPDATED}%%s %%s\\\\n' $SERVICE_RESULT $EXIT_STATUS\"\n"
+    );
+    vec![
+        ("lab.ca".into(), ca.to_vec()),
+        ("systemd.unit-dropin.systemd-sysupdate.service".into(), service.into_bytes()),
+        ("systemd.unit-dropin.multi-user.target~update".into(), wanted.as_bytes().to_vec()),
+    ]
+}
+
 /// The shell that the unit runs. `$$` is systemd's spelling of one dollar sign.
 const SCRIPT: &str = r#"
 name=$(basename "$(findmnt -nvo SOURCE /)")

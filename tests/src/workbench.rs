@@ -134,8 +134,10 @@ impl Said {
     pub fn events(&self, name: &str, step: &str, state: &str) -> Result<Vec<Value>> {
         let (lines, _) = self.of(name)?;
         let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let wanted = events.filter(|event| event["step"] == step && event["state"] == state);
-        Ok(wanted.map(|event| event["fields"].clone()).collect())
+        let wanted = events.filter(|event| {
+            event.get("step").is_some_and(|it| it == step) && event.get("state").is_some_and(|it| it == state)
+        });
+        Ok(wanted.map(|event| event.get("fields").cloned().unwrap_or_default()).collect())
     }
 }
 

@@ -21,12 +21,18 @@ fn run(arguments: &[&str]) {
 
 /// `publish` of `version` into `repository`, up to so many writes.
 fn publish(inputs: &Inputs, version: &str, repository: &Path, writes: usize) -> Result<Value> {
+    publish_with(inputs, version, repository, writes, &[])
+}
+
+/// The same, with further words.
+fn publish_with(inputs: &Inputs, version: &str, repository: &Path, writes: usize, more: &[&str]) -> Result<Value> {
     let mut arguments: Vec<String> =
         ["metalstrap", "publish", "--name", "os", "--version", version, "--level", "1"].map(String::from).into();
     for name in ["root", "verity", "uki", "loader", "keys"] {
         arguments.extend([format!("--{name}"), inputs.path(name).to_str().unwrap().to_owned()]);
     }
     arguments.extend(["--repository".to_owned(), repository.to_str().unwrap().to_owned()]);
+    arguments.extend(more.iter().map(|word| (*word).to_owned()));
     let Verb::Publish(args) = Cli::try_parse_from(arguments).unwrap().verb else { panic!("another verb") };
     let facts = args.check().unwrap();
     let signing = args.signing.open(&[RoleName::Targets]).unwrap();
@@ -118,4 +124,40 @@ fn a_machine_sees_the_old_state_or_the_new_one_wherever_publishing_stops() {
     run(&[&rotate[..], &["timestamp", "--rotate", "snapshot", "--rotate", "targets", "--rotate", "hosts"]].concat());
     run(&[&rotate[..], &["root"]].concat());
     assert_eq!(stop_everywhere(&inputs, "2", &base, &root, &first, &both), 13);
+}
+
+/// The releases of which the list for systemd-sysupdate has files, each of which must be there as the list says.
+fn listed(place: &Path) -> BTreeSet<String> {
+    let list = fs::read_to_string(place.join("SHA256SUMS")).unwrap();
+    let release = |line: &str| {
+        let (digest, name) = line.split_once("  ").unwrap();
+        assert_eq!(Digest::of(&fs::read(place.join(name)).unwrap()).to_string(), digest, "{name}");
+        format!("{}.json", name.split('.').next().unwrap())
+    };
+    list.lines().map(release).collect()
+}
+
+#[test]
+fn systemd_sysupdate_finds_whole_files_of_published_releases_wherever_publishing_stops() {
+    let inputs = Inputs::new();
+    run(&["keygen", "--keys", inputs.path("keys").to_str().unwrap()]);
+    let root = crate::keys::read_root(&inputs.path("keys/root.json")).unwrap();
+    let (base, more) = (inputs.path("base"), ["--sysupdate", "https://os.example"]);
+    publish_with(&inputs, "1", &base, usize::MAX, &more).unwrap();
+    for writes in 0.. {
+        let place = tempfile::tempdir_in(inputs.directory.path()).unwrap();
+        let copy = place.path().join("copy");
+        assert!(Command::new("cp").arg("-a").args([&base, &copy]).status().unwrap().success());
+        let whole = publish_with(&inputs, "2", &copy, writes, &more);
+        let laid_out = copy.join("sysupdate/os");
+        assert!(listed(&laid_out).is_subset(&seen(&copy, &root)), "after {writes} writes");
+        publish_with(&inputs, "2", &copy, if whole.is_ok() { 0 } else { usize::MAX }, &more).unwrap();
+        assert_eq!(listed(&laid_out), seen(&copy, &root));
+        assert_eq!(support::files(&laid_out).len(), 6 + 2, "nothing is left over");
+        if whole.is_ok() {
+            // As without: ten. Then three files and the list.
+            assert_eq!(writes, 14);
+            break;
+        }
+    }
 }

@@ -13,6 +13,7 @@ use super::lived::{Kept, live};
 use super::releases::Releases;
 use super::runs::{Runs, pages};
 use super::scenario::Before;
+use super::sysupdated;
 use super::tables::linux;
 use crate::disk::{Disk, Memory, Recording, replay};
 use crate::esp;
@@ -49,6 +50,14 @@ impl Start {
                 let old = releases.old.as_ref().unwrap();
                 install(old, &disk);
                 kept = Some(live(&disk, &old.manifest));
+                judge.releases.push((Which::Old, old.manifest.clone()));
+            }
+            Before::Sysupdated => {
+                let (first, old) = (releases.first.as_ref().unwrap(), releases.old.as_ref().unwrap());
+                install(first, &disk);
+                kept = Some(live(&disk, &first.manifest));
+                sysupdated::update(&disk, old);
+                // The first release never starts again: it has the lower version, and goes first.
                 judge.releases.push((Which::Old, old.manifest.clone()));
             }
             Before::Damaged => {

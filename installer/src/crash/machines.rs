@@ -18,8 +18,9 @@ use super::tables;
 use crate::disk::Disk;
 
 /// Those whose systems are more than signatures.
-const SCENARIOS: [&str; 6] = ["fresh", "reimage", "downgrade", "replace", "repair-in-place", "single-slot"];
-/// Points of each, at each sector size: 24 in all.
+const SCENARIOS: [&str; 7] =
+    ["fresh", "reimage", "downgrade", "sysupdate", "replace", "repair-in-place", "single-slot"];
+/// Points of each, at each sector size: 28 in all.
 const EACH: usize = 2;
 /// What they are chosen from.
 const FEW: Effort = Effort { singles: 4, subsets: 60, reruns: 0, resumes: false };

@@ -1,4 +1,4 @@
-//! The two releases: one that is on a disk, and one that replaces it. Their slots have a head, a middle and a tail for what
+//! The releases: one that is on a disk, one that replaces it, and one that was there before both. Their slots have a head, a middle and a tail for what
 //! wipes, and their UKIs are longer than what is wiped in one write.
 
 use std::fs;
@@ -27,6 +27,8 @@ pub struct Releases {
     pub new: Published,
     /// The one that is on the disk before, where there is one.
     pub old: Option<Published>,
+    /// The one that the other came beside, where there is one. It has the same boot loader, which systemd-sysupdate leaves alone.
+    pub first: Option<Published>,
     /// Machines boot them, so what they start must be whole: nobody knows what half a boot loader does.
     pub for_machines: bool,
 }
@@ -46,17 +48,18 @@ impl Releases {
         // Without `gpt` Linux has no table while the first copy is changed, which is more than one sector: `publish` warns of
         // such a UKI. Where nothing else starts, it makes no difference.
         let cmdline_extra = if scenario.other_good_slot { " gpt" } else { "" };
-        let content = |root, seed| Content {
+        let content = |root, uki, loader| Content {
             root,
             salt: SALT.to_vec(),
-            uki: program(seed, UKI_BYTES),
-            loader: program(seed + 1, LOADER_BYTES),
+            uki: program(uki, UKI_BYTES),
+            loader: program(loader, LOADER_BYTES),
             cmdline_extra,
         };
-        Self::of(scenario, content(new_root(), 41), || content(old_root(), 31))
+        let first = || content(bytes(23, BLOCKS * BLOCK), 51, 32);
+        Self::of(scenario, content(new_root(), 41, 42), || content(old_root(), 31, 32), first)
     }
 
-    /// Two tiny targets, which machines boot too; `make crashtest` makes them.
+    /// Tiny targets, which machines boot too; `make crashtest` makes them.
     pub fn tiny(scenario: Scenario) -> Self {
         let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../out");
         let read = |path: &str| {
@@ -71,14 +74,17 @@ impl Releases {
             loader: read("boot-tools/usr/lib/systemd/boot/efi/systemd-bootx64.efi"),
             cmdline_extra: " gpt",
         };
-        let releases = Self::of(scenario, content("crash/tiny-2"), || content("crash/tiny-1"));
+        let releases =
+            Self::of(scenario, content("crash/tiny-2"), || content("crash/tiny-1"), || content("crash/tiny-3"));
         Self { for_machines: true, ..releases }
     }
 
-    fn of(scenario: Scenario, new: Content, old: impl Fn() -> Content) -> Self {
+    fn of(scenario: Scenario, new: Content, old: impl Fn() -> Content, first: impl Fn() -> Content) -> Self {
         let new = new.publish(&scenario, "2");
-        let old = (scenario.before == Before::Old).then(|| old().publish(&scenario, scenario.old));
-        Self { scenario, new, old, for_machines: false }
+        let has_old = matches!(scenario.before, Before::Old | Before::Sysupdated);
+        let old = has_old.then(|| old().publish(&scenario, scenario.old));
+        let first = (scenario.before == Before::Sysupdated).then(|| first().publish(&scenario, "0"));
+        Self { scenario, new, old, first, for_machines: false }
     }
 }
 
