@@ -219,7 +219,7 @@ async fn while_the_network_is_waited_for_what_was_written_is_read_back() {
     let goal = Goal { reads_back: true, at_risk: 1 << 20, ..goal };
     let tally = fill(&goal, None, &[], &bench.proven).await.unwrap();
     assert!(in_time.load(Ordering::SeqCst), "nothing was read back before the last frame came");
-    assert!(bench.proven.len() > 0);
+    assert!(!bench.proven.is_empty());
     assert_eq!(tally.fetched, 600);
     assert!(on_disk(&region, content.len()) == content);
 }
