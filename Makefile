@@ -21,7 +21,7 @@ check: deps
 	scripts/fetch-kernels
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target)/fuzz --locked
+	$(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --locked
 	$(CARGO) test --workspace --locked --exclude metalstrap-tests
 
 # What the demo and the scenarios boot: kernels, the Debian target image, the installer, the operator's command.
