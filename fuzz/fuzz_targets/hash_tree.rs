@@ -15,9 +15,11 @@ const BITS: u64 = 8 * BLOCK_SIZE as u64;
 fuzz_target!(|input: (u16, u32, Option<u32>, Vec<u8>)| {
     let (blocks, index, flip, bytes) = input;
     any_bytes(u64::from(blocks), u64::from(index), &bytes);
-    if let Some(geometry) = Geometry::new(u64::from(blocks)) {
-        nearly_right(&geometry, u64::from(index) % u64::from(blocks), flip, &bytes);
-    }
+    // Up to two levels below the top block; of those that have two no more than are quickly hashed.
+    let blocks = u64::from(blocks);
+    let data_blocks = if blocks & 0x8000 == 0 { 1 + (blocks & 0x7FF) } else { 16_385 + (blocks & 0x7F) };
+    let geometry = Geometry::new(data_blocks).unwrap();
+    nearly_right(&geometry, u64::from(index) % data_blocks, flip, &bytes);
 });
 
 fn any_bytes(data_blocks: u64, index: u64, bytes: &[u8]) {
@@ -69,7 +71,9 @@ fn is_above(levels: &[Level], at: u64, index: u64) -> bool {
 
 fn nearly_right(geometry: &Geometry, index: u64, flip: Option<u32>, seed: &[u8]) {
     let (mut file, root_hash) = right(geometry, seed);
-    let wrong = flip.map(|flip| BITS + u64::from(flip) % ((geometry.total_blocks() - 1) * BITS));
+    // The tree over one block of data has no block: its root hash is that block's digest.
+    let bits = (geometry.total_blocks() - 1) * BITS;
+    let wrong = flip.and_then(|flip| Some(BITS + u64::from(flip).checked_rem(bits)?));
     if let Some(bit) = wrong {
         file[(bit / 8) as usize] ^= 1 << (bit % 8);
     }

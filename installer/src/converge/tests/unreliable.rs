@@ -29,7 +29,7 @@ pub enum Fault {
     Busy,
     /// Other bytes of the file come.
     WrongRange(prop::sample::Index),
-    /// The server takes no ranges.
+    /// The server takes no ranges: it sends the whole file, which is read up to the part only where that is wanted.
     NoRanges,
 }
 
@@ -79,7 +79,13 @@ impl Unreliable {
         self.lied.load(Ordering::SeqCst)
     }
 
-    async fn send(&self, path: &str, range: Range<u64>, sink: &mpsc::Sender<Bytes>) -> Result<(), Trouble> {
+    async fn send(
+        &self,
+        path: &str,
+        range: Range<u64>,
+        unranged: Unranged,
+        sink: &mpsc::Sender<Bytes>,
+    ) -> Result<(), Trouble> {
         let fault = self.faults.lock().unwrap().pop().unwrap_or(Fault::None);
         let file = fs::read(self.repository.directory.path().join(path)).map_err(anyhow::Error::from)?;
         let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
@@ -106,7 +112,9 @@ impl Unreliable {
                 let from = at.index(file.len() - bytes.len() + 1);
                 bytes = file[from..from + bytes.len()].to_vec();
             }
-            Fault::NoRanges if range.start > 0 => return Err(Trouble::lasting(NoRanges)),
+            Fault::NoRanges if range.start > 0 && unranged == Unranged::Refused => {
+                return Err(Trouble::lasting(NoRanges));
+            }
             Fault::NoRanges => {}
         }
         if !right.starts_with(&bytes) {
@@ -126,17 +134,17 @@ impl Unreliable {
 
 impl Source for Unreliable {
     fn fetch<'a>(&'a self, path: &'a str, range: Range<u64>, sink: mpsc::Sender<Bytes>) -> Fetching<'a> {
-        Box::pin(async move { self.send(path, range, &sink).await.map_err(|trouble| trouble.error) })
+        Box::pin(async move { self.send(path, range, Unranged::Skipped, &sink).await.map_err(|trouble| trouble.error) })
     }
 
     fn attempt<'a>(
         &'a self,
         path: &'a str,
         range: Range<u64>,
-        _: Unranged,
+        unranged: Unranged,
         sink: mpsc::Sender<Bytes>,
     ) -> Attempting<'a> {
-        Box::pin(async move { self.send(path, range, &sink).await })
+        Box::pin(async move { self.send(path, range, unranged, &sink).await })
     }
 
     fn limits(&self) -> Limits {
