@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Subcommand;
+use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{Host, HostKey};
 use metalstrap_release::metadata::{Metadata, RoleName, TargetFile};
 
@@ -86,7 +87,11 @@ impl LookArgs {
 
     /// Reads a file that the metadata vouches for.
     fn bytes(&self, target: &TargetFile) -> Result<Vec<u8>> {
-        target.read(&self.repository)
+        let path = self.repository.join(&target.path);
+        let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let (found, expected) = (Digest::of(&bytes), target.sha256);
+        ensure!(found == expected, "{} has SHA-256 {found}, but the metadata says {expected}", path.display());
+        Ok(bytes)
     }
 
     /// Reads a host config that the metadata vouches for.
@@ -100,26 +105,6 @@ impl LookArgs {
 /// Reads what a person or a target's name says.
 fn key_of(target: &str) -> Option<&str> {
     target.strip_prefix("host-")?.strip_suffix(".json")
-}
-
-/// Reads the file of a target.
-trait ReadTarget {
-    fn read(&self, repository: &std::path::Path) -> Result<Vec<u8>>;
-}
-
-impl ReadTarget for TargetFile {
-    fn read(&self, repository: &std::path::Path) -> Result<Vec<u8>> {
-        let path = repository.join(&self.path);
-        let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let found = metalstrap_release::digest::Digest::of(&bytes);
-        anyhow::ensure!(
-            found == self.sha256,
-            "{} has SHA-256 {found}, but the metadata says {}",
-            path.display(),
-            self.sha256
-        );
-        Ok(bytes)
-    }
 }
 
 /// Parses the KEY of a command line.

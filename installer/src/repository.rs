@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::digest::Digest;
-use metalstrap_release::host::{Groups, Host, HostKey, Identity, ReleaseName, groups};
+use metalstrap_release::host::{Groups, Host, HostKey, HostPlace, Identity, ReleaseName, groups};
 use metalstrap_release::manifest::{self, Manifest};
 use metalstrap_release::metadata::{
     Anchor, BoxError, Finding, Metadata, MetadataError, MetadataSource, TargetFile, TrustedRoot, Versions,
@@ -23,15 +23,6 @@ pub struct Repository {
     pub source: Arc<dyn Source>,
     /// What it holds.
     pub metadata: Metadata,
-}
-
-/// Where a machine's host config may stand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HostPlace {
-    /// In a file of its own.
-    Key(HostKey),
-    /// Among the groups.
-    Groups,
 }
 
 /// A host config, or the list of groups, as fetched: measured in this form, before it is parsed.
@@ -91,18 +82,12 @@ impl Repository {
         Ok(Self { source, metadata })
     }
 
-    /// Where the host config of a machine with these keys may stand, the most particular first: its own, the groups, the one
-    /// for every machine.
+    /// Where there is something that may be the host config of a machine with these keys, in the order in which it counts.
     #[must_use]
     pub fn host_places(&self, keys: &[HostKey]) -> Vec<HostPlace> {
-        let has = |key: &&HostKey| self.metadata.hosts.contains_key(&key.target());
-        let own = keys.iter().filter(|key| **key != HostKey::Default).find(has);
-        if let Some(own) = own {
-            return vec![HostPlace::Key(own.clone())];
-        }
-        let groups = self.metadata.hosts.contains_key(groups::TARGET).then_some(HostPlace::Groups);
-        let default = keys.iter().filter(|key| **key == HostKey::Default).find(has).cloned().map(HostPlace::Key);
-        groups.into_iter().chain(default).collect()
+        let mut places = HostPlace::in_order(keys);
+        places.retain(|place| self.metadata.hosts.contains_key(&place.target()));
+        places
     }
 
     /// Fetches what stands at one of these places.
@@ -194,16 +179,6 @@ impl HostBytes {
                 let groups = Groups::parse(&self.bytes).code(Code::HostConfig, reading)?;
                 Ok(groups.of(machine).map(|group| (group.config.clone(), format!("group {}", group.name))))
             }
-        }
-    }
-}
-
-impl HostPlace {
-    /// Its name among the repository's targets.
-    fn target(&self) -> String {
-        match self {
-            Self::Key(key) => key.target(),
-            Self::Groups => groups::TARGET.to_owned(),
         }
     }
 }

@@ -9,12 +9,14 @@ use crate::manifest::{check_name, check_version};
 mod disk;
 pub mod groups;
 mod key;
+mod place;
 #[cfg(test)]
 mod tests;
 
 pub use disk::{DiskSelector, Sizes, is_like};
 pub use groups::Groups;
 pub use key::{HostKey, Identity, KeyError};
+pub use place::HostPlace;
 
 /// No host config is larger.
 pub const MAX_BYTES: usize = 1 << 20;

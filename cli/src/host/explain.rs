@@ -1,12 +1,12 @@
 //! `metalstrap host explain`: which host config a machine would get, and why.
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::host::{Groups, Host, HostKey, Identity, groups};
+use metalstrap_release::host::{Groups, Host, HostKey, HostPlace, Identity};
 use metalstrap_release::manifest::Manifest;
 use metalstrap_release::metadata::{Metadata, TargetFile};
 use serde_json::json;
 
-use super::{LookArgs, ReadTarget as _};
+use super::LookArgs;
 use crate::output;
 
 /// Says which host config a machine would get, and why, and checks that its release is there.
@@ -54,7 +54,7 @@ impl Args {
         let release = metadata.releases.get(&host.release.target());
         let release =
             release.with_context(|| format!("{found_by} says {}, but there is no such release", host.release))?;
-        Manifest::parse(&release.read(&self.look.repository)?).with_context(|| format!("checking {}", release.path))?;
+        Manifest::parse(&self.look.bytes(release)?).with_context(|| format!("checking {}", release.path))?;
         output::print(&json!({
             "looked_for": keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "host": found_by,
@@ -71,30 +71,38 @@ impl Args {
         machine: &Identity,
         keys: &[HostKey],
     ) -> Result<(String, &'a TargetFile, Host)> {
-        for key in keys {
-            if let (HostKey::Default, Some(list)) = (key, metadata.hosts.get(groups::TARGET)) {
-                let text = self.look.bytes(list)?;
-                let groups = Groups::parse(&text).with_context(|| format!("checking {}", list.path))?;
-                let group = groups.of(machine);
-                for other in &groups.groups {
-                    let is_it = group.is_some_and(|group| group.name == other.name);
-                    eprintln!(
-                        "group {}: {}",
-                        other.name,
-                        if is_it { "all of its match holds" } else { "does not match" }
-                    );
-                    if is_it {
-                        return Ok((format!("group {}", other.name), list, other.config.clone()));
-                    }
+        for place in HostPlace::in_order(keys) {
+            let target = metadata.hosts.get(&place.target());
+            let found = match (place, target) {
+                (HostPlace::Groups, None) => None,
+                (HostPlace::Groups, Some(list)) => self.group(list, machine)?,
+                (HostPlace::Key(key), None) => {
+                    eprintln!("{key}: no host config");
+                    None
                 }
-            }
-            let target = metadata.hosts.get(&key.target());
-            eprintln!("{key}: {}", if target.is_some() { "there is a host config" } else { "no host config" });
-            if let Some(target) = target {
-                return Ok((key.to_string(), target, self.look.read(target)?.1));
+                (HostPlace::Key(key), Some(target)) => {
+                    eprintln!("{key}: there is a host config");
+                    Some((key.to_string(), target, self.look.read(target)?.1))
+                }
+            };
+            if let Some(found) = found {
+                return Ok(found);
             }
         }
         let names: Vec<_> = keys.iter().map(ToString::to_string).collect();
         anyhow::bail!("the repository has no host config for this machine: {}", names.join(", "))
+    }
+
+    /// Looks for the group that a machine belongs to, and says of each up to it whether it is the one.
+    fn group<'a>(&self, list: &'a TargetFile, machine: &Identity) -> Result<Option<(String, &'a TargetFile, Host)>> {
+        let groups = Groups::parse(&self.look.bytes(list)?).with_context(|| format!("checking {}", list.path))?;
+        let group = groups.of(machine);
+        for other in groups.groups.iter().take_while(|other| Some(*other) != group) {
+            eprintln!("group {}: does not match", other.name);
+        }
+        Ok(group.map(|group| {
+            eprintln!("group {}: all of its match holds", group.name);
+            (format!("group {}", group.name), list, group.config.clone())
+        }))
     }
 }
