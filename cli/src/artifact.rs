@@ -77,7 +77,11 @@ pub fn publish_file(payloads: &Payloads<'_>, what: &str, path: &Path, name: &str
     Ok(Artifact { size, sha256, root_hash, salt: Salt(salt), data, fine, hash_tree })
 }
 
-fn open(path: &Path) -> Result<File> {
+/// Opens an input.
+///
+/// # Errors
+/// When that fails, with its path.
+pub fn open(path: &Path) -> Result<File> {
     File::open(path).with_context(|| format!("opening {}", path.display()))
 }
 

@@ -251,15 +251,6 @@ fn out_of_reach(facts: &DiskFacts) -> Option<String> {
     }
 }
 
-/// An answer that is not success.
-fn asked(what: &str, status: u16) -> io::Result<()> {
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!("asked for {what}, it said {}", nvme::named(status))))
-    }
-}
-
 /// Where an erasure says how far it is.
 struct Telling<'a> {
     progress: &'a Progress,

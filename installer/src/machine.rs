@@ -1,11 +1,13 @@
 //! The machine under the installer: what is done to it in the netboot image, and left alone on a running system.
 
+mod disk;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::host::{Existing, HandoffMode, Host, HostKey, Identity};
+use metalstrap_release::host::{HandoffMode, Host, HostKey, Identity};
 use metalstrap_release::manifest::{Boot, Manifest};
 use metalstrap_release::metadata::Versions;
 use metalstrap_release::site::Site;
@@ -16,27 +18,24 @@ use crate::config::Place;
 use crate::disk::Disk;
 use crate::drivers;
 use crate::ending::Ending;
-use crate::erase::{DriveOpener, Eraser, KernelDrive};
+use crate::erase::{DriveOpener, KernelDrive};
 use crate::esp::{Esp, random_seed};
 use crate::eventlog::Measurer;
 use crate::failure::{Code, WithCode as _};
 use crate::fetch::{DirectorySource, Mirrors, Source};
 use crate::handoff::{self, CommandLine, LoadError};
-use crate::holders::{self, Acts, KernelActs};
+use crate::holders::{Acts, KernelActs};
 use crate::http::Limits;
 use crate::https::{HttpsSource, https_url};
-use crate::inventory::{self, DiskFacts};
+use crate::inventory::DiskFacts;
 use crate::link::Which;
 use crate::net::{self, Network};
-use crate::plan::Plan;
 use crate::post::Poster;
 use crate::progress::Progress;
 use crate::remembered::Memory;
 use crate::report::{Reporter, fields};
 use crate::resolve::Resolver;
 use crate::smbios;
-use crate::stages::Locked;
-use crate::target;
 
 /// Opens and locks a disk.
 pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>;
@@ -219,7 +218,7 @@ impl<'a> Machine<'a> {
     pub fn host_keys(&self) -> Vec<HostKey> {
         match self.place {
             Place::Ordinary { host: Some(key), .. } => vec![key.clone()],
-            _ => smbios::identity(Path::new("/sys")).keys(),
+            _ => self.identity().keys(),
         }
     }
 
@@ -253,79 +252,6 @@ impl<'a> Machine<'a> {
         if let Err(error) = self.memory().remember(versions) {
             self.tell.warn("metadata", &format!("the versions of the metadata are not remembered: {error:#}"));
         }
-    }
-
-    /// The disk to install to: by the host config's selector, or the one that the person named.
-    ///
-    /// # Errors
-    /// Not exactly one, or it is in use and may not be wiped.
-    pub fn choose_disk(&self, host: &Host) -> Result<DiskFacts> {
-        match self.place {
-            Place::Netboot => {
-                let disks = inventory::disks(Path::new("/sys"))?;
-                let chosen = target::choose(&disks, &host.disk, &self.missing, target::may_go(host))?;
-                target::foreign_esps(&disks, &chosen).iter().for_each(|text| self.tell.warn("disk", text));
-                Ok(chosen)
-            }
-            Place::Ordinary { disk, sector_size, .. } => {
-                let facts = inventory::disk_at(&inventory::Roots::default(), disk, *sector_size)?;
-                target::usable(&facts, target::may_go(host)).cloned()
-            }
-        }
-    }
-
-    /// Tells what will be taken down for the plan. Where the plan wipes nothing, nothing may hold the disk.
-    ///
-    /// # Errors
-    /// [`Code::DiskInUse`]: something holds it that may not be taken down, or cannot.
-    pub fn check_holders(&self, host: &Host, plan: &Plan, facts: &DiskFacts) -> Result<()> {
-        if !target::may_free(host, plan) {
-            return target::usable(facts, Existing::Keep).map(|_| ());
-        }
-        for holder in holders::of(&inventory::Roots::default(), facts)? {
-            self.tell.say(&format!("to be taken down, since it holds the disk: {holder}"));
-        }
-        Ok(())
-    }
-
-    /// Takes down what holds the disk that was chosen, where the plan wipes it.
-    ///
-    /// # Errors
-    /// [`Code::DiskInUse`]: something cannot be taken down, or is back.
-    pub fn free_disk(&self, host: &Host, plan: &Plan, facts: &DiskFacts) -> Result<()> {
-        if !target::may_free(host, plan) {
-            return Ok(());
-        }
-        holders::take_down(&inventory::Roots::default(), facts, self.seams.acts.as_ref(), self.tell)
-    }
-
-    /// How the disk will be erased; `None` if it will not.
-    ///
-    /// # Errors
-    /// [`Code::CannotErase`]: it cannot be as the host config wants.
-    pub fn eraser(&self, locked: &Locked, facts: &DiskFacts) -> Result<Option<Eraser>> {
-        locked.eraser(facts, &self.seams.drive, self.tell)
-    }
-
-    /// The disk that the person named, whoever uses it.
-    ///
-    /// # Errors
-    /// It is no disk, or cannot be read.
-    pub fn look_at_disk(&self) -> Result<DiskFacts> {
-        match self.place {
-            Place::Netboot => anyhow::bail!("no disk was named"),
-            Place::Ordinary { disk, sector_size, .. } => {
-                inventory::disk_at(&inventory::Roots::default(), disk, *sector_size)
-            }
-        }
-    }
-
-    /// Locks the disk that was chosen.
-    ///
-    /// # Errors
-    /// Somebody else has it, or it is not what it was when the plan was made.
-    pub fn lock_disk(&self, facts: &DiskFacts) -> Result<Arc<dyn Disk>> {
-        (self.seams.open)(facts)
     }
 
     /// In the netboot image: makes the firmware's entry for the ESP at `partition` and tells what became of it. It is

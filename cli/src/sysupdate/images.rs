@@ -11,7 +11,7 @@ use metalstrap_release::digest::Digest;
 use metalstrap_release::manifest::{FileSystem, Manifest, data_uuid, verity_uuid};
 use sha2::{Digest as _, Sha256};
 
-use crate::artifact::open_tree;
+use crate::artifact::{self, open_tree};
 use crate::checked::Checked;
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -153,8 +153,7 @@ fn copy(what: &str, content: &mut impl Read, size: u64, output: &mut impl Write)
 }
 
 fn open(path: &Path) -> Result<BufReader<File>> {
-    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    Ok(BufReader::with_capacity(PIECE, file))
+    Ok(BufReader::with_capacity(PIECE, artifact::open(path)?))
 }
 
 /// Hashes what is written.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::drive::{Drive, NvmeCommand};
-use super::{Method, Outcome, Telling, asked};
+use super::{Method, Outcome, Telling};
 
 const IDENTIFY: u8 = 0x06;
 const GET_LOG_PAGE: u8 = 0x02;
@@ -232,8 +232,13 @@ fn little_endian(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
+/// An answer that is not success.
+fn asked(what: &str, status: u16) -> io::Result<()> {
+    if status == 0 { Ok(()) } else { Err(io::Error::other(format!("asked for {what}, it said {}", named(status)))) }
+}
+
 /// A status field with what it is called, where the kind of failure matters (section 3.3.3.2).
-pub(super) fn named(status: u16) -> String {
+fn named(status: u16) -> String {
     // Status code and its type; above are "more" and "do not retry".
     let name = match status & 0x7ff {
         0x001 => " (invalid opcode)",

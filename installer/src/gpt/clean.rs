@@ -47,7 +47,7 @@ pub(super) fn whole(disk: &dyn Disk, plan: &Plan) -> Result<()> {
         Role::Data { kept, .. } => kept,
     };
     let partitions = plan.partitions.iter().filter(|partition| !holds(partition.role));
-    let areas = partitions.map(|p| (p.role.to_string(), Area { start: p.entry.start, size: p.entry.size }));
+    let areas = partitions.map(|p| (p.role.to_string(), Area::of(&p.entry)));
     for (what, area) in areas.chain([("the free space".to_owned(), plan.free)]) {
         let names = inventory::signatures(disk, area.start, area.size).code(Code::DiskIo, probing)?;
         if !names.is_empty() {

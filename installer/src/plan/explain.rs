@@ -22,8 +22,8 @@ pub(super) fn explain(plan: &Plan, hash: &str) -> String {
     if let Some(fallback) = &plan.fallback {
         line("fallback", format!("{fallback}: starts until the release is there, and if it does not start"));
     }
-    if plan.erase != Erase::None {
-        line("erased", erasure(plan.erase).to_owned());
+    if let Some(how) = erasure(plan.erase) {
+        line("erased", how.to_owned());
     }
     plan.names.removed.iter().for_each(|path| line("goes", format!("the boot file {path}")));
     for (path, name) in &plan.names.renamed {
@@ -64,12 +64,12 @@ fn existing(plan: &Plan) -> String {
     }
 }
 
-fn erasure(erase: Erase) -> &'static str {
+fn erasure(erase: Erase) -> Option<&'static str> {
     match erase {
-        Erase::None => "nothing",
-        Erase::Discard => "every sector is discarded, and samples must be gone",
-        Erase::Zeroes => "every sector becomes zero, and samples must be",
-        Erase::Secure => "by the drive's own command, and samples must be gone",
+        Erase::None => None,
+        Erase::Discard => Some("every sector is discarded, and samples must be gone"),
+        Erase::Zeroes => Some("every sector becomes zero, and samples must be"),
+        Erase::Secure => Some("by the drive's own command, and samples must be gone"),
     }
 }
 
