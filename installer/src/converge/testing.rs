@@ -128,6 +128,20 @@ pub(crate) async fn bring(
         .map(|(tally, _)| tally)
 }
 
+/// The parts of a [`Source`] that a mirror of a test has from another one: all but payloads and its name.
+macro_rules! small_files_from {
+    ($self:ident, $source:expr) => {
+        fn get<'a>(&'a $self, path: &'a str, limit: usize) -> crate::fetch::Getting<'a> {
+            $source.get(path, limit)
+        }
+
+        fn find<'a>(&'a $self, path: &'a str, limit: usize) -> crate::fetch::Finding<'a> {
+            $source.find(path, limit)
+        }
+    };
+}
+pub(super) use small_files_from;
+
 /// A payload's content as a goal, for tests that set bounds of their own.
 pub(super) fn goal_of(
     payload: &Payload,

@@ -7,7 +7,7 @@ use metalstrap_release::digest::Digest;
 
 use super::testing::{
     Repository, SALT, START, assert_only_verified, bring, bytes, goal_of, on_disk, only, open_tree, recording,
-    region_on, tree_over,
+    region_on, small_files_from, tree_over,
 };
 use super::*;
 use crate::disk::{Faulty, Memory, Operation, Recorded, Recording};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::fetch::{Attempting, Fetching, Finding, Getting, Trouble, Unranged};
+use crate::fetch::{Attempting, Fetching, Trouble, Unranged};
 use crate::http::Limits;
 
 /// Bytes of content of a frame.
@@ -66,13 +66,7 @@ impl Source for Sly {
         Limits { backoff: none, backoff_most: none, attempt_bytes: 4096, ..Limits::default() }
     }
 
-    fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
-        self.repository.source.get(path, limit)
-    }
-
-    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
-        self.repository.source.find(path, limit)
-    }
+    small_files_from!(self, self.repository.source);
 
     fn describe(&self) -> String {
         self.name.to_owned()
@@ -133,13 +127,7 @@ impl Source for Streaming {
         self.0.limits()
     }
 
-    fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
-        self.0.get(path, limit)
-    }
-
-    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
-        self.0.find(path, limit)
-    }
+    small_files_from!(self, self.0);
 
     fn describe(&self) -> String {
         self.0.describe()

@@ -15,7 +15,7 @@ use super::super::fill::fill;
 use super::super::output::Output;
 use super::*;
 use crate::disk::{Buffer, Disk, FileDisk};
-use crate::fetch::{DirectorySource, Fetching, Finding, Getting};
+use crate::fetch::{DirectorySource, Fetching};
 
 /// A disk that reads past the page cache, with the place of `blocks` blocks.
 struct Bench {
@@ -192,13 +192,7 @@ impl Source for Patient {
         })
     }
 
-    fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
-        self.source.get(path, limit)
-    }
-
-    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
-        self.source.find(path, limit)
-    }
+    small_files_from!(self, self.source);
 
     fn describe(&self) -> String {
         self.source.describe()

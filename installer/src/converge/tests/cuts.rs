@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::super::fill::fill;
 use super::*;
 use crate::disk::{Disk, replay};
-use crate::fetch::{DirectorySource, Fetching, Finding, Getting};
+use crate::fetch::{DirectorySource, Fetching};
 
 /// A mirror that counts the bytes it is asked for: as if a cut came when all of them are on their way.
 #[derive(Debug)]
@@ -26,13 +26,7 @@ impl Source for Counting {
         self.source.fetch(path, range, sink)
     }
 
-    fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
-        self.source.get(path, limit)
-    }
-
-    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
-        self.source.find(path, limit)
-    }
+    small_files_from!(self, self.source);
 
     fn describe(&self) -> String {
         self.source.describe()

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::*;
-use crate::fetch::{Fetching, Finding, Getting};
+use crate::fetch::Fetching;
 
 /// A source that remembers what it was asked for.
 #[derive(Debug, Clone)]
@@ -51,13 +51,7 @@ impl Source for Counting {
         self.0.source.fetch(path, range, sink)
     }
 
-    fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
-        self.0.source.get(path, limit)
-    }
-
-    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
-        self.0.source.find(path, limit)
-    }
+    small_files_from!(self, self.0.source);
 
     fn describe(&self) -> String {
         self.0.source.describe()

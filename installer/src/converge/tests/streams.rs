@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::fetch::{Attempting, Fetching, Finding, Getting, NoRanges, Trouble, Unranged};
+use crate::fetch::{Attempting, Fetching, NoRanges, Trouble, Unranged};
 use crate::http::Limits;
 
 /// A mirror that sends `stream` for the whole of a payload, and nothing for a part of it.
@@ -34,13 +34,7 @@ impl Source for Streaming {
         })
     }
 
-    fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
-        self.repository.source.get(path, limit)
-    }
-
-    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
-        self.repository.source.find(path, limit)
-    }
+    small_files_from!(self, self.repository.source);
 
     fn describe(&self) -> String {
         self.name.to_owned()
@@ -181,13 +175,7 @@ impl Source for Limited {
         Limits { attempts: 3, backoff, backoff_most, ..Limits::default() }
     }
 
-    fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
-        self.repository.source.get(path, limit)
-    }
-
-    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
-        self.repository.source.find(path, limit)
-    }
+    small_files_from!(self, self.repository.source);
 
     fn describe(&self) -> String {
         "https://limited".to_owned()

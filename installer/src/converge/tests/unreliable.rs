@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::fetch::{Attempting, Fetching, Finding, Getting, NoRanges, Trouble, Unranged};
+use crate::fetch::{Attempting, Fetching, NoRanges, Trouble, Unranged};
 use crate::http::Limits;
 
 /// What goes wrong with one request.
@@ -152,13 +152,7 @@ impl Source for Unreliable {
         Limits { attempts: ATTEMPTS, attempt_bytes: 16 << 10, backoff, backoff_most, ..Limits::default() }
     }
 
-    fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
-        self.repository.source.get(path, limit)
-    }
-
-    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
-        self.repository.source.find(path, limit)
-    }
+    small_files_from!(self, self.repository.source);
 
     fn describe(&self) -> String {
         self.name.clone()

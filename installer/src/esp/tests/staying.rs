@@ -11,13 +11,8 @@ fn next(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
     Manifest { version: "2".to_owned(), ..manifest(repository, loader, uki) }
 }
 
-/// What is done to make an ESP that has `before` hold what `order` says, and its result.
-async fn changed(
-    repository: &Repository,
-    before: &[Recorded],
-    order: Order<'_>,
-    sector: u32,
-) -> (Result<Esp>, Vec<Recorded>) {
+/// A disk to which these writes were made, and how much of its log they are.
+fn replayed(before: &[Recorded], sector: u32) -> (Arc<Recording>, usize) {
     let disk = Arc::new(Recording::memory(DISK_SIZE, sector));
     for what in before {
         if let Recorded::Write { offset, bytes } = what {
@@ -25,6 +20,17 @@ async fn changed(
         }
     }
     let so_far = disk.log().len();
+    (disk, so_far)
+}
+
+/// What is done to make an ESP that has `before` hold what `order` says, and its result.
+async fn changed(
+    repository: &Repository,
+    before: &[Recorded],
+    order: Order<'_>,
+    sector: u32,
+) -> (Result<Esp>, Vec<Recorded>) {
+    let (disk, so_far) = replayed(before, sector);
     let done = write(&repository.mirrors(), order, &region(&disk), &[], &Progress::default()).await;
     (done, disk.log().split_off(so_far))
 }
@@ -32,13 +38,7 @@ async fn changed(
 /// With the old UKI blessed, as an OS that has started well leaves it.
 async fn installed(repository: &Repository, old: &Manifest, sector: u32) -> Vec<Recorded> {
     let (_, mut log) = recorded(repository, old, sector).await;
-    let disk = Arc::new(Recording::memory(DISK_SIZE, sector));
-    log.iter().for_each(|what| {
-        if let Recorded::Write { offset, bytes } = what {
-            disk.write_at(*offset, bytes).unwrap();
-        }
-    });
-    let before = disk.log().len();
+    let (disk, before) = replayed(&log, sector);
     let there = There::open(&region(&disk)).await.unwrap().unwrap();
     let rename = |volume: &mut crate::fat::Volume, read: crate::fat::ReadAt<'_>, region: &Region| {
         there::apply(region, volume.rename(UKI, "debian_1.efi", read)?)
@@ -72,13 +72,7 @@ async fn what_is_started_is_not_chosen_by_loader_conf() {
     let repository = Repository::new();
     let old = manifest(&repository, &[b"MZ".to_vec(), bytes(1, 20_000)].concat(), &bytes(2, 400_000));
     let mut before = installed(&repository, &old, 512).await;
-    let disk = Arc::new(Recording::memory(DISK_SIZE, 512));
-    for what in &before {
-        if let Recorded::Write { offset, bytes } = what {
-            disk.write_at(*offset, bytes).unwrap();
-        }
-    }
-    let so_far = disk.log().len();
+    let (disk, so_far) = replayed(&before, 512);
     let there = There::open(&region(&disk)).await.unwrap().unwrap();
     let text = b"timeout 3\ndefault other*\n".to_vec();
     let write = |volume: &mut crate::fat::Volume, read: crate::fat::ReadAt<'_>, region: &Region| {
@@ -143,14 +137,8 @@ async fn a_boot_loader_that_went_comes_back_behind_the_uki() {
     let old = manifest(&repository, &bytes(1, 20_000), &bytes(2, 400_000));
     let (loader, uki) = (bytes(5, 30_000), bytes(6, 300_000));
     let new = next(&repository, &loader, &uki);
-    let disk = Arc::new(Recording::memory(DISK_SIZE, 512));
     let mut before = installed(&repository, &old, 512).await;
-    for what in &before {
-        if let Recorded::Write { offset, bytes } = what {
-            disk.write_at(*offset, bytes).unwrap();
-        }
-    }
-    let so_far = disk.log().len();
+    let (disk, so_far) = replayed(&before, 512);
     unname(&region(&disk), &[FALLBACK_LOADER, LOADER, OLD_UKI].map(str::to_owned)).unwrap();
     before.extend(disk.log().split_off(so_far));
     let (esp, log) = changed(&repository, &before, staying(&new), 512).await;
