@@ -38,6 +38,7 @@ demo: images
 
 # All that CI runs: check, then the scenarios in virtual machines.
 test: check images
+	scripts/fetch-workbench
 	$(CARGO) test --locked -p metalstrap-tests --lib --test scenarios -- --test-threads=2
 
 # Power cuts at thousands of points of whole installations, judged in process, and some of them booted by machines:

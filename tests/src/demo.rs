@@ -141,6 +141,7 @@ fn outcome(told: &Value, sizes: &Value, generic: &Value) -> Result<Outcome> {
         lowest_mem_available_bytes: number(told, "/lowest_mem_available_bytes")?,
     };
     check(&outcome, text(told, "/root_hash")?)?;
+    check_boot_manager(&kexec_boot, &cold_boot)?;
     for seen in [&kexec_boot, &cold_boot] {
         ensure!(seen.var == "ext4", "/var has the file system {:?}: the OS's systemd-repart did not make it", seen.var);
         ensure!(seen.cmdline.split_whitespace().any(|word| word == "gpt"), "`gpt` is not in {:?}", seen.cmdline);
@@ -159,6 +160,32 @@ fn check(outcome: &Outcome, root_hash: &str) -> Result<()> {
     ensure!(measured == replayed, "PCR 13 is {measured} in the installed OS, but its log replays to {replayed}");
     let title = format!("Linux ({})", Target::Debian.name());
     ensure!(outcome.boot_entry == title, "the cold boot came from the entry {:?}, not {title:?}", outcome.boot_entry);
+    Ok(())
+}
+
+/// What efibootmgr has to show of an installation with the boot order `network-first`: after kexec our entry right behind the
+/// one that the machine came from, and as the next one; after the cold boot as the one that it came from.
+fn check_boot_manager(kexec: &Observed, cold: &Observed) -> Result<()> {
+    let ours = cold.boot_current.as_str();
+    for seen in [kexec, cold] {
+        let (start, size) = seen.esp_place.split_once(' ').context("finding the place of the ESP")?;
+        let (start, size): (u64, u64) = (start.parse()?, size.parse()?);
+        let title = Target::Debian.name();
+        let (esp, loader) = (&seen.esp, r"/\EFI\systemd\systemd-bootx64.efi");
+        let entry = format!("Boot{ours}* Linux ({title}) HD(1,GPT,{esp},{start:#x},{size:#x}){loader}");
+        let mut wanted = vec![format!("BootCurrent: {}", seen.boot_current), entry];
+        let order = seen.efibootmgr.iter().find_map(|line| line.strip_prefix("BootOrder: "));
+        let order: Vec<&str> = order.context("finding the boot order")?.split(',').collect();
+        let place = |number: &str| order.iter().position(|other| *other == number);
+        let behind = place(&kexec.boot_current).zip(place(ours)).is_some_and(|(network, disk)| network + 1 == disk);
+        ensure!(behind, "{ours} does not come right behind {} in {order:?}", kexec.boot_current);
+        wanted.extend((seen.boot_current != ours).then(|| format!("BootNext: {ours}")));
+        for line in wanted {
+            ensure!(seen.efibootmgr.contains(&line), "efibootmgr does not say {line:?}: {:#?}", seen.efibootmgr);
+        }
+    }
+    let next = cold.efibootmgr.iter().find(|line| line.starts_with("BootNext"));
+    ensure!(next.is_none(), "the next boot is still {next:?} after it has happened");
     Ok(())
 }
 

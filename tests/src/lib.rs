@@ -1,13 +1,16 @@
 //! End-to-end scenarios and the demo: what they share.
 //!
-//! [`artifacts`] names what `make images` has built, [`release`] publishes it, [`observe`] lets the installed OS speak
+//! [`artifacts`] names what `make images` has built, [`release`] publishes it, [`reissue`] makes another version of it, [`observe`] lets the installed OS speak
 //! for itself, [`replay`] recomputes the TPM's register without the installer's code.
 
 pub mod artifacts;
 pub mod demo;
+pub mod image;
 pub mod observe;
 pub mod operator;
 pub mod outcome;
+pub mod reissue;
 pub mod release;
 pub mod replay;
 pub mod scene;
+pub mod workbench;

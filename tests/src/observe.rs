@@ -21,6 +21,12 @@ pub struct Observed {
     pub boot_entry: String,
     /// The number of that entry.
     pub boot_current: String,
+    /// The lines of efibootmgr, with blanks in place of tabs.
+    pub efibootmgr: Vec<String>,
+    /// The unique GUID of the disk's first partition, as lsblk shows it.
+    pub esp: String,
+    /// First sector and number of sectors of that partition, as sysfs has them.
+    pub esp_place: String,
     /// `/proc/cmdline`.
     pub cmdline: String,
     /// File system of /var: `ext4` when the OS's own systemd-repart made it.
@@ -37,6 +43,26 @@ impl Observed {
     }
 }
 
+/// Printed by [`updating`], with the result of the service behind it.
+pub const UPDATED: &str = "METALSTRAP-UPDATED ";
+
+/// Credentials that make the OS update itself by its own systemd-sysupdate.service as soon as it is up, whose downloads believe
+/// the certificate authority `ca` (PEM), and print one line when it is done.
+#[must_use]
+pub fn updating(ca: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let wanted = "[Unit]\nWants=systemd-sysupdate.service\n";
+    let service = format!(
+        "[Service]\nBindReadOnlyPaths=/run/credentials/@system/lab.ca:/etc/ssl/certs/ca-certificates.crt\n\
+         StandardOutput=file:/dev/ttyS0\nStandardError=file:/dev/ttyS0\n\
+         ExecStopPost=/bin/sh -c \"printf '\\\\n{UPDATED}%%s %%s\\\\n' $SERVICE_RESULT $EXIT_STATUS\"\n"
+    );
+    vec![
+        ("lab.ca".into(), ca.to_vec()),
+        ("systemd.unit-dropin.systemd-sysupdate.service".into(), service.into_bytes()),
+        ("systemd.unit-dropin.multi-user.target~update".into(), wanted.as_bytes().to_vec()),
+    ]
+}
+
 /// The shell that the unit runs. `$$` is systemd's spelling of one dollar sign.
 const SCRIPT: &str = r#"
 name=$(basename "$(findmnt -nvo SOURCE /)")
@@ -46,9 +72,12 @@ case $table in *" verity "*) verity=true ;; *) verity=false ;; esac
 entries=$(efibootmgr 2>/dev/null)
 current=$(printf '%s\n' "$entries" | sed -n 's/^BootCurrent: //p')
 entry=$(printf '%s\n' "$entries" | sed -n "s/^Boot$current[* ] *//p" | cut -f1)
-printf '\n%s{"multi_user":%s,"root_is_verity":%s,"root_hash":"%s","pcr13":"%s","boot_entry":"%s","boot_current":"%s","var":"%s","cmdline":"%s"}\n' \
+listing=$(printf '%s\n' "$entries" | sed 's/\t/ /g; s/\\/\\\\/g; s/"/\\"/g; s/.*/"&"/' | paste -sd,)
+place=/sys/class/block/nvme0n1p1
+printf '\n%s{"multi_user":%s,"root_is_verity":%s,"root_hash":"%s","pcr13":"%s","boot_entry":"%s","boot_current":"%s","efibootmgr":[%s],"esp":"%s","esp_place":"%s","var":"%s","cmdline":"%s"}\n' \
     'METALSTRAP-OBSERVED ' "$multi" "$verity" "$(echo "$table" | cut -d' ' -f12)" \
-    "$(tr A-Z a-z < /sys/class/tpm/tpm0/pcr-sha256/13)" "$entry" "$current" "$(findmnt -no FSTYPE /var)" "$(cat /proc/cmdline)"
+    "$(tr A-Z a-z < /sys/class/tpm/tpm0/pcr-sha256/13)" "$entry" "$current" \
+    "$listing" "$(lsblk -no PARTUUID /dev/nvme0n1p1)" "$(cat $place/start) $(cat $place/size)" "$(findmnt -no FSTYPE /var)" "$(cat /proc/cmdline)"
 "#;
 
 /// Credentials (name, content) that make the OS print one line when it has reached multi-user.

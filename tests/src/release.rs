@@ -1,5 +1,6 @@
 //! Publishes what was built, through the operator's command.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 use crate::artifacts::{built, program};
 use crate::operator::metalstrap;
+use crate::reissue::reissue;
 
 /// The version that is published.
 pub const VERSION: &str = "1";
@@ -66,41 +68,42 @@ impl Target {
 pub fn publish(target: Target, dir: &Path) -> Result<Published> {
     let (repository, keys) = (dir.join("repository"), dir.join("keys"));
     metalstrap(&["keygen".as_ref(), "--keys".as_ref(), keys.as_os_str()])?;
-    publish_to(target, VERSION, &built(target.directory())?, repository, keys)
+    publish_to(target, VERSION, &built(target.directory())?, repository, keys, &[])
 }
 
-fn publish_to(target: Target, version: &str, images: &Path, repository: PathBuf, keys: PathBuf) -> Result<Published> {
+/// `more`: further words of the command.
+fn publish_to(
+    target: Target,
+    version: &str,
+    images: &Path,
+    repository: PathBuf,
+    keys: PathBuf,
+    more: &[&str],
+) -> Result<Published> {
     let uki = if target == Target::Debian { "uki.efi" } else { "tiny.efi" };
-    let printed = metalstrap(&[
-        "publish".as_ref(),
-        "--name".as_ref(),
-        target.name().as_ref(),
-        "--version".as_ref(),
-        version.as_ref(),
-        "--root".as_ref(),
-        images.join("root.raw").as_os_str(),
-        "--verity".as_ref(),
-        images.join("root.verity.raw").as_os_str(),
-        "--uki".as_ref(),
-        images.join(uki).as_os_str(),
-        "--loader".as_ref(),
-        built("boot-tools/usr/lib/systemd/boot/efi/systemd-bootx64.efi")?.as_os_str(),
-        "--repository".as_ref(),
-        repository.as_os_str(),
-        "--keys".as_ref(),
-        keys.as_os_str(),
-    ])?;
+    let files: [(&str, &Path); 6] = [
+        ("--root", &images.join("root.raw")),
+        ("--verity", &images.join("root.verity.raw")),
+        ("--uki", &images.join(uki)),
+        ("--loader", &built("boot-tools/usr/lib/systemd/boot/efi/systemd-bootx64.efi")?),
+        ("--repository", &repository),
+        ("--keys", &keys),
+    ];
+    let mut words: Vec<&OsStr> = ["publish", "--name", target.name(), "--version", version].map(OsStr::new).into();
+    words.extend(files.iter().flat_map(|(option, path)| [OsStr::new(*option), path.as_os_str()]));
+    words.extend(more.iter().map(OsStr::new));
+    let printed = metalstrap(&words)?;
     let published: Published = serde_json::from_slice(&printed).context("reading what metalstrap publish printed")?;
     Ok(Published { repository, keys, ..published })
 }
 
 impl Published {
-    /// Makes another tiny target, unlike the first in every block that is not zero, and publishes it beside it. Gives its root
-    /// hash.
+    /// Makes another tiny target, unlike the first in every block that is not zero and with further files in its initrd, and
+    /// publishes it beside it. Gives its root hash.
     ///
     /// # Errors
     /// A part that is missing, or the words of ukify or metalstrap.
-    pub fn add_tiny(&self, version: &str, dir: &Path) -> Result<Digest> {
+    pub fn add_tiny(&self, version: &str, dir: &Path, extra_files: Vec<(String, u32, Vec<u8>)>) -> Result<Digest> {
         let made = tiny(&TinyOptions {
             kernel: Kernel::find(&built("kernels/cloud")?)?,
             init: program("release", "metalstrap-tiny-init")?,
@@ -108,10 +111,23 @@ impl Published {
             mebibytes: 16,
             seed: 2,
             cmdline_extra: String::new(),
+            extra_files,
             out: dir.to_owned(),
         })?;
-        publish_to(Target::Tiny, version, dir, self.repository.clone(), self.keys.clone())?;
+        publish_to(Target::Tiny, version, dir, self.repository.clone(), self.keys.clone(), &[])?;
         Ok(made.root_hash)
+    }
+
+    /// Makes the Debian target another version and publishes it beside the first, also for the systemd-sysupdate of machines that
+    /// find the repository at `url`. Gives its root hash.
+    ///
+    /// # Errors
+    /// The images are not built, or the command's words.
+    pub fn add_debian(&self, version: &str, url: &str, dir: &Path) -> Result<Digest> {
+        let root_hash = reissue(&built(Target::Debian.directory())?, version, dir)?;
+        let more = ["--level", "1", "--sysupdate", url];
+        publish_to(Target::Debian, version, dir, self.repository.clone(), self.keys.clone(), &more)?;
+        Ok(root_hash)
     }
 
     /// Signs `host` as the config of every machine.
@@ -119,13 +135,21 @@ impl Published {
     /// # Errors
     /// The command's words.
     pub fn add_default_host(&self, host: &Host) -> Result<()> {
+        self.add_host("default", host)
+    }
+
+    /// Signs `host` as the config with this key.
+    ///
+    /// # Errors
+    /// The command's words.
+    pub fn add_host(&self, key: &str, host: &Host) -> Result<()> {
         let file = self.keys.join("host.json");
         std::fs::write(&file, serde_json::to_vec_pretty(host)?)
             .with_context(|| format!("writing {}", file.display()))?;
         metalstrap(&[
             "host".as_ref(),
             "add".as_ref(),
-            "default".as_ref(),
+            key.as_ref(),
             "--config".as_ref(),
             file.as_os_str(),
             "--repository".as_ref(),

@@ -14,10 +14,12 @@ use metalstrap_release::digest::Digest;
 use metalstrap_release::verity::{self, BLOCK, BLOCK_SIZE, Block};
 use uuid::Uuid;
 
-use crate::machine::MODULES;
+use crate::machine::{MODULES, PROBE};
 
 /// Disks of test machines: NVMe is built into the cloud kernel.
 const DRIVERS: [&str; 4] = ["virtio_blk", "virtio_scsi", "sd_mod", "ahci"];
+/// What a probe may want to see.
+const FOR_A_PROBE: &str = "efivarfs";
 
 /// What a tiny target is made of.
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub struct TinyOptions {
     pub seed: u64,
     /// Goes behind the standard kernel command line.
     pub cmdline_extra: String,
+    /// Further files of the initrd (path, mode, bytes). One at [`PROBE`] is run before the report.
+    pub extra_files: Vec<(String, u32, Vec<u8>)>,
     /// The directory that `root.raw`, `root.verity.raw` and `tiny.efi` are written to.
     pub out: PathBuf,
 }
@@ -101,7 +105,12 @@ fn initrd_archive(options: &TinyOptions) -> Result<Archive> {
         bail!("{} is empty", options.init.display());
     }
     archive.file("init", 0o755, init)?;
-    let selection = Selection::named(&options.kernel, &DRIVERS)?;
+    for (path, mode, bytes) in &options.extra_files {
+        archive.file(path, *mode, bytes.clone())?;
+    }
+    let probes = options.extra_files.iter().any(|(path, ..)| path == PROBE.trim_start_matches('/'));
+    let drivers: Vec<&str> = DRIVERS.into_iter().chain(probes.then_some(FOR_A_PROBE)).collect();
+    let selection = Selection::named(&options.kernel, &drivers)?;
     selection.put(&options.kernel, &mut archive)?;
     let version = &options.kernel.version;
     let list: String = selection.load_order().iter().map(|file| format!("/lib/modules/{version}/{file}\n")).collect();

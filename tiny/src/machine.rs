@@ -4,8 +4,9 @@ use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
@@ -14,6 +15,28 @@ use nix::sys::termios::tcdrain;
 
 /// Where the builder lists the modules to load, one path a line, each after what it needs.
 pub const MODULES: &str = "/modules.list";
+
+/// A program that is run before the report, where there is one.
+pub const PROBE: &str = "/probe";
+
+/// Runs the probe, where there is one, with efivarfs mounted; what it prints, line by line.
+///
+/// # Errors
+///
+/// It failed.
+pub fn probe() -> Result<Vec<String>> {
+    if !Path::new(PROBE).exists() {
+        return Ok(Vec::new());
+    }
+    let (kind, at) = ("efivarfs", "/sys/firmware/efi/efivars");
+    mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("mounting {kind} at {at}"))?;
+    let output = Command::new(PROBE).output().with_context(|| format!("running {PROBE}"))?;
+    if !output.status.success() {
+        bail!("{PROBE} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+}
 
 /// Mounts /dev, /proc and /sys.
 ///

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 pub const PREFIX: &str = "TINY-TARGET ";
 /// What stands before the reason when there is nothing good to report.
 pub const FAILED: &str = "TINY-TARGET-FAILED ";
+/// What stands before each line of a probe.
+pub const PROBED: &str = "TINY-TARGET-PROBED ";
 
 /// What the tiny target found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use serde_json::Value;
 fn another_release_goes_beside_the_one_that_works() {
     let scene = Scene::new("beside", Target::Tiny).unwrap();
     let first = scene.manifest().unwrap().root().unwrap().root_hash.to_string();
-    let second = scene.published.add_tiny("2", &scene.run.path().join("second")).unwrap().to_string();
+    let second = scene.published.add_tiny("2", &scene.run.path().join("second"), Vec::new()).unwrap().to_string();
 
     let mut machine = scene.start(DISK, |builder| builder).unwrap();
     assert_eq!(started(&mut machine), first);

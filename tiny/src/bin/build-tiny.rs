@@ -42,6 +42,7 @@ fn main() -> Result<()> {
         mebibytes: arguments.mebibytes,
         seed: arguments.seed,
         cmdline_extra: arguments.cmdline,
+        extra_files: Vec::new(),
         out: arguments.out,
     })?;
     println!("root hash {}, UKI of {} bytes", made.root_hash, made.uki);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use metalstrap_release::digest::Digest;
 use metalstrap_tiny::disks::{self, Partition};
-use metalstrap_tiny::report::{FAILED, PREFIX, Report};
+use metalstrap_tiny::report::{FAILED, PREFIX, PROBED, Report};
 use metalstrap_tiny::{check, machine, words};
 use uuid::Uuid;
 
@@ -25,6 +25,9 @@ fn main() {
 fn report() -> Result<String> {
     machine::mount_all()?;
     machine::load_modules()?;
+    for line in machine::probe()? {
+        machine::say(&format!("{PROBED}{line}"));
+    }
     let cmdline = std::fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?.trim().to_owned();
     let root_hash: Digest = words::value(&cmdline, "roothash").context("no roothash= on the command line")?.parse()?;
     let (data, tree) = check::partition_uuids(&root_hash);
