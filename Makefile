@@ -15,11 +15,13 @@ deps:
 	scripts/deps
 	scripts/build-tss
 
-# Format, lints with warnings as errors, unit and property tests; the netboot image's tests take the real kernel packages.
+# Format, lints with warnings as errors, unit and property tests, and whether the fuzz targets still build (scripts/fuzz runs them);
+# the netboot image's tests take the real kernel packages.
 check: deps
 	scripts/fetch-kernels
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --locked
 	$(CARGO) test --workspace --locked --exclude metalstrap-tests
 
 # What the demo and the scenarios boot: kernels, the Debian target image, the installer, the operator's command.

@@ -43,9 +43,14 @@ pub const CONNECTIONS: &str = "connections-";
 
 /// One table of all cases that differ in how many connections there are.
 pub fn of_connections(records: &[Record]) -> String {
-    let heads = ["connections", "loopback", "CPU", "peak RSS", "50 ms, 1% lost"];
+    const LOSSY: &str = "-50ms-1pct";
+    // It is another image than over the loopback.
+    let lossy = records.iter().find(|record| record.case.starts_with(CONNECTIONS) && record.case.ends_with(LOSSY));
+    let size = lossy.map_or_else(String::new, |lossy| format!(" ({:.0} MB)", lossy.image_bytes as f64 / 1e6));
+    let over_link = format!("50 ms, 1% lost{size}");
+    let heads = ["connections", "loopback", "CPU", "peak RSS", &over_link];
     let title = "How many connections (`connections-N`, without read-back)";
-    of_numbers(records, CONNECTIONS, "-50ms-1pct", title, &heads, |record, over_link| {
+    of_numbers(records, CONNECTIONS, LOSSY, title, &heads, |record, over_link| {
         vec![spread(record), cpu(record), megabytes(record.peak_rss_bytes as f64), over_link]
     })
 }
@@ -165,10 +170,10 @@ mod tests {
         let records = [
             Record::new("fresh", "metalstrap", 1, &[sample(9.0)]),
             Record::new("connections-4", "metalstrap", 1, &[sample(2.0), sample(3.0), sample(4.0)]),
-            Record::new("connections-4-50ms-1pct", "metalstrap", 1, &[sample(7.0)]),
+            Record::new("connections-4-50ms-1pct", "metalstrap", 25_300_000, &[sample(7.0)]),
         ];
         let expected = "### How many connections (`connections-N`, without read-back)\n\n\
-            | connections | loopback | CPU | peak RSS | 50 ms, 1% lost |\n\
+            | connections | loopback | CPU | peak RSS | 50 ms, 1% lost (25 MB) |\n\
             | --: | --: | --: | --: | --: |\n\
             | 4 | 3.00 s (2.00 to 4.00) | 0.50 s | 20.0 MB | 7.00 s (7.00 to 7.00) |\n";
         assert_eq!(of_connections(&records), expected);

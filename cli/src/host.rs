@@ -13,6 +13,8 @@ use crate::signing::load;
 
 mod add;
 mod check;
+mod explain;
+mod groups;
 mod remove;
 mod show;
 
@@ -21,7 +23,8 @@ const ROLES: [RoleName; 3] = [RoleName::Hosts, RoleName::Snapshot, RoleName::Tim
 
 /// Adds, shows, checks and removes host configs: which machine gets which release, on which disk, by which policy.
 ///
-/// A host config's KEY says for which machine it is: `uuid-…` (SMBIOS), `serial-…` (SMBIOS), `mac-…`, or `default`.
+/// A host config's KEY says for which machine it is: `uuid-…` (SMBIOS), `serial-…` (SMBIOS), `mac-…`, or `default`. Groups of
+/// machines have one list for all.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   metalstrap host add default --release debian 13.2 --repository /srv/os --keys keys")]
@@ -34,7 +37,9 @@ pub struct Args {
 enum Verb {
     Add(Box<add::Args>),
     Show(show::Args),
+    Groups(groups::Args),
     Check(check::Args),
+    Explain(explain::Args),
     Remove(remove::Args),
 }
 
@@ -47,7 +52,9 @@ impl Args {
         match self.verb {
             Verb::Add(args) => args.run(),
             Verb::Show(args) => args.run(),
+            Verb::Groups(args) => args.run(),
             Verb::Check(args) => args.run(),
+            Verb::Explain(args) => args.run(),
             Verb::Remove(args) => args.run(),
         }
     }
@@ -77,9 +84,14 @@ impl LookArgs {
         load(&root, &self.repository, clock::now()?)
     }
 
+    /// Reads a file that the metadata vouches for.
+    fn bytes(&self, target: &TargetFile) -> Result<Vec<u8>> {
+        target.read(&self.repository)
+    }
+
     /// Reads a host config that the metadata vouches for.
     fn read(&self, target: &TargetFile) -> Result<(Vec<u8>, Host)> {
-        let bytes = target.read(&self.repository)?;
+        let bytes = self.bytes(target)?;
         let host = Host::parse(&bytes).with_context(|| format!("checking {}", target.path))?;
         Ok((bytes, host))
     }

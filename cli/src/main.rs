@@ -47,7 +47,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Keygen(keygen::Args),
-    Publish(publish::Args),
+    Publish(Box<publish::Args>),
     Host(host::Args),
     Refresh(refresh::Args),
     Site(site::Args),

@@ -123,6 +123,7 @@ impl Args {
             let found = facts.root_hash;
             ensure!(found == expected, "the UKI's command line names root hash {found}, not {expected}");
         }
+        facts.check_version(&self.version)?;
         if !facts.has_gpt() {
             eprintln!(
                 "warning: the UKI's command line lacks `gpt`: its kernel will not look at the backup partition table \

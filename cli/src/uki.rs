@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
-use metalstrap_release::uki::{HEAD_BYTES, Section, Sections, cmdline_limit, read_section};
+use metalstrap_release::os_release::OsRelease;
+use metalstrap_release::uki::{HEAD_BYTES, MAX_CMDLINE, Section, Sections, cmdline_limit, read_section, root_hash};
 
-/// The most bytes of a command line that are looked at; no x86 kernel takes as many.
-const MAX_CMDLINE: u64 = 64 << 10;
+/// The most bytes of an os-release file that are looked at.
+const MAX_OS_RELEASE: u64 = 64 << 10;
 /// Bytes of a kernel that hold its boot header.
 const KERNEL_HEAD: u64 = 1024;
 
@@ -22,6 +23,8 @@ pub struct UkiFacts {
     pub cmdline_limit: u32,
     /// The root hash on its command line.
     pub root_hash: Digest,
+    /// By what systemd-boot lists it, and puts it in order.
+    pub os_release: OsRelease,
 }
 
 impl UkiFacts {
@@ -45,42 +48,36 @@ impl UkiFacts {
         let cmdline = String::from_utf8(cmdline).context("its command line is not UTF-8")?;
         let cmdline = cmdline.trim_end_matches(['\0', '\n', ' ']).to_owned();
         let root_hash = root_hash(&cmdline)?;
-        Ok(Self { cmdline, cmdline_limit: limit, root_hash })
+        let os_release = read_section(&mut file, sections.required(".osrel")?, MAX_OS_RELEASE)?;
+        let os_release = OsRelease::parse(&String::from_utf8_lossy(&os_release));
+        Ok(Self { cmdline, cmdline_limit: limit, root_hash, os_release })
+    }
+
+    /// Whether systemd-boot starts it as the release of this version: it lists what has a title, and goes by the version in
+    /// the UKI before it goes by its name.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check_version(&self, version: &str) -> Result<()> {
+        ensure!(
+            self.os_release.title().is_some(),
+            "the UKI's .osrel has no PRETTY_NAME, IMAGE_ID, NAME or ID: systemd-boot would not list it"
+        );
+        match self.os_release.get("IMAGE_VERSION") {
+            Some(other) => ensure!(
+                other == version,
+                "the UKI's .osrel says IMAGE_VERSION={other}, not {version}: systemd-boot would put it in order as that"
+            ),
+            None => eprintln!(
+                "warning: the UKI's .osrel has no IMAGE_VERSION: systemd-boot puts it in order by {} before it looks at names",
+                self.os_release.version().map_or_else(|| "no version".to_owned(), |other| format!("version {other}"))
+            ),
+        }
+        Ok(())
     }
 
     /// Whether the kernel looks at the backup partition table when the primary one is damaged.
     pub fn has_gpt(&self) -> bool {
         self.cmdline.split(' ').any(|word| word == "gpt")
-    }
-}
-
-/// The one root hash that a command line names.
-fn root_hash(cmdline: &str) -> Result<Digest> {
-    let mut hashes = cmdline.split(' ').filter_map(|word| word.strip_prefix("roothash="));
-    match (hashes.next(), hashes.next()) {
-        (Some(hash), None) => hash.parse().context("its command line's roothash="),
-        (None, _) => bail!("its command line has no roothash=, so it would not start from a verified root"),
-        (Some(_), Some(_)) => bail!("its command line has several roothash="),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_line_names_one_root() {
-        let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(root_hash(&format!("quiet roothash={hash} gpt")).unwrap().to_string(), hash);
-        let refusal = |cmdline: &str| format!("{:#}", root_hash(cmdline).unwrap_err());
-        assert_eq!(
-            refusal("quiet usrhash=00"),
-            "its command line has no roothash=, so it would not start from a verified root"
-        );
-        assert_eq!(refusal(&format!("roothash={hash} roothash={hash}")), "its command line has several roothash=");
-        assert_eq!(
-            refusal("roothash=00"),
-            "its command line's roothash=: not a SHA-256 digest (64 lower-case hexadecimal characters): \"00\""
-        );
     }
 }

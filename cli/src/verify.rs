@@ -16,7 +16,7 @@ use metalstrap_installer::progress::Progress;
 use metalstrap_installer::repository::{Repository, parse_manifest};
 use metalstrap_installer::resolve::Resolver;
 use metalstrap_release::digest::Digest;
-use metalstrap_release::host::{Host, ReleaseName};
+use metalstrap_release::host::{Groups, Host, ReleaseName, groups};
 use metalstrap_release::manifest::{Artifact, Manifest, Payload};
 use metalstrap_release::metadata::TargetFile;
 use metalstrap_release::site::Site;
@@ -118,12 +118,20 @@ async fn every_block(mirrors: &Arc<Mirrors>, manifest: &Manifest) -> Result<()> 
     Ok(())
 }
 
-/// A host config: its bytes, its shape, and that its release is there.
+/// A host config, or the list of groups: its bytes, its shape, and that its releases are there.
 async fn host(repository: &Repository, file: &TargetFile) -> Result<()> {
     let bytes = repository.fetch_host(file).await?;
-    let host = Host::parse(&bytes).with_context(|| format!("reading {}", file.name))?;
-    let known = repository.metadata.releases.contains_key(&host.release.target());
-    anyhow::ensure!(known, "{} names the release {}, which the repository does not have", file.name, host.release);
+    let reading = || format!("reading {}", file.name);
+    let hosts = if file.name == groups::TARGET {
+        let list = Groups::parse(&bytes).with_context(reading)?;
+        list.groups.into_iter().map(|group| group.config).collect()
+    } else {
+        vec![Host::parse(&bytes).with_context(reading)?]
+    };
+    for Host { release, .. } in &hosts {
+        let known = repository.metadata.releases.contains_key(&release.target());
+        anyhow::ensure!(known, "{} names the release {release}, which the repository does not have", file.name);
+    }
     Ok(())
 }
 

@@ -97,21 +97,69 @@ fn a_machine_gets_what_its_host_config_says() {
     let shown = operator.ok(&format!("host show mac-525400123456 {ON}"));
     assert_eq!(shown["config"]["disk"]["size"], ">=1GiB");
     assert_eq!((&shown["config"]["existing"], &shown["config"]["erase"]), (&json!("wipe"), &json!("secure")));
-    let (result, text) = operator.told(&format!("host check --serial 7XK --mac 52:54:00:12:34:56 {ON}"));
+    let (result, text) = operator.told(&format!("host explain --serial 7XK --mac 52:54:00:12:34:56 {ON}"));
     assert_eq!(result["looked_for"], json!(["serial-7XK", "mac-525400123456", "default"]));
     assert_eq!(result["host"], "mac-525400123456");
     assert_eq!(text, "serial-7XK: no host config\nmac-525400123456: there is a host config\n");
     operator.ok(&format!("host remove mac-525400123456 {ON}"));
-    let result = operator.ok(&format!("host check --mac 52:54:00:12:34:56 {ON}"));
+    let result = operator.ok(&format!("host explain --mac 52:54:00:12:34:56 {ON}"));
     assert_eq!(result["host"], "default");
     operator.ok(&format!("host remove default {ON}"));
     let text = "metalstrap: the repository has no host config for this machine: default";
-    assert_eq!(operator.refusal(&format!("host check {ON}")), text);
+    assert_eq!(operator.refusal(&format!("host explain {ON}")), text);
     let text = "metalstrap: the repository has no host config for default";
     assert_eq!(operator.refusal(&format!("host remove default {ON}")), text);
     fs::remove_file(operator.0.path("keys/hosts.pem")).unwrap();
     let text = "metalstrap: D/keys/hosts.pem is missing: without this key, hosts metadata cannot be signed";
     assert_eq!(operator.refusal(&format!("host add default --release os 1 {ON}")), text);
+}
+
+#[test]
+fn a_machine_without_a_host_config_of_its_own_gets_that_of_its_group() {
+    let operator = Operator::new();
+    let write = |text: &str| fs::write(operator.0.path("groups.json"), text).unwrap();
+    let group = |name: &str, matches: &str, version: &str| {
+        format!(
+            "{{\"name\": \"{name}\", \"match\": {matches},\n \"config\": {{\"format\": 1, \
+             \"release\": {{\"name\": \"os\", \"version\": \"{version}\"}}}}}}"
+        )
+    };
+    let list = |groups: &[String]| format!("{{\"format\": 1, \"groups\": [\n{}\n]}}", groups.join(",\n"));
+    write(&list(&[group("web", "{\"serial\": \"7*\"}", "2")]));
+    let text = "metalstrap: the group web gets os 2, but the repository has no such release: publish it first";
+    assert_eq!(operator.refusal(&format!("host groups D/groups.json {ON}")), text);
+    write(&list(&[
+        group("web", "{\"serial\": \"7*\", \"vendor\": \"Dell*\"}", "1"),
+        group("lab", "{\"mac\": \"52:54:*\"}", "1"),
+    ]));
+    operator.ok("host check D/groups.json");
+    let result = operator.ok(&format!("host groups D/groups.json {ON}"));
+    assert_eq!((&result["groups"], &result["published"]), (&json!(["web", "lab"]), &json!(true)));
+    operator.ok(&format!("host add serial-7A --release os 1 {ON}"));
+    operator.ok(&format!("host add default --release os 1 {ON}"));
+    let explained = |machine: &str| {
+        let (result, text) = operator.told(&format!("host explain {machine} {ON}"));
+        (result["host"].as_str().unwrap().to_owned(), text)
+    };
+    assert_eq!(explained("--serial 7A --vendor Dell").0, "serial-7A");
+    let (host, text) = explained("--serial 7B --vendor Dell");
+    assert_eq!(
+        (host.as_str(), text.as_str()),
+        ("group web", "serial-7B: no host config\ngroup web: all of its match holds\n")
+    );
+    assert_eq!(explained("--serial 7B --vendor HPE --mac 52:54:00:12:34:56").0, "group lab");
+    let (host, text) = explained("--serial 8");
+    assert_eq!(host, "default");
+    let expected = "serial-8: no host config\ngroup web: does not match\ngroup lab: does not match\ndefault: there is a host config\n";
+    assert_eq!(text, expected);
+    let shown = operator.ok(&format!("host show {ON}"));
+    assert_eq!(
+        (shown["hosts"].as_array().unwrap().len(), &shown["groups"][1]["match"]),
+        (2, &json!({"mac": "52:54:*"}))
+    );
+    write("{\"format\": 1, \"groups\": [\n {\"name\": \"web\", \"match\": {}}\n]}");
+    let text = operator.refusal("host check D/groups.json");
+    assert_eq!(text, "metalstrap: 1 of 1 would be refused by every machine");
 }
 
 #[test]

@@ -68,6 +68,7 @@ impl Publish for Inputs {
 #[test]
 fn a_release_is_published_whole_and_the_same_again() {
     let inputs = Inputs::new();
+    inputs.write_uki_of(&format!("quiet gpt roothash={}", inputs.root_hash), "NAME=Test\nIMAGE_VERSION=1\n");
     let output = inputs.publish(&[]);
     let messages = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{messages}");
@@ -200,6 +201,30 @@ fn only_the_keys_of_the_repository_publish() {
 }
 
 #[test]
+fn a_uki_that_systemd_boot_would_take_for_another_version_is_refused() {
+    let inputs = Inputs::new();
+    let says = |os_release: &str| {
+        inputs.write_uki_of(&format!("quiet gpt roothash={}", inputs.root_hash), os_release);
+        inputs.refusal(&[])
+    };
+    assert_eq!(
+        says("NAME=Test\nIMAGE_VERSION=2\n"),
+        "metalstrap: the UKI's .osrel says IMAGE_VERSION=2, not 1: systemd-boot would put it in order as that"
+    );
+    assert_eq!(
+        says("VERSION_ID=1\n"),
+        "metalstrap: the UKI's .osrel has no PRETTY_NAME, IMAGE_ID, NAME or ID: systemd-boot would not list it"
+    );
+    inputs.write_uki_of(&format!("quiet gpt roothash={}", inputs.root_hash), "ID=test\nVERSION_ID=13\n");
+    let output = inputs.publish(&[]);
+    assert!(output.status.success());
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr).lines().next().unwrap(),
+        "warning: the UKI's .osrel has no IMAGE_VERSION: systemd-boot puts it in order by version 13 before it looks at names"
+    );
+}
+
+#[test]
 fn two_publishers_do_not_meet() {
     let inputs = Inputs::new();
     assert!(inputs.publish(&[]).status.success());
@@ -328,7 +353,7 @@ fn a_uki_that_does_not_fit_is_refused() {
 #[test]
 fn a_kernel_that_ignores_the_backup_table_is_warned_of() {
     let inputs = Inputs::new();
-    inputs.write_uki(&format!("roothash={}", inputs.root_hash));
+    inputs.write_uki_of(&format!("roothash={}", inputs.root_hash), "NAME=Test\nIMAGE_VERSION=1\n");
     let output = inputs.publish(&[]);
     assert!(output.status.success());
     let messages = String::from_utf8(output.stderr).unwrap();

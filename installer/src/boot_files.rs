@@ -2,11 +2,16 @@
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
+use std::io::Read as _;
 
+use metalstrap_release::digest::Digest;
+use metalstrap_release::manifest::data_uuid;
+use metalstrap_release::uki::{self, HEAD_BYTES, MAX_CMDLINE, Sections, read_section};
 use metalstrap_release::version;
 use serde::Serialize;
 
-use crate::fat::{ReadAt, Volume, VolumeError};
+use crate::fat::{Listed, ReadAt, Volume, VolumeError};
+use crate::gpt::Entry;
 
 /// Where systemd-boot looks for UKIs (Boot Loader Specification, type 2).
 pub const UKI_DIRECTORY: &str = "EFI/Linux";
@@ -52,9 +57,24 @@ pub struct Uki {
     pub name: String,
     /// Its bytes.
     pub size: u64,
+    /// The root hash on its command line, if that can be read.
+    pub root_hash: Option<Digest>,
 }
 
 impl Uki {
+    /// Whether it starts the slot of this data partition: by the root hash on its command line, which is all that its kernel
+    /// goes by; where that cannot be read, by its name.
+    #[must_use]
+    pub fn starts(&self, slot: &Entry) -> bool {
+        self.root_hash.map_or_else(|| self.is_called(&slot.label), |hash| data_uuid(&hash) == slot.uuid)
+    }
+
+    /// Whether it has the name of the UKI of this label's release, whatever attempts are left.
+    #[must_use]
+    pub fn is_called(&self, label: &str) -> bool {
+        self.label().eq_ignore_ascii_case(label)
+    }
+
     /// The path from the root of the ESP.
     #[must_use]
     pub fn path(&self) -> String {
@@ -157,7 +177,7 @@ impl BootFiles {
         let mut ukis: Vec<Uki> = entries
             .into_iter()
             .filter(|entry| !entry.is_directory && is_uki(&entry.name))
-            .map(|entry| Uki { name: entry.name, size: u64::from(entry.size) })
+            .map(|entry| Uki { root_hash: root_hash(&volume, &entry, read), size: entry.size.into(), name: entry.name })
             .collect();
         ukis.sort_by(|a, b| a.name.cmp(&b.name));
         let intents = volume.read_file(INTENTS, MOST_BYTES, read)?.unwrap_or_default();
@@ -165,13 +185,23 @@ impl BootFiles {
         Ok(Self { ukis, intents, free: volume.free_bytes(), cluster: volume.cluster_bytes() })
     }
 
-    /// The UKI of the slot with this label that is most likely to start.
+    /// The UKI of the slot of this data partition that is most likely to start.
     #[must_use]
-    pub fn uki_of(&self, label: &str) -> Option<&Uki> {
-        let mut named = self.ukis.iter().filter(|uki| uki.label().eq_ignore_ascii_case(label));
-        let first = named.clone().next();
-        named.find(|uki| uki.may_start()).or(first)
+    pub fn uki_of(&self, slot: &Entry) -> Option<&Uki> {
+        let mut of_slot = self.ukis.iter().filter(|uki| uki.starts(slot));
+        let first = of_slot.clone().next();
+        of_slot.find(|uki| uki.may_start()).or(first)
     }
+}
+
+/// The root hash on the command line of a UKI. `None` also where it cannot be read: whoever starts it will see.
+fn root_hash(volume: &Volume, file: &Listed, read: ReadAt<'_>) -> Option<Digest> {
+    let mut reader = volume.reader(file, read).ok()?;
+    let mut head = Vec::new();
+    reader.by_ref().take(u64::try_from(HEAD_BYTES).ok()?).read_to_end(&mut head).ok()?;
+    let sections = Sections::parse(&head).ok()?;
+    let cmdline = read_section(&mut reader, sections.get(".cmdline")?, MAX_CMDLINE).ok()?;
+    uki::root_hash(std::str::from_utf8(&cmdline).ok()?).ok()
 }
 
 /// The intents with a new one behind them, once.
@@ -200,7 +230,7 @@ mod tests {
     #[test]
     fn counters_are_no_part_of_a_label() {
         let shown = |name: &str| {
-            let uki = Uki { name: name.to_owned(), size: 1 };
+            let uki = Uki { name: name.to_owned(), size: 1, root_hash: None };
             (uki.label().to_owned(), uki.tries_left(), uki.may_start())
         };
         assert_eq!(shown("debian_13.2.efi"), ("debian_13.2".to_owned(), None, true));
@@ -210,10 +240,10 @@ mod tests {
         for odd in ["a+b.efi", "a+.efi", "a+1-.efi", "a+1-x.efi", "a+-1.efi", ".efi", "é.efi", "a"] {
             assert_eq!(shown(odd).1, None, "{odd}");
         }
-        let uki = Uki { name: "a_1+2-1.efi".into(), size: 0 };
+        let uki = Uki { name: "a_1+2-1.efi".into(), size: 0, root_hash: None };
         assert_eq!(uki.ranked_behind(&[]).unwrap(), "a_1+0.efi");
         assert_eq!(uki.ranked_behind(&["a_1+0.efi".to_owned()]).unwrap(), "a_1+0-1.efi");
-        let tried = |name: &str| Uki { name: name.to_owned(), size: 0 }.was_tried();
+        let tried = |name: &str| Uki { name: name.to_owned(), size: 0, root_hash: None }.was_tried();
         let names = ["a_1.efi", "a_1+3.efi", "a_1+3-0.efi", "a_1+2-1.efi", "a-1.efi", "a_1+0-3.efi"];
         assert_eq!(names.map(tried), [false, false, false, true, false, true]);
         assert!(is_uki_of("DEBIAN_1+3.EFI", "debian_1") && !is_uki_of("debian_1.1.efi", "debian_1"));

@@ -2,6 +2,7 @@
 //!
 //! Nothing here ends a run. `\EFI\BOOT\BOOTX64.EFI` always exists, so a firmware that takes no entry still boots.
 
+pub mod choice;
 pub mod load_option;
 pub mod token;
 pub mod variables;

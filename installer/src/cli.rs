@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use metalstrap_release::host::{HostKey, Mode};
 
 use crate::config::{self, Place};
@@ -50,10 +50,16 @@ enum Verb {
     /// It prints what it found as JSON. Exit code: 0 all is well, 3 something is damaged, 1 it could not look, 2 wrong usage.
     /// Example: metalstrap-installer verify --site site.json --disk /dev/sda
     Verify(Target),
-    /// Prints as JSON what `install` would do, and writes nothing.
+    /// Prints what `install` would do, and writes nothing.
     ///
     /// Example: metalstrap-installer plan --site site.json --disk /dev/sdb
-    Plan(Target),
+    Plan {
+        #[command(flatten)]
+        target: Target,
+        /// For a person, or the whole plan as JSON
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
     /// Prints as JSON every disk of this machine: what the rules of a host config look at, what is on it and who uses it.
     ///
     /// Example: metalstrap-installer inventory
@@ -64,6 +70,13 @@ enum Verb {
     /// Reports the failure on standard input; started by PID 1 when `run` died.
     #[command(hide = true)]
     ReportFailure,
+}
+
+/// How the plan is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Args)]
@@ -120,6 +133,7 @@ impl Target {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::sys::frugal_allocator();
     ExitCode::from(carry_out(Command::parse().verb))
 }
 
@@ -137,7 +151,7 @@ fn carry_out(verb: Verb) -> u8 {
         Verb::Install(target) => ordinary(|| install_ordinary(&target.place(Mode::Install), target.json)),
         Verb::Repair(target) => ordinary(|| install_ordinary(&target.place(Mode::Repair), target.json)),
         Verb::Verify(target) => verify(&target),
-        Verb::Plan(target) => ordinary(|| print_plan(&target)),
+        Verb::Plan { target, format } => ordinary(|| print_plan(&target, format)),
         Verb::Inventory => ordinary(print_inventory),
         Verb::Run => ordinary(run),
         Verb::ReportFailure => ordinary(crate::last_words::report_from_stdin),
@@ -175,10 +189,11 @@ fn install_ordinary(place: &Place, json: bool) -> Result<()> {
     })
 }
 
-fn print_plan(target: &Target) -> Result<()> {
+fn print_plan(target: &Target, format: Format) -> Result<()> {
     let tell = stderr(target.json)?;
-    let planned = runtime()?.block_on(install::plan(&target.place(Mode::Install), &tell));
-    print(&planned.map_err(with_code)?.to_json()?).context("printing the plan")
+    let plan = runtime()?.block_on(install::plan(&target.place(Mode::Install), &tell)).map_err(with_code)?;
+    let text = if format == Format::Json { plan.to_json()? } else { plan.explain()? };
+    print(text.trim_end()).context("printing the plan")
 }
 
 fn print_inventory() -> Result<()> {

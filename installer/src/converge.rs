@@ -16,8 +16,9 @@
 //! 6. **read back**: what was written is read from the device again, as much of it as may be while the network is waited for.
 //!
 //! Every block is checked before it is written, so what is on the disk is the only state: a run that was killed goes on
-//! where it was by looking. Memory does not grow with the content: blocks are looked at 16 GiB at a time, with one bit
-//! for each and 8 bytes for each missing one; buffers come from a pool.
+//! where it was by looking; the [`budget`] says what is lost. Memory is bounded: blocks are looked at 16 GiB at a time, with
+//! one bit for each and, while seeds are looked through, 8 bytes for each missing one (later only for those that others are
+//! equal to); buffers come from a pool.
 //!
 //! Trust comes from the manifest alone: the seek table has its digest there, the hash tree leads up to the root hash
 //! there. What a mirror sends can delay an installation or end it with [`Code::Corrupt`], but not reach the disk.
@@ -25,6 +26,7 @@
 //! [`Code::Corrupt`]: crate::failure::Code::Corrupt
 
 mod blocks;
+mod budget;
 mod connection;
 mod expected;
 mod fill;

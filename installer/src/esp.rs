@@ -6,6 +6,7 @@
 
 mod file;
 mod fresh;
+mod loader_conf;
 mod place;
 #[cfg(test)]
 mod tests;
@@ -97,7 +98,7 @@ pub fn check(manifest: &Manifest, size: u64, sector_size: u32, volume_id: u32, i
 pub fn check_room(manifest: &Manifest, files: &BootFiles, removed: &[String], disk: &str) -> Result<()> {
     let gone = |uki: &boot_files::Uki| removed.contains(&uki.path());
     let label = manifest.root_label();
-    if files.ukis.iter().any(|uki| uki.label().eq_ignore_ascii_case(&label) && !gone(uki)) {
+    if files.ukis.iter().any(|uki| uki.is_called(&label) && !gone(uki)) {
         return Ok(());
     }
     let whole = |bytes: u64| bytes.div_ceil(files.cluster.max(1)).saturating_mul(files.cluster);

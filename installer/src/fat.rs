@@ -11,6 +11,7 @@ mod directory;
 mod edit;
 mod listing;
 mod name;
+mod reader;
 #[cfg(test)]
 mod tests;
 mod volume;

@@ -103,6 +103,12 @@ pub trait Acts: Send + Sync + fmt::Debug {
     /// The kernel's.
     fn take_down(&self, roots: &Roots, holder: &Holder) -> io::Result<()>;
 
+    /// Whether nobody has the disk for himself alone.
+    ///
+    /// # Errors
+    /// The kernel's, but that somebody has it.
+    fn is_free(&self, disk: &DiskFacts) -> io::Result<bool>;
+
     /// Lets a moment pass for a holder that goes by itself.
     fn wait(&self);
 }
@@ -143,14 +149,25 @@ pub fn take_down(roots: &Roots, disk: &DiskFacts, acts: &dyn Acts, tell: &Report
             ];
             tell.tell("holders", "info", fields(details));
         }
-        let mut left = used_by(&roots.sys.join("block").join(&disk.name), &disk.name, &read_mounts(roots)?);
+        wait_until_free(roots, disk, acts)
+    })
+}
+
+/// Waits until nothing is seen to hold the disk, and nobody has it. bcache goes from sysfs first, and closes its devices later
+/// in a thread of the kernel (`cached_dev_flush` and `cached_dev_free` in drivers/md/bcache/super.c).
+fn wait_until_free(roots: &Roots, disk: &DiskFacts, acts: &dyn Acts) -> Result<()> {
+    let mut left = Vec::new();
+    for _ in 0..LOOKS {
+        left = used_by(&roots.sys.join("block").join(&disk.name), &disk.name, &read_mounts(roots)?);
         left.extend(of(roots, disk)?.iter().map(ToString::to_string));
-        if left.is_empty() {
+        let asking = || format!("asking whether disk {} is free", disk.describe());
+        if left.is_empty() && acts.is_free(disk).code(Code::DiskInUse, asking)? {
             return Ok(());
         }
-        let text = format!("disk {} is in use again: {}", disk.describe(), left.join(", "));
-        Err(coded(Code::DiskInUse, text))
-    })
+        acts.wait();
+    }
+    let who = if left.is_empty() { "somebody who is not seen in sysfs".to_owned() } else { left.join(", ") };
+    Err(coded(Code::DiskInUse, format!("disk {} is still in use: {who}", disk.describe())))
 }
 
 fn wait_until_gone(roots: &Roots, holder: &Holder, acts: &dyn Acts) -> Result<()> {

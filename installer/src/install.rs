@@ -180,13 +180,7 @@ async fn believe(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> R
     let repository = tell.wait("metadata", "Checking the repository's metadata", load).await?;
     tell.tell("metadata", "info", fields([("versions", serde_json::to_value(&repository.metadata.versions)?)]));
 
-    let keys = machine.host_keys();
-    let fetch = async |_| repository.host(&keys).await;
-    let bytes = tell.wait("host-config", "Fetching the host config", fetch).await?;
-    machine.measure("host-config", bytes.bytes())?;
-    let host = tell.step("host-config", "Checking the host config", |_| Ok(place.adapt(bytes.parse()?)))?;
-    let details = [("key", bytes.key().to_string().into()), ("release", host.release.to_string().into())];
-    tell.tell("host-config", "info", fields(details));
+    let host = host_config(machine, &repository, place, tell).await?;
     machine.decide_measuring(&host)?;
     let fetch = async |_| repository.manifest(&host.release).await;
     let bytes = tell.wait("manifest", "Fetching the manifest", fetch).await?;
@@ -196,6 +190,28 @@ async fn believe(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> R
     let Repository { source, metadata } = repository;
     let mirrors = Arc::new(machine.mirrors(source, &site, &resolver)?);
     Ok(Signed { host, mirrors, versions: metadata.versions, manifest })
+}
+
+/// The machine's host config: its own, that of its group, or the one for every machine.
+async fn host_config(
+    machine: &mut Machine<'_>,
+    repository: &Repository,
+    place: &Place,
+    tell: &Reporter,
+) -> Result<Host> {
+    let (keys, identity) = (machine.host_keys(), machine.identity());
+    for at in repository.host_places(&keys) {
+        let fetch = async |_| repository.host_bytes(&at).await;
+        let bytes = tell.wait("host-config", "Fetching the host config", fetch).await?;
+        machine.measure(bytes.measured_as(), bytes.bytes())?;
+        let found = tell.step("host-config", "Checking the host config", |_| bytes.parse(&identity))?;
+        if let Some((host, found_by)) = found {
+            let details = [("key", found_by.into()), ("release", host.release.to_string().into())];
+            tell.tell("host-config", "info", fields(details));
+            return Ok(place.adapt(host));
+        }
+    }
+    tell.step("host-config", "Fetching the host config", |_| Err(repository.no_host(&keys)))
 }
 
 /// The whole run in the netboot image: always an ending, never an error.

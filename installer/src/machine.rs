@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::host::{Existing, HandoffMode, Host, HostKey};
+use metalstrap_release::host::{Existing, HandoffMode, Host, HostKey, Identity};
 use metalstrap_release::manifest::{Boot, Manifest};
 use metalstrap_release::metadata::Versions;
 use metalstrap_release::site::Site;
 
-use crate::bootvars::{self, BootEntry, Efivarfs, token};
+use crate::bootvars::{self, BootEntry, Efivarfs, choice, token};
 use crate::clock;
 use crate::config::Place;
 use crate::disk::Disk;
@@ -223,6 +223,15 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// What this machine says of itself, by which it belongs to a group; nothing where the person named the host config.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        match self.place {
+            Place::Ordinary { host: Some(_), .. } => Identity::default(),
+            _ => smbios::identity(Path::new("/sys")),
+        }
+    }
+
     fn memory(&self) -> Memory {
         match self.place {
             Place::Netboot => Memory::of_machine(),
@@ -254,7 +263,9 @@ impl<'a> Machine<'a> {
         match self.place {
             Place::Netboot => {
                 let disks = inventory::disks(Path::new("/sys"))?;
-                target::choose(&disks, &host.disk, &self.missing, target::may_go(host))
+                let chosen = target::choose(&disks, &host.disk, &self.missing, target::may_go(host))?;
+                target::foreign_esps(&disks, &chosen).iter().for_each(|text| self.tell.warn("disk", text));
+                Ok(chosen)
             }
             Place::Ordinary { disk, sector_size, .. } => {
                 let facts = inventory::disk_at(&inventory::Roots::default(), disk, *sector_size)?;
@@ -329,6 +340,13 @@ impl<'a> Machine<'a> {
         let loader = Efivarfs::default().of_vendor(token::VENDOR).secret();
         if let Err(error) = random_seed().and_then(|random| token::provide(&loader, &random)) {
             self.tell.warn("boot-entry", &format!("systemd-boot's random seed is not tied to this machine: {error:#}"));
+        }
+        match choice::forget(&loader) {
+            Ok(forgotten) => forgotten.iter().for_each(|text| self.tell.say(text)),
+            Err(error) => {
+                let text = "systemd-boot may start something else than the installed OS, as an EFI variable says";
+                self.tell.warn("boot-entry", &format!("{text}: {error:#}"));
+            }
         }
         entry
     }

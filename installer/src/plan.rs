@@ -4,12 +4,14 @@
 
 mod data;
 mod discards;
+mod explain;
 mod layout;
 mod partition;
 mod reuse;
 mod settle;
 mod sizes;
 mod wipes;
+mod writes;
 
 use std::sync::Arc;
 
@@ -22,11 +24,10 @@ use metalstrap_release::host::{Erase, Host, Mode};
 use metalstrap_release::manifest::Manifest;
 
 use crate::boot_files::EspContents;
-use crate::disk::{Disk, Guarded, Identity, Region};
-use crate::erase;
+use crate::disk::{Disk, Identity, Region};
 use crate::esp;
 use crate::failure::{Code, coded};
-use crate::gpt::{self, Entry, Table};
+use crate::gpt::{Entry, Table};
 use crate::inventory::Contents;
 use crate::progress::Progress;
 
@@ -35,6 +36,7 @@ pub use partition::{Area, Partition, Role};
 pub use reuse::{Holds, Names, SeedArea};
 use settle::Settled;
 pub use wipes::Wipe;
+pub use writes::Write;
 
 /// What the plan has to know about the disk.
 #[derive(Debug, Clone)]
@@ -139,16 +141,6 @@ impl Becomes {
     }
 }
 
-/// A range that is written or protected, and what for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Write {
-    /// What for: a partition's role, or `partition table`.
-    pub purpose: String,
-    /// Where.
-    #[serde(flatten)]
-    pub area: Area,
-}
-
 impl Plan {
     /// Plans the installation of `manifest`'s release to `disk`, as `site` permits.
     ///
@@ -209,37 +201,6 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Notes what stays of a table of ours: the other slots, and what the OS has made.
-    fn keep(&mut self, table: &Table) {
-        let ours = |entry: &&Entry| self.partitions.iter().any(|ours| ours.entry.index == entry.index);
-        self.kept = table.partitions.iter().filter(|entry| !ours(entry)).cloned().collect();
-        let others = self.partitions.iter().filter(|partition| match partition.role {
-            Role::Esp => false,
-            Role::Root { slot } | Role::RootVerity { slot } => slot != self.target,
-            Role::Data { kept, .. } => kept,
-        });
-        let protect = |purpose: String, entry: &Entry| Write { purpose, area: Area::of(entry) };
-        let others = others.map(|partition| protect(partition.role.to_string(), &partition.entry));
-        let kept = self.kept.iter().map(|entry| protect(format!("{} {:?}", entry.index, entry.label), entry));
-        self.protects = others.chain(kept).collect();
-    }
-
-    /// Whether nothing that is protected is written to: the last look before the first write.
-    ///
-    /// # Errors
-    /// [`Code::Internal`]: then this file is wrong.
-    fn check_protected(&self) -> Result<()> {
-        let written = self.wipes.iter().chain(&self.leftovers).flat_map(|step| &step.ranges);
-        for area in written.chain(self.writes.iter().map(|write| &write.area)) {
-            if let Some(hit) = self.protects.iter().find(|protected| protected.area.overlaps(area)) {
-                let (range, purpose) = (area.range(), &hit.purpose);
-                let text = format!("the plan writes bytes {} to {}, which {purpose} has", range.start, range.end);
-                return Err(coded(Code::Internal, text));
-            }
-        }
-        Ok(())
-    }
-
     /// Whether the ESP can hold what it is to hold.
     fn check_esp(&self, disk: &PlanDisk, manifest: &Manifest, there: Option<&EspContents>) -> Result<()> {
         let size = self.partition(Role::Esp)?.size;
@@ -249,27 +210,6 @@ impl Plan {
             Some(EspContents::Volume(files)) => esp::check_room(manifest, files, &self.names.removed, &disk.name),
             Some(EspContents::Absent) | None => Ok(()),
         }
-    }
-
-    fn list_writes(&self, data: u64, tree: u64) -> Vec<Write> {
-        let (primary, backup) = (gpt::primary_bytes(self.sector_size), gpt::backup_bytes(self.sector_size));
-        let mut writes: Vec<Write> = Vec::new();
-        for Partition { role, entry } in &self.partitions {
-            let size = match role {
-                Role::Esp => entry.size,
-                Role::Root { slot } if *slot == self.target => data,
-                Role::RootVerity { slot } if *slot == self.target => tree,
-                Role::Root { .. } | Role::RootVerity { .. } | Role::Data { .. } => continue,
-            };
-            writes.push(Write { purpose: role.to_string(), area: Area { start: entry.start, size } });
-        }
-        for (start, size) in [(0, primary), (self.disk.size.saturating_sub(backup), backup)] {
-            writes.push(Write { purpose: "partition table".to_owned(), area: Area { start, size } });
-        }
-        if self.erase != Erase::None {
-            writes.push(Write { purpose: "note of the erasure".to_owned(), area: erase::MARK });
-        }
-        writes
     }
 
     /// Whether the disk must hold the release already, as the host config's mode says.
@@ -311,14 +251,6 @@ impl Plan {
         Ok(Region { disk: Arc::clone(disk), start: entry.start, size: entry.size })
     }
 
-    /// `disk`, but writes go only where the plan has a wipe or a write, and discards where it has one.
-    #[must_use]
-    pub fn guard(&self, disk: Arc<dyn Disk>) -> Guarded {
-        let wipes = self.wipes.iter().chain(&self.leftovers).flat_map(|step| &step.ranges).map(Area::range);
-        let writes = self.writes.iter().map(|write| write.area.range());
-        Guarded::new(disk, wipes.chain(writes)).discarding(self.discards.iter().map(Area::range))
-    }
-
     /// Tells the drive what is of no use any more.
     ///
     /// # Errors
@@ -327,7 +259,15 @@ impl Plan {
         discards::discard(disk, &self.discards, progress)
     }
 
-    /// The plan for people: indented JSON.
+    /// What will be done, for a person: a line each, ending with a line feed.
+    ///
+    /// # Errors
+    /// None that occur: every field has a JSON form, by which the plan's hash is known.
+    pub fn explain(&self) -> serde_json::Result<String> {
+        Ok(explain::explain(self, &self.hash()?.to_string()))
+    }
+
+    /// The plan as indented JSON.
     ///
     /// # Errors
     /// None that occur: every field has a JSON form.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::digest::Digest;
-use metalstrap_release::host::{Host, HostKey, ReleaseName};
+use metalstrap_release::host::{Groups, Host, HostKey, Identity, ReleaseName, groups};
 use metalstrap_release::manifest::{self, Manifest};
 use metalstrap_release::metadata::{
     Anchor, BoxError, Finding, Metadata, MetadataError, MetadataSource, TargetFile, TrustedRoot, Versions,
@@ -25,11 +25,20 @@ pub struct Repository {
     pub metadata: Metadata,
 }
 
-/// A host config as fetched: measured in this form, before it is parsed.
+/// Where a machine's host config may stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPlace {
+    /// In a file of its own.
+    Key(HostKey),
+    /// Among the groups.
+    Groups,
+}
+
+/// A host config, or the list of groups, as fetched: measured in this form, before it is parsed.
 #[derive(Debug, Clone)]
 pub struct HostBytes {
     bytes: Vec<u8>,
-    key: HostKey,
+    place: HostPlace,
 }
 
 /// What tough's errors cannot carry: the source's own, with its code.
@@ -82,19 +91,40 @@ impl Repository {
         Ok(Self { source, metadata })
     }
 
-    /// Fetches the host config of a machine with these keys, the most particular first.
+    /// Where the host config of a machine with these keys may stand, the most particular first: its own, the groups, the one
+    /// for every machine.
+    #[must_use]
+    pub fn host_places(&self, keys: &[HostKey]) -> Vec<HostPlace> {
+        let has = |key: &&HostKey| self.metadata.hosts.contains_key(&key.target());
+        let own = keys.iter().filter(|key| **key != HostKey::Default).find(has);
+        if let Some(own) = own {
+            return vec![HostPlace::Key(own.clone())];
+        }
+        let groups = self.metadata.hosts.contains_key(groups::TARGET).then_some(HostPlace::Groups);
+        let default = keys.iter().filter(|key| **key == HostKey::Default).find(has).cloned().map(HostPlace::Key);
+        groups.into_iter().chain(default).collect()
+    }
+
+    /// Fetches what stands at one of these places.
     ///
     /// # Errors
-    /// [`Code::HostConfig`] if there is none, or its bytes are not those that the metadata names.
-    pub async fn host(&self, keys: &[HostKey]) -> Result<HostBytes> {
-        let found = keys.iter().find_map(|key| Some((key, self.metadata.hosts.get(&key.target())?)));
-        let Some((key, file)) = found else {
-            let keys: Vec<_> = keys.iter().map(ToString::to_string).collect();
-            let text = format!("{} has no host config for {}", self.source.describe(), keys.join(", "));
-            return Err(coded(Code::HostConfig, text));
+    /// [`Code::HostConfig`] if its bytes are not those that the metadata names.
+    pub async fn host_bytes(&self, place: &HostPlace) -> Result<HostBytes> {
+        let name = place.target();
+        let Some(file) = self.metadata.hosts.get(&name) else {
+            return Err(coded(Code::HostConfig, format!("{} has no {name}", self.source.describe())));
         };
-        let bytes = self.fetch_host(file).await?;
-        Ok(HostBytes { bytes, key: key.clone() })
+        Ok(HostBytes { bytes: self.fetch_host(file).await?, place: place.clone() })
+    }
+
+    /// The error for a machine with these keys that is nowhere.
+    #[must_use]
+    pub fn no_host(&self, keys: &[HostKey]) -> anyhow::Error {
+        let names: Vec<_> = keys.iter().map(ToString::to_string).collect();
+        let groups = self.metadata.hosts.contains_key(groups::TARGET);
+        let groups = if groups { ", and the machine is in none of its groups" } else { "" };
+        let text = format!("{} has no host config for {}{groups}", self.source.describe(), names.join(", "));
+        coded(Code::HostConfig, text)
     }
 
     /// Fetches the host config `file`.
@@ -140,18 +170,41 @@ impl HostBytes {
         &self.bytes
     }
 
-    /// What it was found by.
+    /// What it is called in the log of measurements.
     #[must_use]
-    pub fn key(&self) -> &HostKey {
-        &self.key
+    pub fn measured_as(&self) -> &'static str {
+        match self.place {
+            HostPlace::Key(_) => "host-config",
+            HostPlace::Groups => "host-groups",
+        }
     }
 
-    /// Parses and checks it.
+    /// Parses and checks it: the host config, and what it was found by. `None` if the machine is in none of the groups.
     ///
     /// # Errors
     /// Names the field and what is wrong with it.
-    pub fn parse(&self) -> Result<Host> {
-        Host::parse(&self.bytes).code(Code::HostConfig, || format!("reading {}", self.key.target()))
+    pub fn parse(&self, machine: &Identity) -> Result<Option<(Host, String)>> {
+        let reading = || format!("reading {}", self.place.target());
+        match &self.place {
+            HostPlace::Key(key) => {
+                let host = Host::parse(&self.bytes).code(Code::HostConfig, reading)?;
+                Ok(Some((host, key.to_string())))
+            }
+            HostPlace::Groups => {
+                let groups = Groups::parse(&self.bytes).code(Code::HostConfig, reading)?;
+                Ok(groups.of(machine).map(|group| (group.config.clone(), format!("group {}", group.name))))
+            }
+        }
+    }
+}
+
+impl HostPlace {
+    /// Its name among the repository's targets.
+    fn target(&self) -> String {
+        match self {
+            Self::Key(key) => key.target(),
+            Self::Groups => groups::TARGET.to_owned(),
+        }
     }
 }
 
@@ -166,4 +219,25 @@ pub fn parse_manifest(bytes: &[u8], release: &ReleaseName) -> Result<Manifest> {
         return Err(coded(Code::Manifest, text));
     }
     Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::code_of;
+
+    #[test]
+    fn a_machine_gets_what_its_group_says_or_looks_on() {
+        let bytes = |text: &str| HostBytes { bytes: text.as_bytes().to_vec(), place: HostPlace::Groups };
+        let list = r#"{"format": 1, "groups": [{"name": "web", "match": {"serial": "7*"},
+            "config": {"format": 1, "release": {"name": "os", "version": "2"}}}]}"#;
+        let machine = |serial: &str| Identity { serial: Some(serial.to_owned()), ..Identity::default() };
+        let (host, found_by) = bytes(list).parse(&machine("7XK")).unwrap().unwrap();
+        assert_eq!((host.release.to_string().as_str(), found_by.as_str()), ("os 2", "group web"));
+        assert_eq!(bytes(list).parse(&machine("8")).unwrap(), None);
+        assert_eq!(bytes(list).parse(&Identity::default()).unwrap(), None);
+        let error = bytes("{}").parse(&machine("7")).unwrap_err();
+        assert_eq!(code_of(&error), Code::HostConfig);
+        assert!(format!("{error:#}").starts_with("reading host-groups.json: the list of host groups is not valid: "));
+    }
 }

@@ -1,5 +1,5 @@
-//! What this machine says of itself: SMBIOS UUID and serial number, and the addresses of its Ethernet ports. A host
-//! config is found by it.
+//! What this machine says of itself: SMBIOS UUID, serial number, manufacturer and product, and the addresses of its Ethernet
+//! ports. A host config is found by it.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,13 @@ const ETHERNET: &str = "1";
 #[must_use]
 pub fn identity(sys: &Path) -> Identity {
     let dmi = |name: &str| text(&sys.join("class/dmi/id").join(name));
-    Identity { uuid: dmi("product_uuid"), serial: dmi("product_serial"), macs: macs(&sys.join("class/net")) }
+    Identity {
+        uuid: dmi("product_uuid"),
+        serial: dmi("product_serial"),
+        macs: macs(&sys.join("class/net")),
+        vendor: dmi("sys_vendor"),
+        product: dmi("product_name"),
+    }
 }
 
 fn text(path: &Path) -> Option<String> {
@@ -44,6 +50,7 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         write("class/dmi/id/product_serial", " S1 \n");
+        write("class/dmi/id/sys_vendor", "Dell Inc.\n");
         for (port, kind, device) in [("eth1", "1", true), ("eth0", "1", true), ("br0", "1", false), ("ib0", "32", true)]
         {
             write(&format!("class/net/{port}/type"), kind);
@@ -56,6 +63,8 @@ mod tests {
             uuid: None,
             serial: Some("S1".to_owned()),
             macs: vec!["addr-eth0".to_owned(), "addr-eth1".to_owned()],
+            vendor: Some("Dell Inc.".to_owned()),
+            product: None,
         };
         assert_eq!(identity(sys.path()), expected);
         assert_eq!(identity(Path::new("/nonexistent")), Identity::default());

@@ -384,6 +384,26 @@ pub fn watchdog_set_timeout(watchdog: std::os::fd::BorrowedFd<'_>, seconds: i32)
     Ok(timeout)
 }
 
+/// Has the allocator give large blocks back to the kernel as soon as they are freed, and threads share its heaps. By itself
+/// glibc keeps blocks of up to 32 MiB once such have been freed, and as many heaps as eight times the processors
+/// (mallopt(3)).
+pub fn frugal_allocator() {
+    let parameters = [(libc::M_MMAP_THRESHOLD, LARGE), (libc::M_TRIM_THRESHOLD, LARGE), (libc::M_ARENA_MAX, HEAPS)];
+    for (parameter, value) in parameters {
+        // SAFETY: mallopt takes two numbers and no pointer, and locks what it changes.
+        let set = unsafe { libc::mallopt(parameter, value) };
+        if set == 0 {
+            log::debug!("the allocator takes no {value} for {parameter}");
+        }
+    }
+}
+
+/// Bytes of a block that is mapped by itself, and of free memory at the end of a heap that is given back. Frames are smaller:
+/// pages that come anew with each of them cost more time than their memory is worth.
+const LARGE: libc::c_int = 4 << 20;
+/// Heaps at most.
+const HEAPS: libc::c_int = 2;
+
 /// Ends a [`WriteRing::wait`] from any thread.
 #[derive(Debug, Clone)]
 pub struct Waker(std::sync::Arc<nix::sys::eventfd::EventFd>);

@@ -6,8 +6,8 @@ use anyhow::Result;
 use metalstrap_release::host::{DiskSelector, Existing, Host, Mode, Sizes, is_like};
 
 use crate::failure::{Code, coded};
-use crate::inventory::DiskFacts;
-use crate::plan::Plan;
+use crate::inventory::{Contents, DiskFacts};
+use crate::plan::{ESP_TYPE, Plan};
 
 /// The one disk of `disks` that the selector matches. `missing` says what may keep disks from being in the list; then
 /// only a selector that knows its disk by serial, WWID or port counts, since any other might choose another one for want of it.
@@ -34,6 +34,20 @@ pub fn choose(
         [] => Err(coded(Code::NoDisk, listing("no disk matches", &judged, selector))),
         _ => Err(coded(Code::SeveralDisks, listing("several disks match", &judged, selector))),
     }
+}
+
+/// Warnings of EFI system partitions on other disks than the one that was chosen: firmware may start from those.
+#[must_use]
+pub fn foreign_esps(disks: &[DiskFacts], chosen: &DiskFacts) -> Vec<String> {
+    let has_esp = |disk: &&DiskFacts| match &disk.contents {
+        Contents::Gpt { table, .. } => table.partitions.iter().any(|entry| entry.type_guid == ESP_TYPE),
+        Contents::Blank | Contents::Foreign { .. } | Contents::Unreadable { .. } => false,
+    };
+    let others = disks.iter().filter(|disk| disk.name != chosen.name).filter(has_esp);
+    let warning = |disk: &DiskFacts| {
+        format!("disk {} has an EFI system partition too: firmware may start what is there", disk.describe())
+    };
+    others.map(warning).collect()
 }
 
 /// What may go of a disk that is in use: a repair needs nothing of it to go.

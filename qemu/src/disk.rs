@@ -23,6 +23,7 @@ pub struct Disk {
     bytes: u64,
     serial: Option<String>,
     sector: u32,
+    physical: Option<u32>,
     file: Option<PathBuf>,
     read_only: bool,
 }
@@ -31,7 +32,7 @@ impl Disk {
     /// An NVMe disk of `bytes` bytes with 512-byte sectors.
     #[must_use]
     pub fn nvme(bytes: u64) -> Self {
-        Self { bus: Bus::Nvme, bytes, serial: None, sector: 512, file: None, read_only: false }
+        Self { bus: Bus::Nvme, bytes, serial: None, sector: 512, physical: None, file: None, read_only: false }
     }
 
     /// The same on virtio-blk.
@@ -46,7 +47,7 @@ impl Disk {
         Self { bus: Bus::Scsi, ..Self::nvme(bytes) }
     }
 
-    /// The same on the chipset's AHCI controller, which has six ports and knows sectors of 512 bytes only.
+    /// The same on the chipset's AHCI controller, which has six ports and knows logical sectors of 512 bytes only.
     #[must_use]
     pub fn sata(bytes: u64) -> Self {
         Self { bus: Bus::Sata, ..Self::nvme(bytes) }
@@ -60,10 +61,17 @@ impl Disk {
         self
     }
 
-    /// The logical and physical sector size: 512 or 4096.
+    /// The logical sector size, 512 or 4096, and the physical one unless that is set too.
     #[must_use]
     pub fn sector_size(mut self, bytes: u32) -> Self {
         self.sector = bytes;
+        self
+    }
+
+    /// The physical sector size; 4096 with logical sectors of 512 bytes is called 512e.
+    #[must_use]
+    pub fn physical_sector_size(mut self, bytes: u32) -> Self {
+        self.physical = Some(bytes);
         self
     }
 
@@ -105,9 +113,9 @@ impl Disk {
             if self.read_only { "on" } else { "off" },
             escape(&path.to_string_lossy())
         );
-        let sector = self.sector;
+        let (sector, physical) = (self.sector, self.physical.unwrap_or(self.sector));
         let mut device =
-            format!("{driver},drive=disk{number},logical_block_size={sector},physical_block_size={sector}");
+            format!("{driver},drive=disk{number},logical_block_size={sector},physical_block_size={physical}");
         let mut controller = Vec::new();
         match self.bus {
             Bus::Scsi => {

@@ -7,11 +7,13 @@ use crate::document::{DocumentError, Kind};
 use crate::manifest::{check_name, check_version};
 
 mod disk;
+pub mod groups;
 mod key;
 #[cfg(test)]
 mod tests;
 
 pub use disk::{DiskSelector, Sizes, is_like};
+pub use groups::Groups;
 pub use key::{HostKey, Identity, KeyError};
 
 /// No host config is larger.

@@ -9,6 +9,7 @@ pub mod document;
 pub mod host;
 pub mod manifest;
 pub mod metadata;
+pub mod os_release;
 pub mod payload;
 mod payload_frames;
 mod payload_writer;

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema, schema_for};
 use serde_json::Value;
 
 use crate::digest::Digest;
-use crate::host::Host;
+use crate::host::{Groups, Host};
 use crate::manifest::{Manifest, PartitionType, Salt};
 use crate::site::Site;
 
@@ -44,7 +44,7 @@ impl JsonSchema for PartitionType {
 }
 
 /// The documents that have a schema.
-pub const DOCUMENTS: [&str; 3] = ["site", "host", "manifest"];
+pub const DOCUMENTS: [&str; 4] = ["site", "host", "groups", "manifest"];
 
 /// The schema of the document `name`, one of [`DOCUMENTS`].
 #[must_use]
@@ -52,6 +52,7 @@ pub fn of(name: &str) -> Option<Value> {
     let schema = match name {
         "site" => schema_for!(Site),
         "host" => schema_for!(Host),
+        "groups" => schema_for!(Groups),
         "manifest" => schema_for!(Manifest),
         _ => return None,
     };
@@ -158,6 +159,10 @@ mod tests {
             let schema = of(name).unwrap();
             page = page.replace(&format!("<!-- {name} -->\n"), &table(&schema));
         }
+        // A group's host config has the settings of any other.
+        let mut groups = of("groups").unwrap();
+        groups["$defs"]["Host"] = serde_json::json!({"type": "object"});
+        page = page.replace("<!-- groups -->\n", &table(&groups));
         is_up_to_date("configuration.md", &page);
         assert!(!page.contains("|  |"), "a setting has no description:\n{page}");
     }

@@ -4,6 +4,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use crate::digest::{Digest, NotADigest};
 use crate::manifest::MAX_BOOT_BYTES;
 
 /// The most bytes of a UKI that [`Sections::parse`] looks at; the headers lie well below.
@@ -12,6 +13,8 @@ pub const HEAD_BYTES: usize = 64 << 10;
 const MAX_SECTIONS: usize = 96;
 /// `IMAGE_FILE_MACHINE_AMD64`.
 const MACHINE_X86_64: u16 = 0x8664;
+/// The most bytes of a command line that are looked at; no x86 kernel takes as many.
+pub const MAX_CMDLINE: u64 = 64 << 10;
 /// Magic of the optional header of PE32+.
 const PE32_PLUS: u16 = 0x20b;
 /// Bytes of a section header.
@@ -41,6 +44,12 @@ pub enum UkiError {
     /// The kernel's boot header is not one.
     #[error("the UKI's kernel {0}")]
     Kernel(String),
+    /// Its command line does not name one root file system.
+    #[error("its command line {0}")]
+    CommandLine(&'static str),
+    /// It names one by something that is no root hash.
+    #[error("its command line's roothash=")]
+    RootHash(#[source] NotADigest),
     /// A section could not be read.
     #[error("reading the UKI's section {name}")]
     Read {
@@ -188,6 +197,19 @@ fn section(header: &Header<'_>, offset: usize) -> Result<Section, UkiError> {
         raw_size: header.u32(offset + 16)?.into(),
         file_offset: header.u32(offset + 20)?.into(),
     })
+}
+
+/// The one root hash that a command line names (systemd-veritysetup-generator, "roothash=").
+///
+/// # Errors
+/// When it names none, several, or what is no SHA-256.
+pub fn root_hash(cmdline: &str) -> Result<Digest, UkiError> {
+    let mut hashes = cmdline.split([' ', '\n', '\0']).filter_map(|word| word.strip_prefix("roothash="));
+    match (hashes.next(), hashes.next()) {
+        (Some(hash), None) => hash.parse().map_err(UkiError::RootHash),
+        (None, _) => Err(UkiError::CommandLine("has no roothash=, so it would not start from a verified root")),
+        (Some(_), Some(_)) => Err(UkiError::CommandLine("has several roothash=")),
+    }
 }
 
 /// Reads the content of `section`, zeroes at its end included.

@@ -1,7 +1,7 @@
 //! `metalstrap host show`: what the repository says of machines.
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::host::HostKey;
+use metalstrap_release::host::{Groups, HostKey, groups};
 use serde_json::{Value, json};
 
 use super::{LookArgs, key_of, parse_key};
@@ -12,7 +12,7 @@ use crate::output;
 #[command(after_help = "Examples:
   metalstrap host show --repository /srv/os --keys keys
   metalstrap host show default --repository /srv/os --root site-root.json
-It prints one line of JSON: `hosts` with key, path and release of each, or `host`, path and `config` of the one.")]
+It prints one line of JSON: `hosts` with key, path and release of each and the `groups`, or `host`, path and `config` of the one.")]
 pub struct Args {
     /// `uuid-…`, `serial-…`, `mac-…` or `default` [default: all]
     #[arg(value_parser = parse_key)]
@@ -30,11 +30,19 @@ impl Args {
         let metadata = self.look.load()?;
         let Some(key) = self.key else {
             let mut hosts = Vec::new();
-            for (name, target) in &metadata.hosts {
+            for (name, target) in metadata.hosts.iter().filter(|(name, _)| *name != groups::TARGET) {
                 let (_, host) = self.look.read(target)?;
                 hosts.push(json!({"host": key_of(name), "config": target.path, "release": host.release}));
             }
-            return output::print(&json!({"hosts": hosts}));
+            let mut groups = Vec::new();
+            if let Some(target) = metadata.hosts.get(groups::TARGET) {
+                let list =
+                    Groups::parse(&self.look.bytes(target)?).with_context(|| format!("checking {}", target.path))?;
+                for group in list.groups {
+                    groups.push(json!({"name": group.name, "match": group.members, "release": group.config.release}));
+                }
+            }
+            return output::print(&json!({"hosts": hosts, "groups": groups}));
         };
         let target = metadata.hosts.get(&key.target());
         let target = target.with_context(|| format!("the repository has no host config for {key}"))?;

@@ -65,7 +65,12 @@ impl Inputs {
     }
 
     pub fn write_uki(&self, cmdline: &str) {
-        let sections = [(".cmdline", format!("{cmdline}\n\0").into_bytes()), (".linux", kernel())];
+        self.write_uki_of(cmdline, "NAME=Test\n");
+    }
+
+    pub fn write_uki_of(&self, cmdline: &str, os_release: &str) {
+        let cmdline = format!("{cmdline}\n\0").into_bytes();
+        let sections = [(".osrel", os_release.into()), (".cmdline", cmdline), (".linux", kernel())];
         fs::write(self.path("uki"), pe(&sections)).unwrap();
     }
 

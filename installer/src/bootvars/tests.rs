@@ -122,7 +122,7 @@ fn a_new_entry_goes_behind_the_one_this_boot_came_from() {
 }
 
 #[test]
-fn the_policies_place_it() {
+fn lesson_8_the_boot_order_is_a_policy_whatever_this_boot_came_from() {
     let place = |order: &[u16], policy, current| arrange(order, 9, policy, current);
     assert_eq!(place(&[0, 1, 2], BootOrder::DiskFirst, Some(1)), [9, 0, 1, 2]);
     assert_eq!(place(&[0, 9, 2], BootOrder::DiskFirst, Some(0)), [9, 0, 2]);
@@ -137,7 +137,7 @@ fn the_policies_place_it() {
 }
 
 #[test]
-fn an_own_entry_is_reused_and_its_duplicates_go() {
+fn lesson_7_the_own_entry_is_reused_by_guid_and_path_and_its_duplicates_go() {
     let firmware = usual();
     let moved = Partition { start_lba: 4096, ..esp() };
     firmware.write("Boot0004", &entry("old title", &moved, r"\efi\SYSTEMD\systemd-bootx64.EFI")).unwrap();
@@ -162,7 +162,7 @@ fn a_second_run_writes_nothing() {
 }
 
 #[test]
-fn a_full_store_is_a_warning() {
+fn lesson_9_a_full_store_is_a_warning_and_no_failure() {
     let firmware = Firmware { full: true, ..usual() };
     assert_eq!(
         installed(&firmware, BootOrder::DiskFirst),

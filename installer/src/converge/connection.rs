@@ -8,6 +8,7 @@ use metalstrap_release::payload::Frame;
 use metalstrap_release::verity::BLOCK;
 use tokio::sync::mpsc::{self, error::TryRecvError};
 
+use super::budget::Share;
 use super::frames::QUEUE;
 use super::round::Round;
 use super::sweep::PIECE;
@@ -22,6 +23,8 @@ pub(super) struct Fetched {
     pub frame: Frame,
     pub bytes: Bytes,
     pub from: Sender,
+    /// What it has of the budget.
+    pub share: Share,
 }
 
 /// Who sent a frame.
@@ -80,7 +83,8 @@ async fn fetch(round: &Round, wanted: &[Frame], batches: &mpsc::Sender<Batch>) -
     let path = round.goal.frames.path();
     let cuts: Option<Vec<u64>> =
         round.goal.frames.is_careful().then(|| wanted.iter().map(|frame| frame.offset).collect());
-    let cutter = Cutter::new(wanted, cuts.is_some(), batches);
+    let share = round.output.budget.take(range.end.saturating_sub(range.start)).await;
+    let cutter = Cutter { share, ..Cutter::new(wanted, cuts.is_some(), batches) };
     receive(round, &path, range, cuts.as_deref(), cutter).await
 }
 
@@ -174,12 +178,15 @@ struct Cutter<'a> {
     from: Option<Sender>,
     /// Each frame comes from one mirror.
     apart: bool,
+    /// What the frames that have not come yet have of the budget.
+    share: Share,
     gathering: Gathering<'a>,
 }
 
 impl<'a> Cutter<'a> {
     fn new(wanted: &'a [Frame], apart: bool, batches: &'a mpsc::Sender<Batch>) -> Self {
-        Self { wanted: wanted.iter(), part: BytesMut::new(), from: None, apart, gathering: Gathering::new(batches) }
+        let (part, gathering) = (BytesMut::new(), Gathering::new(batches));
+        Self { wanted: wanted.iter(), part, from: None, apart, share: Share::default(), gathering }
     }
 }
 
@@ -210,7 +217,7 @@ impl<'a> Cut<'a> for Cutter<'a> {
                 self.part.split().freeze()
             };
             self.from = None;
-            let fetched = Fetched { frame: *frame, bytes: whole, from: sender };
+            let fetched = Fetched { frame: *frame, bytes: whole, from: sender, share: self.share.split(frame.size) };
             self.wanted.next();
             if !self.gathering.add(fetched).await {
                 return Ok(false);

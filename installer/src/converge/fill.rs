@@ -27,8 +27,8 @@ use crate::fetch::NoRanges;
 const ROUNDS: usize = 64;
 
 /// Makes the blocks of `goal` what they must be. `fine` is the same content in smaller frames, where there is such a
-/// payload. Adds to `proven` what the device itself has returned right, before or since. All is written when it returns, not
-/// flushed.
+/// payload. Adds to `proven` what the device itself has returned right, before or since. All is written when it returns, and
+/// flushed as far as it was fetched: what is fetched next has all of the budget of what a cut may cost.
 ///
 /// # Errors
 /// The disk's, the mirrors', and [`Code::Corrupt`].
@@ -56,7 +56,7 @@ async fn fill_window(goal: &Goal, fine: Option<&Arc<Frames>>, seeds: &[Seed], pr
         let done = goal.blocks.end.saturating_sub(goal.blocks.start);
         tally.copied += copies;
         tally.fetched = done.saturating_sub(tally.kept + tally.zero + tally.copied);
-        blocking(move || output.drain()).await?;
+        blocking(move || if tally.fetched > 0 { output.finish() } else { output.drain() }).await?;
     }
     let fetched: u64 = payloads().map(|frames| frames.fetched_bytes()).sum();
     tally.fetched_bytes = fetched.saturating_sub(fetched_before);
@@ -66,7 +66,7 @@ async fn fill_window(goal: &Goal, fine: Option<&Arc<Frames>>, seeds: &[Seed], pr
 /// What the disk itself has.
 struct Local {
     have: Arc<BlockSet>,
-    /// Where what is missing is wanted.
+    /// What is missing at several places.
     index: Arc<Index>,
     /// `None`: nothing was missing.
     output: Option<Arc<Output>>,
@@ -95,6 +95,7 @@ impl Local {
             seed::copy(seed, goal, &index, &have, &output)?;
         }
         tally.copied = have.len().saturating_sub(before);
+        index.keep_repeats(&have);
         Ok(Self { have, index: Arc::new(index), output: Some(output), tally })
     }
 }
@@ -191,9 +192,8 @@ async fn choose(
         let largest = table.frames().iter().map(|frame| frame.content_size).max().unwrap_or(0);
         let (task, have, index, frames) = (goal.clone(), Arc::clone(have), Arc::clone(index), Arc::clone(frames));
         let needed = blocking(move || {
-            let index = (index.len() > 0).then_some(index.as_ref());
             let table = frames.known_table().context("a seek table that was fetched")?;
-            let needed = Needed::new(table, &have, index, task.expected.reader().as_mut());
+            let needed = Needed::new(table, &have, &index, task.expected.reader().as_mut());
             let needed = needed.code(Code::DiskIo, || "reading the hash tree".to_owned())?;
             Ok((Goal { frames, ..task }, needed, largest))
         })

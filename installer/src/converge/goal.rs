@@ -16,6 +16,9 @@ use crate::progress::Progress;
 /// Blocks that are looked at in one go: 16 GiB. Memory is bounded by it: 32 MiB for the index of what is missing, and some 20
 /// bytes for each block that another one is equal to. Equal blocks in different windows are fetched once for each.
 const WINDOW: u64 = 1 << 22;
+/// What a cut may cost: bytes of frames that were asked for and are not on stable storage. With what every run fetches anew
+/// (metadata, and seek tables of at most 4 MiB each) it stays below 64 MiB.
+const AT_RISK: u64 = 56 << 20;
 /// Writes under way at once. With 1 MiB each they keep a drive busy, and take 16 MiB of memory.
 const DEPTH: usize = 16;
 
@@ -32,6 +35,8 @@ pub(super) struct Goal {
     pub blocks: Range<u64>,
     /// How many blocks are looked at in one go.
     pub window: u64,
+    /// Bytes of frames that a cut may cost.
+    pub at_risk: u64,
     /// Whether what is written is read back while the network is waited for.
     pub reads_back: bool,
     /// Where progress goes.
@@ -64,6 +69,7 @@ impl Goal {
             expected,
             blocks,
             window: WINDOW,
+            at_risk: AT_RISK,
             reads_back: false,
             progress: progress.clone(),
         })

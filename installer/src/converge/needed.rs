@@ -61,35 +61,23 @@ impl Alike {
 impl Needed {
     /// The frames for every block that is not in `have`: of them none can be left out. A block whose content is missing at
     /// several places is needed from one frame only: one that is needed anyway, else one that has most of such contents, the
-    /// first of them. `index` has the missing blocks that a digest says of; those without one need their own frame.
+    /// first of them. `index` has the missing blocks that may be equal to others; all others need their own frame.
     ///
     /// # Errors
     /// The tree that says what blocks must be cannot be read.
-    pub fn new(
-        table: &SeekTable,
-        have: &BlockSet,
-        index: Option<&Index>,
-        judge: &mut dyn Judge,
-    ) -> Result<Self, TreeError> {
+    pub fn new(table: &SeekTable, have: &BlockSet, index: &Index, judge: &mut dyn Judge) -> Result<Self, TreeError> {
         let count = u64::try_from(table.frames().len()).unwrap_or(u64::MAX);
-        let mut needed = Self { frames: BlockSet::new(0..count), ..Self::default() };
-        let Some(index) = index else {
-            have.missing(have.range()).flatten().for_each(|block| needed.add(table, block));
-            return Ok(needed);
-        };
-        needed.first = index.first();
-        let mut alike = Alike::default();
+        let (frames, first) = (BlockSet::new(0..count), index.first());
+        let mut needed = Self { frames, first, ..Self::default() };
+        let (mut alike, grouped) = (Alike::default(), BlockSet::new(have.range()));
         for group in index.groups() {
             let mut missing = group.filter(|block| !have.contains(*block));
-            let (Some(first), second) = (missing.next(), missing.next()) else { continue };
-            match second {
-                None => needed.add(table, first),
-                Some(second) => {
-                    let members = [first, second].into_iter().chain(missing);
-                    by_digest(members, judge, index.first(), &mut alike)?;
-                }
-            }
+            let (Some(first), Some(second)) = (missing.next(), missing.next()) else { continue };
+            let members = [first, second].into_iter().chain(missing).inspect(|block| _ = grouped.insert(*block));
+            by_digest(members, judge, index.first(), &mut alike)?;
         }
+        let alone = have.missing(have.range()).flatten().filter(|block| !grouped.contains(*block));
+        alone.for_each(|block| needed.add(table, block));
         alike.sort();
         needed.choose(table, &alike);
         for group in &alike.groups {

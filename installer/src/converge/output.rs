@@ -7,12 +7,13 @@
 //! reads go past the kernel's cache, which may not be dropped as a whole while much is being written.
 
 use std::ops::Range;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use metalstrap_release::verity::{BLOCK, BLOCK_SIZE};
 
 use super::blocks::BlockSet;
+use super::budget::{Budget, Share};
 use super::expected::{Judge, check_each};
 use super::goal::Goal;
 use super::read_back::lost;
@@ -20,33 +21,34 @@ use super::sweep::PIECE;
 use crate::disk::{Buffer, Region, Writer};
 use crate::failure::{Code, WithCode as _};
 
-/// After so many fetched bytes the disk is flushed.
-const FLUSH_EACH: u64 = 24 << 20;
-/// So many fetched bytes may not be on stable storage while a flush is under way; then threads wait for its end. A power cut
-/// costs no more than these, a batch for each thread and the few that wait for one, and a frame for each connection.
-const MOST_UNFLUSHED: u64 = 32 << 20;
-
 /// The place of a stretch of blocks, while it is written.
 #[derive(Debug)]
 pub(super) struct Output {
     writer: Writer,
     region: Region,
     salt: Vec<u8>,
+    /// What a cut may cost.
+    pub budget: Budget,
     flushing: Mutex<Flushing>,
-    /// A flush has ended.
-    flushed: Condvar,
     behind: Option<Behind>,
 }
 
 /// How far flushing is behind writing.
 #[derive(Debug, Default)]
 struct Flushing {
-    /// Fetched bytes whose write was queued, and that no flush which has ended covers.
-    unflushed: u64,
+    /// Whose write was queued, and that no flush which has begun covers.
+    queued: Queued,
     /// Whether a thread is at it.
     under_way: bool,
-    /// Threads that wait for its end.
-    waiting: usize,
+}
+
+/// Frames whose write was queued.
+#[derive(Debug, Default)]
+struct Queued {
+    /// Their bytes.
+    bytes: u64,
+    /// What they have of the budget.
+    share: Share,
 }
 
 /// What may be read back.
@@ -78,7 +80,8 @@ impl Output {
             proven: Arc::clone(proven),
         });
         let (writer, salt) = (goal.writer()?, goal.expected.salt().to_vec());
-        Ok(Self { writer, region, salt, flushing: Mutex::default(), flushed: Condvar::new(), behind })
+        let budget = Budget::new(goal.at_risk);
+        Ok(Self { writer, region, salt, budget, flushing: Mutex::default(), behind })
     }
 
     /// Queues a write of verified blocks from block `first` on.
@@ -115,40 +118,36 @@ impl Output {
         self.flushing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Threads that wait because too much is not on stable storage.
-    #[cfg(test)]
-    pub fn waiting(&self) -> usize {
-        self.flushing().waiting
-    }
-
-    /// Flushes the disk when much was fetched since the last time, `fetched` bytes of it just now; while another thread is at
-    /// it, waits if that is too much.
+    /// Flushes the disk when much was fetched since the last time: frames of `bytes` bytes just now, which have `share` of the
+    /// budget. Returns at once while another thread is at it.
     ///
     /// # Errors
     /// The disk's.
-    pub fn flush_now_and_then(&self, fetched: u64) -> Result<()> {
+    pub fn flush_now_and_then(&self, bytes: u64, share: Share) -> Result<()> {
         let mut state = self.flushing();
-        state.unflushed = state.unflushed.saturating_add(fetched);
-        while state.under_way && state.unflushed >= MOST_UNFLUSHED {
-            state.waiting += 1;
-            state = self.flushed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.waiting -= 1;
+        state.queued.bytes = state.queued.bytes.saturating_add(bytes);
+        state.queued.share.merge(share);
+        // What the others have queued meanwhile may be due when a flush has ended.
+        while !state.under_way && state.queued.bytes >= self.budget.flush_each() {
+            state.under_way = true;
+            let covered = std::mem::take(&mut state.queued);
+            drop(state);
+            let flushed = self.flush_queued();
+            state = self.flushing();
+            state.under_way = false;
+            flushed?;
+            drop(covered);
         }
-        if state.under_way || state.unflushed < FLUSH_EACH {
-            return Ok(());
-        }
-        state.under_way = true;
-        let covered = state.unflushed;
-        drop(state);
-        let flushed = self.flush_queued();
-        let mut state = self.flushing();
-        state.under_way = false;
-        if flushed.is_ok() {
-            state.unflushed = state.unflushed.saturating_sub(covered);
-        }
-        drop(state);
-        self.flushed.notify_all();
-        flushed
+        Ok(())
+    }
+
+    /// Brings all that was written to stable storage.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn finish(&self) -> Result<()> {
+        self.drain()?;
+        self.flush()
     }
 
     /// Brings all whose write was queued so far to stable storage.

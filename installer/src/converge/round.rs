@@ -20,12 +20,12 @@ use crate::disk::BufferPool;
 use metalstrap_release::verity::BLOCK;
 
 /// Bytes of one request at most and at least, and how many requests a connection should still get, so that all end
-/// together.
+/// together. Eight connections ask for 3.5 MiB at most, so that what they have asked for is half of what a cut may cost.
 const MOST: u64 = 8 << 20;
 const LEAST: u64 = 256 << 10;
 const ROUNDS: u64 = 3;
-/// Memory for decoded content.
-const MEMORY: u64 = 32 << 20;
+/// Memory for content that waits to be written, beside what each thread is at.
+const MEMORY: u64 = 12 << 20;
 /// Batches that wait for a thread.
 const WAITING: usize = 4;
 
@@ -63,7 +63,7 @@ impl Round {
     /// A round for `needed` frames of the goal's payload, of which the largest has `largest` bytes of content.
     pub fn new(goal: &Goal, have: &Arc<BlockSet>, needed: Needed, largest: u64, output: &Arc<Output>) -> Result<Self> {
         let capacity = largest.max(PIECE.saturating_mul(BLOCK));
-        let count = (MEMORY / capacity).clamp(2, 64);
+        let count = usize::try_from(MEMORY / capacity)?.saturating_add(threads());
         let spans = needed.frames.present(needed.frames.range()).collect();
         Ok(Self {
             goal: goal.clone(),
@@ -71,7 +71,7 @@ impl Round {
             left: AtomicU64::new(needed.bytes),
             needed,
             output: Arc::clone(output),
-            pool: BufferPool::new(usize::try_from(count)?, usize::try_from(capacity)?),
+            pool: BufferPool::new(count, usize::try_from(capacity)?),
             copied: AtomicU64::new(0),
             queue: Mutex::new(Queue { spans, taken: 0, serving: 0 }),
             changed: Notify::new(),
@@ -109,7 +109,8 @@ impl Round {
     /// So much of the first span that all connections get several turns.
     fn cut(&self, queue: &mut Queue, size: &impl Fn(u64) -> u64) -> Option<Range<u64>> {
         let shares = ROUNDS.saturating_mul(self.connections());
-        let most = self.left.load(Ordering::Relaxed).checked_div(shares).unwrap_or(MOST).clamp(LEAST, MOST);
+        let most = self.output.budget.request(self.connections()).clamp(LEAST, MOST);
+        let most = self.left.load(Ordering::Relaxed).checked_div(shares).unwrap_or(MOST).clamp(LEAST, most);
         let run = queue.spans.pop_front()?;
         let (mut end, mut bytes) = (run.start, 0_u64);
         while end < run.end && (end == run.start || bytes.saturating_add(size(end)) <= most) {

@@ -1,4 +1,5 @@
-//! A server without ranges: the whole payload, once, from its start; frames are found by their own headers.
+//! A server without ranges: the whole payload, once, from its start; frames are found by their own headers. They have no
+//! share of the budget: after a cut all comes again anyway.
 
 use anyhow::Result;
 use bytes::BytesMut;
@@ -7,6 +8,7 @@ use metalstrap_release::verity::BLOCK;
 use tokio::sync::mpsc;
 use zstd::zstd_safe::get_frame_content_size;
 
+use super::budget::Share;
 use super::connection::{Batch, Cut, Fetched, Gathering, Sender, receive};
 use super::round::Round;
 use crate::fetch::Piece;
@@ -77,7 +79,7 @@ impl Cutter<'_> {
     async fn refuse(&mut self, from: Sender) {
         let bytes = self.part.split().freeze();
         let frame = Frame { content_size: 0, ..self.frame(&bytes) };
-        self.gathering.add(Fetched { frame, bytes, from }).await;
+        self.gathering.add(Fetched { frame, bytes, from, share: Share::default() }).await;
     }
 }
 
@@ -124,7 +126,8 @@ impl<'a> Cut<'a> for Cutter<'a> {
             self.content_offset = self.content_offset.saturating_add(frame.content_size);
             self.looked_at = 0;
             let goes_on = if self.is_wanted(&frame) {
-                self.gathering.add(Fetched { frame, bytes, from: sender }).await && is_whole(&frame)
+                let fetched = Fetched { frame, bytes, from: sender, share: Share::default() };
+                self.gathering.add(fetched).await && is_whole(&frame)
             } else {
                 self.gathering.hand_over().await
             };

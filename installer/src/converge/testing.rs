@@ -10,6 +10,9 @@ use metalstrap_release::payload::{CompressOptions, compress};
 use metalstrap_release::verity::{BLOCK, MemoryStore, Tree, build};
 use uuid::Uuid;
 
+use super::expected::Expected;
+use super::frames::Frames;
+use super::goal::Goal;
 use super::{Payloads, ReadBack, Seed, Tally};
 use crate::disk::{Disk, Recorded, Recording, Region};
 use crate::fetch::{DirectorySource, Mirrors, Source};
@@ -123,6 +126,18 @@ pub(crate) async fn bring(
     super::data(mirrors, payloads, tree, region, seeds, ReadBack::Meanwhile, &Progress::default())
         .await
         .map(|(tally, _)| tally)
+}
+
+/// A payload's content as a goal, for tests that set bounds of their own.
+pub(super) fn goal_of(
+    payload: &Payload,
+    mirrors: &Arc<Mirrors>,
+    tree: &Arc<Tree<MemoryStore>>,
+    region: &Region,
+    progress: &Progress,
+) -> Goal {
+    let expected: Arc<dyn Expected> = Arc::<Tree<MemoryStore>>::clone(tree);
+    Goal::new(Frames::new(payload, mirrors), region, expected, 0..tree.geometry().data_blocks(), progress).unwrap()
 }
 
 /// Where regions of tests begin.

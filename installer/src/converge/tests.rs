@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use metalstrap_release::digest::Digest;
 
 use super::testing::{
-    Repository, SALT, START, assert_only_verified, bring, bytes, on_disk, only, open_tree, recording, region_on,
-    tree_over,
+    Repository, SALT, START, assert_only_verified, bring, bytes, goal_of, on_disk, only, open_tree, recording,
+    region_on, tree_over,
 };
 use super::*;
 use crate::disk::{Faulty, Memory, Operation, Recorded, Recording};
@@ -16,6 +16,7 @@ use crate::fetch::Source;
 
 mod authors;
 mod behind;
+mod cuts;
 mod faults;
 mod looking;
 mod reuse;
@@ -46,12 +47,13 @@ async fn a_payload_is_written_in_long_writes_and_counted() {
     let length = content.len() as u64;
     assert_eq!(tally, Tally { fetched_bytes: payload.size, fetched: 641, ..Tally::default() });
     assert_eq!((progress.snapshot(), progress.parts()), ((length, 0, payload.size), [0, 0, 0, length]));
-    let mut writes: Vec<_> = disk
-        .log()
+    let mut log = disk.log();
+    assert_eq!(log.pop(), Some(Recorded::Flush));
+    let mut writes: Vec<_> = log
         .into_iter()
         .map(|what| match what {
             Recorded::Write { offset, bytes } => (offset - START, bytes.len()),
-            Recorded::Flush => panic!("the caller flushes"),
+            Recorded::Flush => panic!("so little is flushed once"),
         })
         .collect();
     // Whatever came together, frames are whole.

@@ -9,6 +9,7 @@ use metalstrap_release::payload::{Frame, FrameDecoder, PayloadError};
 use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, Block, TreeError};
 use tokio::sync::mpsc::{self, error::TryRecvError};
 
+use super::budget::Share;
 use super::connection::{Batch, Fetched, Sender};
 use super::expected::{Fault, Judge, check_each};
 use super::round::Round;
@@ -32,7 +33,7 @@ pub(super) fn work(round: &Round, batches: &Mutex<mpsc::Receiver<Batch>>) -> Res
     let (mut decoder, mut judge) = (FrameDecoder::new(), expected.reader());
     let mut work = || -> Result<()> {
         while let Some(batch) = next(round, batches, judge.as_mut())? {
-            take(round, &batch, &mut decoder, judge.as_mut())?;
+            take(round, batch, &mut decoder, judge.as_mut())?;
         }
         Ok(())
     };
@@ -55,12 +56,12 @@ fn next(round: &Round, batches: &Mutex<mpsc::Receiver<Batch>>, judge: &mut dyn J
 }
 
 /// Decodes, checks and writes a batch, up to the first frame that is not right.
-fn take(round: &Round, batch: &[Fetched], decoder: &mut FrameDecoder, judge: &mut dyn Judge) -> Result<()> {
+fn take(round: &Round, mut batch: Batch, decoder: &mut FrameDecoder, judge: &mut dyn Judge) -> Result<()> {
     let Some(first) = batch.first().map(|fetched| fetched.frame.content_offset) else { return Ok(()) };
     let mut buffer = round.pool.take();
     let (mut length, mut refused) = (0, None);
     buffer.set_len(buffer.capacity());
-    for fetched in batch {
+    for fetched in &batch {
         let size = usize::try_from(fetched.frame.content_size)?;
         let behind = first.checked_add(u64::try_from(length)?);
         ensure!(behind == Some(fetched.frame.content_offset), "a batch with frames that are not in a row");
@@ -73,8 +74,14 @@ fn take(round: &Round, batch: &[Fetched], decoder: &mut FrameDecoder, judge: &mu
     }
     buffer.set_len(length);
     write(round, first / BLOCK, buffer)?;
-    round.output.flush_now_and_then(batch.iter().map(|fetched| fetched.frame.size).sum())?;
-    refused.map_or(Ok(()), |(fetched, why)| blame(round, fetched, why))
+    let refused = refused.map_or(Ok(()), |(fetched, why)| blame(round, fetched, why));
+    let (mut bytes, mut share) = (0_u64, Share::default());
+    for fetched in &mut batch {
+        bytes = bytes.saturating_add(fetched.frame.size);
+        share.merge(std::mem::take(&mut fetched.share));
+    }
+    round.output.flush_now_and_then(bytes, share)?;
+    refused
 }
 
 /// Decodes a frame and checks the blocks of it that are missing.

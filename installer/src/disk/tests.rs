@@ -99,7 +99,7 @@ fn a_block_device_is_held_exclusively_and_must_be_the_chosen_one() {
 }
 
 #[test]
-fn the_identity_is_checked_again_before_the_first_write() {
+fn lesson_3_the_identity_is_checked_again_on_the_open_disk_before_the_first_write() {
     let (file, sys) = (file(1 << 20), tempfile::tempdir().unwrap());
     let Some(device) = Loop::attach(file.path(), 512) else { return };
     let path = Path::new(&device.0);

@@ -1,5 +1,6 @@
 //! Changing an ESP that stays: files that are right are not written to. Any other gets new clusters, is read back, and only
-//! then takes over its name by one sector; the UKI comes last. What was there before boots until then.
+//! then takes over its name by one sector; the UKI comes last, or a boot loader that was not there. What was there before boots
+//! until then.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use metalstrap_release::manifest::Artifact;
 use super::file::{Wanted, expect, tree};
 use super::there::{There, apply, coded, look_up, open};
 use super::{
-    ENTRIES_SREL, Esp, FALLBACK_LOADER, FileTree, LOADER, LOADER_CONF, Order, RANDOM_SEED, random_seed, uki_path,
+    ENTRIES_SREL, Esp, FALLBACK_LOADER, FileTree, LOADER, LOADER_CONF, Order, RANDOM_SEED, loader_conf, random_seed,
+    uki_path,
 };
 use crate::converge::{Seed, Tally};
 use crate::disk::Region;
@@ -104,22 +106,16 @@ fn publish(
     new: Vec<New>,
     renamed: &[(String, String)],
 ) -> Result<()> {
-    let mut missing = Vec::new();
-    for (path, bytes) in [LOADER_CONF, ENTRIES_SREL, (RANDOM_SEED, &[])] {
-        if coded(look_up(volume, path, read))?.is_none() {
-            missing.push((path, bytes));
-        }
-    }
-    if new.is_empty() && missing.is_empty() && renamed.is_empty() && !volume.is_dirty() {
+    let settings = settings(volume, read)?;
+    if new.is_empty() && settings.is_empty() && renamed.is_empty() && !volume.is_dirty() {
         return Ok(());
     }
     // Who counts the free clusters does it anew from now on.
     apply(region, vec![coded(volume.uncount(read))?.into_iter().collect()])?;
-    for (path, bytes) in missing {
-        let bytes = if path == RANDOM_SEED { random_seed()? } else { bytes.to_vec() };
+    for (path, bytes) in settings {
         small(volume, read, region, path, bytes)?;
     }
-    for New { path, cluster, size } in new {
+    for New { path, cluster, size } in in_order(volume, read, new)? {
         name(volume, read, region, &path, cluster, size).with_context(|| format!("giving {path} its name"))?;
     }
     for (path, name) in renamed {
@@ -127,6 +123,35 @@ fn publish(
         apply(region, steps)?;
     }
     apply(region, vec![volume.fat_writes()])
+}
+
+/// Files that take over a name come first, the boot loaders before the UKI; then a UKI that has had no name; last boot loaders
+/// that have had none, since they would have nothing to start.
+fn in_order(volume: &Volume, read: ReadAt<'_>, mut new: Vec<New>) -> Result<Vec<New>> {
+    let mut absent = Vec::new();
+    for New { path, .. } in &new {
+        if coded(look_up(volume, path, read))?.is_none() {
+            absent.push(path.clone());
+        }
+    }
+    let is_loader = |path: &str| [FALLBACK_LOADER, LOADER].contains(&path);
+    new.sort_by_key(|New { path, .. }| (absent.contains(path), absent.contains(path) && is_loader(path)));
+    Ok(new)
+}
+
+/// The small files beside boot loader and UKI that are missing, or that say something else: paths, and bytes to be written.
+fn settings(volume: &Volume, read: ReadAt<'_>) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let mut wrong = Vec::new();
+    for (path, bytes) in [LOADER_CONF, ENTRIES_SREL, (RANDOM_SEED, &[])] {
+        if coded(look_up(volume, path, read))?.is_none() {
+            wrong.push((path, if path == RANDOM_SEED { random_seed()? } else { bytes.to_vec() }));
+        }
+    }
+    // What is no configuration for its size says nothing to systemd-boot either.
+    if let Ok(Some(there)) = volume.read_file(LOADER_CONF.0, loader_conf::MOST_BYTES, read) {
+        wrong.extend(loader_conf::without_choice(&there).map(|rest| (LOADER_CONF.0, rest)));
+    }
+    Ok(wrong)
 }
 
 /// Lets the clusters be found as the file at `path`, instead of what was found there before.
@@ -147,7 +172,13 @@ fn name(volume: &mut Volume, read: ReadAt<'_>, region: &Region, path: &str, clus
 }
 
 /// Writes a file that comes from no payload.
-fn small(volume: &mut Volume, read: ReadAt<'_>, region: &Region, path: &str, mut bytes: Vec<u8>) -> Result<()> {
+pub(super) fn small(
+    volume: &mut Volume,
+    read: ReadAt<'_>,
+    region: &Region,
+    path: &str,
+    mut bytes: Vec<u8>,
+) -> Result<()> {
     let size = u64::try_from(bytes.len())?;
     let cluster = coded(volume.take(size))?;
     let run = coded(volume.runs(cluster, size))?.into_iter().next().context("a file without clusters")?;

@@ -126,7 +126,7 @@ fn a_block_device_goes_all_the_way_and_is_known_again() {
 }
 
 #[test]
-fn sectors_of_4096_bytes_are_read_by_sfdisk_and_sgdisk() {
+fn lesson_6_a_table_for_sectors_of_4096_bytes_is_read_by_sfdisk_and_sgdisk() {
     let file = file(GIB);
     let plan = commit_to(file.path(), 4096);
     let Some(device) = Loop::attach(file.path(), 4096) else { return };

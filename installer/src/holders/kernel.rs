@@ -5,10 +5,11 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
 use super::{Acts, Holder, Kind};
-use crate::inventory::Roots;
+use crate::inventory::{DiskFacts, Roots};
 use crate::sys;
 
 /// Between two looks whether a holder is gone.
@@ -29,6 +30,16 @@ impl Acts for KernelActs {
             // As the ioctl STOP_ARRAY (Documentation/admin-guide/md.rst).
             Kind::Array => write(&roots.sys.join("block").join(&holder.device).join("md/array_state"), "clear"),
             Kind::Bcache { stop, .. } => write(stop, "1"),
+        }
+    }
+
+    /// Opens the disk as [`crate::disk::BlockDevice`] will, but to read only: udev looks again at a disk that was open for
+    /// writing, when it is closed.
+    fn is_free(&self, disk: &DiskFacts) -> io::Result<bool> {
+        match OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&disk.path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

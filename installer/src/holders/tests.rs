@@ -17,6 +17,10 @@ struct Machine {
     done: Mutex<Vec<String>>,
     /// The device that does not go, and why.
     stays: Option<(&'static str, io::ErrorKind)>,
+    /// How often somebody still has the disk when it is asked for, though nothing is seen to hold it.
+    busy: Mutex<u32>,
+    /// The device that is seen until the next wait, though it was ended.
+    lingering: Mutex<Option<&'static str>>,
 }
 
 impl Machine {
@@ -27,7 +31,7 @@ impl Machine {
         fs::create_dir_all(roots.sys.join("block")).unwrap();
         fs::write(&roots.mountinfo, "").unwrap();
         fs::write(&roots.swaps, "Filename\tType\n").unwrap();
-        Self { dir, roots, done: Mutex::default(), stays: None }
+        Self { dir, roots, done: Mutex::default(), stays: None, busy: Mutex::new(0), lingering: Mutex::new(None) }
     }
 
     fn block(&self, device: &str) -> PathBuf {
@@ -131,13 +135,24 @@ impl Acts for Machine {
             Kind::Mapped { .. } | Kind::Array => self.forget(&holder.device),
             Kind::Bcache { there, .. } => {
                 fs::remove_dir_all(there)?;
-                self.forget("bcache0");
+                *self.lingering.lock().unwrap() = Some("bcache0");
             }
         }
         Ok(())
     }
 
-    fn wait(&self) {}
+    fn is_free(&self, disk: &DiskFacts) -> io::Result<bool> {
+        assert_eq!(disk.path, Path::new("/dev/sda"));
+        let mut left = self.busy.lock().unwrap();
+        let free = *left == 0;
+        *left = left.saturating_sub(1);
+        Ok(free)
+    }
+
+    fn wait(&self) {
+        // bcache's device goes from sysfs after its directory has.
+        let _ = self.lingering.lock().unwrap().take().map(|device| self.forget(device));
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -277,6 +292,22 @@ fn bcache_goes_with_its_data_but_a_cache_of_another_disk_stays() {
     assert_eq!(bcache("sda/sda1", "sdb/sdb1").found(), ["bcache on sda1"]);
     let text = "disk sda (serial S1) is in use and cannot be freed: sda1 caches sdb1, which may lack what is cached";
     assert_eq!(bcache("sdb/sdb1", "sda/sda1").refused(), text);
+}
+
+#[test]
+fn a_disk_that_is_closed_later_is_waited_for() {
+    let machine = bcache("sda/sda1", "sda/sda2");
+    *machine.busy.lock().unwrap() = 3;
+    machine.take_down().0.unwrap();
+    assert_eq!(*machine.busy.lock().unwrap(), 0);
+    assert_eq!(*machine.done.lock().unwrap(), ["bcache on sda1", "bcache on sda2"]);
+
+    let machine = tower();
+    *machine.busy.lock().unwrap() = LOOKS;
+    let error = machine.take_down().0.unwrap_err();
+    let text =
+        "taking down what holds the disk: disk sda (serial S1) is still in use: somebody who is not seen in sysfs";
+    assert_eq!((code_of(&error), format!("{error:#}").as_str()), (Code::DiskInUse, text));
 }
 
 #[test]

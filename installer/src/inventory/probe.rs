@@ -37,7 +37,7 @@ const AT_START: &[(&str, u64, &[u8])] = &[
     ("F2FS", 1024, b"\x10\x20\xf5\xf2"),
     ("ISO 9660", 0x8001, b"CD001"),
     ("dm-verity", 0, b"verity\0\0"),
-    ("bcache", 4096 + 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf7\x7f\x48\xba\x6d\x81"),
+    ("bcache", 4096 + 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81"),
     ("bcachefs", 4096 + 24, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef"),
     // At the end of a page, whose size is that of the machine that made it.
     ("swap", 0x1000 - 10, b"SWAPSPACE2"),

@@ -201,7 +201,12 @@ fn facts(roots: &Roots, block: &Path, name: &str, mounts: &Mounts) -> DiskFacts 
 }
 
 fn contents(path: &Path, size: u64, sector_size: u32) -> Contents {
-    let found = ReadOnly::open(path, size, sector_size).and_then(|disk| inspect(&disk));
+    let look = |disk: ReadOnly| {
+        // As long as a partition is in use, the kernel keeps what it has read of the disk, whatever is written to partitions.
+        disk.forget_cache()?;
+        inspect(&disk)
+    };
+    let found = ReadOnly::open(path, size, sector_size).and_then(look);
     found.unwrap_or_else(|error| Contents::Unreadable { error: format!("{:#}", anyhow::Error::new(error)) })
 }
 
@@ -303,6 +308,7 @@ impl DiskFacts {
         };
         let same_size = disk.size() == self.identity.size && disk.sector_size() == self.sector_size;
         let reading = || format!("reading {}", self.describe());
+        disk.forget_cache().code(Code::DiskIo, reading)?;
         if !same_size || inspect(disk.as_ref()).code(Code::DiskIo, reading)? != self.contents {
             return Err(coded(Code::DiskInUse, format!("disk {} has changed since it was looked at", self.describe())));
         }

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::manifest::{DataPartition, Layout};
+use uuid::Uuid;
 
 use super::layout::derived_uuid;
 use super::sizes::{self, Misfit, Place};
@@ -26,7 +27,7 @@ pub(super) fn partitions(
     stays: bool,
 ) -> Result<Vec<Partition>> {
     let there: Vec<&Entry> = if stays { there(disk, slots, behind.start) } else { Vec::new() };
-    let found: Vec<Option<&Entry>> = layout.partitions.iter().map(|wanted| old(disk, wanted, &there)).collect();
+    let found = found(disk, layout, &there);
     let free = free(&there, behind, layout.free_size);
     let missing = layout.partitions.iter().zip(&found).filter(|(_, found)| found.is_none());
     let missing: Vec<&DataPartition> = missing.map(|(wanted, _)| wanted).collect();
@@ -64,8 +65,7 @@ fn entry(disk: &PlanDisk, wanted: &DataPartition, index: u32, place: Place) -> E
     Entry {
         index,
         type_guid: wanted.kind.guid(),
-        // By the label, not the number: another layout may have had the partition at another number.
-        uuid: derived_uuid(&disk.identity, &format!("data {}", wanted.label)),
+        uuid: made_uuid(disk, wanted),
         label: wanted.label.clone(),
         start: place.start,
         size: place.size,
@@ -73,16 +73,31 @@ fn entry(disk: &PlanDisk, wanted: &DataPartition, index: u32, place: Place) -> E
     }
 }
 
-/// The partition for `wanted` among those that are there: of the same type and label.
-fn old<'a>(disk: &PlanDisk, wanted: &DataPartition, there: &[&'a Entry]) -> Option<&'a Entry> {
+/// The UUID of a partition that we make: by the label, not the number, since another layout may have had the partition at
+/// another number.
+fn made_uuid(disk: &PlanDisk, wanted: &DataPartition) -> Uuid {
+    derived_uuid(&disk.identity, &format!("data {}", wanted.label))
+}
+
+/// For each of the layout's partitions the one that is there: the one that we have made, whatever the OS has called it since,
+/// else one of the same type and label.
+fn found<'a>(disk: &PlanDisk, layout: &Layout, there: &[&'a Entry]) -> Vec<Option<&'a Entry>> {
     let end = disk.identity.size.saturating_sub(gpt::backup_bytes(disk.sector_size));
-    there.iter().copied().find(|entry| {
-        entry.type_guid == wanted.kind.guid()
-            && entry.label == wanted.label
-            && entry.index <= gpt::ENTRIES
-            && range(entry).end <= end
-            && is_apart(entry, there)
-    })
+    let usable = |entry: &&&Entry| entry.index <= gpt::ENTRIES && range(entry).end <= end && is_apart(entry, there);
+    let mut found: Vec<Option<&'a Entry>> = vec![None; layout.partitions.len()];
+    let is_made_for = |wanted: &DataPartition, entry: &Entry| entry.uuid == made_uuid(disk, wanted);
+    let is_called = |wanted: &DataPartition, entry: &Entry| entry.label == wanted.label;
+    for is_it in [&is_made_for as &dyn Fn(&DataPartition, &Entry) -> bool, &is_called] {
+        for (place, wanted) in layout.partitions.iter().enumerate() {
+            let taken = |entry: &Entry| found.iter().flatten().any(|other| other.index == entry.index);
+            let mut free = there.iter().filter(usable).filter(|entry| !taken(entry));
+            let it = free.find(|entry| entry.type_guid == wanted.kind.guid() && is_it(wanted, entry)).copied();
+            if let Some(found) = found.get_mut(place) {
+                *found = found.or(it);
+            }
+        }
+    }
+    found
 }
 
 /// Whether no other partition has bytes of this one.

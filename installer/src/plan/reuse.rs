@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::layout::{self, EMPTY};
 use super::{Area, FIRST_SLOT, Partition, Plan, PlanDisk, Role};
 use crate::boot_files::{self, EspContents, Uki};
+use crate::esp;
 use crate::gpt::{self, Entry, Table};
 use crate::inventory::Contents;
 
@@ -59,9 +60,14 @@ impl<'a> Ours<'a> {
         ours.then_some(Self { table, esp })
     }
 
+    /// A slot's data partition.
+    fn slot(&self, partitions: &[Partition], slot: char) -> Option<&'a Entry> {
+        data(self.table, partitions, slot)
+    }
+
     /// The label of a slot: of its data partition.
     pub fn label(&self, partitions: &[Partition], slot: char) -> Option<&'a str> {
-        data(self.table, partitions, slot).map(|entry| entry.label.as_str())
+        self.slot(partitions, slot).map(|entry| entry.label.as_str())
     }
 
     /// The slot that gets the release: the one that has its root hash, else its version, else the one that is missed least: an
@@ -73,17 +79,22 @@ impl<'a> Ours<'a> {
         if let Some(slot) = with_root_hash(self.table, partitions, manifest)?.or(same) {
             return Ok(slot);
         }
-        let slots = slots(partitions).filter_map(|slot| Some((slot, self.label(partitions, slot)?)));
-        let least = slots
-            .min_by(|(_, a), (_, b)| self.worth(a).cmp(&self.worth(b)).then_with(|| boot_files::compare_labels(a, b)));
+        let slots = slots(partitions).filter_map(|slot| Some((slot, self.slot(partitions, slot)?)));
+        let least = slots.min_by(|(_, a), (_, b)| self.compare(a, b));
         Ok(least.map_or(FIRST_SLOT, |(slot, _)| slot))
     }
 
+    /// Which of two slots would be missed more.
+    fn compare(&self, one: &Entry, other: &Entry) -> Ordering {
+        let by_worth = self.worth(one).cmp(&self.worth(other));
+        by_worth.then_with(|| boot_files::compare_labels(&one.label, &other.label))
+    }
+
     /// How much a slot would be missed.
-    fn worth(&self, label: &str) -> u8 {
-        let uki = self.esp.files().and_then(|files| files.uki_of(label));
+    fn worth(&self, slot: &Entry) -> u8 {
+        let uki = self.esp.files().and_then(|files| files.uki_of(slot));
         match uki {
-            _ if label == EMPTY => 0,
+            _ if slot.label == EMPTY => 0,
             None => 1,
             Some(uki) if !uki.may_start() => 2,
             // Nobody has said yet that it works, though it was started.
@@ -95,14 +106,13 @@ impl<'a> Ours<'a> {
     /// The newest release in another slot than `target` that starts if it is chosen, once the UKIs at `removed` are gone.
     pub fn fallback(&self, partitions: &[Partition], target: char, removed: &[String]) -> Option<String> {
         let others = slots(partitions).filter(|slot| *slot != target);
-        let gone = |label: &str| {
-            let uki = self.esp.files().and_then(|files| files.uki_of(label));
+        let gone = |slot: &Entry| {
+            let uki = self.esp.files().and_then(|files| files.uki_of(slot));
             uki.is_some_and(|uki| removed.contains(&uki.path()))
         };
-        let labels = others.filter_map(|slot| self.label(partitions, slot));
-        let good = labels.filter(|label| self.worth(label) >= STARTS && !gone(label));
-        good.max_by(|a, b| self.worth(a).cmp(&self.worth(b)).then_with(|| boot_files::compare_labels(a, b)))
-            .map(str::to_owned)
+        let others = others.filter_map(|slot| self.slot(partitions, slot));
+        let good = others.filter(|slot| self.worth(slot) >= STARTS && !gone(slot));
+        good.max_by(|a, b| self.compare(a, b)).map(|slot| slot.label.clone())
     }
 
     /// Puts into `partitions` what the table has: all of it but the target slot, and that too if it is as planned.
@@ -120,16 +130,20 @@ impl<'a> Ours<'a> {
     /// already: then it is the target, and its UKI stays.
     pub fn names(&self, partitions: &[Partition], target: char, manifest: &Manifest, holds: bool) -> Names {
         let label = &manifest.root_label();
-        let old = self.label(partitions, target).filter(|old| *old != EMPTY);
+        let old = self.slot(partitions, target).filter(|old| old.label != EMPTY);
         let ukis = self.esp.files().map(|files| files.ukis.as_slice()).unwrap_or_default();
-        let of = |uki: &Uki, label: &str| uki.label().eq_ignore_ascii_case(label);
-        let goes = |uki: &&Uki| !holds && (of(uki, label) || old.is_some_and(|old| of(uki, old)));
-        // systemd-boot starts the newest one first, unless it has no attempts left.
         let name = |label: &str| label.rsplit_once('_').map(|(name, _)| name.to_ascii_lowercase());
-        let older = |uki: &Uki| {
-            name(uki.label()) == name(label) && boot_files::compare_labels(uki.label(), label) == Ordering::Less
+        let is_namesake = |uki: &Uki| name(uki.label()) == name(label);
+        // Its root is not on the disk any more: it would be started before an older one that works.
+        let dangles = |uki: &Uki| {
+            let hash = uki.root_hash.filter(|_| is_namesake(uki) && !uki.is_called(label));
+            hash.is_some_and(|hash| self.table.partitions.iter().all(|entry| entry.uuid != data_uuid(&hash)))
         };
-        let before = |uki: &&Uki| !goes(uki) && !of(uki, label) && uki.may_start() && !older(uki);
+        let in_the_way = |uki: &Uki| uki.is_called(label) || old.is_some_and(|old| uki.starts(old));
+        let goes = |uki: &&Uki| dangles(uki) || (!holds && in_the_way(uki));
+        // systemd-boot starts the newest one first, unless it has no attempts left.
+        let older = |uki: &Uki| is_namesake(uki) && boot_files::compare_labels(uki.label(), label) == Ordering::Less;
+        let before = |uki: &&Uki| !goes(uki) && !uki.is_called(label) && uki.may_start() && !older(uki);
         let mut taken: Vec<String> = ukis.iter().map(|uki| uki.name.to_ascii_lowercase()).collect();
         let mut renamed = Vec::new();
         // What was ranked behind by an earlier run is not any more.
@@ -140,7 +154,13 @@ impl<'a> Ours<'a> {
             taken.push(name.to_ascii_lowercase());
             renamed.push((uki.path(), name));
         }
-        Names { removed: ukis.iter().filter(goes).map(Uki::path).collect(), renamed }
+        let (going, staying): (Vec<&Uki>, Vec<&Uki>) = ukis.iter().partition(goes);
+        let mut removed: Vec<String> = going.iter().map(|uki| uki.path()).collect();
+        // A boot loader that has nothing to start would wait for a person; without one, firmware goes on to the network.
+        if !removed.is_empty() && !staying.iter().any(|uki| uki.may_start()) {
+            removed.splice(0..0, [esp::FALLBACK_LOADER, esp::LOADER].map(str::to_owned));
+        }
+        Names { removed, renamed }
     }
 }
 
@@ -150,7 +170,8 @@ const STARTS: u8 = 3;
 /// What becomes of the names of UKIs that are on an ESP that stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Names {
-    /// Paths of UKIs of the slot that is about to be overwritten: they go first of all.
+    /// Paths of UKIs of the slot that is about to be overwritten: they go first of all. Before them, where nothing else is left
+    /// to be started, those of the boot loader.
     pub removed: Vec<String>,
     /// Paths of UKIs and their new names: those that systemd-boot would start before the release have no attempts left; the
     /// release's own has its attempts again if it had been one of them.

@@ -281,6 +281,54 @@ fn the_same_facts_give_the_same_hash_and_other_facts_another() {
 }
 
 #[test]
+fn lesson_5_what_lies_behind_a_slot_stops_a_larger_one_and_a_damaged_table_stops_what_keeps() {
+    let mut table = plan(GIB, 512, Contents::Blank).table();
+    table.partitions.push(Entry {
+        index: 6,
+        type_guid: uuid::uuid!("4d21b016-b534-45c2-a9fb-5c16e091fd2d"),
+        uuid: Uuid::from_u128(6),
+        label: "var".into(),
+        start: 579 * MIB,
+        size: 100 * MIB,
+        attributes: 0,
+    });
+    let on = disk(GIB, 512, holding(table));
+    let larger = |root: u64, slot: u64| {
+        let mut manifest = manifest();
+        manifest.version = "13.2".to_owned();
+        let root_file = artifact(root);
+        let file_systems = manifest.filesystems.iter_mut();
+        file_systems.for_each(|root| (root.root_hash, root.data) = (Digest::of(b"larger"), root_file.data.clone()));
+        manifest.layout.root_size = slot;
+        Plan::new(&on, &manifest, &host(Existing::Keep))
+    };
+    let refusal = |root: u64, slot: u64| {
+        let error = larger(root, slot).unwrap_err();
+        (code_of(&error), format!("{error:#}"))
+    };
+    // Up to the slot's end there is headroom.
+    assert!(larger(32 * MIB, 32 * MIB).unwrap().protects.iter().any(|it| it.purpose == "6 \"var\""));
+    let holds = "disk vda (serial X) holds a GPT with 1 \"esp\", 2 \"debian_13.1_verity\", 3 \"debian_13.1\", 4 \"_empty\", \
+                 5 \"_empty\", 6 \"var\", laid out by metalstrap, but not as debian 13.1 wants it; and the host config does \
+                 not permit wiping it (\"existing\": \"wipe\")";
+    assert_eq!(refusal(48 * MIB, 48 * MIB), (Code::DiskNotBlank, holds.to_owned()));
+
+    // A table that is damaged: nobody knows what is to be kept. Where nothing is, it does not matter.
+    let memory = crate::disk::Memory::new(GIB, 512);
+    crate::gpt::commit(&memory, &plan(GIB, 512, Contents::Blank)).unwrap();
+    for header in [512, GIB - 512] {
+        memory.write_at(header, &[b"EFI PART".as_slice(), &[0xff; 504]].concat()).unwrap();
+    }
+    let damaged = disk(GIB, 512, crate::inventory::inspect(&memory).unwrap());
+    let holds = "disk vda (serial X) holds a GPT that is damaged or made for another sector size, and the host config does not \
+                 permit wiping it (\"existing\": \"wipe\")";
+    assert_eq!(refused(&damaged, Existing::Keep), (Code::DiskNotBlank, holds.to_owned()));
+    let what = "a GPT that is damaged or made for another sector size".to_owned();
+    let wiping = Plan::new(&damaged, &manifest(), &host(Existing::Wipe)).unwrap();
+    assert_eq!(wiping.existing, Becomes::Wiped { what });
+}
+
+#[test]
 fn a_guarded_disk_takes_writes_only_where_the_plan_has_them() {
     let plan = plan(GIB, 512, Contents::Blank);
     let guarded = plan.guard(Arc::new(crate::disk::Memory::new(GIB, 512)));

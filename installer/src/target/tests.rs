@@ -1,7 +1,9 @@
 use super::*;
+use crate::boot_files::EspContents;
 use crate::disk::Identity;
 use crate::failure::code_of;
-use crate::inventory::Contents;
+use crate::gpt::{Entry, Table};
+use crate::inventory::{Contents, Copies};
 use crate::plan::tests::{GIB, disk as plan_disk, holding, host, manifest, plan};
 
 fn disk(name: &str, serial: &str, transport: &str, size: u64) -> DiskFacts {
@@ -59,17 +61,20 @@ fn exactly_one_disk_is_chosen_by_any_rule() {
 }
 
 #[test]
-fn several_disks_are_all_listed_with_their_reasons() {
+fn lesson_1_rules_that_fit_several_disks_take_none_and_list_them_all() {
     let text = "several disks match (no rules given): \
         nvme0n1 (serial A, WWID eui.nvme0n1, model Model, pci-nvme0n1, nvme, 2000 bytes) kept, since no rule drops it; \
         sda (serial B, WWID eui.sda, model Model, pci-sda, sata, 1000 bytes) kept, since no rule drops it; \
         sdb (serial none, WWID eui.sdb, model Model, pci-sdb, usb, 500 bytes) dropped, since it is on USB, and the rules \
         name neither that nor its serial, WWID or port";
     assert_eq!(refused(&machine(), &DiskSelector::default()), (Code::SeveralDisks, text.to_owned()));
+    // The rule by which an NVMe disk with data was wiped.
+    let ssd = DiskSelector { rotational: Some(false), ..DiskSelector::default() };
+    assert_eq!(refused(&machine(), &ssd).0, Code::SeveralDisks);
 }
 
 #[test]
-fn no_disk_is_told_with_every_reason() {
+fn lesson_2_rules_that_fit_no_disk_take_no_other_one() {
     let selector = DiskSelector { serial: Some("C".into()), size: Some(">= 100".into()), ..DiskSelector::default() };
     let text = "no disk matches (serial C, size >= 100): \
         nvme0n1 (serial A, WWID eui.nvme0n1, model Model, pci-nvme0n1, nvme, 2000 bytes) dropped, since its serial is A; \
@@ -87,6 +92,35 @@ fn no_disk_is_told_with_every_reason() {
         not name its serial, WWID or port; \
         sdb (serial B, WWID eui.sdb, model Model, pci-sdb, sas, 8 bytes) dropped, since its sectors have 520 bytes, not 512 or 4096";
     assert_eq!(refused(&odd, &selector), (Code::NoDisk, text.to_owned()));
+}
+
+#[test]
+fn lesson_2_no_rule_goes_by_a_kernel_name_or_is_passed_over() {
+    for rule in ["name", "device", "hctl", "serail"] {
+        let error = serde_json::from_value::<DiskSelector>(serde_json::json!({ rule: "sda" })).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("unknown field `{rule}`, expected one of ")), "{error}");
+    }
+}
+
+#[test]
+fn lesson_7_an_esp_on_another_disk_is_told() {
+    let esp = Entry {
+        index: 1,
+        type_guid: crate::plan::ESP_TYPE,
+        uuid: uuid::Uuid::from_u128(1),
+        label: "EFI".to_owned(),
+        start: 1 << 20,
+        size: 1 << 20,
+        attributes: 0,
+    };
+    let mut disks = machine();
+    assert_eq!(foreign_esps(&disks, &disks[0]), Vec::<String>::new());
+    let table = Table { disk_guid: uuid::Uuid::from_u128(2), partitions: vec![esp] };
+    let (copies, esp) = (Copies::Both, EspContents::Absent);
+    disks[1].contents = Contents::Gpt { copies, table, holds: vec![Vec::new()], esp };
+    let text = "disk sda (serial B) has an EFI system partition too: firmware may start what is there";
+    assert_eq!(foreign_esps(&disks, &disks[0]), [text]);
+    assert_eq!(foreign_esps(&disks, &disks[1]), Vec::<String>::new());
 }
 
 #[test]

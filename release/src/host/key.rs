@@ -146,6 +146,10 @@ pub struct Identity {
     pub serial: Option<String>,
     /// Addresses of the Ethernet ports, as text.
     pub macs: Vec<String>,
+    /// SMBIOS manufacturer; groups may go by it, no host config of a machine's own does.
+    pub vendor: Option<String>,
+    /// SMBIOS product name.
+    pub product: Option<String>,
 }
 
 impl Identity {

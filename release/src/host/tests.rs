@@ -166,6 +166,7 @@ fn keys_come_from_the_most_particular_on_and_placeholders_name_no_machine() {
         uuid: Some("4C4C4544-0034-3510-8052-B4C04F4A3132\n".to_owned()),
         serial: Some(" 45/RJ12 \n".to_owned()),
         macs: vec!["52:54:00:12:34:56\n".to_owned(), "00:00:00:00:00:00".to_owned(), "x".to_owned()],
+        ..Identity::default()
     };
     let expected = [
         "host-uuid-4c4c4544-0034-3510-8052-b4c04f4a3132.json",
@@ -180,7 +181,7 @@ fn keys_come_from_the_most_particular_on_and_placeholders_name_no_machine() {
         ("03000200-0400-0500-0006-000700080009", ""),
         ("no uuid", " "),
     ] {
-        let identity = Identity { uuid: Some(uuid.to_owned()), serial: Some(serial.to_owned()), macs: Vec::new() };
+        let identity = Identity { uuid: Some(uuid.to_owned()), serial: Some(serial.to_owned()), ..Identity::default() };
         assert_eq!(names(&identity), ["host-default.json"]);
     }
 }

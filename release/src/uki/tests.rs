@@ -168,3 +168,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_command_line_names_one_root() {
+    let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(root_hash(&format!("quiet roothash={hash} gpt\n\0")).unwrap().to_string(), hash);
+    let refusal = |cmdline: &str| {
+        let error = root_hash(cmdline).unwrap_err();
+        std::error::Error::source(&error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+    };
+    assert_eq!(
+        refusal("quiet usrhash=00"),
+        "its command line has no roothash=, so it would not start from a verified root"
+    );
+    assert_eq!(refusal(&format!("roothash={hash} roothash={hash}")), "its command line has several roothash=");
+    assert_eq!(
+        refusal("roothash=00"),
+        "its command line's roothash=: not a SHA-256 digest (64 lower-case hexadecimal characters): \"00\""
+    );
+}

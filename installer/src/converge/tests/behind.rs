@@ -1,14 +1,21 @@
 //! Reading back behind the writing.
 
 use std::fs::{self, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+
+use super::super::budget::Share;
+use super::super::fill::fill;
 use super::super::output::Output;
 use super::*;
-use crate::disk::{Buffer, Disk as _, FileDisk};
+use crate::disk::{Buffer, Disk, FileDisk};
+use crate::fetch::{DirectorySource, Fetching, Finding, Getting};
 
 /// A disk that reads past the page cache, with the place of `blocks` blocks.
 struct Bench {
@@ -16,6 +23,8 @@ struct Bench {
     goal: Goal,
     tree: Arc<Tree<metalstrap_release::verity::MemoryStore>>,
     proven: Arc<BlockSet>,
+    repository: Repository,
+    payload: Payload,
     _directory: tempfile::TempDir,
 }
 
@@ -27,14 +36,11 @@ impl Bench {
         fs::write(&path, vec![0; 4 << 20]).unwrap();
         let disk = Arc::new(FileDisk::open(&path, 512).unwrap());
         assert!(disk.direct_file(START, 4096).is_some(), "this file system has no direct I/O");
-        let repository = Repository::new();
-        let frames = Frames::new(&repository.publish(content), &repository.mirrors());
-        let tree = open_tree(content);
-        let blocks = content.len() as u64 / BLOCK;
-        let expected: Arc<dyn Expected> = Arc::<Tree<_>>::clone(&tree);
-        let region = region_on(disk, 3 << 20);
-        let goal = Goal::new(frames, &region, expected, 0..blocks, &Progress::default()).unwrap();
-        Self { path, goal, tree, proven: Arc::new(BlockSet::new(0..blocks)), _directory: directory }
+        let (repository, tree, region) = (Repository::new(), open_tree(content), region_on(disk, 3 << 20));
+        let payload = repository.publish(content);
+        let goal = goal_of(&payload, &repository.mirrors(), &tree, &region, &Progress::default());
+        let proven = Arc::new(BlockSet::new(goal.blocks.clone()));
+        Self { path, goal, tree, proven, repository, payload, _directory: directory }
     }
 
     fn output(&self) -> Output {
@@ -55,7 +61,8 @@ fn buffer(content: &[u8]) -> Buffer {
     buffer
 }
 
-const ENOUGH: u64 = 24 << 20;
+/// Bytes that a flush is made for.
+const ENOUGH: u64 = 14 << 20;
 
 #[test]
 fn what_a_flush_has_covered_is_read_back() {
@@ -66,68 +73,14 @@ fn what_a_flush_has_covered_is_read_back() {
     output.write_zeroes(0..2).unwrap();
     output.write(2, buffer(&content[8192..280 << 12])).unwrap();
     assert_eq!(bench.read_back(&output).unwrap(), 0, "nothing is on stable storage yet");
-    output.flush_now_and_then(ENOUGH - 1).unwrap();
+    output.flush_now_and_then(ENOUGH - 1, Share::default()).unwrap();
     assert_eq!(bench.read_back(&output).unwrap(), 0, "too little has come for a flush");
-    output.flush_now_and_then(1).unwrap();
+    output.flush_now_and_then(1, Share::default()).unwrap();
     output.write(280, buffer(&content[280 << 12..])).unwrap();
     assert_eq!(bench.read_back(&output).unwrap(), 280, "the last write came after the flush");
-    output.flush_now_and_then(ENOUGH).unwrap();
+    output.flush_now_and_then(ENOUGH, Share::default()).unwrap();
     assert_eq!(bench.read_back(&output).unwrap(), 300);
     output.drain().unwrap();
-}
-
-/// A disk whose flush is held back until the test lets it go on.
-struct Gate {
-    begun: mpsc::Receiver<()>,
-    release: mpsc::Sender<()>,
-}
-
-fn gated(content: &[u8]) -> (Gate, Region) {
-    let ((tell, begun), (release, held)) = (mpsc::channel(), mpsc::channel());
-    let both = Mutex::new((tell, held));
-    let judge = move |operation| {
-        if operation == Operation::Flush {
-            let both = both.lock().unwrap();
-            both.0.send(()).unwrap();
-            // When the test is over nobody holds it back.
-            let _over = both.1.recv();
-        }
-        None
-    };
-    let memory = Memory::new(START + content.len() as u64, 512);
-    let region = region_on(Arc::new(Faulty::new(Arc::new(memory), judge)), content.len() as u64);
-    (Gate { begun, release }, region)
-}
-
-#[test]
-fn writing_waits_when_too_much_of_it_is_not_on_stable_storage() {
-    let content = bytes(24, 8 << 12);
-    let bench = Bench::new(&content);
-    let (Gate { begun, release }, region) = gated(&content);
-    let output = Output::new(&Goal { region, ..bench.goal.clone() }, None).unwrap();
-    let (came, done) = (AtomicU64::new(0), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let flushing = scope.spawn(|| output.flush_now_and_then(ENOUGH));
-        begun.recv().unwrap();
-        let writing = scope.spawn(|| {
-            for _ in 0..20 {
-                came.fetch_add(1 << 20, Ordering::SeqCst);
-                output.flush_now_and_then(1 << 20).unwrap();
-            }
-            done.store(true, Ordering::SeqCst);
-        });
-        while output.waiting() == 0 && !done.load(Ordering::SeqCst) {
-            std::thread::yield_now();
-        }
-        // 24 MiB wait for the flush, and 8 more may come meanwhile.
-        assert_eq!((came.load(Ordering::SeqCst), done.load(Ordering::SeqCst)), (8 << 20, false));
-        release.send(()).unwrap();
-        flushing.join().unwrap().unwrap();
-        writing.join().unwrap();
-    });
-    // What has come since is less than a flush is made for.
-    assert_eq!((came.load(Ordering::SeqCst), output.waiting()), (20 << 20, 0));
-    assert!(begun.try_recv().is_err());
 }
 
 #[test]
@@ -138,7 +91,7 @@ fn a_flush_that_fails_ends_it() {
     let region = region_on(Arc::new(Faulty::new(Arc::new(Memory::new(START + (1 << 20), 512)), judge)), 1 << 20);
     let output = Output::new(&Goal { region, ..bench.goal.clone() }, None).unwrap();
     output.write(0, buffer(&content)).unwrap();
-    let error = output.flush_now_and_then(ENOUGH).unwrap_err();
+    let error = output.flush_now_and_then(ENOUGH, Share::default()).unwrap_err();
     let text = "flushing verified blocks: flushing memory: Input/output error (os error 5)";
     assert_eq!((code_of(&error), format!("{error:#}").as_str()), (Code::DiskIo, text));
 }
@@ -149,7 +102,7 @@ fn what_the_drive_lost_is_found_behind_the_writing() {
     let bench = Bench::new(&content);
     let output = bench.output();
     output.write(0, buffer(&content)).unwrap();
-    output.flush_now_and_then(ENOUGH).unwrap();
+    output.flush_now_and_then(ENOUGH, Share::default()).unwrap();
     let drive = OpenOptions::new().write(true).open(&bench.path).unwrap();
     drive.write_all_at(b"rot", START + 270 * 4096).unwrap();
     let error = bench.read_back(&output).unwrap_err();
@@ -169,6 +122,104 @@ fn a_disk_without_direct_reads_is_left_to_the_step_that_reads_back() {
     let goal = Goal { region, ..bench.goal.clone() };
     let output = Output::new(&goal, Some(&bench.proven)).unwrap();
     output.write(0, buffer(&content)).unwrap();
-    output.flush_now_and_then(ENOUGH).unwrap();
+    output.flush_now_and_then(ENOUGH, Share::default()).unwrap();
     assert_eq!(bench.read_back(&output).unwrap(), 0);
+}
+
+/// A disk that tells of reads behind the first flush.
+#[derive(Debug)]
+struct Watching {
+    inner: Arc<dyn Disk>,
+    flushed: AtomicBool,
+    read: Arc<Notify>,
+}
+
+impl Disk for Watching {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.inner.sector_size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.inner.read_at(offset, buffer)?;
+        if self.flushed.load(Ordering::SeqCst) {
+            self.read.notify_one();
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.inner.write_at(offset, bytes)
+    }
+
+    fn direct_file(&self, offset: u64, length: u64) -> Option<Arc<fs::File>> {
+        self.inner.direct_file(offset, length)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.inner.flush()?;
+        self.flushed.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+/// A mirror that keeps the last frame back until something was read back, or for ten seconds.
+#[derive(Debug)]
+struct Patient {
+    source: DirectorySource,
+    /// Where the last frame ends.
+    end: u64,
+    read: Arc<Notify>,
+    /// Whether something was read back before.
+    in_time: Arc<AtomicBool>,
+}
+
+impl Source for Patient {
+    fn fetch<'a>(&'a self, path: &'a str, range: Range<u64>, sink: mpsc::Sender<Bytes>) -> Fetching<'a> {
+        Box::pin(async move {
+            if range.end == self.end {
+                let read = tokio::time::timeout(Duration::from_secs(10), self.read.notified()).await;
+                self.in_time.store(read.is_ok(), Ordering::SeqCst);
+            }
+            self.source.fetch(path, range, sink).await
+        })
+    }
+
+    fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {
+        self.source.get(path, limit)
+    }
+
+    fn find<'a>(&'a self, path: &'a str, limit: usize) -> Finding<'a> {
+        self.source.find(path, limit)
+    }
+
+    fn describe(&self) -> String {
+        self.source.describe()
+    }
+}
+
+#[tokio::test]
+async fn while_the_network_is_waited_for_what_was_written_is_read_back() {
+    let content = bytes(26, 600 << 12);
+    let bench = Bench::new(&content);
+    let (read, in_time) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+    let end = bench.payload.size - bench.payload.seek_table_size;
+    let source = bench.repository.source.clone();
+    let mirror = Patient { source, end, read: Arc::clone(&read), in_time: Arc::clone(&in_time) };
+    let disk = Watching { inner: Arc::clone(&bench.goal.region.disk), flushed: AtomicBool::new(false), read };
+    let region = region_on(Arc::new(disk), 3 << 20);
+    let goal = goal_of(&bench.payload, &only(mirror), &bench.tree, &region, &Progress::default());
+    let goal = Goal { reads_back: true, at_risk: 1 << 20, ..goal };
+    let tally = fill(&goal, None, &[], &bench.proven).await.unwrap();
+    assert!(in_time.load(Ordering::SeqCst), "nothing was read back before the last frame came");
+    assert!(!bench.proven.is_empty());
+    assert_eq!(tally.fetched, 600);
+    assert!(on_disk(&region, content.len()) == content);
 }

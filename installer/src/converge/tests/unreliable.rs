@@ -23,7 +23,7 @@ pub enum Fault {
     Reset(prop::sample::Index),
     /// The answer ends after a part, as if that were all.
     Short(prop::sample::Index),
-    /// After a part nothing comes any more, while everything else goes on; then the client gives it up.
+    /// After a part nothing comes any more, while everything else goes on; then a time-out ends it.
     Stall(prop::sample::Index),
     /// The server has no time now.
     Busy,
@@ -32,6 +32,18 @@ pub enum Fault {
     /// The server takes no ranges.
     NoRanges,
 }
+
+impl Fault {
+    /// Whether it sends something else than what is there.
+    pub fn lies(&self) -> bool {
+        matches!(self, Self::Corrupt(..) | Self::WrongRange(_))
+    }
+}
+
+/// More than a mirror has faults: it is not given up for those that pass.
+const ATTEMPTS: u32 = 8;
+/// How long the next bytes are waited for.
+const STALL: Duration = Duration::from_millis(5);
 
 pub fn any_fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
@@ -73,7 +85,7 @@ impl Unreliable {
         let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
         let right = &file[start..end];
         let mut bytes = right.to_vec();
-        let (mut error, mut turns) = (None, 0);
+        let (mut error, mut stalls) = (None, false);
         match fault {
             Fault::None => {}
             Fault::Corrupt(at, flip) => {
@@ -87,7 +99,7 @@ impl Unreliable {
             Fault::Short(at) => bytes.truncate(at.index(bytes.len())),
             Fault::Stall(at) => {
                 bytes.truncate(at.index(bytes.len()));
-                (error, turns) = (Some("nothing more came"), 100);
+                stalls = true;
             }
             Fault::Busy => return Err(anyhow::anyhow!("the server answered 503 Service Unavailable").into()),
             Fault::WrongRange(at) => {
@@ -105,8 +117,8 @@ impl Unreliable {
                 return Ok(());
             }
         }
-        for _ in 0..turns {
-            tokio::task::yield_now().await;
+        if stalls && tokio::time::timeout(STALL, std::future::pending::<()>()).await.is_err() {
+            error = Some("nothing more came");
         }
         error.map_or(Ok(()), |error| Err(anyhow::anyhow!(error).into()))
     }
@@ -129,7 +141,7 @@ impl Source for Unreliable {
 
     fn limits(&self) -> Limits {
         let [backoff, backoff_most] = [1, 2].map(Duration::from_millis);
-        Limits { attempts: 4, attempt_bytes: 16 << 10, backoff, backoff_most, ..Limits::default() }
+        Limits { attempts: ATTEMPTS, attempt_bytes: 16 << 10, backoff, backoff_most, ..Limits::default() }
     }
 
     fn get<'a>(&'a self, path: &'a str, limit: usize) -> Getting<'a> {

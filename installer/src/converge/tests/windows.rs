@@ -6,12 +6,9 @@ use super::*;
 /// Brings blocks to their place, looking at so many in one go; gives what came, and how often each block was written.
 async fn bring_in(window: u64, content: &[u8], payload: &Payload, repository: &Repository, region: &Region) -> Tally {
     let tree = open_tree(content);
-    let blocks = content.len() as u64 / BLOCK;
-    let expected: Arc<dyn Expected> = Arc::<Tree<_>>::clone(&tree);
-    let frames = Frames::new(payload, &repository.mirrors());
-    let goal = Goal::new(frames, region, expected, 0..blocks, &Progress::default()).unwrap();
+    let goal = goal_of(payload, &repository.mirrors(), &tree, region, &Progress::default());
     let goal = Goal { window, ..goal };
-    fill(&goal, None, &[], &Arc::new(BlockSet::new(0..blocks))).await.unwrap()
+    fill(&goal, None, &[], &Arc::new(BlockSet::new(goal.blocks.clone()))).await.unwrap()
 }
 
 #[tokio::test]

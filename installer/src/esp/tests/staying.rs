@@ -68,6 +68,38 @@ async fn nothing_is_written_where_all_is_right() {
 }
 
 #[tokio::test]
+async fn what_is_started_is_not_chosen_by_loader_conf() {
+    let repository = Repository::new();
+    let old = manifest(&repository, &[b"MZ".to_vec(), bytes(1, 20_000)].concat(), &bytes(2, 400_000));
+    let mut before = installed(&repository, &old, 512).await;
+    let disk = Arc::new(Recording::memory(DISK_SIZE, 512));
+    for what in &before {
+        if let Recorded::Write { offset, bytes } = what {
+            disk.write_at(*offset, bytes).unwrap();
+        }
+    }
+    let so_far = disk.log().len();
+    let there = There::open(&region(&disk)).await.unwrap().unwrap();
+    let text = b"timeout 3\ndefault other*\n".to_vec();
+    let write = |volume: &mut crate::fat::Volume, read: crate::fat::ReadAt<'_>, region: &Region| {
+        update::small(volume, read, region, LOADER_CONF.0, text)?;
+        there::apply(region, vec![volume.fat_writes()])
+    };
+    there.with(write).await.unwrap();
+    before.extend(disk.log().split_off(so_far));
+    let (esp, log) = changed(&repository, &before, staying(&old), 512).await;
+    assert_eq!(esp.unwrap().uki_path, OLD_UKI);
+    let image = Image::new();
+    before.iter().chain(&log).for_each(|what| image.apply(what));
+    assert_eq!(image.read(LOADER_CONF.0).unwrap(), b"timeout 3\n");
+    assert_eq!(complaints(&image.path()), Vec::<String>::new());
+    // And the next run has nothing to do.
+    let after: Vec<_> = before.into_iter().chain(log).collect();
+    let (_, log) = changed(&repository, &after, staying(&old), 512).await;
+    assert!(log.iter().all(|what| *what == Recorded::Flush), "{log:?}");
+}
+
+#[tokio::test]
 async fn a_power_cut_leaves_the_old_files_or_the_new_ones() {
     let repository = Repository::new();
     let (old_loader, old_uki) = (bytes(1, 20_000), bytes(2, 400_000));
@@ -103,6 +135,39 @@ async fn a_power_cut_leaves_the_old_files_or_the_new_ones() {
         before.iter().chain(&log).for_each(|what| image.apply(what));
         assert_eq!(complaints(&image.path()), Vec::<String>::new());
     }
+}
+
+#[tokio::test]
+async fn a_boot_loader_that_went_comes_back_behind_the_uki() {
+    let repository = Repository::new();
+    let old = manifest(&repository, &bytes(1, 20_000), &bytes(2, 400_000));
+    let (loader, uki) = (bytes(5, 30_000), bytes(6, 300_000));
+    let new = next(&repository, &loader, &uki);
+    let disk = Arc::new(Recording::memory(DISK_SIZE, 512));
+    let mut before = installed(&repository, &old, 512).await;
+    for what in &before {
+        if let Recorded::Write { offset, bytes } = what {
+            disk.write_at(*offset, bytes).unwrap();
+        }
+    }
+    let so_far = disk.log().len();
+    unname(&region(&disk), &[FALLBACK_LOADER, LOADER, OLD_UKI].map(str::to_owned)).unwrap();
+    before.extend(disk.log().split_off(so_far));
+    let (esp, log) = changed(&repository, &before, staying(&new), 512).await;
+    assert_eq!(esp.unwrap().uki_path, NEW_UKI);
+    let (mut nothing, mut all) = (0, 0);
+    for cut in cuts(&log) {
+        let image = Image::new();
+        before.iter().for_each(|what| image.apply(what));
+        cut.iter().for_each(|index| image.apply(&log[*index]));
+        let loaders = [FALLBACK_LOADER, LOADER].map(|path| image.read(path));
+        nothing += u32::from(loaders.iter().all(Option::is_none));
+        for found in loaders.into_iter().flatten() {
+            assert!(found == loader && image.read(NEW_UKI).unwrap() == uki, "{cut:?}");
+            all += 1;
+        }
+    }
+    assert!(nothing > 10 && all > 1, "{nothing} {all}");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ const OLD: [(u64, &[u8], &str); 4] = [
     (600 * MIB + 512, b"LABELONE", "LVM2"),
     // The superblock of md 1.0 lies at the end of a partition.
     (800 * MIB - 8192, b"\xfc\x4e\x2b\xa9", "md RAID"),
-    (800 * MIB + 4096 + 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf7\x7f\x48\xba\x6d\x81", "bcache"),
+    (800 * MIB + 4096 + 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", "bcache"),
     // Behind the old table's partitions, from a table before it, where the new layout has slot B.
     (547 * MIB, b"XFSB", "XFS"),
 ];

@@ -101,14 +101,18 @@ fn what_the_os_has_grown_is_still_its_own() {
     let again = planned(holding(table.clone()), &manifest, Existing::Refuse).unwrap();
     assert_eq!((&again.existing, again.wipes.len(), again.table()), (&Becomes::Kept, 0, table.clone()));
     assert_eq!(again.free.start, first.free.start + 10 * MIB);
-    // Another name, and it is not ours any more, but stays all the same: there is no room for another one.
+    // By whatever name.
     table.partitions.last_mut().unwrap().label = "mine".to_owned();
+    let renamed = planned(holding(table.clone()), &manifest, Existing::Refuse).unwrap();
+    assert_eq!((&renamed.existing, renamed.wipes.len(), renamed.table()), (&Becomes::Kept, 0, table.clone()));
+    // With another UUID it is the OS's own, and stays all the same: there is no room for another one.
+    table.partitions.last_mut().unwrap().uuid = Uuid::max();
     let error = planned(holding(table), &manifest, Existing::Keep).unwrap_err();
     assert_eq!(code_of(&error), Code::DiskTooSmall);
 }
 
 #[test]
-fn another_release_leaves_them_and_a_wipe_does_not() {
+fn lesson_4_what_is_protected_is_checked_at_every_write_and_only_a_wipe_protects_nothing() {
     let first = planned(Contents::Blank, &var_and_srv(), Existing::Keep).unwrap();
     let second = planned(holding(first.table()), &next(var_and_srv()), Existing::Keep).unwrap();
     assert!(matches!(second.existing, Becomes::Updated { .. }));

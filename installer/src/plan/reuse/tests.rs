@@ -19,7 +19,7 @@ fn release(version: &str) -> Manifest {
 
 /// A disk with this table, and UKIs of 8 MiB with these names.
 fn with_ukis(table: &Table, names: &[&str]) -> PlanDisk {
-    let ukis = names.iter().map(|name| Uki { name: (*name).to_owned(), size: 8 * MIB }).collect();
+    let ukis = names.iter().map(|name| Uki { name: (*name).to_owned(), size: 8 * MIB, root_hash: None }).collect();
     let files = BootFiles { ukis, intents: Vec::new(), free: 100 * MIB, cluster: 4096 };
     let Contents::Gpt { copies, table, holds, .. } = holding(table.clone()) else { panic!() };
     disk(GIB, 512, Contents::Gpt { copies, table, holds, esp: EspContents::Volume(files) })
@@ -126,6 +126,53 @@ fn a_version_that_was_made_anew_goes_where_it_was() {
 }
 
 #[test]
+fn ukis_belong_to_the_slot_whose_root_hash_they_name() {
+    let table = installed(&["13.1", "13.2"]);
+    let next = |hashes: [&str; 3], release: &Manifest| {
+        let names = ["debian_13.0.efi", "debian_13.1.efi", "debian_13.2.efi"];
+        let mut on = with_ukis(&table, &names);
+        let Contents::Gpt { esp: EspContents::Volume(files), .. } = &mut on.contents else { panic!() };
+        for (uki, hash) in files.ukis.iter_mut().zip(hashes) {
+            uki.root_hash = Some(Digest::of(hash.as_bytes()));
+        }
+        keep(&on, release)
+    };
+    let removed = |plan: &Plan| plan.names.removed.clone();
+    // 13.0 starts the same root as 13.1: both go with its slot. Nothing on the disk has the root of the other 13.0.
+    let third = next(["13.1", "13.1", "13.2"], &release("13.3"));
+    assert_eq!((third.target, third.fallback.as_deref()), ('a', Some("debian_13.2")));
+    assert_eq!(removed(&third), ["EFI/Linux/debian_13.0.efi", "EFI/Linux/debian_13.1.efi"]);
+    let kept = next(["13.0", "13.1", "13.2"], &release("13.2"));
+    assert_eq!((&kept.existing, removed(&kept)), (&Becomes::Kept, vec!["EFI/Linux/debian_13.0.efi".to_owned()]));
+    // Names count for nothing: the one that is called 13.2 starts 13.1, so the slot of 13.2 is the one without a UKI.
+    let third = next(["13.1", "13.1", "13.1"], &release("13.3"));
+    assert_eq!((third.target, third.fallback.as_deref(), removed(&third)), ('b', Some("debian_13.1"), vec![]));
+    // What is not called after this OS is not ours to remove.
+    let mut other = release("13.3");
+    other.name = "other".to_owned();
+    assert_eq!(removed(&next(["13.0", "13.1", "13.2"], &other)), ["EFI/Linux/debian_13.1.efi"]);
+}
+
+#[test]
+fn where_nothing_else_could_start_the_boot_loader_goes_first_of_all() {
+    let single = |version: &str| {
+        let mut release = release(version);
+        release.layout.slots = 1;
+        release
+    };
+    let table = keep(&disk(GIB, 512, Contents::Blank), &single("13.1")).table();
+    let removed = |names: &[&str]| keep(&with_ukis(&table, names), &single("13.2")).names.removed;
+    let loaders = [esp::FALLBACK_LOADER, esp::LOADER];
+    assert_eq!(removed(&["debian_13.1.efi"]), [loaders[0], loaders[1], "EFI/Linux/debian_13.1.efi"]);
+    assert_eq!(removed(&["debian_13.1.efi", "other_1.efi"]), ["EFI/Linux/debian_13.1.efi"]);
+    assert_eq!(removed(&["other_1+0.efi"]), Vec::<String>::new());
+    // Two slots, of which neither starts any more.
+    let failed = with_ukis(&installed(&["13.1", "13.2"]), &["debian_13.1+0-3.efi", "debian_13.2+0.efi"]);
+    let removed = keep(&failed, &release("13.3")).names.removed;
+    assert_eq!(removed, [loaders[0], loaders[1], "EFI/Linux/debian_13.1+0-3.efi"]);
+}
+
+#[test]
 fn an_older_release_is_started_before_what_is_there() {
     let table = installed(&["13.2"]);
     let down = keep(&with_ukis(&table, &["debian_13.2.efi", "other_1.efi", "debian_1.efi"]), &release("13.1"));
@@ -221,7 +268,7 @@ fn an_esp_that_cannot_be_kept_or_has_no_room_is_refused() {
     let problem = "the EFI system partition holds another FAT than FAT32".to_owned();
     let text = "disk vda (serial X): the EFI system partition holds another FAT than FAT32".to_owned();
     assert_eq!(refused(EspContents::Unusable { problem }), (Code::Esp, text));
-    let uki = Uki { name: "debian_13.1.efi".to_owned(), size: 8 * MIB };
+    let uki = Uki { name: "debian_13.1.efi".to_owned(), size: 8 * MIB, root_hash: None };
     let files = BootFiles { ukis: vec![uki], intents: vec![], free: 8 * MIB + 4096, cluster: 4096 };
     let text = "disk vda (serial X): the EFI system partition has 8392704 bytes free, but the boot files need 8396800; it has \
                 [\"EFI/Linux/debian_13.1.efi\"]";

@@ -1,0 +1,100 @@
+//! `metalstrap host explain`: which host config a machine would get, and why.
+
+use anyhow::{Context as _, Result};
+use metalstrap_release::host::{Groups, Host, HostKey, Identity, groups};
+use metalstrap_release::manifest::Manifest;
+use metalstrap_release::metadata::{Metadata, TargetFile};
+use serde_json::json;
+
+use super::{LookArgs, ReadTarget as _};
+use crate::output;
+
+/// Says which host config a machine would get, and why, and checks that its release is there.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  metalstrap host explain --serial 7XK2J13 --mac 52:54:00:12:34:56 --repository /srv/os --keys keys
+It prints one line of JSON: what was `looked_for` in its order, the `host` config found, and its release. The reasons
+are on standard error.")]
+pub struct Args {
+    /// SMBIOS system UUID of the machine
+    #[arg(long)]
+    uuid: Option<String>,
+    /// SMBIOS system serial number of the machine
+    #[arg(long)]
+    serial: Option<String>,
+    /// Address of one of its Ethernet ports. May be repeated, in the machine's order
+    #[arg(long)]
+    mac: Vec<String>,
+    /// SMBIOS manufacturer of the machine
+    #[arg(long)]
+    vendor: Option<String>,
+    /// SMBIOS product name of the machine
+    #[arg(long)]
+    product: Option<String>,
+    #[command(flatten)]
+    look: LookArgs,
+}
+
+impl Args {
+    /// Prints what the machine would get.
+    ///
+    /// # Errors
+    /// When it would get nothing, or the release is not there.
+    pub fn run(self) -> Result<()> {
+        let metadata = self.look.load()?;
+        let macs = self.mac.clone();
+        let (uuid, serial) = (self.uuid.clone(), self.serial.clone());
+        let machine = Identity { uuid, serial, macs, vendor: self.vendor.clone(), product: self.product.clone() };
+        let given = machine.macs.len() + usize::from(machine.uuid.is_some()) + usize::from(machine.serial.is_some());
+        let keys = machine.keys();
+        if keys.len() < given.saturating_add(1) {
+            eprintln!("some of what was given names no machine (firmware's placeholder, or no UUID or MAC): left out");
+        }
+        let (found_by, target, host) = self.find(&metadata, &machine, &keys)?;
+        let release = metadata.releases.get(&host.release.target());
+        let release =
+            release.with_context(|| format!("{found_by} says {}, but there is no such release", host.release))?;
+        Manifest::parse(&release.read(&self.look.repository)?).with_context(|| format!("checking {}", release.path))?;
+        output::print(&json!({
+            "looked_for": keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "host": found_by,
+            "config": target.path,
+            "release": host.release,
+            "manifest": release.path,
+        }))
+    }
+
+    /// Looks where a machine does, in its order, and says so: its own, the groups, the one for every machine.
+    fn find<'a>(
+        &self,
+        metadata: &'a Metadata,
+        machine: &Identity,
+        keys: &[HostKey],
+    ) -> Result<(String, &'a TargetFile, Host)> {
+        for key in keys {
+            if let (HostKey::Default, Some(list)) = (key, metadata.hosts.get(groups::TARGET)) {
+                let text = self.look.bytes(list)?;
+                let groups = Groups::parse(&text).with_context(|| format!("checking {}", list.path))?;
+                let group = groups.of(machine);
+                for other in &groups.groups {
+                    let is_it = group.is_some_and(|group| group.name == other.name);
+                    eprintln!(
+                        "group {}: {}",
+                        other.name,
+                        if is_it { "all of its match holds" } else { "does not match" }
+                    );
+                    if is_it {
+                        return Ok((format!("group {}", other.name), list, other.config.clone()));
+                    }
+                }
+            }
+            let target = metadata.hosts.get(&key.target());
+            eprintln!("{key}: {}", if target.is_some() { "there is a host config" } else { "no host config" });
+            if let Some(target) = target {
+                return Ok((key.to_string(), target, self.look.read(target)?.1));
+            }
+        }
+        let names: Vec<_> = keys.iter().map(ToString::to_string).collect();
+        anyhow::bail!("the repository has no host config for this machine: {}", names.join(", "))
+    }
+}
