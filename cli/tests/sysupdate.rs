@@ -129,6 +129,19 @@ fn transfer_definitions_name_what_is_laid_out() {
 }
 
 #[test]
+fn the_debian_image_has_the_definitions_that_are_written_for_it() {
+    let inputs = Inputs::new();
+    let output = publish_as(&inputs, "debian", "1", &["--sysupdate", "https://repo.test:8443"]);
+    assert!(output.status.success(), "{output:?}");
+    let written = inputs.path("repository/sysupdate/debian/sysupdate.d");
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mkosi.extra/usr/lib/sysupdate.d");
+    assert_eq!(files(&image), files(&written));
+    for name in files(&image) {
+        assert_eq!(fs::read_to_string(image.join(&name)).unwrap(), fs::read_to_string(written.join(&name)).unwrap());
+    }
+}
+
+#[test]
 fn the_list_has_the_releases_of_the_repository_and_no_other() {
     let inputs = Inputs::new();
     assert!(publish(&inputs, "1", &[]).status.success());

@@ -93,10 +93,11 @@ impl Uki {
         parts(&self.name).1
     }
 
-    /// Whether systemd-boot starts it before those without attempts left.
+    /// Whether systemd-boot starts it before those without attempts left. It passes over an empty one, which a power cut leaves
+    /// behind systemd-sysupdate: Linux writes the new name of a file on FAT before its size.
     #[must_use]
     pub fn may_start(&self) -> bool {
-        self.tries_left() != Some(0)
+        self.size > 0 && self.tries_left() != Some(0)
     }
 
     /// Whether it was started without having said that it works.
@@ -240,6 +241,8 @@ mod tests {
         for odd in ["a+b.efi", "a+.efi", "a+1-.efi", "a+1-x.efi", "a+-1.efi", ".efi", "é.efi", "a"] {
             assert_eq!(shown(odd).1, None, "{odd}");
         }
+        let empty = Uki { name: "a_1+3-0.efi".into(), size: 0, root_hash: None };
+        assert!(!empty.may_start() && empty.tries_left() == Some(3));
         let uki = Uki { name: "a_1+2-1.efi".into(), size: 0, root_hash: None };
         assert_eq!(uki.ranked_behind(&[]).unwrap(), "a_1+0.efi");
         assert_eq!(uki.ranked_behind(&["a_1+0.efi".to_owned()]).unwrap(), "a_1+0-1.efi");

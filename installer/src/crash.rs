@@ -53,7 +53,7 @@ fn prepare(scenario: Scenario, sector_size: u32) -> Prepared {
     let (before, after) = prepared.before_and_after();
     let as_it_should_be = match scenario.before {
         Before::Nothing => matches!(before, Boot::Nothing(_)),
-        Before::Old | Before::Sysupdated | Before::Foreign => before == Boot::Starts(Which::Old),
+        Before::Old | Before::Sysupdated { .. } | Before::Foreign => before == Boot::Starts(Which::Old),
         Before::Damaged => matches!(before, Boot::Stuck(_)),
     };
     assert!(as_it_should_be, "{}: before the run {before:?}", scenario.name);
@@ -92,6 +92,11 @@ fn an_older_release_beside_another_one_survives_a_power_cut_at_any_write() {
 #[test]
 fn a_release_beside_one_of_systemd_sysupdate_survives_a_power_cut_at_any_write() {
     survives("sysupdate");
+}
+
+#[test]
+fn a_release_over_one_that_systemd_sysupdate_has_not_finished_survives_a_power_cut_at_any_write() {
+    survives("sysupdate-cut");
 }
 
 #[test]

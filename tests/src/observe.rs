@@ -53,8 +53,7 @@ pub fn updating(ca: &[u8]) -> Vec<(String, Vec<u8>)> {
     let wanted = "[Unit]\nWants=systemd-sysupdate.service\n";
     let service = format!(
         "[Service]\nBindReadOnlyPaths=/run/credentials/@system/lab.ca:/etc/ssl/certs/ca-certificates.crt\n\
-         StandardOutput=file:/dev/ttyS0\nStandardError=file:/dev/ttyS0\n\
-         ExecStopPost=/bin/sh -c \"printf '\\\\n{UPDATED}%%s %%s\\\\n' $SERVICE_RESULT $EXIT_STATUS\"\n"
+         ExecStopPost=/bin/sh -c \"printf '\\\\n{UPDATED}%%s %%s\\\\n' $SERVICE_RESULT $EXIT_STATUS >/dev/ttyS0\"\n"
     );
     vec![
         ("lab.ca".into(), ca.to_vec()),
@@ -63,7 +62,8 @@ pub fn updating(ca: &[u8]) -> Vec<(String, Vec<u8>)> {
     ]
 }
 
-/// The shell that the unit runs. `$$` is systemd's spelling of one dollar sign.
+/// The shell that the unit runs. `$$` is systemd's spelling of one dollar sign. The console is opened as late as can be: getty
+/// hangs it up when it starts, and what was opened before says nothing any more.
 const SCRIPT: &str = r#"
 name=$(basename "$(findmnt -nvo SOURCE /)")
 table=$(dmsetup table "$name")
@@ -77,7 +77,7 @@ place=/sys/class/block/nvme0n1p1
 printf '\n%s{"multi_user":%s,"root_is_verity":%s,"root_hash":"%s","pcr13":"%s","boot_entry":"%s","boot_current":"%s","efibootmgr":[%s],"esp":"%s","esp_place":"%s","var":"%s","cmdline":"%s"}\n' \
     'METALSTRAP-OBSERVED ' "$multi" "$verity" "$(echo "$table" | cut -d' ' -f12)" \
     "$(tr A-Z a-z < /sys/class/tpm/tpm0/pcr-sha256/13)" "$entry" "$current" \
-    "$listing" "$(lsblk -no PARTUUID /dev/nvme0n1p1)" "$(cat $place/start) $(cat $place/size)" "$(findmnt -no FSTYPE /var)" "$(cat /proc/cmdline)"
+    "$listing" "$(lsblk -no PARTUUID /dev/nvme0n1p1)" "$(cat $place/start) $(cat $place/size)" "$(findmnt -no FSTYPE /var)" "$(cat /proc/cmdline)" >/dev/ttyS0
 "#;
 
 /// Credentials (name, content) that make the OS print one line when it has reached multi-user.

@@ -52,13 +52,14 @@ impl Start {
                 kept = Some(live(&disk, &old.manifest));
                 judge.releases.push((Which::Old, old.manifest.clone()));
             }
-            Before::Sysupdated => {
-                let (first, old) = (releases.first.as_ref().unwrap(), releases.old.as_ref().unwrap());
+            Before::Sysupdated { cut } => {
+                let (first, second) = (releases.first.as_ref().unwrap(), releases.old.as_ref().unwrap());
                 install(first, &disk);
                 kept = Some(live(&disk, &first.manifest));
-                sysupdated::update(&disk, old);
-                // The first release never starts again: it has the lower version, and goes first.
-                judge.releases.push((Which::Old, old.manifest.clone()));
+                sysupdated::update(&disk, second, cut);
+                // The other one starts never again: it goes first.
+                let starts = if cut { first } else { second };
+                judge.releases.push((Which::Old, starts.manifest.clone()));
             }
             Before::Damaged => {
                 install(new, &disk);

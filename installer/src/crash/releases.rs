@@ -81,9 +81,9 @@ impl Releases {
 
     fn of(scenario: Scenario, new: Content, old: impl Fn() -> Content, first: impl Fn() -> Content) -> Self {
         let new = new.publish(&scenario, "2");
-        let has_old = matches!(scenario.before, Before::Old | Before::Sysupdated);
+        let has_old = matches!(scenario.before, Before::Old | Before::Sysupdated { .. });
         let old = has_old.then(|| old().publish(&scenario, scenario.old));
-        let first = (scenario.before == Before::Sysupdated).then(|| first().publish(&scenario, "0"));
+        let first = matches!(scenario.before, Before::Sysupdated { .. }).then(|| first().publish(&scenario, "0"));
         Self { scenario, new, old, first, for_machines: false }
     }
 }

@@ -11,8 +11,10 @@ pub enum Before {
     Nothing,
     /// The other release, which has run.
     Old,
-    /// A release that has run, and the other one beside it, which systemd-sysupdate has put there.
-    Sysupdated,
+    /// A release that has run, and the other one beside it, which systemd-sysupdate has put there; `cut` soon after.
+    Sysupdated {
+        cut: bool,
+    },
     /// The release itself, which has run, with damaged blocks.
     Damaged,
     /// A system that this installer has not made.
@@ -51,12 +53,14 @@ const FRESH: Scenario = Scenario {
 const REIMAGE: Scenario =
     Scenario { name: "reimage", before: Before::Old, keeps: true, other_good_slot: true, ..FRESH };
 
-pub const SCENARIOS: [Scenario; 8] = [
+pub const SCENARIOS: [Scenario; 9] = [
     FRESH,
     REIMAGE,
     Scenario { name: "downgrade", old: "3", ..REIMAGE },
     // The first release gives way, and the one of systemd-sysupdate stays.
-    Scenario { name: "sysupdate", before: Before::Sysupdated, ..REIMAGE },
+    Scenario { name: "sysupdate", before: Before::Sysupdated { cut: false }, ..REIMAGE },
+    // The first release is all that starts, and stays.
+    Scenario { name: "sysupdate-cut", before: Before::Sysupdated { cut: true }, ..REIMAGE },
     // The old release has a slot of its own here, but a disk that may be wiped is replaced as a whole: its ESP goes first. So
     // there is a time when nothing starts.
     Scenario { name: "replace", before: Before::Old, existing: Existing::Wipe, ..FRESH },

@@ -17,8 +17,9 @@ use crate::refusals::published::{ESP_BYTES, Published, payload_path};
 /// Attribute bit 60, which `ReadOnly=` sets (Discoverable Partitions Specification).
 const READ_ONLY: u64 = 1 << 60;
 
-/// Puts `release` into the free slot of `disk`.
-pub fn update(disk: &Arc<dyn Disk>, release: &Published) {
+/// Puts `release` into the free slot of `disk`. `cut` by a power cut soon after, the UKI is empty: on a FAT that is not mounted
+/// with `dirsync`, Linux writes the new name of a file before its size.
+pub fn update(disk: &Arc<dyn Disk>, release: &Published, cut: bool) {
     let manifest = &release.manifest;
     let root = manifest.root().unwrap();
     let (root_hash, label) = (root.root_hash, format!("tiny_{}", manifest.version));
@@ -31,7 +32,7 @@ pub fn update(disk: &Arc<dyn Disk>, release: &Published) {
     );
     fill(disk.as_ref(), ROOT_TYPE, &content(release, &root.data), data_uuid(&root_hash), &label);
     let mut uki = content(release, &manifest.boot.uki.data);
-    uki.truncate(usize::try_from(manifest.boot.uki.size).unwrap());
+    uki.truncate(if cut { 0 } else { usize::try_from(manifest.boot.uki.size).unwrap() });
     place_uki(disk, &uki, &format!("{label}+3-0.efi"));
 }
 

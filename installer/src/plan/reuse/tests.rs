@@ -95,6 +95,13 @@ fn a_slot_that_is_no_good_goes_before_an_older_one() {
     assert_eq!(next(&["debian_13.1.efi", "debian_13.2+3.efi"]), ('a', new.clone()));
     assert_eq!(next(&["debian_13.2.efi"]), ('a', new));
     assert_eq!(next(&[]), ('a', None));
+    // systemd-sysupdate has placed it, and the power was cut soon after.
+    let mut on = with_ukis(&table, &["debian_13.1.efi", "debian_13.2+3-0.efi"]);
+    let Contents::Gpt { esp: EspContents::Volume(files), .. } = &mut on.contents else { panic!() };
+    files.ukis[1].size = 0;
+    let plan = keep(&on, &release("13.3"));
+    assert_eq!((plan.target, plan.fallback), ('b', Some("debian_13.1".to_owned())));
+    assert_eq!(plan.names.removed, ["EFI/Linux/debian_13.2+3-0.efi"]);
 }
 
 #[test]
