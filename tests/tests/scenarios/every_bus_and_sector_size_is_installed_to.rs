@@ -15,14 +15,15 @@ use serde_json::Value;
 /// A kind of disk: bus, logical and physical sector size.
 type Kind = (&'static str, u32, u32);
 
+/// SATA first: disks get the port of their number, and the chipset has six.
 const KINDS: [Kind; 7] = [
+    ("sata", 512, 4096),
     ("nvme", 512, 4096),
     ("virtio", 512, 4096),
     ("virtio", 4096, 4096),
     ("scsi", 512, 512),
     ("scsi", 512, 4096),
     ("scsi", 4096, 4096),
-    ("sata", 512, 4096),
 ];
 
 /// Those that the firmware starts the OS from.
