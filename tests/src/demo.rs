@@ -171,7 +171,7 @@ fn check_boot_manager(kexec: &Observed, cold: &Observed) -> Result<()> {
         let (start, size) = seen.esp_place.split_once(' ').context("finding the place of the ESP")?;
         let (start, size): (u64, u64) = (start.parse()?, size.parse()?);
         let title = Target::Debian.name();
-        let (esp, loader) = (&seen.esp, r"/\EFI\systemd\systemd-bootx64.efi");
+        let (esp, loader) = (&seen.esp, r"/File(\EFI\systemd\systemd-bootx64.efi)");
         let entry = format!("Boot{ours}* Linux ({title}) HD(1,GPT,{esp},{start:#x},{size:#x}){loader}");
         let mut wanted = vec![format!("BootCurrent: {}", seen.boot_current), entry];
         let order = seen.efibootmgr.iter().find_map(|line| line.strip_prefix("BootOrder: "));

@@ -15,22 +15,22 @@ use serde_json::Value;
 /// A kind of disk: bus, logical and physical sector size.
 type Kind = (&'static str, u32, u32);
 
-const KINDS: [Kind; 7] = [
-    ("nvme", 512, 4096),
+/// SATA first: disks get the port of their number, and the chipset has six.
+const KINDS: [Kind; 6] = [
+    ("sata", 512, 4096),
     ("virtio", 512, 4096),
     ("virtio", 4096, 4096),
     ("scsi", 512, 512),
     ("scsi", 512, 4096),
     ("scsi", 4096, 4096),
-    ("sata", 512, 4096),
 ];
 
 /// Those that the firmware starts the OS from.
 const STARTED: [Kind; 2] = [("virtio", 4096, 4096), ("scsi", 4096, 4096)];
 
 const SCRIPT: &str = r#"
-until [ "$(ls -d /sys/block/vd* /sys/block/sd* /sys/block/nvme*n1 2>/dev/null | wc -l)" = 7 ]; do usleep 20000; done
-disks=$(cd /sys/block; echo vd* sd* nvme*n1)
+until [ "$(ls -d /sys/block/vd* /sys/block/sd* 2>/dev/null | wc -l)" = 6 ]; do usleep 20000; done
+disks=$(cd /sys/block; echo vd* sd*)
 for disk in $disks; do there "/dev/$disk"; done
 run inventory metalstrap-installer inventory
 for disk in $disks; do run "$disk" installer install "/dev/$disk" default; done
@@ -43,7 +43,6 @@ fn name((bus, logical, physical): Kind) -> String {
 fn disk(kind: Kind, dir: &Path) -> Disk {
     let (bus, logical, physical) = kind;
     let disk = match bus {
-        "nvme" => Disk::nvme(DISK),
         "virtio" => Disk::virtio(DISK),
         "scsi" => Disk::scsi(DISK),
         _ => Disk::sata(DISK),
@@ -67,7 +66,9 @@ fn every_bus_and_sector_size_is_installed_to() {
         let facts = inventory.iter().find(|facts| facts["serial"] == name(kind)).unwrap();
         let found =
             (facts["transport"].as_str(), facts["sector_size"].as_u64(), facts["physical_sector_size"].as_u64());
-        assert_eq!(found, (Some(kind.0), Some(kind.1.into()), Some(kind.2.into())), "{facts}");
+        // A disk behind virtio-scsi is one of virtio to the inventory.
+        let transport = if kind.0 == "sata" { "sata" } else { "virtio" };
+        assert_eq!(found, (Some(transport), Some(kind.1.into()), Some(kind.2.into())), "{facts}");
         let installed = facts["name"].as_str().unwrap();
         assert_eq!(said.of(installed).unwrap().1, 0, "{:#?}", said.of(installed));
         image::check_release(&machine.disk(position(kind)).unwrap(), kind.1.into(), &manifest).unwrap();

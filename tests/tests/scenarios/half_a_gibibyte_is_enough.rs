@@ -60,7 +60,8 @@ fn is_first(machine: &Machine<'_>) -> String {
     let parts = image::partitions(&machine.disk(0).unwrap(), SECTOR).unwrap();
     let (esp, uuid) = (&parts[0], parts[0].uuid.to_lowercase());
     let (start, size) = (esp.start / SECTOR, esp.size / SECTOR);
-    let entry = format!("* Linux (tiny)\tHD(1,GPT,{uuid},{start:#x},{size:#x})/\\EFI\\systemd\\systemd-bootx64.efi");
+    let entry =
+        format!("* Linux (tiny)\tHD(1,GPT,{uuid},{start:#x},{size:#x})/File(\\EFI\\systemd\\systemd-bootx64.efi)");
     let ours: Vec<_> = said.iter().filter_map(|line| line.strip_prefix("Boot")?.strip_suffix(&entry)).collect();
     let [ours] = ours.as_slice() else { panic!("not one {entry:?} in {said:#?}") };
     let order = said.iter().find_map(|line| line.strip_prefix("BootOrder: ")).unwrap();
