@@ -17,8 +17,11 @@ use crate::output;
 It prints the site config as one line of JSON.")]
 pub struct Args {
     /// HTTPS URL of the repository, as machines see it
-    #[arg(long, value_name = "URL")]
-    repository_url: String,
+    #[arg(long, value_name = "URL", required_unless_present = "repository_from_network")]
+    repository_url: Option<String>,
+    /// Machines learn where the repository is where they boot: by their command line, SMBIOS, the URL they booted from, or DHCP
+    #[arg(long, conflicts_with = "repository_url")]
+    repository_from_network: bool,
     /// HTTPS URL of a further directory that payloads may come from, laid out like the repository; may be repeated
     #[arg(long = "mirror", value_name = "URL")]
     mirrors: Vec<String>,
@@ -59,9 +62,9 @@ impl Args {
         let (root, _) = read_root_value(&path)?;
         let ca = fs::read_to_string(&self.ca).with_context(|| format!("reading {}", self.ca.display()))?;
         let now = self.clock_floor.map_or_else(|| crate::clock::now().map(i64::unsigned_abs), Ok)?;
-        let mut site =
-            json!({"format": 1, "repository": self.repository_url, "root": root, "ca": ca, "clock_floor": now});
-        let options: [(&str, Option<Value>); 5] = [
+        let mut site = json!({"format": 1, "root": root, "ca": ca, "clock_floor": now});
+        let options: [(&str, Option<Value>); 6] = [
+            ("repository", self.repository_url.filter(|_| !self.repository_from_network).map(Value::from)),
             ("mirrors", (!self.mirrors.is_empty()).then(|| Value::from(self.mirrors))),
             ("connections", self.connections.map(Value::from)),
             ("report_url", self.report_url.map(Value::from)),

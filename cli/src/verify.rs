@@ -16,6 +16,7 @@ use metalstrap_installer::progress::Progress;
 use metalstrap_installer::repository::{Repository, parse_manifest};
 use metalstrap_installer::resolve::Resolver;
 use metalstrap_release::digest::Digest;
+use metalstrap_release::discovery::repository;
 use metalstrap_release::host::{Groups, Host, ReleaseName, groups};
 use metalstrap_release::manifest::{Artifact, Manifest, Payload};
 use metalstrap_release::metadata::TargetFile;
@@ -72,7 +73,7 @@ impl Args {
         let site = Site::parse(&site).with_context(|| format!("checking the site config {}", self.site.display()))?;
         let source: Arc<dyn Source> = match &self.repository {
             Some(directory) => Arc::new(DirectorySource::new(directory)),
-            None => Arc::new(HttpsSource::new(&site.repository, &site.ca, Resolver::system()?)?),
+            None => Arc::new(HttpsSource::new(repository(&site)?, &site.ca, Resolver::system()?)?),
         };
         let repository = Repository::load(source, &site, None).await.context("checking the metadata")?;
         let mirrors = Arc::new(Mirrors::new(vec![Arc::clone(&repository.source)]));

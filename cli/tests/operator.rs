@@ -181,6 +181,8 @@ fn a_site_config_is_one_that_the_installer_takes() {
     let mirrored = operator.ok(&format!("site --repository-url https://repo.test/os {words}"));
     let mirrored = Site::parse(mirrored.to_string().as_bytes()).unwrap();
     assert_eq!(mirrored.mirrors, ["https://one.test/os", "https://two.test/os"]);
+    let elsewhere = operator.ok("site --repository-from-network --keys D/keys --ca D/tls/ca.pem");
+    assert_eq!(elsewhere.get("repository"), None);
     let text = "metalstrap: checking the site config: the site config's repository is \"http://repo.test\", not an \
                 https:// URL";
     assert_eq!(operator.refusal("site --repository-url http://repo.test --keys D/keys --ca D/tls/ca.pem"), text);

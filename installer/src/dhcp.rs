@@ -1,5 +1,7 @@
 //! IPv4 by DHCP on one link. The protocol is the library mozim's; here a lease becomes addresses, routes and servers.
 
+mod inform;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -7,8 +9,9 @@ use anyhow::{Result, anyhow};
 use mozim::{DhcpV4Client, DhcpV4Config, DhcpV4Lease, DhcpV4State};
 use rtnetlink::Handle;
 
+use crate::discovery::heard::Opt;
 use crate::link::{self, Link, Route};
-use crate::resolve::Servers;
+use crate::net::Learns;
 
 /// The library doubles the pause between its discoveries up to a minute; a switch port that opens late would cost that
 /// minute. A new client after this time keeps the pauses below 15 s.
@@ -19,10 +22,10 @@ const AFTER_ERROR: Duration = Duration::from_secs(2);
 const LEAST_MTU: u16 = 576;
 
 /// Gets a lease on `link` and keeps it, for as long as it is polled. `metric` orders the routes of several links.
-pub async fn keep_lease(handle: Handle, link: Link, metric: u32, servers: Servers) {
+pub async fn keep_lease(handle: Handle, link: Link, metric: u32, learns: Learns) {
     let mut held = None;
     loop {
-        if let Err(error) = one_life(&handle, &link, metric, &servers, &mut held).await {
+        if let Err(error) = one_life(&handle, &link, metric, &learns, &mut held).await {
             log::debug!("{}: DHCP: {error:#}", link.name);
             tokio::time::sleep(AFTER_ERROR).await;
         }
@@ -34,19 +37,20 @@ async fn one_life(
     handle: &Handle,
     link: &Link,
     metric: u32,
-    servers: &Servers,
+    learns: &Learns,
     held: &mut Option<(Ipv4Addr, u8)>,
 ) -> Result<()> {
     let mut config = DhcpV4Config::new(&link.name);
     config.set_iface_index(link.index).set_iface_mac_raw(&link.mac).map_err(anyhow::Error::new)?;
     // The library always sends a client identifier; an empty one would be malformed (RFC 2132 section 9.14).
     config.use_mac_as_client_id();
+    config.request_extra_dhcp_opts(&Opt::FOUR.map(|(_, code)| code));
     let mut client = DhcpV4Client::init(config, None).await?;
     let mut state = DhcpV4State::InitReboot;
     loop {
         state = match state {
             DhcpV4State::Done(lease) => {
-                apply(handle, link, metric, servers, &lease, held).await?;
+                apply(handle, link, metric, learns, &lease, held).await?;
                 client.run().await?
             }
             DhcpV4State::InitReboot | DhcpV4State::Selecting => match tokio::time::timeout(ROUND, client.run()).await {
@@ -62,7 +66,7 @@ async fn apply(
     handle: &Handle,
     link: &Link,
     metric: u32,
-    servers: &Servers,
+    learns: &Learns,
     lease: &DhcpV4Lease,
     held: &mut Option<(Ipv4Addr, u8)>,
 ) -> Result<()> {
@@ -70,8 +74,13 @@ async fn apply(
     if own.0.is_unspecified() || own.0.is_multicast() || own.0.is_loopback() {
         return Err(anyhow!("the server offered the address {}", own.0));
     }
-    if let Some(old) = held.replace(own).filter(|old| *old != own) {
+    let before = held.replace(own);
+    if let Some(old) = before.filter(|old| *old != own) {
         link::remove_address(handle, link.index, IpAddr::V4(old.0), old.1).await?;
+    }
+    if !learns.asks {
+        // First, so that whoever waits for a way has heard it when there is one.
+        learns.heard.add(&link.name, sayings(lease));
     }
     link::add_address(handle, link.index, IpAddr::V4(own.0), own.1).await?;
     let mtu = lease.mtu.filter(|mtu| *mtu >= LEAST_MTU);
@@ -81,9 +90,24 @@ async fn apply(
             log::warn!("{}: {error:#}", link.name);
         }
     }
-    servers.add(lease.dns_srvs.iter().flatten().map(|server| SocketAddr::from((*server, 53))));
+    learns.servers.add(lease.dns_srvs.iter().flatten().map(|server| SocketAddr::from((*server, 53))));
     log::info!("{}: {}/{} from the DHCP server {}", link.name, own.0, own.1, lease.srv_id);
+    if learns.asks && before != Some(own) {
+        let told = inform::ask(link, own.0).await.unwrap_or_else(|error| {
+            log::warn!("{}: asking for the boot file: {error:#}", link.name);
+            Vec::new()
+        });
+        learns.heard.add(&link.name, told.into_iter().chain(sayings(lease)));
+    }
     Ok(())
+}
+
+/// The options of a lease that may have settings, as the library hands them out: with code and length.
+fn sayings(lease: &DhcpV4Lease) -> impl Iterator<Item = (Opt, Vec<u8>)> + '_ {
+    Opt::FOUR.into_iter().filter_map(|(option, code)| {
+        let raw = lease.get_option_raw(code)?;
+        Some((option, raw.get(2..)?.to_vec()))
+    })
 }
 
 /// Bits of a network mask; without one (mask 0.0.0.0) the address stands alone.

@@ -5,14 +5,15 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use dhcproto::v6::{DhcpOption, Message, MessageType, ORO, OptionCode};
+use dhcproto::v6::{DhcpOption, Message, MessageType, ORO, OptionCode, UnknownOption};
 use dhcproto::{Decodable as _, Decoder, Encodable as _};
 use mozim::{DhcpV6Client, DhcpV6Config, DhcpV6Mode, DhcpV6State};
 use rtnetlink::Handle;
 use tokio::net::UdpSocket;
 
+use crate::discovery::heard::Opt;
 use crate::link::{self, Link};
-use crate::resolve::Servers;
+use crate::net::Learns;
 
 /// All_DHCP_Relay_Agents_and_Servers and the ports (RFC 8415 sections 7.1 and 7.2).
 const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
@@ -26,30 +27,42 @@ const AFTER_ERROR: Duration = Duration::from_secs(2);
 /// First and longest wait for the answer to an Information-request.
 const ASK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 
+/// How long a server that gave an address is asked for the boot file.
+const ASKED: Duration = Duration::from_secs(3);
+/// How a firmware's HTTP boot names itself (UEFI specification, section 24.7): the enterprise number of Intel, and a text with
+/// its length.
+const CLASS: &[u8] = b"\0\0\x01\x57\0\x21HTTPClient:Arch:00016:UNDI:003001";
+
 /// Gets an address on `link` and keeps it, for as long as it is polled. `own` is our link-local address there.
-pub async fn keep_lease(handle: Handle, link: Link, own: Ipv6Addr, servers: Servers) {
+pub async fn keep_lease(handle: Handle, link: Link, own: Ipv6Addr, learns: Learns) {
     loop {
-        if let Err(error) = one_life(&handle, &link, own, &servers).await {
+        if let Err(error) = one_life(&handle, &link, own, &learns).await {
             log::debug!("{}: DHCPv6: {error:#}", link.name);
             tokio::time::sleep(AFTER_ERROR).await;
         }
     }
 }
 
-async fn one_life(handle: &Handle, link: &Link, own: Ipv6Addr, servers: &Servers) -> Result<()> {
+async fn one_life(handle: &Handle, link: &Link, own: Ipv6Addr, learns: &Learns) -> Result<()> {
     let mut config = DhcpV6Config::new(&link.name, DhcpV6Mode::NonTemporaryAddresses);
     config.set_iface_index(link.index).set_link_local_ip(own).set_duid_by_iface_mac(&link.mac);
+    config.request_extra_dhcp_opts(&Opt::SIX.map(|(_, code)| code));
     let mut client = DhcpV6Client::init(config, None).await?;
-    let mut state = DhcpV6State::Solicit;
+    let (mut state, mut asks) = (DhcpV6State::Solicit, learns.asks);
     loop {
         state = match state {
             DhcpV6State::Done(lease) => {
                 if lease.address.is_unspecified() {
                     return Err(anyhow!("the server has no address for us"));
                 }
+                if std::mem::take(&mut asks) {
+                    // The library has no vendor class, which many servers name an image's URL to only.
+                    let _elapsed = tokio::time::timeout(ASKED, ask_servers(link.clone(), own, learns.clone())).await;
+                }
+                learns.heard.add(&link.name, sayings(|code| lease.get_option_raw(code)));
                 link::add_address(handle, link.index, IpAddr::V6(lease.address), 128).await?;
                 let options = lease.get_option_raw(DNS_SERVERS).unwrap_or_default();
-                servers.add(options.iter().flat_map(|option| scoped(&read_servers(option), link.index)));
+                learns.servers.add(options.iter().flat_map(|option| scoped(&read_servers(option), link.index)));
                 log::info!("{}: {} from a DHCPv6 server", link.name, lease.address);
                 client.run().await?
             }
@@ -62,14 +75,15 @@ async fn one_life(handle: &Handle, link: &Link, own: Ipv6Addr, servers: &Servers
     }
 }
 
-/// Asks the DHCPv6 servers of `link` for name servers until one answers (RFC 8415 section 18.2.6).
-pub async fn ask_servers(link: Link, own: Ipv6Addr, servers: Servers) {
+/// Asks the DHCPv6 servers of `link` for name servers and settings until one answers (RFC 8415 section 18.2.6).
+pub async fn ask_servers(link: Link, own: Ipv6Addr, learns: Learns) {
     let mut wait = ASK.0;
     loop {
-        match tokio::time::timeout(wait, ask_once(&link, own)).await {
-            Ok(Ok(found)) => {
-                log::info!("{}: name servers {found:?} from a DHCPv6 server", link.name);
-                return servers.add(scoped(&found, link.index));
+        match tokio::time::timeout(wait, ask_once(&link, own, learns.asks)).await {
+            Ok(Ok(Answer { servers, says })) => {
+                log::info!("{}: name servers {servers:?} from a DHCPv6 server", link.name);
+                learns.heard.add(&link.name, says);
+                return learns.servers.add(scoped(&servers, link.index));
             }
             Ok(Err(error)) => {
                 log::debug!("{}: DHCPv6: {error:#}", link.name);
@@ -81,36 +95,62 @@ pub async fn ask_servers(link: Link, own: Ipv6Addr, servers: Servers) {
     }
 }
 
-async fn ask_once(link: &Link, own: Ipv6Addr) -> Result<Vec<Ipv6Addr>> {
+/// What a server answers when it is asked for no address.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Answer {
+    servers: Vec<Ipv6Addr>,
+    says: Vec<(Opt, Vec<u8>)>,
+}
+
+/// `as_http_client`: with the vendor class of one.
+async fn ask_once(link: &Link, own: Ipv6Addr, as_http_client: bool) -> Result<Answer> {
     let socket = UdpSocket::bind(SocketAddrV6::new(own, CLIENT_PORT, 0, link.index)).await.context("binding")?;
     let mut question = Message::new(MessageType::InformationRequest);
     // DUID-LL (RFC 8415 section 11.4): type 3, hardware type 1, the address.
     let duid = [&[0, 3, 0, 1], link.mac.as_slice()].concat();
     question.opts_mut().insert(DhcpOption::ClientId(duid));
     question.opts_mut().insert(DhcpOption::ElapsedTime(0));
-    question.opts_mut().insert(DhcpOption::ORO(ORO { opts: vec![OptionCode::DomainNameServers] }));
+    if as_http_client {
+        // Not as dhcproto's own option, which is written with a wrong length.
+        let class = UnknownOption::new(OptionCode::VendorClass, CLASS.to_vec());
+        question.opts_mut().insert(DhcpOption::Unknown(class));
+    }
+    let wanted = [OptionCode::DomainNameServers].into_iter().chain(Opt::SIX.map(|(_, code)| code.into()));
+    question.opts_mut().insert(DhcpOption::ORO(ORO { opts: wanted.collect() }));
     let bytes = question.to_vec().context("writing the question")?;
     let everyone = SocketAddrV6::new(ALL_SERVERS, SERVER_PORT, 0, link.index);
     socket.send_to(&bytes, everyone).await.context("asking")?;
     let mut answer = vec![0; 1500];
     loop {
         let length = socket.recv(&mut answer).await.context("waiting for an answer")?;
-        if let Some(servers) = read_answer(answer.get(..length).unwrap_or_default(), question.xid()) {
-            return Ok(servers);
+        if let Some(answer) = read_answer(answer.get(..length).unwrap_or_default(), question.xid()) {
+            return Ok(answer);
         }
     }
 }
 
-/// The name servers in the Reply to our question; `None`: it is none.
-fn read_answer(bytes: &[u8], xid: [u8; 3]) -> Option<Vec<Ipv6Addr>> {
+/// What is in the Reply to our question; `None`: it is none.
+fn read_answer(bytes: &[u8], xid: [u8; 3]) -> Option<Answer> {
     let answer = Message::decode(&mut Decoder::new(bytes)).ok()?;
     if answer.msg_type() != MessageType::Reply || answer.xid() != xid {
         return None;
     }
-    match answer.opts().get(OptionCode::DomainNameServers) {
-        Some(DhcpOption::DomainNameServers(servers)) => Some(servers.clone()),
-        _ => Some(Vec::new()),
-    }
+    let servers = match answer.opts().get(OptionCode::DomainNameServers) {
+        Some(DhcpOption::DomainNameServers(servers)) => servers.clone(),
+        _ => Vec::new(),
+    };
+    let raw =
+        |code: u16| Some(answer.opts().get_all(code.into())?.iter().filter_map(|one| one.to_vec().ok()).collect());
+    Some(Answer { servers, says: sayings(raw).collect() })
+}
+
+/// The options that may have settings, from whoever hands out those of a code, each with its code and length.
+fn sayings(raw: impl Fn(u16) -> Option<Vec<Vec<u8>>>) -> impl Iterator<Item = (Opt, Vec<u8>)> {
+    let of = move |(option, code)| {
+        let all = raw(code).unwrap_or_default().into_iter();
+        all.filter_map(move |bytes| Some((option, bytes.get(4..)?.to_vec())))
+    };
+    Opt::SIX.into_iter().flat_map(of)
 }
 
 /// The servers in an option as mozim hands it out: with its code and length, whatever its documentation says.
@@ -142,12 +182,21 @@ mod tests {
             "07010203 0002000400030001 00170020 fe800000000000000000000000000001 20010db8000000000000000000000053";
         let bytes = metalstrap_release::digest::from_hex(&reply.replace(' ', "")).unwrap();
         let servers: [Ipv6Addr; 2] = ["fe80::1".parse().unwrap(), "2001:db8::53".parse().unwrap()];
-        assert_eq!(read_answer(&bytes, [1, 2, 3]).unwrap(), servers);
+        let answer = Answer { servers: servers.to_vec(), says: Vec::new() };
+        assert_eq!(read_answer(&bytes, [1, 2, 3]).unwrap(), answer);
         assert_eq!(read_answer(&bytes, [1, 2, 4]), None);
         assert_eq!(read_servers(&bytes[12..]), servers);
         assert_eq!(read_servers(&bytes[16..]), [Ipv6Addr::UNSPECIFIED; 0]);
         let sockets = ["[fe80::1%9]:53", "[2001:db8::53]:53"].map(|text| text.parse::<SocketAddr>().unwrap());
         assert_eq!(scoped(&servers, 9), sockets);
+    }
+
+    #[test]
+    fn a_reply_may_have_settings() {
+        // Reply, parameters "ab" (with their length), boot file "u".
+        let bytes = metalstrap_release::digest::from_hex("07010203003c000400026162003b000175").unwrap();
+        let says = vec![(Opt::BootUrl6, b"u".to_vec()), (Opt::Parameters6, b"\0\x02ab".to_vec())];
+        assert_eq!(read_answer(&bytes, [1, 2, 3]).unwrap(), Answer { servers: Vec::new(), says });
     }
 
     proptest::proptest! {

@@ -70,10 +70,11 @@ impl fmt::Display for Touched {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Internal,
         Self::InstallerDied,
         Self::SiteConfig,
+        Self::Discovery,
         Self::NoNetworkDevice,
         Self::NoNetwork,
         Self::NameResolution,
@@ -109,6 +110,9 @@ impl Code {
                 "Retry; if it stays, look for a lack of memory or failing hardware in the kernel's messages."
             }
             Self::SiteConfig => "Make the netboot image anew with a site config that `metalstrap netboot` accepts.",
+            Self::Discovery => {
+                "Correct the setting at the source that is named, or leave it out; docs/configuration.md lists them."
+            }
             Self::NoNetworkDevice => "Look at the devices without a driver above; the netboot image may lack a module.",
             Self::NoNetwork => "Check cable, switch port and DHCP server, then retry.",
             Self::NameResolution => "Check the DNS servers that the network hands out, and the repository's name.",
@@ -171,6 +175,8 @@ pub enum Code {
     InstallerDied,
     /// The site config in the netboot image cannot be used.
     SiteConfig,
+    /// A setting from outside of the site config cannot be taken, or nothing names the repository.
+    Discovery,
     /// No network device has a driver, or none is there.
     NoNetworkDevice,
     /// No link or no address before the time ran out.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use metalstrap_release::discovery::{Chosen, Discovery, Settings};
 use metalstrap_release::host::Host;
 use metalstrap_release::manifest::Manifest;
 use metalstrap_release::metadata::Versions;
@@ -42,6 +43,8 @@ struct Signed {
     mirrors: Arc<Mirrors>,
     versions: Versions,
     manifest: Manifest,
+    /// The settings of the run, each with its source.
+    settings: Vec<Chosen>,
 }
 
 /// Installs the release: when this returns, the disk boots it, and the ending is what the host config wants.
@@ -151,7 +154,7 @@ pub async fn verify(place: &Place, tell: &Reporter) -> Result<Findings> {
 
 /// From the site config to the plan.
 async fn decide(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> Result<Decided> {
-    let Signed { host, mirrors, versions, manifest } = believe(machine, place, tell).await?;
+    let Signed { host, mirrors, versions, manifest, settings } = believe(machine, place, tell).await?;
     let command_line =
         tell.step("manifest", "Checking the kernel command line", |_| CommandLine::for_handoff(&manifest, &host))?;
     let disk = tell.step("disk", "Choosing the disk", |_| machine.choose_disk(&host))?;
@@ -162,7 +165,11 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> Re
         Ok(plan)
     })?;
     machine.measure("plan", &plan.canonical()?)?;
-    let details = [("hash", plan.hash()?.to_string().into()), ("plan", serde_json::to_value(&plan)?)];
+    let details = [
+        ("hash", plan.hash()?.to_string().into()),
+        ("plan", serde_json::to_value(&plan)?),
+        ("settings", serde_json::to_value(settings)?),
+    ];
     tell.tell("plan", "info", fields(details));
     Ok(Decided { host, mirrors, versions, manifest, command_line, disk, plan })
 }
@@ -173,7 +180,14 @@ async fn believe(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> R
     machine.measure("site-config", bytes.bytes())?;
     let site = tell.step("site-config", "Checking the site config", |_| bytes.parse())?;
     tell.obey(site.reboot_on_failure_after);
-    let resolver = tell.wait("network", place.network_step(), async |p| machine.network(&site, &p).await).await?;
+    let mut discovery = Discovery::new(site);
+    if machine.is_netboot() {
+        tell.step("discovery", "Looking for settings", |_| machine.discover(&mut discovery))?;
+        tell.obey(discovery.site().reboot_on_failure_after);
+    }
+    let up = async |p: Progress| machine.network(&mut discovery, &p).await;
+    let resolver = tell.wait("network", place.network_step(), up).await?;
+    let Settings { site, chosen, .. } = machine.settle(discovery);
     let source = machine.repository(&site, &resolver)?;
     let known = machine.recall();
     let load = async |_| Repository::load(source, &site, known.as_ref()).await;
@@ -189,7 +203,7 @@ async fn believe(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> R
         tell.step("manifest", "Checking the manifest", |_| repository::parse_manifest(&bytes, &host.release))?;
     let Repository { source, metadata } = repository;
     let mirrors = Arc::new(machine.mirrors(source, &site, &resolver)?);
-    Ok(Signed { host, mirrors, versions: metadata.versions, manifest })
+    Ok(Signed { host, mirrors, versions: metadata.versions, manifest, settings: chosen })
 }
 
 /// The machine's host config: its own, that of its group, or the one for every machine.

@@ -5,9 +5,11 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use metalstrap_release::discovery::Discovery;
 
 use crate::config::{self, Place, SiteBytes};
 use crate::console::Consoles;
+use crate::discovery::Sources;
 use crate::ending::RUN_VARIABLE;
 use crate::failure::Failure;
 use crate::net;
@@ -35,7 +37,12 @@ pub fn report_from_stdin() -> Result<()> {
     let id = std::env::var(RUN_VARIABLE).or_else(|_| config::new_run_id())?;
     let tell = Reporter::new(id, Box::new(screen), None);
     tell.tell("run", "failed", summary::failure_fields(&failure));
-    let site = SiteBytes::load(&Place::Netboot)?.parse()?;
+    let mut discovery = Discovery::new(SiteBytes::load(&Place::Netboot)?.parse()?);
+    // Measured by the run that died; where it died of them, what the site config says remains.
+    if let Err(error) = Sources::default().look(&mut discovery, &mut |_, _| Ok(()), &|_| {}) {
+        log::warn!("{error:#}");
+    }
+    let site = discovery.site();
     let Some(url) = &site.report_url else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {

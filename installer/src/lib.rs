@@ -12,6 +12,7 @@ pub mod converge;
 pub mod death;
 pub mod dhcp;
 pub mod dhcp6;
+pub mod discovery;
 pub mod disk;
 pub mod drivers;
 pub mod ending;

@@ -1,13 +1,15 @@
 //! The machine under the installer: what is done to it in the netboot image, and left alone on a running system.
 
 mod disk;
+mod settings;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::host::{HandoffMode, Host, HostKey, Identity};
+use metalstrap_release::discovery::{Discovery, repository};
+use metalstrap_release::host::{HandoffMode, Host, HostKey};
 use metalstrap_release::manifest::{Boot, Manifest};
 use metalstrap_release::metadata::Versions;
 use metalstrap_release::site::Site;
@@ -15,6 +17,8 @@ use metalstrap_release::site::Site;
 use crate::bootvars::{self, BootEntry, Efivarfs, choice, token};
 use crate::clock;
 use crate::config::Place;
+use crate::discovery;
+use crate::discovery::heard::{Listener, Saying};
 use crate::disk::Disk;
 use crate::drivers;
 use crate::ending::Ending;
@@ -26,7 +30,7 @@ use crate::fetch::{DirectorySource, Mirrors, Source};
 use crate::handoff::{self, CommandLine, LoadError};
 use crate::holders::{Acts, KernelActs};
 use crate::http::Limits;
-use crate::https::{HttpsSource, https_url};
+use crate::https::HttpsSource;
 use crate::inventory::DiskFacts;
 use crate::link::Which;
 use crate::net::{self, Network};
@@ -35,7 +39,6 @@ use crate::progress::Progress;
 use crate::remembered::Memory;
 use crate::report::{Reporter, fields};
 use crate::resolve::Resolver;
-use crate::smbios;
 
 /// Opens and locks a disk.
 pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>;
@@ -80,6 +83,8 @@ pub struct Machine<'a> {
     network: Option<Network>,
     /// What may keep disks from being found.
     missing: Vec<String>,
+    /// The host config that kernel command line or SMBIOS name.
+    host: Option<HostKey>,
     seams: Seams,
 }
 
@@ -90,7 +95,15 @@ impl<'a> Machine<'a> {
     /// The kernel's; a driver that fails or a device without one is told, and no error.
     pub fn wake(place: &'a Place, tell: &'a Reporter, seams: Seams) -> Result<Self> {
         if *place != Place::Netboot {
-            return Ok(Self { place, tell, measurer: Measurer::off(), network: None, missing: Vec::new(), seams });
+            return Ok(Self {
+                place,
+                tell,
+                measurer: Measurer::off(),
+                network: None,
+                missing: Vec::new(),
+                host: None,
+                seams,
+            });
         }
         let report = tell.step("drivers", "Loading drivers", |_| drivers::load_all())?;
         for device in &report.undriven {
@@ -114,7 +127,7 @@ impl<'a> Machine<'a> {
         if let Some(text) = clock.text() {
             tell.warn("clock", &text);
         }
-        Ok(Self { place, tell, measurer: Measurer::start(), network: None, missing, seams })
+        Ok(Self { place, tell, measurer: Measurer::start(), network: None, missing, host: None, seams })
     }
 
     /// Measures an input right after it was loaded and before it is parsed, and tells so.
@@ -122,9 +135,7 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// The TPM failed and the host config requires one.
     pub fn measure(&mut self, what: &str, bytes: &[u8]) -> Result<()> {
-        let measurement = self.measurer.measure(what, bytes)?;
-        self.tell.tell("tpm", "measured", measurement.fields());
-        Ok(())
+        measure(&mut self.measurer, self.tell, what, bytes)
     }
 
     /// Applies the host config's rule for the TPM.
@@ -148,15 +159,17 @@ impl<'a> Machine<'a> {
         self.measurer.log()
     }
 
-    /// In the netboot image: brings the network up. Then starts reporting, where the site config has a URL for it.
+    /// In the netboot image: brings the network up, and hears what settings it has. Then starts reporting, where there is a URL
+    /// for it.
     ///
     /// # Errors
-    /// No link or no address in time.
-    pub async fn network(&mut self, site: &Site, progress: &Progress) -> Result<Resolver> {
+    /// No link or no address in time, or nothing names the repository.
+    pub async fn network(&mut self, discovery: &mut Discovery, progress: &Progress) -> Result<Resolver> {
         let resolver = match self.place {
-            Place::Netboot => self.links_up(site, progress).await?,
+            Place::Netboot => self.links_up(discovery, progress).await?,
             Place::Ordinary { .. } => Resolver::system()?,
         };
+        let site = discovery.site();
         if let Some(url) = &site.report_url {
             let poster =
                 Poster::new(url, &site.ca, resolver.clone()).context("reading report_url of the site config")?;
@@ -166,15 +179,20 @@ impl<'a> Machine<'a> {
     }
 
     /// All links in parallel, until one leads to the repository; the network lives as long as the machine.
-    async fn links_up(&mut self, site: &Site, progress: &Progress) -> Result<Resolver> {
-        let url = https_url(&site.repository).context("reading repository of the site config")?;
-        let timeout = Duration::from_secs(site.network_timeout.into());
+    async fn links_up(&mut self, discovery: &mut Discovery, progress: &Progress) -> Result<Resolver> {
+        let timeout = Duration::from_secs(discovery.site().network_timeout.into());
         let (tell, progress) = (self.tell.clone(), progress.clone());
         let say = Arc::new(move |text: String| {
             tell.say(&text);
             progress.waits_for(text);
         });
-        let network = net::up(Which::Devices, timeout, url.host_str().unwrap_or_default(), say).await?;
+        let (tell, measurer, mut listener) = (self.tell, &mut self.measurer, Listener::default());
+        let host = |sayings: &[Saying]| {
+            let mut measure = |what: &str, bytes: &[u8]| measure(measurer, tell, what, bytes);
+            listener.take(sayings, discovery, &mut measure, &|text| tell.say(text))?;
+            discovery::host(discovery)
+        };
+        let network = net::up(Which::Devices, timeout, host, say).await?;
         let addresses = network.describe();
         self.tell.say(&format!("network: {}", addresses.join("; ")));
         self.tell.tell("network", "info", fields([("links", addresses.into())]));
@@ -192,7 +210,8 @@ impl<'a> Machine<'a> {
             Place::Ordinary { directory: Some(directory), .. } => Arc::new(DirectorySource::new(directory)),
             _ => {
                 let limits = self.seams.limits;
-                let source = HttpsSource::with_limits(&site.repository, &site.ca, resolver.clone(), limits)?;
+                let url = repository(site).code(Code::Discovery, || "looking for the repository".to_owned())?;
+                let source = HttpsSource::with_limits(url, &site.ca, resolver.clone(), limits)?;
                 Arc::new(source.telling(self.tell.waits()))
             }
         })
@@ -211,24 +230,6 @@ impl<'a> Machine<'a> {
             }
         }
         Ok(Mirrors::new(list).with_connections(site.connections).telling(self.tell))
-    }
-
-    /// The keys that this machine's host config may have, the most particular first.
-    #[must_use]
-    pub fn host_keys(&self) -> Vec<HostKey> {
-        match self.place {
-            Place::Ordinary { host: Some(key), .. } => vec![key.clone()],
-            _ => self.identity().keys(),
-        }
-    }
-
-    /// What this machine says of itself, by which it belongs to a group; nothing where the person named the host config.
-    #[must_use]
-    pub fn identity(&self) -> Identity {
-        match self.place {
-            Place::Ordinary { host: Some(_), .. } => Identity::default(),
-            _ => smbios::identity(Path::new("/sys")),
-        }
     }
 
     fn memory(&self) -> Memory {
@@ -311,4 +312,11 @@ impl<'a> Machine<'a> {
     pub fn is_netboot(&self) -> bool {
         *self.place == Place::Netboot
     }
+}
+
+/// Measures, and tells it.
+fn measure(measurer: &mut Measurer, tell: &Reporter, what: &str, bytes: &[u8]) -> Result<()> {
+    let measurement = measurer.measure(what, bytes)?;
+    tell.tell("tpm", "measured", measurement.fields());
+    Ok(())
 }

@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
+use metalstrap_release::discovery::DiscoveryError;
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::discovery::heard::{Heard, Saying};
 use crate::failure::{Code, coded};
 use crate::link::{self, Link, Which};
 use crate::name_server::keep_or_warn;
@@ -33,6 +35,17 @@ const METRIC: (u32, u32) = (512, 1024);
 
 /// Tells a person what is being waited for: one sentence each.
 pub type Say = Arc<dyn Fn(String) + Send + Sync>;
+
+/// Where what the network says is kept. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Learns {
+    /// Name servers.
+    pub servers: Servers,
+    /// What may be settings for us.
+    pub heard: Heard,
+    /// Whether DHCP servers are asked for the boot file, since nothing names the repository so far.
+    pub asks: bool,
+}
 
 /// A network that is up. Dropped, leases are no longer renewed; addresses and routes stay.
 #[derive(Debug)]
@@ -61,26 +74,35 @@ impl Network {
 }
 
 /// Brings the network up until there is a way to `host` (of the repository: a name or an address): for an address, a
-/// route to it; for a name, a route to a name server. Loopback comes up too.
+/// route to it; for a name, a route to a name server. Loopback comes up too. `host` is asked whenever DHCP says something
+/// new, and is `None` as long as nothing names the repository.
 ///
 /// # Errors
 /// [`Code::NoNetworkDevice`]: there is no link after `timeout`. [`Code::NoNetwork`]: none of the links leads to `host`
-/// by then; the message says how far each one came.
-pub async fn up(which: Which, timeout: Duration, host: &str, say: Say) -> Result<Network> {
+/// by then; the message says how far each one came. [`Code::Discovery`]: there is no `host` by then. And those of `host`.
+pub async fn up(
+    which: Which,
+    timeout: Duration,
+    mut host: impl FnMut(&[Saying]) -> Result<Option<String>>,
+    say: Say,
+) -> Result<Network> {
     let deadline = Instant::now().checked_add(timeout).context("the time-out is too long")?;
     let mut tasks = JoinSet::new();
     let (handle, mut links) = watch_links(which, &mut tasks).await?;
     raise_loopback(&handle).await?;
-    let servers = Servers::default();
-    let mut named = servers.follow();
+    let learns = Learns { asks: host(&[])?.is_none(), ..Learns::default() };
+    let Learns { servers, heard, .. } = learns.clone();
+    let (mut named, mut says) = (servers.follow(), heard.follow());
     let mut started = BTreeSet::new();
     loop {
         let now = links.borrow_and_update().clone();
         for link in now.values().filter(|link| started.insert(link.index)).cloned() {
-            let worker = Worker { handle: handle.clone(), link, links: links.clone(), servers: servers.clone() };
+            let worker = Worker { handle: handle.clone(), link, links: links.clone(), learns: learns.clone() };
             tasks.spawn(worker.run(say.clone()));
         }
-        let missing = match way_to(host, &servers.list()) {
+        let wanted = host(&says.borrow_and_update().clone())?;
+        let way = wanted.as_ref().map_or_else(|| Err(String::new()), |host| way_to(host, &servers.list()));
+        let missing = match way {
             // The kernel may be ahead of what we have heard: the address must be known too.
             Ok(()) if now.values().any(|link| !link.global().is_empty()) => break,
             Ok(()) => String::new(),
@@ -90,12 +112,13 @@ pub async fn up(which: Which, timeout: Duration, host: &str, say: Say) -> Result
             tokio::select! {
                 changed = links.changed() => changed.is_ok(),
                 changed = named.changed() => changed.is_ok(),
+                changed = says.changed() => changed.is_ok(),
             }
         };
         match tokio::time::timeout_at(deadline, changed).await {
             Ok(true) => {}
             Ok(false) => return Err(coded(Code::NoNetwork, "the kernel no longer tells about links")),
-            Err(_elapsed) => return Err(no_network(&links.borrow(), host, &missing, timeout)),
+            Err(_elapsed) => return Err(too_late(&links.borrow(), wanted.as_deref(), &missing, timeout)),
         }
     }
     keep_or_warn(&servers.list());
@@ -140,7 +163,7 @@ struct Worker {
     handle: Handle,
     link: Link,
     links: watch::Receiver<BTreeMap<u32, Link>>,
-    servers: Servers,
+    learns: Learns,
 }
 
 impl Worker {
@@ -172,7 +195,7 @@ impl Worker {
         }
         let boot = std::fs::read_to_string("/proc/cmdline").ok().and_then(|cmdline| link::boot_mac(&cmdline));
         let metric = if boot == Some(self.link.mac) { METRIC.0 } else { METRIC.1.saturating_add(self.link.index) };
-        let lease = dhcp::keep_lease(self.handle.clone(), self.link.clone(), metric, self.servers.clone());
+        let lease = dhcp::keep_lease(self.handle.clone(), self.link.clone(), metric, self.learns.clone());
         let six = async {
             let mut said = String::new();
             while let Err(error) = self.six().await {
@@ -192,11 +215,11 @@ impl Worker {
         let (mut leased, mut asked) = (false, false);
         loop {
             let Advertisement { managed, other, servers } = routers.next().await?;
-            self.servers.add(dhcp6::scoped(&servers, self.link.index));
+            self.learns.servers.add(dhcp6::scoped(&servers, self.link.index));
             if !(managed || other) {
                 continue;
             }
-            let (handle, link, known) = (self.handle.clone(), self.link.clone(), self.servers.clone());
+            let (handle, link, known) = (self.handle.clone(), self.link.clone(), self.learns.clone());
             let own = self.until_link_local().await;
             if managed && !leased {
                 leased = true;
@@ -254,6 +277,17 @@ fn reaches(destination: &SocketAddr) -> bool {
     source_for(destination).is_ok_and(|own| near(destination) || !near(&own))
 }
 
+/// The error of a network that did not lead to `host` in time.
+fn too_late(links: &BTreeMap<u32, Link>, host: Option<&str>, missing: &str, timeout: Duration) -> anyhow::Error {
+    match host {
+        Some(host) => no_network(links, host, missing, timeout),
+        None if links.values().any(|link| !link.global().is_empty()) => {
+            coded(Code::Discovery, format!("{} (waited {} s)", DiscoveryError::NoRepository, timeout.as_secs()))
+        }
+        None => no_network(links, "the repository", missing, timeout),
+    }
+}
+
 fn no_network(links: &BTreeMap<u32, Link>, host: &str, missing: &str, timeout: Duration) -> anyhow::Error {
     let seconds = timeout.as_secs();
     if links.is_empty() {
@@ -301,6 +335,17 @@ mod tests {
         let error = no_network(&BTreeMap::new(), "deploy.example", "", wait);
         assert_eq!(error.to_string(), "there is no network device (waited 180 s)");
         assert_eq!(code_of(&error), Code::NoNetworkDevice);
+    }
+
+    #[test]
+    fn a_network_on_which_nobody_names_the_repository_is_no_network_that_is_missing() {
+        let wait = Duration::from_secs(180);
+        let error = too_late(&BTreeMap::from([link(2, true, &["10.0.0.7"])]), None, "", wait);
+        assert_eq!(error.to_string(), format!("{} (waited 180 s)", DiscoveryError::NoRepository));
+        assert_eq!(code_of(&error), Code::Discovery);
+        let error = too_late(&BTreeMap::from([link(2, false, &[])]), None, "", wait);
+        assert_eq!(error.to_string(), "no network leads to the repository: eth0: no carrier");
+        assert_eq!(code_of(&error), Code::NoNetwork);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! only: where bytes come from and where they go is the caller's policy.
 
 pub mod digest;
+pub mod discovery;
 pub mod document;
 pub mod host;
 pub mod manifest;

@@ -159,6 +159,7 @@ mod tests {
             let schema = of(name).unwrap();
             page = page.replace(&format!("<!-- {name} -->\n"), &table(&schema));
         }
+        page = page.replace("<!-- discovery -->\n", &crate::discovery::table());
         // A group's host config has the settings of any other.
         let mut groups = of("groups").unwrap();
         groups["$defs"]["Host"] = serde_json::json!({"type": "object"});

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::discovery::{Rule, Setting, Source};
 use crate::document::{DocumentError, Kind};
 use crate::metadata::TrustedRoot;
 
@@ -29,7 +30,10 @@ const MAX_TIMEOUT: u32 = 24 * 3600;
 pub struct Site {
     /// Format of this document: 1.
     pub format: u32,
-    /// HTTPS URL of the repository, without trailing slash.
+    /// HTTPS URL of the repository, without trailing slash. Left out, it is the directory that the netboot image was fetched
+    /// from over HTTPS, or what DHCP says.
+    // Empty where it is left out; a text that is there and empty is refused.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "String::is_empty")]
     pub repository: String,
     /// HTTPS URLs of further directories, laid out like the repository and without trailing slash, from which payloads are
     /// fetched too, by turns with the repository; at most 16. Nobody trusts them: of the repository they need `payloads/`
@@ -59,6 +63,16 @@ pub struct Site {
     /// Seconds to wait for a network that reaches the repository (switch ports may need 60 s after link-up).
     #[serde(default = "default_network_timeout")]
     pub network_timeout: u32,
+    /// Of `repository` and `mirrors` those that DHCP may set even where they stand here. What is left out here it may set
+    /// anyhow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dhcp_may_set: Vec<Setting>,
+}
+
+/// A text that says something: an empty one stands for a field that is left out.
+fn given<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() { Err(serde::de::Error::custom("an empty text says nothing: leave it out")) } else { Ok(text) }
 }
 
 fn default_connections() -> u8 {
@@ -80,9 +94,11 @@ impl Site {
         Ok(site)
     }
 
-    fn check(&self) -> Result<(), DocumentError> {
+    pub(crate) fn check(&self) -> Result<(), DocumentError> {
         KIND.check_format(self.format)?;
-        check_base("repository", &self.repository)?;
+        if !self.repository.is_empty() {
+            check_base("repository", &self.repository)?;
+        }
         if self.mirrors.len() > MAX_MIRRORS {
             let text = format!("has {} entries, more than the {MAX_MIRRORS} allowed", self.mirrors.len());
             return KIND.refuse("mirrors", text);
@@ -99,7 +115,10 @@ impl Site {
         if !(1..=MAX_TIMEOUT).contains(&self.network_timeout) {
             return KIND.refuse("network_timeout", format!("is {}, not 1 to {MAX_TIMEOUT}", self.network_timeout));
         }
-        Ok(())
+        match self.dhcp_may_set.iter().find(|setting| setting.rule(Source::Dhcp) == Rule::Never) {
+            Some(setting) => KIND.refuse("dhcp_may_set", format!("names {setting}, which DHCP never sets")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -131,3 +150,5 @@ fn check_root(root: &Value) -> Result<(), DocumentError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::root as test_root;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use metalstrap_installer::discovery::heard::{Opt, Saying};
 use metalstrap_installer::failure::{Code, code_of};
 use metalstrap_installer::link::Which;
 use metalstrap_installer::net::{self, Network};
@@ -55,6 +56,15 @@ fn again(mut wrapper: Command, test: &str, role: &str) -> Result<Command> {
 
 /// Brings the machine's network up to reach `host`, and hands it to `check`.
 fn machine(host: &str, seconds: u64, check: impl AsyncFnOnce(Result<Network>) -> Result<()>) -> Result<()> {
+    machine_asking(|_| Ok(Some(host.to_owned())), seconds, check)
+}
+
+/// The same where `host` says what is to be reached once it has heard what DHCP says.
+fn machine_asking(
+    host: impl FnMut(&[Saying]) -> Result<Option<String>>,
+    seconds: u64,
+    check: impl AsyncFnOnce(Result<Network>) -> Result<()>,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         println!("near is there");
@@ -198,6 +208,142 @@ fn ipv6_addresses_come_by_stateful_dhcp() -> Result<()> {
                 assert_eq!(network.describe(), ["eth0 fd77::123"]);
                 resolves(&network, "fd77::1").await
             })
+        },
+    })
+}
+
+/// Waits for two options of DHCP that have settings, and reaches the name server then; nothing is known before.
+fn settings_come(expected: [(Opt, Vec<u8>); 2]) -> Result<()> {
+    let mut heard: Vec<Saying> = Vec::new();
+    let host = |sayings: &[Saying]| {
+        heard = sayings.to_vec();
+        // dnsmasq ends a boot file with a zero.
+        for saying in &mut heard {
+            let zero = saying.data.pop_if(|byte| *byte == 0);
+            assert!(zero.is_none() || saying.option == Opt::BootFile4);
+        }
+        Ok((heard.len() == 2).then(|| "deploy.example".to_owned()))
+    };
+    machine_asking(host, 60, async |network| network.map(drop))?;
+    let expected = expected.map(|(option, data)| Saying { link: "eth0".to_owned(), option, data });
+    ensure!(heard == expected, "{heard:?}");
+    Ok(())
+}
+
+#[test]
+fn settings_come_by_dhcp() -> Result<()> {
+    run(&Lane {
+        name: "settings_come_by_dhcp",
+        far: |far| {
+            far.cable("eth0", true)?;
+            far.address("10.77.0.1/24")?;
+            far.dnsmasq(&[
+                "--dhcp-range=10.77.0.50,10.77.0.50,255.255.255.0,2m",
+                "--dhcp-option=option:dns-server,10.77.0.1",
+                "--dhcp-option=224,\"metalstrap.repository=https://os.example.com/repo\"",
+                "--dhcp-boot=https://os.example.com/boot/netboot.efi",
+                "--host-record=deploy.example,10.77.0.1",
+            ])
+        },
+        near: || {
+            settings_come([
+                (Opt::BootFile4, b"https://os.example.com/boot/netboot.efi".to_vec()),
+                (Opt::Words4, b"metalstrap.repository=https://os.example.com/repo".to_vec()),
+            ])
+        },
+    })
+}
+
+#[test]
+fn the_boot_url_of_http_clients_is_asked_for() -> Result<()> {
+    run(&Lane {
+        name: "the_boot_url_of_http_clients_is_asked_for",
+        far: |far| {
+            far.cable("eth0", true)?;
+            far.address("10.77.0.1/24")?;
+            far.dnsmasq(&[
+                "--dhcp-range=10.77.0.50,10.77.0.50,255.255.255.0,2m",
+                "--dhcp-option=option:dns-server,10.77.0.1",
+                "--dhcp-vendorclass=set:http,HTTPClient:Arch:00016",
+                "--dhcp-option=tag:!http,224,\"metalstrap.repository=https://os.example.com/lease\"",
+                "--dhcp-boot=tag:http,https://os.example.com/boot/netboot.efi",
+                "--host-record=deploy.example,10.77.0.1",
+            ])
+        },
+        near: || {
+            settings_come([
+                (Opt::BootFile4, b"https://os.example.com/boot/netboot.efi".to_vec()),
+                (Opt::Words4, b"metalstrap.repository=https://os.example.com/lease".to_vec()),
+            ])
+        },
+    })
+}
+
+/// What `far` of the next two lanes serves, and what is to be heard.
+const SIX: [&str; 5] = [
+    "--dhcp-range=fd77::123,fd77::123,64,2m",
+    "--dhcp-vendorclass=set:http,enterprise:343,HTTPClient:Arch:00016",
+    "--dhcp-option=tag:http,option6:bootfile-url,https://os.example.com/boot/netboot.efi",
+    "--dhcp-option=option6:bootfile-param,\"metalstrap.repository=https://os.example.com/repo\"",
+    "--host-record=deploy.example,fd77::1",
+];
+
+fn settings_come_6() -> Result<()> {
+    let word = "metalstrap.repository=https://os.example.com/repo";
+    let parameter = [&u16::try_from(word.len())?.to_be_bytes(), word.as_bytes()].concat();
+    settings_come([(Opt::BootUrl6, b"https://os.example.com/boot/netboot.efi".to_vec()), (Opt::Parameters6, parameter)])
+}
+
+#[test]
+fn settings_come_by_stateful_dhcpv6() -> Result<()> {
+    run(&Lane {
+        name: "settings_come_by_stateful_dhcpv6",
+        far: |far| {
+            far.cable("eth0", true)?;
+            far.address("fd77::1/64")?;
+            far.dnsmasq(&SIX)?;
+            far.router(0x80, false)
+        },
+        near: settings_come_6,
+    })
+}
+
+#[test]
+fn settings_come_by_stateless_dhcpv6() -> Result<()> {
+    run(&Lane {
+        name: "settings_come_by_stateless_dhcpv6",
+        far: |far| {
+            far.cable("eth0", true)?;
+            far.address("fd77::1/64")?;
+            far.dnsmasq(&SIX)?;
+            far.router(0x40, true)
+        },
+        near: settings_come_6,
+    })
+}
+
+#[test]
+fn a_network_without_a_word_of_the_repository_is_said_to_be_that() -> Result<()> {
+    run(&Lane {
+        name: "a_network_without_a_word_of_the_repository_is_said_to_be_that",
+        far: |far| {
+            far.cable("eth0", true)?;
+            far.address("fd77::1/64")?;
+            far.router(0, true)
+        },
+        near: || {
+            machine_asking(
+                |_| Ok(None),
+                8,
+                async |network| {
+                    let error = network.err().context("a network, out of nothing")?;
+                    let text = "nothing names the repository: not the site config, the kernel command line, the SMBIOS table, \
+                            the boot URL or a DHCP server (waited 8 s)";
+                    assert_eq!(error.to_string(), text);
+                    assert_eq!(code_of(&error), Code::Discovery);
+                    Ok(())
+                },
+            )
         },
     })
 }

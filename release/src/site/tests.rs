@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 
 /// Root metadata, made once: the same keys for every test.
-fn root() -> &'static Value {
+pub(crate) fn root() -> &'static Value {
     use crate::metadata::{Keyring, Lifetimes, PrivateKey, RoleSigners, new_root};
     static ROOT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| {
         let signers = RoleSigners { keys: vec![PrivateKey::generate().unwrap()], threshold: std::num::NonZeroU64::MIN };
@@ -97,11 +97,26 @@ fn values_that_cannot_hold_are_refused_by_field() {
             "root is no root metadata: the trusted root is not valid: missing field `signed`".to_owned(),
         ),
         ("/network_timeout", json!(0), "network_timeout is 0, not 1 to 86400".to_owned()),
+        ("/dhcp_may_set", json!(["mirrors", "host"]), "dhcp_may_set names host, which DHCP never sets".to_owned()),
         ("/connections", json!(0), "connections is 0, not 1 to 16".to_owned()),
         ("/connections", json!(17), "connections is 17, not 1 to 16".to_owned()),
     ] {
         assert_eq!(refusal(&with(pointer, value)), format!("the site config's {expected}"));
     }
+}
+
+#[test]
+fn a_repository_may_be_left_out_but_not_empty() {
+    let mut left_out = site();
+    left_out.as_object_mut().unwrap().remove("repository");
+    let site = Site::parse(left_out.to_string().as_bytes()).unwrap();
+    assert_eq!(site.repository, "");
+    assert_eq!(Site::parse(&serde_json::to_vec(&site).unwrap()).unwrap(), site);
+    let text = refusal(&with("/repository", json!("")));
+    assert!(
+        text.starts_with("the site config is not valid: an empty text says nothing: leave it out at line 1"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -121,7 +136,7 @@ fn shapes_other_than_the_format_are_refused() {
         cause.split(" at line").next().unwrap().to_owned()
     };
     let fields = "expected one of `format`, `repository`, `mirrors`, `connections`, `root`, `ca`, \
-                  `report_url`, `reboot_on_failure_after`, `clock_floor`, `network_timeout`";
+                  `report_url`, `reboot_on_failure_after`, `clock_floor`, `network_timeout`, `dhcp_may_set`";
     assert_eq!(cause(&with("/manifest", json!({}))), format!("unknown field `manifest`, {fields}"));
     let cut = with("/network_timeout", json!(1e30));
     assert_eq!(cause(&cut), "invalid type: floating point `1e+30`, expected u32");

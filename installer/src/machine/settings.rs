@@ -1,0 +1,52 @@
+//! The machine's settings, and which host configs it may get.
+
+use std::path::Path;
+
+use anyhow::Result;
+use metalstrap_release::discovery::{Discovery, Settings};
+use metalstrap_release::host::{HostKey, Identity};
+
+use super::Machine;
+use crate::config::Place;
+use crate::discovery::{self, Sources};
+use crate::report::fields;
+use crate::smbios;
+
+impl Machine<'_> {
+    /// In the netboot image: looks for settings outside of the site config, as far as no network is needed for it.
+    ///
+    /// # Errors
+    /// [`Code::Discovery`](crate::failure::Code::Discovery): they cannot be taken.
+    pub fn discover(&mut self, discovery: &mut Discovery) -> Result<()> {
+        let tell = self.tell;
+        Sources::default().look(discovery, &mut |what, bytes| self.measure(what, bytes), &|text| tell.say(text))
+    }
+
+    /// Tells the settings that hold from here on, each with its source, and returns them.
+    pub fn settle(&mut self, discovery: Discovery) -> Settings {
+        discovery::lines(&discovery).iter().for_each(|line| self.tell.say(&format!("setting {line}")));
+        let settings = discovery.finish();
+        let chosen = serde_json::to_value(&settings.chosen).unwrap_or_default();
+        self.tell.tell("discovery", "info", fields([("settings", chosen)]));
+        self.host.clone_from(&settings.host);
+        settings
+    }
+
+    /// The keys that this machine's host config may have, the most particular first.
+    #[must_use]
+    pub fn host_keys(&self) -> Vec<HostKey> {
+        match (self.place, &self.host) {
+            (Place::Ordinary { host: Some(key), .. }, _) | (Place::Netboot, Some(key)) => vec![key.clone()],
+            _ => self.identity().keys(),
+        }
+    }
+
+    /// What this machine says of itself, by which it belongs to a group; nothing where somebody named the host config.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        match (self.place, &self.host) {
+            (Place::Ordinary { host: Some(_), .. }, _) | (Place::Netboot, Some(_)) => Identity::default(),
+            _ => smbios::identity(Path::new("/sys")),
+        }
+    }
+}
