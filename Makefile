@@ -1,5 +1,5 @@
 # Thin: each target names the command it runs. Everything that is made goes below target/ and out/.
-.PHONY: demo test check crashtest bench deps images docs clean fmt
+.PHONY: demo test check attacks crashtest bench deps images docs clean fmt
 
 # Reproducible times in images: the last commit's.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -22,7 +22,17 @@ check: deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --locked
-	$(CARGO) test --workspace --locked --exclude metalstrap-tests
+	mkdir -p out/attacks
+	rm -f out/attacks/refusals.jsonl
+	METALSTRAP_ATTACKS=$(CURDIR)/out/attacks/refusals.jsonl $(CARGO) test --workspace --locked --exclude metalstrap-tests
+	scripts/attacks
+
+# Installations that must be refused, onto a recording disk; part of `make check`. Writes out/attacks/result.json.
+attacks: deps
+	mkdir -p out/attacks
+	rm -f out/attacks/refusals.jsonl
+	METALSTRAP_ATTACKS=$(CURDIR)/out/attacks/refusals.jsonl $(CARGO) test --locked -p metalstrap-installer --lib refusals::
+	scripts/attacks
 
 # What the demo and the scenarios boot: kernels, the Debian target image, the installer, the operator's command.
 images: deps

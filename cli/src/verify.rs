@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use metalstrap_installer::access::Access;
 use metalstrap_installer::converge::{self, Payloads, ReadBack, TreeOf};
 use metalstrap_installer::disk::{FileDisk, Memory, Region};
 use metalstrap_installer::fetch::{DirectorySource, HttpsSource, Mirrors, Source};
@@ -72,7 +73,10 @@ impl Args {
         let site = Site::parse(&site).with_context(|| format!("checking the site config {}", self.site.display()))?;
         let source: Arc<dyn Source> = match &self.repository {
             Some(directory) => Arc::new(DirectorySource::new(directory)),
-            None => Arc::new(HttpsSource::new(&site.repository, &site.ca, Resolver::system()?)?),
+            None => {
+                let access = Access::of_site(&site).context("using the site config")?;
+                Arc::new(HttpsSource::new(&site.repository, access, Resolver::system()?)?)
+            }
         };
         let repository = Repository::load(source, &site, None).await.context("checking the metadata")?;
         let mirrors = Arc::new(Mirrors::new(vec![Arc::clone(&repository.source)]));

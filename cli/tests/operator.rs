@@ -181,6 +181,18 @@ fn a_site_config_is_one_that_the_installer_takes() {
     let mirrored = operator.ok(&format!("site --repository-url https://repo.test/os {words}"));
     let mirrored = Site::parse(mirrored.to_string().as_bytes()).unwrap();
     assert_eq!(mirrored.mirrors, ["https://one.test/os", "https://two.test/os"]);
+    let ways = "--client-certificate D/tls/server.pem --client-key D/tls/server.key --proxy http://proxy.test:3128 \
+                --no-proxy 10.0.0.0/8 --plain-mirrors --mirror http://near.test/os --attempts 20 --keys D/keys --system-cas";
+    let pin = "0".repeat(64);
+    let site = operator.ok(&format!("site --repository-url https://repo.test/os --pin {pin} {ways}"));
+    let site = Site::parse(site.to_string().as_bytes()).unwrap();
+    assert_eq!((site.pins.len(), site.retry.map(|retry| retry.attempts), site.plain_mirrors), (1, Some(20), true));
+    assert_eq!((site.proxy.as_deref(), site.is_direct("10.1.2.3")), (Some("http://proxy.test:3128"), true));
+    assert_eq!(site.ca, fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap());
+    assert_eq!(site.client.unwrap().key, fs::read_to_string(operator.0.path("tls/server.key")).unwrap());
+    let other = "--client-certificate D/tls/ca.pem --client-key D/tls/server.key --keys D/keys --ca D/tls/ca.pem";
+    let text = "metalstrap: checking the site config: using client of the site config: keys may not be consistent: KeyMismatch";
+    assert_eq!(operator.refusal(&format!("site --repository-url https://repo.test/os {other}")), text);
     let text = "metalstrap: checking the site config: the site config's repository is \"http://repo.test\", not an \
                 https:// URL";
     assert_eq!(operator.refusal("site --repository-url http://repo.test --keys D/keys --ca D/tls/ca.pem"), text);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::access::Access;
 use crate::config::{self, Place, SiteBytes};
 use crate::console::Consoles;
 use crate::ending::RUN_VARIABLE;
@@ -40,7 +41,7 @@ pub fn report_from_stdin() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         let resolver = Resolver::learnt(net::recall()?);
-        tell.outbox().start(Poster::new(url, &site.ca, resolver)?);
+        tell.outbox().start(Poster::new(url, Access::of_site(&site)?, resolver)?);
         tell.outbox().settle(LIMIT).await
     })
 }

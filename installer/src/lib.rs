@@ -2,6 +2,7 @@
 //!
 //! Start at [`install`]: every name there is a module beside it.
 
+pub mod access;
 pub mod boot_files;
 pub mod bootvars;
 pub mod cli;
@@ -46,6 +47,7 @@ pub mod outbox;
 pub mod plan;
 pub mod post;
 pub mod progress;
+pub mod proxy;
 pub mod remembered;
 pub mod report;
 pub mod repository;

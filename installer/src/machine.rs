@@ -12,6 +12,7 @@ use metalstrap_release::manifest::{Boot, Manifest};
 use metalstrap_release::metadata::Versions;
 use metalstrap_release::site::Site;
 
+use crate::access::Access;
 use crate::bootvars::{self, BootEntry, Efivarfs, choice, token};
 use crate::clock;
 use crate::config::Place;
@@ -159,7 +160,7 @@ impl<'a> Machine<'a> {
         };
         if let Some(url) = &site.report_url {
             let poster =
-                Poster::new(url, &site.ca, resolver.clone()).context("reading report_url of the site config")?;
+                Poster::new(url, access(site)?, resolver.clone()).context("reading report_url of the site config")?;
             self.tell.outbox().start(poster);
         }
         Ok(resolver)
@@ -174,7 +175,10 @@ impl<'a> Machine<'a> {
             tell.say(&text);
             progress.waits_for(text);
         });
-        let network = net::up(Which::Devices, timeout, url.host_str().unwrap_or_default(), say).await?;
+        // With a proxy on the way it is the proxy that must be reached.
+        let access = access(site)?;
+        let next = access.next_host(url.host_str().unwrap_or_default());
+        let network = net::up(Which::Devices, timeout, next, say).await?;
         let addresses = network.describe();
         self.tell.say(&format!("network: {}", addresses.join("; ")));
         self.tell.tell("network", "info", fields([("links", addresses.into())]));
@@ -186,13 +190,13 @@ impl<'a> Machine<'a> {
     /// The repository.
     ///
     /// # Errors
-    /// The URL or the CA of the site config cannot be used.
+    /// The URL, or another thing that the site config has of servers, cannot be used.
     pub fn repository(&self, site: &Site, resolver: &Resolver) -> Result<Arc<dyn Source>> {
         Ok(match self.place {
             Place::Ordinary { directory: Some(directory), .. } => Arc::new(DirectorySource::new(directory)),
             _ => {
-                let limits = self.seams.limits;
-                let source = HttpsSource::with_limits(&site.repository, &site.ca, resolver.clone(), limits)?;
+                let limits = self.seams.limits.of_site(site);
+                let source = HttpsSource::with_limits(&site.repository, access(site)?, resolver.clone(), limits)?;
                 Arc::new(source.telling(self.tell.waits()))
             }
         })
@@ -201,13 +205,13 @@ impl<'a> Machine<'a> {
     /// Where payloads come from: the repository first, then the mirrors of the site config. A directory has none.
     ///
     /// # Errors
-    /// The URL of a mirror or the CA of the site config cannot be used.
+    /// The URL of a mirror, or another thing that the site config has of servers, cannot be used.
     pub fn mirrors(&self, repository: Arc<dyn Source>, site: &Site, resolver: &Resolver) -> Result<Mirrors> {
         let mut list = vec![repository];
         if !matches!(self.place, Place::Ordinary { directory: Some(_), .. }) {
+            let (access, limits) = (access(site)?, self.seams.limits.of_site(site));
             for url in &site.mirrors {
-                let limits = self.seams.limits;
-                list.push(Arc::new(HttpsSource::with_limits(url, &site.ca, resolver.clone(), limits)?));
+                list.push(Arc::new(HttpsSource::mirror(url, access.clone(), resolver.clone(), limits)?));
             }
         }
         Ok(Mirrors::new(list).with_connections(site.connections).telling(self.tell))
@@ -311,4 +315,9 @@ impl<'a> Machine<'a> {
     pub fn is_netboot(&self) -> bool {
         *self.place == Place::Netboot
     }
+}
+
+/// The way to servers that the site config has.
+fn access(site: &Site) -> Result<Access> {
+    Access::of_site(site).code(Code::SiteConfig, || "using the site config".to_owned())
 }

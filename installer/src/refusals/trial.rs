@@ -12,7 +12,8 @@ use metalstrap_release::metadata::Versions;
 use serde_json::{Value, json};
 
 use super::published::{Published, good};
-use super::written::{assert_only_verified, assert_whole};
+use super::record::{self, Stage};
+use super::written::{assert_only_verified, assert_whole, unverified};
 use crate::cli;
 use crate::config::Place;
 use crate::disk::{Disk, Recorded, Recording};
@@ -271,6 +272,7 @@ impl Outcome {
         assert_eq!(self.log, []);
         let disk = self.place.path().join("disk").metadata().unwrap();
         assert_eq!(disk.blocks(), 0, "the disk is one hole");
+        record::refusal(&failure, Stage::BeforePlan, &self.log, 0);
     }
 
     /// Refused after the plan, with no byte written that a good run does not write there.
@@ -283,6 +285,7 @@ impl Outcome {
         assert_eq!(failure.untouched, sentence);
         assert_eq!(self.remembered(), None);
         assert_only_verified(&self.log);
+        record::refusal(&failure, Stage::Writing, &self.log, unverified(&self.log));
     }
 
     /// Installed, byte for byte as in any good run.

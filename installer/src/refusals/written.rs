@@ -67,6 +67,15 @@ impl Golden {
     }
 }
 
+/// Bytes of the sectors that were written with something that no good run writes there.
+pub fn unverified(log: &[Recorded]) -> usize {
+    let known = |sector: u64, bytes: Vec<u8>| {
+        let bytes = GOLDEN.settled(sector, bytes);
+        GOLDEN.ever.get(&sector).is_some_and(|ever| ever.contains(&bytes))
+    };
+    sectors(log).filter(|(sector, bytes)| !known(*sector, bytes.clone())).map(|(_, bytes)| bytes.len()).sum()
+}
+
 /// Every sector written holds what a good run wrote there, and the UKI has no name.
 #[track_caller]
 pub fn assert_only_verified(log: &[Recorded]) {
