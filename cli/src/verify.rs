@@ -23,6 +23,7 @@ use metalstrap_release::metadata::TargetFile;
 use metalstrap_release::site::Site;
 use metalstrap_release::verity::BLOCK;
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use discard::Discard;
 use report::{Report, shown};
@@ -108,7 +109,8 @@ async fn every_block(mirrors: &Arc<Mirrors>, manifest: &Manifest) -> Result<()> 
         let Some(data) = data else { continue };
         shown(&format!("{what}: {form}"), data, async |progress| {
             let nowhere = Discard::region(data.content_size);
-            blocks(mirrors, data, &root.hash_tree, (root.root_hash, &root.salt.0), &nowhere, progress).await
+            let tree = (root.root_hash, root.salt.0.as_slice(), Some(root.hash_tree_uuid));
+            blocks(mirrors, data, &root.hash_tree, tree, &nowhere, progress).await
         })
         .await?;
     }
@@ -153,13 +155,13 @@ async fn blocks(
     mirrors: &Arc<Mirrors>,
     data: &Payload,
     hash_tree: &Payload,
-    (root_hash, salt): (Digest, &[u8]),
+    (root_hash, salt, uuid): (Digest, &[u8], Option<Uuid>),
     place: &Region,
     progress: &Progress,
 ) -> Result<()> {
     let size = hash_tree.content_size;
     let memory = Region { disk: Arc::new(Memory::new(size, 512)), start: 0, size };
-    let of = TreeOf { payload: hash_tree, root_hash, salt, data_blocks: data.content_size / BLOCK };
+    let of = TreeOf { payload: hash_tree, root_hash, salt, data_blocks: data.content_size / BLOCK, uuid };
     let (tree, _) = converge::hash_tree(mirrors, of, &memory, &[], &Progress::default()).await?;
     let payloads = Payloads { data, fine: None };
     converge::data(mirrors, payloads, &Arc::new(tree), place, &[], ReadBack::Later, progress).await.map(drop)
@@ -171,7 +173,7 @@ async fn file(mirrors: &Arc<Mirrors>, artifact: &Artifact, data: &Payload, progr
     copy.as_file().set_len(data.content_size).context("making a temporary file")?;
     let disk = Arc::new(FileDisk::open(copy.path(), 512)?);
     let place = Region { disk, start: 0, size: data.content_size };
-    blocks(mirrors, data, hash_tree, (*root_hash, &salt.0), &place, progress).await?;
+    blocks(mirrors, data, hash_tree, (*root_hash, &salt.0, None), &place, progress).await?;
     let mut hasher = Sha256::new();
     std::io::copy(&mut copy.as_file().take(*size), &mut hasher).context("reading a temporary file")?;
     let found = Digest(hasher.finalize().into());

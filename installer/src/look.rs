@@ -73,7 +73,8 @@ pub async fn look(
     disk.forget_cache().code(Code::DiskIo, || format!("dropping what the kernel keeps of {}", disk.describe()))?;
     let partition_table = gpt::is_current(disk.as_ref(), plan)
         .code(Code::DiskIo, || format!("reading the partition table of {}", disk.describe()))?;
-    let over: Arc<dyn Disk> = Arc::new(Overlay::new(Arc::clone(&disk)));
+    let overlay = Arc::new(Overlay::new(Arc::clone(&disk)));
+    let over: Arc<dyn Disk> = Arc::clone(&overlay) as Arc<_>;
     let root = manifest.root()?;
     let slot = plan.target;
     let place = plan.region(&over, Role::RootVerity { slot })?;
@@ -82,13 +83,16 @@ pub async fn look(
         root_hash: root.root_hash,
         salt: &root.salt.0,
         data_blocks: root.data.content_size / BLOCK,
+        uuid: Some(root.hash_tree_uuid),
     };
     let check = async |progress: Progress| {
         progress.expect(root.hash_tree.content_size);
         converge::hash_tree(mirrors, of, &place, &[], &progress).await
     };
     let (tree, tally) = tell.wait("hash-tree", "Checking the hash tree", check).await?;
-    let mut parts = vec![Part { damaged: tally.written(), ..Part::new("hash-tree", tally.blocks(), Vec::new()) }];
+    // What had to be made of it, in memory, is what is damaged.
+    let damaged = overlay.written(place.start, root.hash_tree.content_size);
+    let mut parts = vec![Part::new("hash-tree", tally.blocks(), damaged)];
     let (tree, region) = (Arc::new(tree), plan.region(&disk, Role::Root { slot })?);
     let check = async |progress: Progress| converge::damaged(&region, &tree, &progress).await;
     let runs = tell.wait("root", "Checking the root file system", check).await?;

@@ -76,7 +76,7 @@ impl Proxy {
             };
             let asking = tokio::time::timeout(patience, ask(stream.as_mut(), host, port));
             asking.await.map_err(|_elapsed| anyhow!("no answer in {} s", patience.as_secs_f32()))??;
-            Ok(stream)
+            anyhow::Ok(stream)
         };
         connecting.await.with_context(through)
     }

@@ -176,6 +176,7 @@ impl Invalidated {
             root_hash: root.root_hash,
             salt: &root.salt.0,
             data_blocks: root.data.content_size / BLOCK,
+            uuid: Some(root.hash_tree_uuid),
         };
         progress.expect(root.hash_tree.content_size);
         let (tree, tally) = converge::hash_tree(mirrors, of, &region, &seeds, progress).await?;

@@ -179,6 +179,12 @@ pub fn site(lab: &Lab, published: &Published) -> Result<Site> {
         clock_floor: None,
         connections: metalstrap_release::site::CONNECTIONS,
         network_timeout: 180,
+        pins: Vec::new(),
+        client: None,
+        proxy: None,
+        no_proxy: Vec::new(),
+        plain_mirrors: false,
+        retry: None,
     })
 }
 

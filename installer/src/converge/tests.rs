@@ -146,7 +146,7 @@ async fn a_hash_tree_is_checked_before_it_is_kept() {
     let payload = repository.publish_in(&file, 4096);
     let fetch = async |payload: &Payload| {
         let (disk, region) = recording(1 << 20);
-        let of = TreeOf { payload, root_hash: root, salt: &SALT, data_blocks: 300 };
+        let of = TreeOf { payload, root_hash: root, salt: &SALT, data_blocks: 300, uuid: Some(UUID) };
         let grown = hash_tree(&repository.mirrors(), of, &region, &[], &Progress::default()).await;
         (grown.map(|(tree, tally)| (tree.leaf_digest(299).unwrap(), tally)), region, disk)
     };

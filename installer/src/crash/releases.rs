@@ -8,6 +8,7 @@ use metalstrap_release::host::Existing;
 use metalstrap_release::manifest::Layout;
 use serde_json::json;
 
+use super::lived::DATA;
 use super::scenario::{Before, Scenario};
 use crate::converge::testing::{SALT, bytes};
 use crate::refusals::published::{ESP_BYTES, Ingredients, Published};
@@ -90,13 +91,15 @@ impl Releases {
 
 impl Content {
     fn publish(self, scenario: &Scenario, version: &str) -> Published {
+        let (label, size) = DATA;
+        let data = json!([{"type": "home", "label": label, "size_min": size, "size_max": size, "keep": true}]);
         let layout = Layout {
             esp_size: ESP_BYTES,
             root_size: 8 * MIB,
             root_verity_size: MIB,
             slots: scenario.slots,
             free_size: MIB,
-            partitions: Vec::new(),
+            partitions: serde_json::from_value(data).unwrap(),
         };
         // What one release may wipe, another has not wiped.
         let intent = (scenario.existing == Existing::Wipe).then(|| format!("for-{version}"));

@@ -9,7 +9,7 @@ use metalstrap_release::digest::Digest;
 use metalstrap_release::manifest::{Boot, Designator, FileSystem, Salt};
 
 use super::*;
-use crate::converge::testing::{Repository, SALT, bytes, tree_over};
+use crate::converge::testing::{Repository, SALT, UUID, bytes, tree_over};
 use crate::disk::{Faulty, Memory, Operation, Recorded, Recording};
 use crate::failure::code_of;
 use crate::fat::Stage;
@@ -34,6 +34,7 @@ fn manifest(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
         data: repository.publish(&image),
         fine: None,
         hash_tree: repository.publish(&tree),
+        hash_tree_uuid: UUID,
     };
     Manifest {
         format: 1,

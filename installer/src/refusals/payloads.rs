@@ -185,4 +185,10 @@ async fn a_hash_tree_of_another_root_hash_or_salt_is_refused() {
     let sevens = "07".repeat(31);
     let text = format!("{corrupt} 0 of its content: the hash tree's superblock has salt 07{sevens}, not 06{sevens}");
     outcome.await.after_the_plan(Code::Corrupt, &text);
+    // No hash vouches for the UUID: the manifest does.
+    let nil = Uuid::nil();
+    let outcome =
+        refused(|published| published.with_changed_manifest(|manifest| manifest.filesystems[0].hash_tree_uuid = nil));
+    let text = format!("{corrupt} 0 of its content: the hash tree's superblock has UUID {UUID}, not {nil}");
+    outcome.await.after_the_plan(Code::Corrupt, &text);
 }

@@ -143,6 +143,13 @@ impl Trial {
         self.place.path().join("disk")
     }
 
+    /// From here on by another state of the repository.
+    pub fn from(self, published: &Published) -> Self {
+        let directory = self.place.path().join("next");
+        published.write_to(&directory);
+        Self { site: self.site.clone(), ..self }.reading(directory)
+    }
+
     /// Gives the disk another size.
     pub fn resize(self, size: u64) -> Self {
         fs::File::options().write(true).open(self.disk()).unwrap().set_len(size).unwrap();

@@ -68,6 +68,24 @@ async fn nothing_is_written_where_all_is_right() {
 }
 
 #[tokio::test]
+async fn a_new_uki_is_copied_from_the_old_one_as_far_as_that_has_its_blocks() {
+    let repository = Repository::new();
+    let loader = [b"MZ".to_vec(), bytes(1, 20_000)].concat();
+    let (first, one, two) = ([b"MZ".to_vec(), bytes(2, 4094)].concat(), bytes(3, 100 * 4096), bytes(4, 200 * 4096));
+    let old = manifest(&repository, &loader, &[&first[..], &one, &two].concat());
+    // Nothing is where it was, and a block is new.
+    let uki = [&first[..], &two, &one, &bytes(5, 100)].concat();
+    let new = next(&repository, &loader, &uki);
+    let before = installed(&repository, &old, 512).await;
+    let (esp, log) = changed(&repository, &before, staying(&new), 512).await;
+    let esp = esp.unwrap();
+    assert_eq!((esp.uki_path.as_str(), esp.tally.copied, esp.tally.fetched), (NEW_UKI, 301, 1));
+    let image = Image::new();
+    before.iter().chain(&log).for_each(|what| image.apply(what));
+    assert!(image.read(NEW_UKI).unwrap() == uki);
+}
+
+#[tokio::test]
 async fn what_is_started_is_not_chosen_by_loader_conf() {
     let repository = Repository::new();
     let old = manifest(&repository, &[b"MZ".to_vec(), bytes(1, 20_000)].concat(), &bytes(2, 400_000));
