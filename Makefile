@@ -62,7 +62,7 @@ ifndef CRASHTEST_POINT
 	$(CARGO) test --locked -p metalstrap-tests --test crash -- --nocapture
 endif
 
-# Measures metalstrap against its peers (about 40 minutes, as root) and writes out/bench/result.json; then the tables and the
+# Measures metalstrap against its peers (about 90 minutes, as root) and writes out/bench/result.json; then the tables and the
 # plot of docs/performance.md. BENCH="--cases fresh --runs 1 --size 256M" measures less.
 bench: images
 	scripts/bench-peers

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use metalstrap_release::digest::Digest;
 
 use super::testing::{
-    Repository, SALT, START, assert_only_verified, bring, bytes, goal_of, on_disk, only, open_tree, recording,
+    Repository, SALT, START, UUID, assert_only_verified, bring, bytes, goal_of, on_disk, only, open_tree, recording,
     region_on, small_files_from, tree_over,
 };
 use super::*;
@@ -136,6 +136,19 @@ async fn a_damaged_seek_table_is_refused() {
     );
     assert_eq!(format!("{error:#}"), text);
     assert_eq!(disk.log(), []);
+}
+
+#[tokio::test]
+async fn small_frames_in_a_row_are_one_write() {
+    let content = bytes(6, 640 * 4096);
+    let repository = Repository::new();
+    let payload = repository.publish_in(&content, 4096);
+    let (disk, region) = recording(4 << 20);
+    bring(&repository.mirrors(), &payload, &open_tree(&content), &region, &[]).await.unwrap();
+    assert!(on_disk(&region, content.len()) == content);
+    let writes = disk.log().iter().filter(|what| matches!(what, Recorded::Write { .. })).count();
+    // How many frames a piece from the mirror has is up to it: with 64 KiB, as a file is read, it is 15.
+    assert!(writes <= 640 / 4, "{writes} writes of 640 frames");
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 
 use metalstrap_release::digest::Digest;
 use metalstrap_release::manifest::{Manifest, Payload};
+use uuid::Uuid;
 
 use super::published::{good, loader, payload_path, root_image, uki};
 use super::trial::{Trial, refused};
-use crate::converge::testing::{SALT, tree_over};
+use crate::converge::testing::{SALT, UUID, tree_over};
 use crate::esp;
 use crate::failure::Code;
 
