@@ -18,7 +18,7 @@ pub enum Stage {
 
 /// Adds a line for the test that runs: its name is the attack, its module the layer.
 pub fn refusal(failure: &Failure, stage: Stage, log: &[Recorded], unverified: usize) {
-    let Some(path) = std::env::var_os("METALSTRAP_ATTACKS") else { return };
+    let Some(path) = std::env::var_os("METALSTRAP_ATTACKS").filter(|path| !path.is_empty()) else { return };
     let thread = std::thread::current();
     let test = thread.name().unwrap_or_default().rsplit("::").take(2).collect::<Vec<_>>();
     let [attack, layer] = test.as_slice() else { return };
