@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::files::create;
 use crate::keys::{DELEGATION, Keys, ROOT};
-use crate::signing::LifetimeArgs;
+use crate::lifetimes::LifetimeArgs;
 use crate::wait::wait;
 use crate::{clock, output};
 

@@ -12,6 +12,7 @@ mod host;
 mod keygen;
 mod keys;
 mod layout;
+mod lifetimes;
 mod man;
 mod netboot;
 mod output;
@@ -26,6 +27,7 @@ mod signing;
 mod site;
 mod size;
 mod sysupdate;
+mod timestamp;
 mod uki;
 mod verify;
 mod vm;
@@ -50,6 +52,7 @@ enum Verb {
     Publish(Box<publish::Args>),
     Host(host::Args),
     Refresh(refresh::Args),
+    Timestamp(timestamp::Args),
     Site(site::Args),
     Netboot(netboot::Args),
     Verify(verify::Args),
@@ -66,6 +69,7 @@ impl Verb {
             Self::Publish(args) => args.run()?,
             Self::Host(args) => args.run()?,
             Self::Refresh(args) => args.run()?,
+            Self::Timestamp(args) => args.run()?,
             Self::Site(args) => args.run()?,
             Self::Netboot(args) => args.run()?,
             Self::Verify(args) => return args.run(),

@@ -41,7 +41,7 @@ impl Args {
         let repository = Repository::open(&self.repository)?;
         let mut draft = signing.following(&repository)?;
         self.renew(&signing, &mut draft)?;
-        let roles = draft.to_be_signed();
+        let roles: Vec<_> = draft.to_be_signed().into_iter().map(RoleName::as_str).collect();
         let metadata = signing.publish(&repository, draft)?;
         output::print(&json!({"signed": roles, "metadata": summary(&metadata)}))
     }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::metadata::{
-    Anchor, Draft, Lifetimes, Metadata, MetadataSource, PrivateKey, RoleName, SignError, TrustedRoot,
+    Anchor, Draft, Lifetimes, Metadata, MetadataSource, PrivateKey, RoleName, SignError, TrustedRoot, Written,
 };
 use serde_json::{Value, json};
 
 use crate::clock::{self, DAY};
 use crate::directory::{Directory, Overlay};
 use crate::keys::Keys;
+use crate::lifetimes::LifetimeArgs;
 use crate::repository::Repository;
 use crate::seen::Seen;
 use crate::wait::wait;
@@ -20,42 +21,6 @@ use crate::wait::wait;
 const TIMESTAMP: &str = "metadata/timestamp.json";
 /// Days before its end from which on a root is warned of.
 const ROOT_WARNING: i64 = 90;
-
-/// How long signatures hold.
-#[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Signatures")]
-pub struct LifetimeArgs {
-    /// Days that root metadata holds
-    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().root, value_parser = clap::value_parser!(u32).range(1..))]
-    root_days: u32,
-    /// Days that the list of releases holds
-    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().targets, value_parser = clap::value_parser!(u32).range(1..))]
-    targets_days: u32,
-    /// Days that the list of host configs holds
-    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().hosts, value_parser = clap::value_parser!(u32).range(1..))]
-    hosts_days: u32,
-    /// Days that snapshot and timestamp hold: how long a mirror can serve an old state unnoticed
-    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().online, value_parser = clap::value_parser!(u32).range(1..))]
-    online_days: u32,
-    /// Seconds of Unix time that signatures count from [default: now]
-    #[arg(long, value_name = "SECONDS", hide = true)]
-    now: Option<i64>,
-}
-
-impl LifetimeArgs {
-    /// As the metadata takes them.
-    pub fn lifetimes(&self) -> Lifetimes {
-        Lifetimes { root: self.root_days, targets: self.targets_days, hosts: self.hosts_days, online: self.online_days }
-    }
-
-    /// Seconds since 1970.
-    ///
-    /// # Errors
-    /// The clock cannot be read.
-    pub fn now(&self) -> Result<i64> {
-        self.now.map_or_else(clock::now, Ok)
-    }
-}
 
 /// By which keys, and for how long.
 #[derive(Debug, Clone, clap::Args)]
@@ -88,11 +53,16 @@ impl SigningArgs {
         let keys = Keys(self.keys.clone());
         keys.check_present(roles)?;
         let (lifetimes, now) = (self.lifetimes.lifetimes(), self.lifetimes.now()?);
-        Ok(Signing { keys, lifetimes, now, accept_older: self.accept_older })
+        Ok(Signing::new(keys, lifetimes, now, self.accept_older))
     }
 }
 
 impl Signing {
+    /// With keys that are not looked for yet.
+    pub fn new(keys: Keys, lifetimes: Lifetimes, now: i64, accept_older: bool) -> Self {
+        Self { keys, lifetimes, now, accept_older }
+    }
+
     /// The time that signatures count from.
     pub fn now(&self) -> i64 {
         self.now
@@ -172,17 +142,33 @@ impl Signing {
     /// A key that is missing, by the name of its file; or what a machine would refuse.
     pub fn publish(&self, repository: &Repository, draft: Draft) -> Result<Metadata> {
         let mut keys: Vec<PrivateKey> = Vec::new();
-        for role in RoleName::ALL.into_iter().filter(|role| *role != RoleName::Root) {
+        for role in draft.to_be_signed() {
             keys.extend(self.keys.private(role)?);
         }
         let signed = wait(draft.sign(&keys, &self.lifetimes, self.now))?;
         let files = signed.map_err(|error| self.name_file(error)).context("signing the repository's metadata")?;
+        self.write(repository, &files)
+    }
+
+    /// Signs a new timestamp and nothing else, and publishes it.
+    ///
+    /// # Errors
+    /// As [`Signing::publish`]; the snapshot would end before it.
+    pub fn publish_timestamp(&self, repository: &Repository, draft: &Draft) -> Result<Metadata> {
+        let keys = self.keys.private(RoleName::Timestamp)?;
+        let signed = wait(draft.sign_timestamp(&keys, &self.lifetimes, self.now))?;
+        let file = signed.map_err(|error| self.name_file(error)).context("signing the timestamp")?;
+        self.write(repository, &[file])
+    }
+
+    /// Writes what was signed, if a machine would take it.
+    fn write(&self, repository: &Repository, files: &[Written]) -> Result<Metadata> {
         // As a machine will see it, before anything is where a machine looks.
         let new = files.iter().map(|file| (file.path.clone(), file.bytes.clone())).collect();
         let overlay = Overlay { new, old: Directory(repository.directory().to_owned()) };
         let metadata = judge(&self.keys.oldest_root()?, Arc::new(overlay), self.now);
         let metadata = metadata.context("checking what was signed; nothing is published")?;
-        for file in &files {
+        for file in files {
             repository.put(&file.path, &file.bytes)?;
         }
         self.seen(repository).remember(&metadata.versions);

@@ -192,8 +192,20 @@ fn completions_and_manual_pages_name_every_verb() {
     let result = operator.ok("man --output D/man");
     let pages = files(&operator.0.path("man"));
     assert_eq!(result["pages"], json!(pages));
-    let verbs =
-        ["keygen", "publish", "host", "refresh", "site", "netboot", "verify", "vm", "schema", "completions", "man"];
+    let verbs = [
+        "keygen",
+        "publish",
+        "host",
+        "refresh",
+        "timestamp",
+        "site",
+        "netboot",
+        "verify",
+        "vm",
+        "schema",
+        "completions",
+        "man",
+    ];
     for shell in ["bash", "zsh", "fish"] {
         let script = String::from_utf8(operator.run(&format!("completions {shell}")).stdout).unwrap();
         assert!(verbs.iter().all(|verb| script.contains(verb)), "{shell}");
@@ -224,6 +236,33 @@ fn an_older_state_is_not_signed_again_unless_asked_for() {
     assert_eq!(operator.refusal(&format!("refresh {ON}")), text);
     assert!(contents(&repository) == before, "nothing was written");
     operator.ok(&format!("refresh {ON} --accept-older"));
+}
+
+#[test]
+fn a_machine_with_one_key_renews_the_timestamp_alone() {
+    let operator = Operator::new();
+    let keys = operator.0.path("keys");
+    let names = ["targets.pem", "hosts.pem", "snapshot.pem", "root.pem", "delegation.json"];
+    names.iter().for_each(|name| fs::remove_file(keys.join(name)).unwrap());
+    let before = contents(&operator.0.path("repository"));
+    let result = operator.ok(&format!("timestamp {ON}"));
+    assert_eq!(result["signed"], json!(["timestamp"]));
+    let versions = json!({"root": 1, "targets": 1, "snapshot": 1, "timestamp": 2, "hosts": 0});
+    assert_eq!(result["metadata"]["versions"], versions);
+    let after = contents(&operator.0.path("repository"));
+    let changed: Vec<_> = after.iter().filter(|file| !before.contains(file)).map(|(name, _)| name.as_str()).collect();
+    assert_eq!((changed, after.len()), (vec!["timestamp.json"], before.len()));
+
+    let text = operator.refusal(&format!("timestamp {ON} --days 31"));
+    let (start, end) =
+        ("metalstrap: signing the timestamp: the repository's snapshot metadata expires at ", "fewer days");
+    assert!(text.starts_with(start) && text.ends_with(end), "{text}");
+    assert!(contents(&operator.0.path("repository")) == after, "nothing was written");
+    fs::remove_file(keys.join("timestamp.pem")).unwrap();
+    assert_eq!(
+        operator.refusal(&format!("timestamp {ON}")),
+        "metalstrap: D/keys/timestamp.pem is missing: without this key, timestamp metadata cannot be signed"
+    );
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::{DIRECTORY, HOST_PATTERN, HOSTS, PrivateKey, RoleName, TrustedRoot};
 
 mod draft;
 mod signers;
+mod timestamp;
 
 pub use draft::Draft;
 
@@ -50,6 +51,20 @@ pub enum SignError {
         /// Name of the target.
         name: String,
     },
+    /// A timestamp that would hold for longer than what it is about.
+    #[error(
+        "the repository's snapshot metadata expires at {snapshot}, before the new timestamp would, at {timestamp}: sign the \
+         snapshot anew (`metalstrap refresh`), or let the timestamp hold for fewer days"
+    )]
+    SnapshotEnds {
+        /// When the snapshot does (RFC 3339).
+        snapshot: String,
+        /// When the timestamp would (RFC 3339).
+        timestamp: String,
+    },
+    /// There is no snapshot that a timestamp could be about.
+    #[error("the repository has no snapshot metadata yet: publish a release first")]
+    NoSnapshot,
     /// What is there cannot be read.
     #[error(transparent)]
     Metadata(#[from] super::MetadataError),
@@ -98,13 +113,15 @@ pub struct Lifetimes {
     pub targets: u32,
     /// Host configs.
     pub hosts: u32,
-    /// Snapshot and timestamp: how long a mirror can serve an old state unnoticed.
-    pub online: u32,
+    /// Snapshot.
+    pub snapshot: u32,
+    /// Timestamp: how long a mirror can serve an old state unnoticed.
+    pub timestamp: u32,
 }
 
 impl Default for Lifetimes {
     fn default() -> Self {
-        Self { root: 730, targets: 365, hosts: 365, online: 30 }
+        Self { root: 730, targets: 365, hosts: 365, snapshot: 30, timestamp: 30 }
     }
 }
 

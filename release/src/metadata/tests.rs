@@ -149,26 +149,55 @@ async fn too_few_keys_at_hand_sign_nothing() {
 #[tokio::test]
 async fn every_role_expires() {
     let at = |days: i64| jiff::Timestamp::from_second(NOW + days * DAY).unwrap();
-    let long = Lifetimes { root: 9, targets: 9, hosts: 9, online: 9 };
+    let long = Lifetimes { root: 9, targets: 9, hosts: 9, snapshot: 9, timestamp: 9 };
     for (role, lifetimes) in [
         ("root", Lifetimes { root: 1, ..long }),
         ("targets", Lifetimes { targets: 1, ..long }),
         ("hosts", Lifetimes { hosts: 1, ..long }),
-        ("timestamp", Lifetimes { online: 1, ..long }),
+        ("snapshot", Lifetimes { snapshot: 1, ..long }),
+        ("timestamp", Lifetimes { timestamp: 1, ..long }),
     ] {
         let (memory, root) = repository(&keyring(), &lifetimes).await;
         assert!(load(&memory, &root, None, NOW + DAY - 1).await.is_ok());
         let expected = format!("the repository's {role} metadata expired at {}, and the clock shows {}", at(1), at(1));
         assert_eq!(refusal(&memory, &root, NOW + DAY).await, expected);
     }
-    // The snapshot is signed together with the timestamp, which comes first where both are over.
-    let (memory, root) = repository(&keyring(), &long).await;
-    let mut metadata = load(&memory, &root, None, NOW).await.unwrap();
-    metadata.expires.retain(|(role, _)| *role == "snapshot");
-    metadata.check_expiry(NOW + 9 * DAY - 1).unwrap();
-    let error = metadata.check_expiry(NOW + 9 * DAY).unwrap_err().to_string();
-    let expected = format!("the repository's snapshot metadata expired at {}, and the clock shows {}", at(9), at(9));
+}
+
+#[tokio::test]
+async fn a_timestamp_is_renewed_by_its_key_alone_while_the_snapshot_holds() {
+    let keyring = keyring();
+    let short = Lifetimes { timestamp: 3, ..Lifetimes::default() };
+    let (memory, root) = repository(&keyring, &short).await;
+    let before = memory.files.lock().unwrap().clone();
+    let later = NOW + 2 * DAY;
+    let draft = open(&memory, &root).await;
+    let error = draft.sign_timestamp(&keyring.snapshot.keys, &short, later).await.unwrap_err().to_string();
+    assert_eq!(error, "the role timestamp must be signed by 1 of its keys, and 0 of them are at hand");
+    let file = draft.sign_timestamp(&keyring.timestamp.keys, &short, later).await.unwrap();
+    assert_eq!(file.path, "metadata/timestamp.json");
+    memory.write(vec![file]);
+    let versions = load(&memory, &root, None, later + 3 * DAY - 1).await.unwrap().versions;
+    assert_eq!((versions.timestamp, versions.snapshot, versions.targets, versions.hosts), (2, 1, 1, 1));
+    let changed = memory.files.lock().unwrap().iter().filter(|(path, bytes)| before.get(*path) != Some(bytes)).count();
+    assert_eq!((changed, before.len()), (1, memory.files.lock().unwrap().len()));
+
+    // To the second until the snapshot ends, and not beyond.
+    let draft = open(&memory, &root).await;
+    let last = NOW + 27 * DAY;
+    draft.sign_timestamp(&keyring.timestamp.keys, &short, last).await.unwrap();
+    let error = draft.sign_timestamp(&keyring.timestamp.keys, &short, last + 1).await.unwrap_err().to_string();
+    let at = |second: i64| jiff::Timestamp::from_second(second).unwrap();
+    let expected = format!(
+        "the repository's snapshot metadata expires at {}, before the new timestamp would, at {}: sign the snapshot anew \
+         (`metalstrap refresh`), or let the timestamp hold for fewer days",
+        at(NOW + 30 * DAY),
+        at(NOW + 30 * DAY + 1)
+    );
     assert_eq!(error, expected);
+    let new = Draft::new(&root, &delegation(&keyring.hosts).unwrap()).unwrap();
+    let error = new.sign_timestamp(&keyring.timestamp.keys, &short, NOW).await.unwrap_err().to_string();
+    assert_eq!(error, "the repository has no snapshot metadata yet: publish a release first");
 }
 
 #[tokio::test]

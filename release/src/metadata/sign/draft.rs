@@ -8,17 +8,19 @@ use std::sync::Arc;
 use serde_json::Value;
 use tough::schema::{
     DelegatedTargets, Delegations, Hashes, KeyHolder, Metafile, Role, Root, Signed, Snapshot, Target, Targets,
-    Timestamp,
 };
 use tough::{ExpirationEnforcement, RepositoryLoader, TargetName};
 use url::Url;
 
 use super::signers::Signers;
-use super::{Lifetimes, SPEC_VERSION, SignError, Written, after, bytes_of, count_at_hand, signed, tough, written};
+use super::timestamp::{SNAPSHOT, last};
+use super::{
+    Lifetimes, SPEC_VERSION, SignError, Time, Written, after, bytes_of, count_at_hand, signed, tough, written,
+};
 use crate::digest::Digest;
 use crate::metadata::load::{files, hosts_of};
 use crate::metadata::source::Adapter;
-use crate::metadata::{DIRECTORY, HOSTS, MetadataSource, PrivateKey, RoleName, TargetFile, TrustedRoot, Versions};
+use crate::metadata::{HOSTS, MetadataSource, PrivateKey, RoleName, TargetFile, TrustedRoot, Versions};
 
 /// The next state of a repository.
 #[derive(Debug, Clone)]
@@ -32,6 +34,8 @@ pub struct Draft {
     meta: HashMap<String, Metafile>,
     snapshot: u64,
     pub(super) timestamp: u64,
+    /// What the timestamp says of the snapshot as it is, and when that expires.
+    pub(super) latest: Option<(Metafile, Time)>,
     pub(super) targets_changed: bool,
     hosts_changed: bool,
 }
@@ -54,6 +58,7 @@ impl Draft {
             meta: HashMap::new(),
             snapshot: 0,
             timestamp: 0,
+            latest: None,
             targets_changed: true,
             hosts_changed: false,
         })
@@ -77,6 +82,7 @@ impl Draft {
             .load();
         let repository = loading.await.map_err(|error| adapter.explain(&error))?;
         let targets = repository.targets().signed.clone();
+        let latest = repository.timestamp().signed.meta.get(SNAPSHOT).cloned();
         Ok(Self {
             root: repository.root().signed.clone(),
             adopted: None,
@@ -85,6 +91,7 @@ impl Draft {
             meta: repository.snapshot().signed.meta.clone(),
             snapshot: repository.snapshot().signed.version.get(),
             timestamp: repository.timestamp().signed.version.get(),
+            latest: latest.map(|meta| (meta, repository.snapshot().signed.expires)),
             targets_changed: false,
             hosts_changed: false,
         })
@@ -184,14 +191,14 @@ impl Draft {
 
     /// The roles that signing would sign.
     #[must_use]
-    pub fn to_be_signed(&self) -> Vec<&'static str> {
+    pub fn to_be_signed(&self) -> Vec<RoleName> {
         let roles = [
             (RoleName::Targets, self.targets_changed),
             (RoleName::Hosts, self.hosts_changed),
             (RoleName::Snapshot, true),
             (RoleName::Timestamp, true),
         ];
-        roles.into_iter().filter(|(_, signs)| *signs).map(|(role, _)| role.as_str()).collect()
+        roles.into_iter().filter(|(_, signs)| *signs).map(|(role, _)| role).collect()
     }
 
     /// Version of the repository's root metadata, as it is.
@@ -263,15 +270,13 @@ impl Draft {
             let signed = self.sign_hosts(hosts, keys).await?;
             self.push(&mut files, "hosts.json", &signed)?;
         }
-        let expires = after(now, lifetimes.online)?;
+        let expires = after(now, lifetimes.snapshot)?;
         let mut snapshot = Snapshot::new(SPEC_VERSION.to_owned(), version(self.snapshot)?, expires);
         snapshot.meta.clone_from(&self.meta);
         let snapshot = signers.sign(snapshot).await?;
         files.push(written(&snapshot)?);
-        let mut timestamp = Timestamp::new(SPEC_VERSION.to_owned(), version(self.timestamp)?, expires);
-        timestamp.meta.insert("snapshot.json".to_owned(), metafile(&snapshot)?);
-        let timestamp = signers.sign(timestamp).await?;
-        files.push(Written { path: format!("{DIRECTORY}/timestamp.json"), bytes: bytes_of(&timestamp)? });
+        let timestamp = self.next_timestamp(metafile(&snapshot)?, after(now, lifetimes.timestamp)?)?;
+        files.push(last(&signers.sign(timestamp).await?)?);
         let roots = self.adopted.map(|(roots, _)| roots).unwrap_or_default();
         Ok(if signers.old.is_some() { [files, roots].concat() } else { [roots, files].concat() })
     }
@@ -298,7 +303,7 @@ impl Draft {
 }
 
 /// The number behind `last`.
-fn version(last: u64) -> Result<NonZeroU64, SignError> {
+pub(super) fn version(last: u64) -> Result<NonZeroU64, SignError> {
     last.checked_add(1).and_then(NonZeroU64::new).ok_or_else(|| tough("no version is left"))
 }
 
