@@ -61,6 +61,8 @@ pub struct TargetFile {
 pub struct Metadata {
     /// Releases, by the name of their manifest.
     pub releases: BTreeMap<String, TargetFile>,
+    /// The list of the releases that host configs may name, if `targets` has signed one.
+    pub allowed: Option<TargetFile>,
     /// Host configs, by their name.
     pub hosts: BTreeMap<String, TargetFile>,
     /// What a machine remembers of it.

@@ -10,7 +10,7 @@ use metalstrap_release::host::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{ROLES, parse_key};
+use super::{ROLES, parse_key, read_allowed};
 use crate::output;
 use crate::repository::Repository;
 use crate::signing::{SigningArgs, summary};
@@ -95,7 +95,7 @@ impl Args {
     /// Adds the host config, signs and prints the result.
     ///
     /// # Errors
-    /// When it is none that the installer takes, names a release that is not there, or a key is missing.
+    /// When it is none that the installer takes, names a release that is not there or not allowed, or a key is missing.
     pub fn run(self) -> Result<()> {
         let bytes = self.config()?;
         let host = Host::parse(&bytes).context("checking the host config")?;
@@ -109,6 +109,9 @@ impl Args {
             host.release,
             releases.keys().filter_map(|name| name.strip_suffix(".json")).collect::<Vec<_>>()
         );
+        if let Some(allowed) = read_allowed(repository.directory(), draft.allowed()?.as_ref())? {
+            allowed.check(&format!("the host config {}", self.key), &host.release)?;
+        }
         let name = self.key.target();
         let (path, sha256, size) = repository.add_target(&name, &bytes)?;
         let added = draft.set_host(&name, size, sha256)?;

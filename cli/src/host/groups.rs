@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::host::{Groups, groups};
 use serde_json::json;
 
-use super::ROLES;
+use super::{ROLES, read_allowed};
 use crate::output;
 use crate::repository::Repository;
 use crate::signing::{SigningArgs, summary};
@@ -39,7 +39,7 @@ impl Args {
     /// Publishes the list, signs and prints the result.
     ///
     /// # Errors
-    /// When it is none that machines take, names a release that is not there, or a key is missing.
+    /// When it is none that machines take, names a release that is not there or not allowed, or a key is missing.
     pub fn run(self) -> Result<()> {
         let bytes = fs::read(&self.list).with_context(|| format!("reading the groups {}", self.list.display()))?;
         let list = Groups::parse(&bytes).context("checking the groups")?;
@@ -47,6 +47,7 @@ impl Args {
         let repository = Repository::open(&self.repository)?;
         let mut draft = signing.existing(&repository)?;
         let releases = draft.releases()?;
+        let allowed = read_allowed(repository.directory(), draft.allowed()?.as_ref())?;
         for group in &list.groups {
             let release = &group.config.release;
             ensure!(
@@ -54,6 +55,9 @@ impl Args {
                 "the group {} gets {release}, but the repository has no such release: publish it first",
                 group.name
             );
+            if let Some(allowed) = &allowed {
+                allowed.check(&format!("the host config group {}", group.name), release)?;
+            }
         }
         let (path, sha256, size) = repository.add_target(groups::TARGET, &bytes)?;
         let added = draft.set_host(groups::TARGET, size, sha256)?;

@@ -267,6 +267,26 @@ async fn hosts_sign_host_configs_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn the_list_of_allowed_releases_is_no_release_and_only_targets_sign_it() {
+    let keyring = keyring();
+    let (memory, root) = repository(&keyring, &Lifetimes::default()).await;
+    assert_eq!(load(&memory, &root, None, NOW).await.unwrap().allowed, None);
+    let mut draft = open(&memory, &root).await;
+    let error = draft.set_host("allowed-releases.json", 1, Digest::of(b"1")).unwrap_err().to_string();
+    assert_eq!(error, "allowed-releases.json is no name of a host config");
+    assert_eq!(draft.allowed().unwrap(), None);
+    assert!(draft.set_allowed(1, Digest::of(b"1")).unwrap());
+    assert!(!draft.set_allowed(1, Digest::of(b"1")).unwrap());
+    assert!(draft.set_allowed(2, Digest::of(b"22")).unwrap(), "a list is replaced by the next");
+    assert_eq!(draft.releases().unwrap().keys().collect::<Vec<_>>(), ["os_1.json"]);
+    let keys = [keyring.targets.keys.clone(), keyring.snapshot.keys.clone(), keyring.timestamp.keys.clone()].concat();
+    memory.write(draft.sign(&keys, &Lifetimes::default(), NOW).await.unwrap());
+    let metadata = load(&memory, &root, None, NOW).await.unwrap();
+    assert_eq!(metadata.releases.keys().collect::<Vec<_>>(), ["os_1.json"]);
+    assert_eq!(metadata.allowed.unwrap().path, format!("targets/{}.allowed-releases.json", Digest::of(b"22")));
+}
+
+#[tokio::test]
 async fn an_old_root_leads_to_the_new_one_by_signatures_only() {
     let old = keyring();
     let lifetimes = Lifetimes::default();

@@ -17,6 +17,7 @@ use super::timestamp::{SNAPSHOT, last};
 use super::{
     Lifetimes, SPEC_VERSION, SignError, Time, Written, after, bytes_of, count_at_hand, signed, tough, written,
 };
+use crate::allowed;
 use crate::digest::Digest;
 use crate::metadata::load::{files, hosts_of};
 use crate::metadata::source::Adapter;
@@ -108,6 +109,21 @@ impl Draft {
             return if same { Ok(false) } else { Err(SignError::Published { name: name.to_owned() }) };
         }
         self.targets.add_target(key, target(size, sha256));
+        self.targets_changed = true;
+        Ok(true)
+    }
+
+    /// Adds or replaces the list of the releases that host configs may name. True: it was not so yet.
+    ///
+    /// # Errors
+    /// None that occur.
+    pub fn set_allowed(&mut self, size: u64, sha256: Digest) -> Result<bool, SignError> {
+        let key = TargetName::new(allowed::TARGET).map_err(tough)?;
+        let wanted = target(size, sha256);
+        if self.targets.targets.get(&key) == Some(&wanted) {
+            return Ok(false);
+        }
+        self.targets.add_target(key, wanted);
         self.targets_changed = true;
         Ok(true)
     }
@@ -230,7 +246,17 @@ impl Draft {
     /// # Errors
     /// A name or digest that cannot be.
     pub fn releases(&self) -> Result<BTreeMap<String, TargetFile>, SignError> {
-        Ok(files(RoleName::Targets, &self.targets.targets)?)
+        let mut releases = files(RoleName::Targets, &self.targets.targets)?;
+        releases.remove(allowed::TARGET);
+        Ok(releases)
+    }
+
+    /// The list of the releases that host configs may name, if there is one.
+    ///
+    /// # Errors
+    /// A name or digest that cannot be.
+    pub fn allowed(&self) -> Result<Option<TargetFile>, SignError> {
+        Ok(files(RoleName::Targets, &self.targets.targets)?.remove(allowed::TARGET))
     }
 
     /// The host configs, by their name.
