@@ -1,5 +1,7 @@
 //! Signing: from a repository to the next state of its metadata.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use crate::clock::{self, DAY};
 use crate::directory::{Directory, Overlay};
 use crate::keys::Keys;
 use crate::lifetimes::LifetimeArgs;
+use crate::passphrase::{PassphraseArgs, Passphrases};
 use crate::repository::Repository;
 use crate::seen::Seen;
 use crate::wait::wait;
@@ -32,6 +35,8 @@ pub struct SigningArgs {
     #[arg(long, help_heading = "Signatures")]
     accept_older: bool,
     #[command(flatten)]
+    passphrase: PassphraseArgs,
+    #[command(flatten)]
     lifetimes: LifetimeArgs,
 }
 
@@ -39,28 +44,43 @@ pub struct SigningArgs {
 #[derive(Debug)]
 pub struct Signing {
     keys: Keys,
+    passphrases: Passphrases,
+    /// What was read so far, so that nobody is asked twice.
+    read: RefCell<BTreeMap<RoleName, Vec<PrivateKey>>>,
     lifetimes: Lifetimes,
     now: i64,
     accept_older: bool,
 }
 
 impl SigningArgs {
-    /// Checks that there are keys of these roles.
+    /// Checks that there are keys of these roles, and reads them.
     ///
     /// # Errors
-    /// Names the file that is missing.
+    /// Names the file that is missing, or what is wrong with it.
     pub fn open(&self, roles: &[RoleName]) -> Result<Signing> {
         let keys = Keys(self.keys.clone());
         keys.check_present(roles)?;
         let (lifetimes, now) = (self.lifetimes.lifetimes(), self.lifetimes.now()?);
-        Ok(Signing::new(keys, lifetimes, now, self.accept_older))
+        let signing = Signing::new(keys, self.passphrase.open()?, lifetimes, now, self.accept_older);
+        // Now, not after an hour of compression: a passphrase may be wrong.
+        roles.iter().try_for_each(|role| signing.private(*role).map(drop))?;
+        Ok(signing)
     }
 }
 
 impl Signing {
     /// With keys that are not looked for yet.
-    pub fn new(keys: Keys, lifetimes: Lifetimes, now: i64, accept_older: bool) -> Self {
-        Self { keys, lifetimes, now, accept_older }
+    pub fn new(keys: Keys, passphrases: Passphrases, lifetimes: Lifetimes, now: i64, accept_older: bool) -> Self {
+        Self { keys, passphrases, read: RefCell::default(), lifetimes, now, accept_older }
+    }
+
+    fn private(&self, role: RoleName) -> Result<Vec<PrivateKey>> {
+        if let Some(keys) = self.read.borrow().get(&role) {
+            return Ok(keys.clone());
+        }
+        let keys = self.keys.private(role, &self.passphrases)?;
+        self.read.borrow_mut().insert(role, keys.clone());
+        Ok(keys)
     }
 
     /// The time that signatures count from.
@@ -143,7 +163,7 @@ impl Signing {
     pub fn publish(&self, repository: &Repository, draft: Draft) -> Result<Metadata> {
         let mut keys: Vec<PrivateKey> = Vec::new();
         for role in draft.to_be_signed() {
-            keys.extend(self.keys.private(role)?);
+            keys.extend(self.private(role)?);
         }
         let signed = wait(draft.sign(&keys, &self.lifetimes, self.now))?;
         let files = signed.map_err(|error| self.name_file(error)).context("signing the repository's metadata")?;
@@ -155,7 +175,7 @@ impl Signing {
     /// # Errors
     /// As [`Signing::publish`]; the snapshot would end before it.
     pub fn publish_timestamp(&self, repository: &Repository, draft: &Draft) -> Result<Metadata> {
-        let keys = self.keys.private(RoleName::Timestamp)?;
+        let keys = self.private(RoleName::Timestamp)?;
         let signed = wait(draft.sign_timestamp(&keys, &self.lifetimes, self.now))?;
         let file = signed.map_err(|error| self.name_file(error)).context("signing the timestamp")?;
         self.write(repository, &[file])

@@ -7,6 +7,7 @@ use metalstrap_release::metadata::{Lifetimes, RoleName};
 use serde_json::json;
 
 use crate::keys::Keys;
+use crate::passphrase::PassphraseArgs;
 use crate::repository::Repository;
 use crate::signing::{Signing, summary};
 use crate::{clock, output};
@@ -31,6 +32,8 @@ pub struct Args {
     /// Days that the timestamp holds
     #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     days: u32,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
     /// Sign a repository that is older than what was signed with these keys last, as after a restore
     #[arg(long)]
     accept_older: bool,
@@ -49,7 +52,8 @@ impl Args {
         let keys = Keys(self.keys);
         keys.check_present(&[role])?;
         let lifetimes = Lifetimes { timestamp: self.days, ..Lifetimes::default() };
-        let signing = Signing::new(keys, lifetimes, self.now.map_or_else(clock::now, Ok)?, self.accept_older);
+        let now = self.now.map_or_else(clock::now, Ok)?;
+        let signing = Signing::new(keys, self.passphrase.open()?, lifetimes, now, self.accept_older);
         let repository = Repository::open(&self.repository)?;
         let draft = signing.existing(&repository)?;
         let metadata = signing.publish_timestamp(&repository, &draft)?;

@@ -7,9 +7,10 @@ use anyhow::{Context as _, Result};
 use metalstrap_release::metadata::{RoleName, RoleSigners, TrustedRoot, delegation, next_root};
 use serde_json::Value;
 
-use super::{Args, PUBLIC, SECRET, document, names, result, signers};
+use super::{Args, PUBLIC, SECRET, Seal, document, names, result, signers};
 use crate::files::{create, replace};
 use crate::keys::{DELEGATION, Keys, ROOT};
+use crate::passphrase::Passphrases;
 use crate::wait::wait;
 
 /// Replaces the keys of roles; the old ones stay under other names, since one last signature by them is what lets
@@ -27,11 +28,13 @@ pub fn rotate(keys: &Keys, args: &Args) -> Result<Value> {
         };
         changes.push((role, signers(count, threshold)?));
     }
-    let next = next(keys, args, &old, &changes)?;
+    let passphrases = args.passphrase.open()?;
+    let next = next(keys, args, &passphrases, &old, &changes)?;
+    let seal = Seal::new(args.encrypt && !changes.is_empty(), &passphrases)?;
     // Keys first: until the root names them, the old ones are used, under whatever name.
     let mut files = Vec::new();
     for (role, new) in &changes {
-        files.extend(exchange(keys, *role, new)?);
+        files.extend(exchange(keys, *role, new, &seal)?);
     }
     if let Some((_, hosts)) = changes.iter().find(|(role, _)| *role == RoleName::Hosts) {
         replace(&keys.path(DELEGATION), &document(&delegation(hosts)?)?, PUBLIC)?;
@@ -47,12 +50,18 @@ pub fn rotate(keys: &Keys, args: &Args) -> Result<Value> {
 }
 
 /// The next root metadata, if one is needed.
-fn next(keys: &Keys, args: &Args, old: &TrustedRoot, changes: &[(RoleName, RoleSigners)]) -> Result<Option<Vec<u8>>> {
+fn next(
+    keys: &Keys,
+    args: &Args,
+    passphrases: &Passphrases,
+    old: &TrustedRoot,
+    changes: &[(RoleName, RoleSigners)],
+) -> Result<Option<Vec<u8>>> {
     let in_root: Vec<_> = changes.iter().filter(|(role, _)| *role != RoleName::Hosts).cloned().collect();
     if !args.renew && in_root.is_empty() {
         return Ok(None);
     }
-    let mut root_keys = keys.private(RoleName::Root)?;
+    let mut root_keys = keys.private(RoleName::Root, passphrases)?;
     let new = in_root.iter().filter(|(role, _)| *role == RoleName::Root);
     root_keys.extend(new.flat_map(|(_, new)| new.keys.clone()));
     let (lifetimes, now) = (args.lifetimes.lifetimes(), args.lifetimes.now()?);
@@ -62,16 +71,14 @@ fn next(keys: &Keys, args: &Args, old: &TrustedRoot, changes: &[(RoleName, RoleS
 }
 
 /// Gives the old keys of a role other names and the new ones theirs.
-fn exchange(keys: &Keys, role: RoleName, new: &RoleSigners) -> Result<Vec<String>> {
+fn exchange(keys: &Keys, role: RoleName, new: &RoleSigners, seal: &Seal) -> Result<Vec<String>> {
     let names = names(role, new.keys.len());
+    let bytes = new.keys.iter().map(|key| seal.file(key)).collect::<Result<Vec<_>>>()?;
     for name in keys.files(role)?.iter().filter(|name| !name.contains(".old-")) {
         let (path, old) = (keys.path(name), keys.path(&free_name(keys, name)?));
         fs::rename(&path, &old).with_context(|| format!("renaming {} to {}", path.display(), old.display()))?;
     }
-    names
-        .iter()
-        .zip(&new.keys)
-        .try_for_each(|(name, key)| create(&keys.path(name), key.to_pem().as_bytes(), SECRET))?;
+    names.iter().zip(bytes).try_for_each(|(name, bytes)| create(&keys.path(name), &bytes, SECRET))?;
     Ok(names)
 }
 

@@ -35,7 +35,11 @@ impl PrivateKey {
         Self::from_pkcs8(pkcs8.as_ref())
     }
 
-    fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, SignError> {
+    /// Reads a key from PKCS#8 in DER.
+    ///
+    /// # Errors
+    /// It is not that, or no Ed25519 key.
+    pub fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, SignError> {
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| SignError::NoKey)?;
         let public = pair.tuf_key();
         let id = public.key_id().map_err(|error| SignError::Tough(error.to_string()))?;
@@ -61,6 +65,12 @@ impl PrivateKey {
             &pem::Pem::new(TAG, self.pkcs8.clone()),
             pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
         )
+    }
+
+    /// In PKCS#8, DER: for its owner's eyes only.
+    #[must_use]
+    pub fn to_pkcs8(&self) -> &[u8] {
+        &self.pkcs8
     }
 
     /// Its id in metadata, hexadecimal.
