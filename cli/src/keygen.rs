@@ -13,11 +13,14 @@ use crate::files::create;
 use crate::keys::{DELEGATION, Keys, ROOT};
 use crate::lifetimes::LifetimeArgs;
 use crate::passphrase::{Passphrase, PassphraseArgs, Passphrases};
+use crate::stage::StageArgs;
 use crate::wait::wait;
 use crate::{clock, encrypted, output};
 
 mod rotate;
 mod tls;
+
+pub use rotate::publish_root;
 
 /// What only its owner may read.
 const SECRET: u32 = 0o600;
@@ -37,6 +40,8 @@ const MAX_KEYS: u64 = 16;
   metalstrap keygen --keys keys --encrypt                              # asks for a passphrase
   metalstrap keygen --keys keys --rotate timestamp --rotate snapshot   # then publish or refresh
   metalstrap keygen --keys keys --renew                                # the same keys, a root that holds longer
+  metalstrap keygen --keys keys --renew --stage stage                  # for root keys that are elsewhere
+  metalstrap keygen --keys keys --rotate root --root-public ann.pub --root-public bob.pub --root-threshold 2 --stage stage
   metalstrap keygen --keys tls --tls repo.test --tls-ip 10.0.0.1       # certificates to try things out with
 It prints one line of JSON: the directory, the files made, and version and expiry of the root.")]
 pub struct Args {
@@ -52,6 +57,10 @@ pub struct Args {
     /// Makes a new key for this role, and the next root; needs the root's keys (but for hosts). May be repeated
     #[arg(long, value_name = "ROLE")]
     rotate: Vec<RoleName>,
+    /// Public key (PEM) of somebody who holds a root key, for --rotate root with --stage: the new root has these keys, and none
+    /// is made here. May be repeated
+    #[arg(long, value_name = "FILE", requires = "stage", conflicts_with = "root_keys")]
+    root_public: Vec<PathBuf>,
     /// Makes the next root with the same keys, so that it holds longer
     #[arg(long)]
     renew: bool,
@@ -64,6 +73,8 @@ pub struct Args {
     /// Encrypts the new private keys by a passphrase
     #[arg(long, conflicts_with = "tls")]
     encrypt: bool,
+    #[command(flatten)]
+    stage: StageArgs,
     #[command(flatten)]
     passphrase: PassphraseArgs,
     #[command(flatten)]
@@ -81,6 +92,15 @@ impl Args {
         ensure!(
             !rotates || !counts || self.rotate.contains(&RoleName::Root),
             "--root-keys and --root-threshold are for new root keys: say --rotate root too"
+        );
+        let in_root = self.renew || self.rotate.iter().any(|role| *role != RoleName::Hosts);
+        ensure!(
+            self.stage.stage.is_none() || in_root,
+            "--stage is for the next root: say --renew, or --rotate with a role other than hosts"
+        );
+        ensure!(
+            self.root_public.is_empty() || self.rotate.contains(&RoleName::Root),
+            "--root-public is for new root keys: say --rotate root too"
         );
         make_directory(&self.keys)?;
         let keys = Keys(self.keys.clone());

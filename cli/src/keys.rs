@@ -99,10 +99,16 @@ impl Keys {
     /// # Errors
     /// When there is none.
     pub fn oldest_root(&self) -> Result<TrustedRoot> {
-        match self.roots()?.first() {
-            Some((version, _)) => read_root(&self.path(&format!("{version}.root.json"))),
-            None => self.root(),
-        }
+        read_root(&self.oldest_root_path()?)
+    }
+
+    /// Path of the oldest root.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn oldest_root_path(&self) -> Result<PathBuf> {
+        let name = self.roots()?.first().map_or_else(|| ROOT.to_owned(), |(version, _)| format!("{version}.root.json"));
+        Ok(self.path(&name))
     }
 
     /// Who may sign host configs.

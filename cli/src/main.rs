@@ -9,6 +9,7 @@ mod completions;
 mod directory;
 mod encrypted;
 mod files;
+mod finish;
 mod host;
 mod keygen;
 mod keys;
@@ -25,9 +26,11 @@ mod refresh;
 mod repository;
 mod schema;
 mod seen;
+mod sign;
 mod signing;
 mod site;
 mod size;
+mod stage;
 mod sysupdate;
 mod terminal;
 mod timestamp;
@@ -56,6 +59,8 @@ enum Verb {
     Host(host::Args),
     Refresh(refresh::Args),
     Timestamp(timestamp::Args),
+    Sign(sign::Args),
+    Finish(Box<finish::Args>),
     Site(site::Args),
     Netboot(netboot::Args),
     Verify(verify::Args),
@@ -73,6 +78,8 @@ impl Verb {
             Self::Host(args) => args.run()?,
             Self::Refresh(args) => args.run()?,
             Self::Timestamp(args) => args.run()?,
+            Self::Sign(args) => args.run()?,
+            Self::Finish(args) => args.run()?,
             Self::Site(args) => args.run()?,
             Self::Netboot(args) => args.run()?,
             Self::Verify(args) => return args.run(),

@@ -12,12 +12,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use metalstrap_release::metadata::PrivateKey;
 
 use crate::encrypted::decrypt;
-use crate::terminal::ask;
+use crate::terminal::{TERMINAL, ask};
 
 /// Where a passphrase may be, for what runs without a person.
 const VARIABLE: &str = "METALSTRAP_PASSPHRASE";
-/// The terminal of a person, wherever standard input and output go.
-const TERMINAL: &str = "/dev/tty";
 /// No passphrase has more bytes.
 const MAX_BYTES: u64 = 1024;
 /// How often a person may mistype.

@@ -18,7 +18,12 @@ use crate::lifetimes::LifetimeArgs;
 use crate::passphrase::{PassphraseArgs, Passphrases};
 use crate::repository::Repository;
 use crate::seen::Seen;
+use crate::stage::{Stage, StageArgs};
 use crate::wait::wait;
+
+mod staging;
+
+pub use staging::Done;
 
 /// The last of metadata to be written the first time: without it there is no repository.
 const TIMESTAMP: &str = "metadata/timestamp.json";
@@ -50,6 +55,8 @@ pub struct Signing {
     lifetimes: Lifetimes,
     now: i64,
     accept_older: bool,
+    /// Where nothing is signed: the stage, and what joins the repository later.
+    staging: Option<(Repository, Stage)>,
 }
 
 impl SigningArgs {
@@ -66,12 +73,24 @@ impl SigningArgs {
         roles.iter().try_for_each(|role| signing.private(*role).map(drop))?;
         Ok(signing)
     }
+
+    /// The same, or without keys, where what is to be signed is staged.
+    ///
+    /// # Errors
+    /// As [`SigningArgs::open`]; or the stage cannot be made.
+    pub fn open_or_stage(&self, roles: &[RoleName], stage: &StageArgs) -> Result<Signing> {
+        let Some(directory) = &stage.stage else { return self.open(roles) };
+        let mut signing = self.open(&[])?;
+        let stage = Stage::create(directory)?;
+        signing.staging = Some((stage.additions()?, stage));
+        Ok(signing)
+    }
 }
 
 impl Signing {
     /// With keys that are not looked for yet.
     pub fn new(keys: Keys, passphrases: Passphrases, lifetimes: Lifetimes, now: i64, accept_older: bool) -> Self {
-        Self { keys, passphrases, read: RefCell::default(), lifetimes, now, accept_older }
+        Self { keys, passphrases, read: RefCell::default(), lifetimes, now, accept_older, staging: None }
     }
 
     fn private(&self, role: RoleName) -> Result<Vec<PrivateKey>> {
@@ -88,12 +107,17 @@ impl Signing {
         self.now
     }
 
-    /// Whether there is a key of the role.
+    /// Whether there is a key of the role, or whoever has it is asked later.
     ///
     /// # Errors
     /// When the directory of keys cannot be read.
     pub fn has(&self, role: RoleName) -> Result<bool> {
-        Ok(!self.keys.files(role)?.is_empty())
+        Ok(self.staging.is_some() || !self.keys.files(role)?.is_empty())
+    }
+
+    /// Where new files go: into the repository, or into what joins it later.
+    pub fn place<'a>(&'a self, repository: &'a Repository) -> &'a Repository {
+        self.staging.as_ref().map_or(repository, |(additions, _)| additions)
     }
 
     /// The repository as it is, or a new one.
@@ -160,7 +184,7 @@ impl Signing {
     ///
     /// # Errors
     /// A key that is missing, by the name of its file; or what a machine would refuse.
-    pub fn publish(&self, repository: &Repository, draft: Draft) -> Result<Metadata> {
+    fn publish(&self, repository: &Repository, draft: Draft) -> Result<Metadata> {
         let mut keys: Vec<PrivateKey> = Vec::new();
         for role in draft.to_be_signed() {
             keys.extend(self.private(role)?);
@@ -183,11 +207,19 @@ impl Signing {
 
     /// Writes what was signed, if a machine would take it.
     fn write(&self, repository: &Repository, files: &[Written]) -> Result<Metadata> {
-        // As a machine will see it, before anything is where a machine looks.
+        let metadata = self.judge_new(repository, files)?;
+        self.put(repository, files, &metadata)
+    }
+
+    /// As a machine will see it, before anything is where a machine looks.
+    fn judge_new(&self, repository: &Repository, files: &[Written]) -> Result<Metadata> {
         let new = files.iter().map(|file| (file.path.clone(), file.bytes.clone())).collect();
         let overlay = Overlay { new, old: Directory(repository.directory().to_owned()) };
         let metadata = judge(&self.keys.oldest_root()?, Arc::new(overlay), self.now);
-        let metadata = metadata.context("checking what was signed; nothing is published")?;
+        metadata.context("checking what was signed; nothing is published")
+    }
+
+    fn put(&self, repository: &Repository, files: &[Written], metadata: &Metadata) -> Result<Metadata> {
         for file in files {
             repository.put(&file.path, &file.bytes)?;
         }

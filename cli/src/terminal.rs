@@ -1,11 +1,13 @@
 //! A question at a terminal whose answer is not shown.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
 
+/// The terminal of a person, wherever standard input and output go.
+pub const TERMINAL: &str = "/dev/tty";
 /// What Ctrl-C sends.
 const INTERRUPT: u8 = 3;
 /// No answer has more bytes: Linux gives no more of a line.
@@ -58,6 +60,18 @@ pub fn ask(terminal: &File, question: &str) -> Result<String> {
         }
     }
     bail!("nobody answered at the terminal")
+}
+
+/// Asks the person at the terminal a question that only `y` or `yes` agrees to.
+///
+/// # Errors
+/// There is no terminal.
+pub fn confirm(question: &str) -> Result<bool> {
+    let mut terminal = File::options().read(true).write(true).open(TERMINAL).context("opening the terminal")?;
+    write!(terminal, "{question} [y/N] ").context("asking at the terminal")?;
+    let mut line = String::new();
+    BufReader::new(terminal).read_line(&mut line).context("reading from the terminal")?;
+    Ok(["y", "yes"].contains(&line.trim().to_lowercase().as_str()))
 }
 
 #[cfg(test)]

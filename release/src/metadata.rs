@@ -20,10 +20,13 @@ mod tests;
 mod versions;
 
 pub use error::MetadataError;
-pub use key::PrivateKey;
+pub use key::{PrivateKey, PublicKey};
 pub use load::Anchor;
 pub use role::{NotARole, RoleName};
-pub use sign::{Draft, Keyring, Lifetimes, RoleSigners, SignError, Written, delegation, new_root, next_root};
+pub use sign::{
+    Draft, Keyring, Lifetimes, PublicSigners, Quorum, RoleSigners, RootRole, SignError, Staged, Written, delegation,
+    new_root, next_root, stage_root,
+};
 pub use source::{BoxError, Finding, MetadataSource};
 pub use versions::Versions;
 

@@ -13,7 +13,8 @@ use serde_json::json;
 use super::{ROLES, parse_key, read_allowed};
 use crate::output;
 use crate::repository::Repository;
-use crate::signing::{SigningArgs, summary};
+use crate::signing::SigningArgs;
+use crate::stage::StageArgs;
 
 /// Adds the host config of a machine, or replaces it, and signs.
 #[derive(Debug, clap::Args)]
@@ -84,6 +85,8 @@ pub struct Args {
     repository: PathBuf,
     #[command(flatten)]
     signing: SigningArgs,
+    #[command(flatten)]
+    stage: StageArgs,
 }
 
 /// Reads a word as the host config has it.
@@ -99,7 +102,7 @@ impl Args {
     pub fn run(self) -> Result<()> {
         let bytes = self.config()?;
         let host = Host::parse(&bytes).context("checking the host config")?;
-        let signing = self.signing.open(&ROLES)?;
+        let signing = self.signing.open_or_stage(&ROLES, &self.stage)?;
         let repository = Repository::open(&self.repository)?;
         let mut draft = signing.existing(&repository)?;
         let releases = draft.releases()?;
@@ -113,12 +116,14 @@ impl Args {
             allowed.check(&format!("the host config {}", self.key), &host.release)?;
         }
         let name = self.key.target();
-        let (path, sha256, size) = repository.add_target(&name, &bytes)?;
+        let (path, sha256, size) = signing.place(&repository).add_target(&name, &bytes)?;
         let added = draft.set_host(&name, size, sha256)?;
-        let metadata = if added { signing.publish(&repository, draft)? } else { signing.load(&repository)? };
-        let metadata = summary(&metadata);
-        let key = self.key.to_string();
-        output::print(&json!({"host": key, "config": path, "sha256": sha256, "published": added, "metadata": metadata}))
+        let done = signing.conclude(&repository, draft, added)?;
+        let (key, published) = (self.key.to_string(), added && done.is_published());
+        let metadata = done.summary();
+        output::print(
+            &json!({"host": key, "config": path, "sha256": sha256, "published": published, "metadata": metadata}),
+        )
     }
 
     /// The host config's bytes.

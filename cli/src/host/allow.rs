@@ -13,7 +13,8 @@ use serde_json::json;
 use super::{LookArgs, key_of, read_allowed, read_target};
 use crate::output;
 use crate::repository::Repository;
-use crate::signing::{SigningArgs, summary};
+use crate::signing::SigningArgs;
+use crate::stage::StageArgs;
 
 /// The keys that sign the list.
 const ROLES: [RoleName; 3] = [RoleName::Targets, RoleName::Snapshot, RoleName::Timestamp];
@@ -69,6 +70,8 @@ struct ListArgs {
     repository: PathBuf,
     #[command(flatten)]
     signing: SigningArgs,
+    #[command(flatten)]
+    stage: StageArgs,
 }
 
 /// Parses the RELEASE of a command line.
@@ -126,23 +129,23 @@ impl AllowedArgs {
 
 impl ListArgs {
     fn change(&self, edit: impl FnOnce(Option<Allowed>) -> Result<Allowed>) -> Result<()> {
-        let signing = self.signing.open(&ROLES)?;
+        let signing = self.signing.open_or_stage(&ROLES, &self.stage)?;
         let repository = Repository::open(&self.repository)?;
         let mut draft = signing.following(&repository)?;
         let list = edit(read_allowed(repository.directory(), draft.allowed()?.as_ref())?)?;
         let bytes = list.to_bytes().context("checking the list of allowed releases")?;
-        let (path, sha256, size) = repository.add_target(TARGET, &bytes)?;
+        let (path, sha256, size) = signing.place(&repository).add_target(TARGET, &bytes)?;
         let added = draft.set_allowed(size, sha256)?;
         for (host, release) in named(repository.directory(), &draft)? {
             if let Err(refused) = list.check(&host, &release) {
                 eprintln!("warning: {refused}: its machines are refused from now on");
             }
         }
-        let metadata =
-            if draft.is_changed() { signing.publish(&repository, draft)? } else { signing.load(&repository)? };
-        let metadata = summary(&metadata);
+        let changed = draft.is_changed();
+        let done = signing.conclude(&repository, draft, changed)?;
+        let (published, metadata) = (added && done.is_published(), done.summary());
         output::print(
-            &json!({"allowed": list.releases, "list": path, "sha256": sha256, "published": added, "metadata": metadata}),
+            &json!({"allowed": list.releases, "list": path, "sha256": sha256, "published": published, "metadata": metadata}),
         )
     }
 }

@@ -10,7 +10,8 @@ use serde_json::json;
 use super::{ROLES, read_allowed};
 use crate::output;
 use crate::repository::Repository;
-use crate::signing::{SigningArgs, summary};
+use crate::signing::SigningArgs;
+use crate::stage::StageArgs;
 
 /// Publishes the list of groups, instead of the one before, and signs.
 ///
@@ -33,6 +34,8 @@ pub struct Args {
     repository: PathBuf,
     #[command(flatten)]
     signing: SigningArgs,
+    #[command(flatten)]
+    stage: StageArgs,
 }
 
 impl Args {
@@ -43,7 +46,7 @@ impl Args {
     pub fn run(self) -> Result<()> {
         let bytes = fs::read(&self.list).with_context(|| format!("reading the groups {}", self.list.display()))?;
         let list = Groups::parse(&bytes).context("checking the groups")?;
-        let signing = self.signing.open(&ROLES)?;
+        let signing = self.signing.open_or_stage(&ROLES, &self.stage)?;
         let repository = Repository::open(&self.repository)?;
         let mut draft = signing.existing(&repository)?;
         let releases = draft.releases()?;
@@ -59,13 +62,13 @@ impl Args {
                 allowed.check(&format!("the host config group {}", group.name), release)?;
             }
         }
-        let (path, sha256, size) = repository.add_target(groups::TARGET, &bytes)?;
+        let (path, sha256, size) = signing.place(&repository).add_target(groups::TARGET, &bytes)?;
         let added = draft.set_host(groups::TARGET, size, sha256)?;
-        let metadata = if added { signing.publish(&repository, draft)? } else { signing.load(&repository)? };
+        let done = signing.conclude(&repository, draft, added)?;
         let names: Vec<_> = list.groups.iter().map(|group| group.name.as_str()).collect();
-        let metadata = summary(&metadata);
+        let (published, metadata) = (added && done.is_published(), done.summary());
         output::print(
-            &json!({"groups": names, "config": path, "sha256": sha256, "published": added, "metadata": metadata}),
+            &json!({"groups": names, "config": path, "sha256": sha256, "published": published, "metadata": metadata}),
         )
     }
 }

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod staging;
+
 const NOW: i64 = 1_800_000_000;
 const DAY: i64 = 24 * 3600;
 

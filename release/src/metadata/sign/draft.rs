@@ -6,22 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tough::schema::{
-    DelegatedTargets, Delegations, Hashes, KeyHolder, Metafile, Role, Root, Signed, Snapshot, Target, Targets,
-};
+use tough::schema::{Delegations, Hashes, Metafile, Root, Target, Targets};
 use tough::{ExpirationEnforcement, RepositoryLoader, TargetName};
 use url::Url;
 
-use super::signers::Signers;
-use super::timestamp::{SNAPSHOT, last};
-use super::{
-    Lifetimes, SPEC_VERSION, SignError, Time, Written, after, bytes_of, count_at_hand, signed, tough, written,
-};
+use super::timestamp::SNAPSHOT;
+use super::{SPEC_VERSION, SignError, Time, Written, after, tough};
 use crate::allowed;
 use crate::digest::Digest;
 use crate::metadata::load::{files, hosts_of};
 use crate::metadata::source::Adapter;
-use crate::metadata::{HOSTS, MetadataSource, PrivateKey, RoleName, TargetFile, TrustedRoot, Versions};
+use crate::metadata::{MetadataSource, RoleName, TargetFile, TrustedRoot, Versions};
 
 /// The next state of a repository.
 #[derive(Debug, Clone)]
@@ -29,16 +24,16 @@ pub struct Draft {
     pub(super) root: Root,
     /// Root metadata that the repository does not have yet, the newest first, and the root that it leads to.
     pub(super) adopted: Option<(Vec<Written>, Root)>,
-    targets: Targets,
-    hosts: Option<Targets>,
+    pub(super) targets: Targets,
+    pub(super) hosts: Option<Targets>,
     /// What the snapshot says of the roles as they are.
-    meta: HashMap<String, Metafile>,
-    snapshot: u64,
+    pub(super) meta: HashMap<String, Metafile>,
+    pub(super) snapshot: u64,
     pub(super) timestamp: u64,
     /// What the timestamp says of the snapshot as it is, and when that expires.
     pub(super) latest: Option<(Metafile, Time)>,
     pub(super) targets_changed: bool,
-    hosts_changed: bool,
+    pub(super) hosts_changed: bool,
 }
 
 impl Draft {
@@ -194,8 +189,7 @@ impl Draft {
     /// The versions of the state that was opened, as a machine with `trusted` in its site config would remember them.
     #[must_use]
     pub fn versions(&self, trusted: &TrustedRoot) -> Versions {
-        let of = |file: &str| self.meta.get(file).map_or(0, |meta| meta.version.get());
-        let (targets, hosts) = (of("targets.json"), of("hosts.json"));
+        let (targets, hosts) = (self.version(RoleName::Targets), self.version(RoleName::Hosts));
         Versions::of(&trusted.root, &self.root, [self.timestamp, self.snapshot, targets, hosts])
     }
 
@@ -268,63 +262,14 @@ impl Draft {
         Ok(hosts.unwrap_or_else(|| Ok(BTreeMap::new()))?)
     }
 
-    /// Signs what has changed, and snapshot and timestamp anew. The files are in the order in which they must be
-    /// written: after each of them a client sees the old state or the new one. Each is reached only through those
-    /// behind it, and only `timestamp.json` replaces another. Root metadata that was adopted comes last, if the keys
-    /// of the root before it are at hand too: then both sign, and a client takes the rest by either. Else it comes
-    /// first, and until `timestamp.json` is written too, clients may refuse the repository.
-    ///
-    /// # Errors
-    /// The keys at hand are too few.
-    pub async fn sign(
-        mut self,
-        keys: &[PrivateKey],
-        lifetimes: &Lifetimes,
-        now: i64,
-    ) -> Result<Vec<Written>, SignError> {
-        let signers = Signers::new(&self, keys)?;
-        let mut files = Vec::new();
-        if self.targets_changed {
-            let mut targets = self.targets.clone();
-            targets.version = self.next("targets.json")?;
-            targets.expires = after(now, lifetimes.targets)?;
-            self.push(&mut files, "targets.json", &signers.sign(targets).await?)?;
-        }
-        if let Some(mut hosts) = self.hosts.clone().filter(|_| self.hosts_changed) {
-            hosts.version = self.next("hosts.json")?;
-            hosts.expires = after(now, lifetimes.hosts)?;
-            let signed = self.sign_hosts(hosts, keys).await?;
-            self.push(&mut files, "hosts.json", &signed)?;
-        }
-        let expires = after(now, lifetimes.snapshot)?;
-        let mut snapshot = Snapshot::new(SPEC_VERSION.to_owned(), version(self.snapshot)?, expires);
-        snapshot.meta.clone_from(&self.meta);
-        let snapshot = signers.sign(snapshot).await?;
-        files.push(written(&snapshot)?);
-        let timestamp = self.next_timestamp(metafile(&snapshot)?, after(now, lifetimes.timestamp)?)?;
-        files.push(last(&signers.sign(timestamp).await?)?);
-        let roots = self.adopted.map(|(roots, _)| roots).unwrap_or_default();
-        Ok(if signers.old.is_some() { [files, roots].concat() } else { [roots, files].concat() })
+    /// The version behind the one that the snapshot has of a role.
+    pub(super) fn next(&self, role: RoleName) -> Result<NonZeroU64, SignError> {
+        version(self.version(role))
     }
 
-    async fn sign_hosts(&self, hosts: Targets, keys: &[PrivateKey]) -> Result<Signed<DelegatedTargets>, SignError> {
-        let delegations = self.targets.delegations.clone().ok_or_else(|| tough("nobody may sign host configs"))?;
-        let role = delegations.roles.iter().find(|role| role.name == HOSTS);
-        let role = role.ok_or_else(|| tough("nobody may sign host configs"))?;
-        count_at_hand(HOSTS, &role.keyids, role.threshold, keys)?;
-        let hosts = DelegatedTargets { name: HOSTS.to_owned(), targets: hosts };
-        Ok(signed(hosts, &KeyHolder::Delegations(delegations), keys).await?.signed().clone())
-    }
-
-    fn push<T: Role>(&mut self, files: &mut Vec<Written>, name: &str, role: &Signed<T>) -> Result<(), SignError> {
-        self.meta.insert(name.to_owned(), metafile(role)?);
-        files.push(written(role)?);
-        Ok(())
-    }
-
-    /// The version behind the one that the snapshot has of `file`.
-    fn next(&self, file: &str) -> Result<NonZeroU64, SignError> {
-        version(self.meta.get(file).map_or(0, |meta| meta.version.get()))
+    /// The version that the snapshot has of a role; 0: none.
+    pub(super) fn version(&self, role: RoleName) -> u64 {
+        self.meta.get(&format!("{role}.json")).map_or(0, |meta| meta.version.get())
     }
 }
 
@@ -336,15 +281,4 @@ pub(super) fn version(last: u64) -> Result<NonZeroU64, SignError> {
 fn target(size: u64, sha256: Digest) -> Target {
     let hashes = Hashes { sha256: sha256.0.to_vec().into(), _extra: HashMap::new() };
     Target { length: size, hashes, custom: HashMap::new(), _extra: HashMap::new() }
-}
-
-fn metafile<T: Role>(role: &Signed<T>) -> Result<Metafile, SignError> {
-    let bytes = bytes_of(role)?;
-    let hashes = Hashes { sha256: Digest::of(&bytes).0.to_vec().into(), _extra: HashMap::new() };
-    Ok(Metafile {
-        length: Some(bytes.len() as u64),
-        hashes: Some(hashes),
-        version: role.signed.version(),
-        _extra: HashMap::new(),
-    })
 }
