@@ -16,6 +16,7 @@ use metalstrap_installer::fetch::{DirectorySource, HttpsSource, Mirrors, Source}
 use metalstrap_installer::progress::Progress;
 use metalstrap_installer::repository::{Repository, parse_manifest};
 use metalstrap_installer::resolve::Resolver;
+use metalstrap_release::allowed::{self, Allowed};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{Groups, Host, ReleaseName, groups};
 use metalstrap_release::manifest::{Artifact, Manifest, Payload};
@@ -82,8 +83,9 @@ impl Args {
         let repository = Repository::load(source, &site, None).await.context("checking the metadata")?;
         let mirrors = Arc::new(Mirrors::new(vec![Arc::clone(&repository.source)]));
         let mut report = Report::new(&repository, self.warn_days);
+        let allowed = report.check(allowed(&repository).await).flatten();
         for file in repository.metadata.hosts.values() {
-            report.check(host(&repository, file).await);
+            report.check(host(&repository, file, allowed.as_ref()).await);
         }
         for file in repository.metadata.releases.values() {
             let manifest = manifest(&repository, file).await;
@@ -124,8 +126,14 @@ async fn every_block(mirrors: &Arc<Mirrors>, manifest: &Manifest) -> Result<()> 
     Ok(())
 }
 
-/// A host config, or the list of groups: its bytes, its shape, and that its releases are there.
-async fn host(repository: &Repository, file: &TargetFile) -> Result<()> {
+/// The list of the releases that host configs may name, if there is one: its bytes and its shape.
+async fn allowed(repository: &Repository) -> Result<Option<Allowed>> {
+    let Some(bytes) = repository.allowed_bytes().await? else { return Ok(None) };
+    Allowed::parse(&bytes).map(Some).with_context(|| format!("reading {}", allowed::TARGET))
+}
+
+/// A host config, or the list of groups: its bytes, its shape, and that its releases are there and allowed.
+async fn host(repository: &Repository, file: &TargetFile, allowed: Option<&Allowed>) -> Result<()> {
     let bytes = repository.fetch_host(file).await?;
     let reading = || format!("reading {}", file.name);
     let hosts = if file.name == groups::TARGET {
@@ -137,6 +145,7 @@ async fn host(repository: &Repository, file: &TargetFile) -> Result<()> {
     for Host { release, .. } in &hosts {
         let known = repository.metadata.releases.contains_key(&release.target());
         anyhow::ensure!(known, "{} names the release {release}, which the repository does not have", file.name);
+        allowed.map_or(Ok(()), |allowed| allowed.check(&file.name, release))?;
     }
     Ok(())
 }

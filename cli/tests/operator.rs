@@ -18,7 +18,7 @@ use serde_json::json;
 mod command;
 mod support;
 
-use command::Operator;
+use command::{Operator, PUBLISH};
 use support::{Inputs, contents, files};
 
 const ON: &str = "--repository D/repository --keys D/keys";
@@ -204,8 +204,20 @@ fn completions_and_manual_pages_name_every_verb() {
     let result = operator.ok("man --output D/man");
     let pages = files(&operator.0.path("man"));
     assert_eq!(result["pages"], json!(pages));
-    let verbs =
-        ["keygen", "publish", "host", "refresh", "site", "netboot", "verify", "vm", "schema", "completions", "man"];
+    let verbs = [
+        "keygen",
+        "publish",
+        "host",
+        "refresh",
+        "timestamp",
+        "site",
+        "netboot",
+        "verify",
+        "vm",
+        "schema",
+        "completions",
+        "man",
+    ];
     for shell in ["bash", "zsh", "fish"] {
         let script = String::from_utf8(operator.run(&format!("completions {shell}")).stdout).unwrap();
         assert!(verbs.iter().all(|verb| script.contains(verb)), "{shell}");
@@ -236,6 +248,104 @@ fn an_older_state_is_not_signed_again_unless_asked_for() {
     assert_eq!(operator.refusal(&format!("refresh {ON}")), text);
     assert!(contents(&repository) == before, "nothing was written");
     operator.ok(&format!("refresh {ON} --accept-older"));
+}
+
+#[test]
+fn host_configs_name_only_what_targets_allow_once_there_is_a_list() {
+    let operator = Operator::new();
+    operator.ok(&PUBLISH.replace("--version 1", "--version 2"));
+    operator.ok(&format!("host add default --release os 1 {ON}"));
+    assert_eq!(operator.ok(&format!("host allowed {ON}"))["allowed"], json!(null));
+    let (result, text) = operator.told(&format!("host allow os_2 tiny_* {ON}"));
+    assert_eq!((&result["allowed"], &result["published"]), (&json!(["os_2", "tiny_*"]), &json!(true)));
+    assert_eq!(result["metadata"]["versions"]["targets"], 3);
+    let names = |host: &str| {
+        format!(
+            "{host} names the release os 1, but allowed-releases.json, which the role targets has signed, allows only os_2, \
+             tiny_*"
+        )
+    };
+    let default = names("the host config default");
+    assert_eq!(text, format!("warning: {default}: its machines are refused from now on\n"));
+    assert_eq!(operator.ok(&format!("host allowed {ON}"))["allowed"], json!(["os_2", "tiny_*"]));
+    assert_eq!(operator.ok(&format!("host allow os_2 {ON}"))["published"], false);
+
+    let before = contents(&operator.0.path("repository"));
+    let key = names("the host config serial-7XK");
+    assert_eq!(operator.refusal(&format!("host add serial-7XK --release os 1 {ON}")), format!("metalstrap: {key}"));
+    let host = r#"{"format": 1, "release": {"name": "os", "version": "1"}}"#;
+    let group =
+        format!(r#"{{"format": 1, "groups": [{{"name": "a", "match": {{"serial": "7*"}}, "config": {host}}}]}}"#);
+    fs::write(operator.0.path("groups.json"), group).unwrap();
+    let group = names("the host config group a");
+    assert_eq!(operator.refusal(&format!("host groups D/groups.json {ON}")), format!("metalstrap: {group}"));
+    assert_eq!(operator.refusal(&format!("host explain {ON}")), format!("metalstrap: {default}"));
+    assert!(contents(&operator.0.path("repository")) == before, "nothing was written");
+
+    fs::write(operator.0.path("host.json"), host).unwrap();
+    operator.ok("host check D/host.json D/groups.json");
+    let output = operator.run(&format!("host check D/host.json D/groups.json {ON}"));
+    let said = String::from_utf8(output.stderr).unwrap().replace(operator.0.directory.path().to_str().unwrap(), "D");
+    let named = names("the host config");
+    let expected = format!(
+        "D/host.json:1: [release-not-allowed] {named}\nD/groups.json:1: [release-not-allowed] {group}\n\
+         metalstrap: 2 of 2 would be refused by every machine\n"
+    );
+    assert_eq!((said, output.status.code()), (expected, Some(1)));
+    let text = "metalstrap: whom to believe about the repository? Say --keys or --root";
+    assert_eq!(operator.refusal("host check D/host.json --repository D/repository"), text);
+
+    operator.ok(&format!("host add default --release os 2 {ON}"));
+    assert_eq!(operator.ok(&format!("host explain {ON}"))["release"]["version"], "2");
+    let text = "metalstrap: os_1 is no entry of the list of allowed releases: it has [\"os_2\", \"tiny_*\"]";
+    assert_eq!(operator.refusal(&format!("host disallow os_1 {ON}")), text);
+    operator.ok(&format!("host disallow os_2 tiny_* {ON}"));
+    let none = "the host config default names the release os 2, but allowed-releases.json, which the role targets has signed, \
+                allows none";
+    assert_eq!(operator.refusal(&format!("host explain {ON}")), format!("metalstrap: {none}"));
+    operator.ok(&format!("host allow * {ON}"));
+    operator.ok(&format!("host add default --release os 1 {ON}"));
+    fs::remove_file(operator.0.path("keys/targets.pem")).unwrap();
+    let text = "metalstrap: D/keys/targets.pem is missing: without this key, targets metadata cannot be signed";
+    assert_eq!(operator.refusal(&format!("host allow os_1 {ON}")), text);
+    operator.ok(&format!("host add default --release os 2 {ON}"));
+}
+
+#[test]
+fn only_a_repository_with_a_list_takes_entries_off() {
+    let operator = Operator::new();
+    let text = "metalstrap: there is no list of allowed releases: host configs may name every release";
+    assert_eq!(operator.refusal(&format!("host disallow os_1 {ON}")), text);
+    let output = operator.run(&format!("host allow os {ON}"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("has \"os\", which is no NAME_VERSION of a-z, A-Z, 0-9 and '.~^-', nor a pattern"), "{said}");
+}
+
+#[test]
+fn a_machine_with_one_key_renews_the_timestamp_alone() {
+    let operator = Operator::new();
+    let keys = operator.0.path("keys");
+    let names = ["targets.pem", "hosts.pem", "snapshot.pem", "root.pem", "delegation.json"];
+    names.iter().for_each(|name| fs::remove_file(keys.join(name)).unwrap());
+    let before = contents(&operator.0.path("repository"));
+    let result = operator.ok(&format!("timestamp {ON}"));
+    assert_eq!(result["signed"], json!(["timestamp"]));
+    let versions = json!({"root": 1, "targets": 1, "snapshot": 1, "timestamp": 2, "hosts": 0});
+    assert_eq!(result["metadata"]["versions"], versions);
+    let after = contents(&operator.0.path("repository"));
+    let changed: Vec<_> = after.iter().filter(|file| !before.contains(file)).map(|(name, _)| name.as_str()).collect();
+    assert_eq!((changed, after.len()), (vec!["timestamp.json"], before.len()));
+
+    let text = operator.refusal(&format!("timestamp {ON} --days 31"));
+    let (start, end) =
+        ("metalstrap: signing the timestamp: the repository's snapshot metadata expires at ", "fewer days");
+    assert!(text.starts_with(start) && text.ends_with(end), "{text}");
+    assert!(contents(&operator.0.path("repository")) == after, "nothing was written");
+    fs::remove_file(keys.join("timestamp.pem")).unwrap();
+    assert_eq!(
+        operator.refusal(&format!("timestamp {ON}")),
+        "metalstrap: D/keys/timestamp.pem is missing: without this key, timestamp metadata cannot be signed"
+    );
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl fmt::Display for Touched {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Internal,
         Self::InstallerDied,
         Self::SiteConfig,
@@ -83,6 +83,7 @@ impl Code {
         Self::MetadataExpired,
         Self::MetadataRollback,
         Self::HostConfig,
+        Self::ReleaseNotAllowed,
         Self::Manifest,
         Self::Corrupt,
         Self::NoDisk,
@@ -124,6 +125,9 @@ impl Code {
             }
             Self::MetadataRollback => "Serve the newest state of the repository: this mirror may be stale or hostile.",
             Self::HostConfig => "Add a host config for this machine, or a default one (`metalstrap host add`).",
+            Self::ReleaseNotAllowed => {
+                "Name another release in the host config, or have it allowed by whoever releases (`metalstrap host allow`)."
+            }
             Self::Manifest => "Publish the release again, or name one in the host config that is published.",
             Self::Corrupt => "Publish the payload again or repair the mirror; what did not verify was not written.",
             Self::NoDisk => "Compare the disks above with the selector in the host config.",
@@ -189,6 +193,9 @@ pub enum Code {
     MetadataRollback,
     /// There is no host config for this machine, or not one this installer takes.
     HostConfig,
+    /// The host config names a release that the signed list of allowed ones does not have, or that list is not one this
+    /// installer takes.
+    ReleaseNotAllowed,
     /// The release is not in the repository, or its manifest is not one this installer takes.
     Manifest,
     /// A payload's bytes are not what the manifest says.

@@ -206,12 +206,34 @@ async fn host_config(
         machine.measure(bytes.measured_as(), bytes.bytes())?;
         let found = tell.step("host-config", "Checking the host config", |_| bytes.parse(&identity))?;
         if let Some((host, found_by)) = found {
-            let details = [("key", found_by.into()), ("release", host.release.to_string().into())];
+            let details = [("key", found_by.clone().into()), ("release", host.release.to_string().into())];
             tell.tell("host-config", "info", fields(details));
+            allow(machine, repository, &host, &found_by, tell).await?;
             return Ok(place.adapt(host));
         }
     }
     tell.step("host-config", "Fetching the host config", |_| Err(repository.no_host(&keys)))
+}
+
+/// Whether whoever signs releases lets a host config name this one.
+async fn allow(
+    machine: &mut Machine<'_>,
+    repository: &Repository,
+    host: &Host,
+    found_by: &str,
+    tell: &Reporter,
+) -> Result<()> {
+    if repository.metadata.allowed.is_none() {
+        return Ok(());
+    }
+    let fetch = async |_| repository.allowed_bytes().await;
+    let Some(list) = tell.wait("host-config", "Fetching the list of allowed releases", fetch).await? else {
+        return Ok(());
+    };
+    machine.measure("allowed-releases", &list)?;
+    tell.step("host-config", "Checking that the release is allowed", |_| {
+        repository::check_allowed(&list, found_by, &host.release)
+    })
 }
 
 /// The whole run in the netboot image: always an ending, never an error.

@@ -39,7 +39,7 @@ impl Args {
     /// Prints what the machine would get.
     ///
     /// # Errors
-    /// When it would get nothing, or the release is not there.
+    /// When it would get nothing, or the release is not there or not allowed.
     pub fn run(self) -> Result<()> {
         let metadata = self.look.load()?;
         let macs = self.mac.clone();
@@ -54,6 +54,9 @@ impl Args {
         let release = metadata.releases.get(&host.release.target());
         let release =
             release.with_context(|| format!("{found_by} says {}, but there is no such release", host.release))?;
+        if let Some(allowed) = self.look.allowed(&metadata)? {
+            allowed.check(&format!("the host config {found_by}"), &host.release)?;
+        }
         Manifest::parse(&self.look.bytes(release)?).with_context(|| format!("checking {}", release.path))?;
         output::print(&json!({
             "looked_for": keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
