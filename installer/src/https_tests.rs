@@ -40,7 +40,7 @@ fn source(server: &TestServer) -> HttpsSource {
 
 fn source_within(server: &TestServer, limits: Limits) -> HttpsSource {
     let url = format!("https://127.0.0.1:{}/os/", server.port);
-    HttpsSource::with_limits(&url, access(&server), Resolver::learnt(Servers::default()), limits).unwrap()
+    HttpsSource::with_limits(&url, access(server), Resolver::learnt(Servers::default()), limits).unwrap()
 }
 
 async fn collect(source: &HttpsSource, range: Range<u64>) -> (Result<()>, Vec<u8>) {

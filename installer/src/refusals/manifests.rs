@@ -128,7 +128,7 @@ async fn wrong_types_are_refused() {
         ),
         (
             |m| drop(m.as_object_mut().unwrap().remove("boot")),
-            "the manifest is not valid: missing field `boot` at line 1 column 828",
+            "the manifest is not valid: missing field `boot` at line 1 column 884",
         ),
     ])
     .await;
