@@ -69,6 +69,9 @@ pub struct Args {
     /// Seconds of Unix time before which no machine's clock is right [default: now]
     #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
     clock_floor: Option<u64>,
+    /// NTP server, by name or address, that counts before those that the network names; may be repeated
+    #[arg(long = "time-server", value_name = "HOST")]
+    time_servers: Vec<String>,
     /// Seconds to wait for a network [default: 180]
     #[arg(long, value_name = "SECONDS")]
     network_timeout: Option<u32>,
@@ -98,7 +101,7 @@ impl Args {
         let mut site =
             json!({"format": 1, "repository": self.repository_url, "root": root, "ca": ca, "clock_floor": now});
         let pins: Vec<String> = self.pins.iter().map(ToString::to_string).collect();
-        let options: [(&str, Option<Value>); 11] = [
+        let options: [(&str, Option<Value>); 12] = [
             ("mirrors", list(self.mirrors)),
             ("pins", list(pins)),
             ("client", client),
@@ -109,6 +112,7 @@ impl Args {
             ("connections", self.connections.map(Value::from)),
             ("report_url", self.report_url.map(Value::from)),
             ("reboot_on_failure_after", self.reboot_on_failure_after.map(Value::from)),
+            ("time_servers", (!self.time_servers.is_empty()).then(|| Value::from(self.time_servers))),
             ("network_timeout", self.network_timeout.map(Value::from)),
         ];
         if let Value::Object(fields) = &mut site {

@@ -176,7 +176,7 @@ fn a_site_config_is_one_that_the_installer_takes() {
     let site = operator.ok("site --repository-url https://repo.test/os --keys D/keys --ca D/tls/ca.pem");
     let site = Site::parse(site.to_string().as_bytes()).unwrap();
     assert_eq!((site.repository.as_str(), site.network_timeout), ("https://repo.test/os", 180));
-    assert!(site.mirrors.is_empty());
+    assert!(site.mirrors.is_empty() && site.time_servers.is_empty());
     let words = "--mirror https://one.test/os --mirror https://two.test/os --keys D/keys --ca D/tls/ca.pem";
     let mirrored = operator.ok(&format!("site --repository-url https://repo.test/os {words}"));
     let mirrored = Site::parse(mirrored.to_string().as_bytes()).unwrap();
@@ -193,6 +193,9 @@ fn a_site_config_is_one_that_the_installer_takes() {
     let other = "--client-certificate D/tls/ca.pem --client-key D/tls/server.key --keys D/keys --ca D/tls/ca.pem";
     let text = "metalstrap: checking the site config: using client of the site config: keys may not be consistent: KeyMismatch";
     assert_eq!(operator.refusal(&format!("site --repository-url https://repo.test/os {other}")), text);
+    let words = "--time-server ntp.test --time-server 10.0.0.1 --keys D/keys --ca D/tls/ca.pem";
+    let timed = operator.ok(&format!("site --repository-url https://repo.test/os {words}"));
+    assert_eq!(Site::parse(timed.to_string().as_bytes()).unwrap().time_servers, ["ntp.test", "10.0.0.1"]);
     let text = "metalstrap: checking the site config: the site config's repository is \"http://repo.test\", not an \
                 https:// URL";
     assert_eq!(operator.refusal("site --repository-url http://repo.test --keys D/keys --ca D/tls/ca.pem"), text);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use dhcproto::v6::{DhcpOption, Message, MessageType, ORO, OptionCode};
+use dhcproto::v6::{DhcpOption, Message, MessageType, NtpSuboption, ORO, OptionCode};
 use dhcproto::{Decodable as _, Decoder, Encodable as _};
 use mozim::{DhcpV6Client, DhcpV6Config, DhcpV6Mode, DhcpV6State};
 use rtnetlink::Handle;
@@ -13,6 +13,7 @@ use tokio::net::UdpSocket;
 
 use crate::link::{self, Link};
 use crate::resolve::Servers;
+use crate::time_server::{self, TimeServer};
 
 /// All_DHCP_Relay_Agents_and_Servers and the ports (RFC 8415 sections 7.1 and 7.2).
 const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
@@ -48,6 +49,9 @@ async fn one_life(handle: &Handle, link: &Link, own: Ipv6Addr, servers: &Servers
                     return Err(anyhow!("the server has no address for us"));
                 }
                 link::add_address(handle, link.index, IpAddr::V6(lease.address), 128).await?;
+                // Before the name servers, whose coming ends the wait for the network.
+                let options = lease.get_option_raw(time_server::OPTION).unwrap_or_default();
+                servers.times.add(options.iter().flat_map(|option| TimeServer::of_option(option, link.index)));
                 let options = lease.get_option_raw(DNS_SERVERS).unwrap_or_default();
                 servers.add(options.iter().flat_map(|option| scoped(&read_servers(option), link.index)));
                 log::info!("{}: {} from a DHCPv6 server", link.name, lease.address);
@@ -62,14 +66,15 @@ async fn one_life(handle: &Handle, link: &Link, own: Ipv6Addr, servers: &Servers
     }
 }
 
-/// Asks the DHCPv6 servers of `link` for name servers until one answers (RFC 8415 section 18.2.6).
+/// Asks the DHCPv6 servers of `link` for name and time servers until one answers (RFC 8415 section 18.2.6).
 pub async fn ask_servers(link: Link, own: Ipv6Addr, servers: Servers) {
     let mut wait = ASK.0;
     loop {
         match tokio::time::timeout(wait, ask_once(&link, own)).await {
             Ok(Ok(found)) => {
-                log::info!("{}: name servers {found:?} from a DHCPv6 server", link.name);
-                return servers.add(scoped(&found, link.index));
+                log::info!("{}: {found:?} from a DHCPv6 server", link.name);
+                servers.times.add(TimeServer::of_suboptions(&found.times, link.index));
+                return servers.add(scoped(&found.names, link.index));
             }
             Ok(Err(error)) => {
                 log::debug!("{}: DHCPv6: {error:#}", link.name);
@@ -81,14 +86,22 @@ pub async fn ask_servers(link: Link, own: Ipv6Addr, servers: Servers) {
     }
 }
 
-async fn ask_once(link: &Link, own: Ipv6Addr) -> Result<Vec<Ipv6Addr>> {
+/// What a DHCPv6 server names.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Named {
+    names: Vec<Ipv6Addr>,
+    times: Vec<NtpSuboption>,
+}
+
+async fn ask_once(link: &Link, own: Ipv6Addr) -> Result<Named> {
     let socket = UdpSocket::bind(SocketAddrV6::new(own, CLIENT_PORT, 0, link.index)).await.context("binding")?;
     let mut question = Message::new(MessageType::InformationRequest);
     // DUID-LL (RFC 8415 section 11.4): type 3, hardware type 1, the address.
     let duid = [&[0, 3, 0, 1], link.mac.as_slice()].concat();
     question.opts_mut().insert(DhcpOption::ClientId(duid));
     question.opts_mut().insert(DhcpOption::ElapsedTime(0));
-    question.opts_mut().insert(DhcpOption::ORO(ORO { opts: vec![OptionCode::DomainNameServers] }));
+    let wanted = vec![OptionCode::DomainNameServers, OptionCode::NtpServer];
+    question.opts_mut().insert(DhcpOption::ORO(ORO { opts: wanted }));
     let bytes = question.to_vec().context("writing the question")?;
     let everyone = SocketAddrV6::new(ALL_SERVERS, SERVER_PORT, 0, link.index);
     socket.send_to(&bytes, everyone).await.context("asking")?;
@@ -101,16 +114,22 @@ async fn ask_once(link: &Link, own: Ipv6Addr) -> Result<Vec<Ipv6Addr>> {
     }
 }
 
-/// The name servers in the Reply to our question; `None`: it is none.
-fn read_answer(bytes: &[u8], xid: [u8; 3]) -> Option<Vec<Ipv6Addr>> {
+/// The servers in the Reply to our question; `None`: it is none.
+fn read_answer(bytes: &[u8], xid: [u8; 3]) -> Option<Named> {
     let answer = Message::decode(&mut Decoder::new(bytes)).ok()?;
     if answer.msg_type() != MessageType::Reply || answer.xid() != xid {
         return None;
     }
-    match answer.opts().get(OptionCode::DomainNameServers) {
-        Some(DhcpOption::DomainNameServers(servers)) => Some(servers.clone()),
-        _ => Some(Vec::new()),
-    }
+    let names = match answer.opts().get(OptionCode::DomainNameServers) {
+        Some(DhcpOption::DomainNameServers(servers)) => servers.clone(),
+        _ => Vec::new(),
+    };
+    // Each server has an option of its own (RFC 5908 section 4).
+    let times = answer.opts().get_all(OptionCode::NtpServer).into_iter().flatten().flat_map(|option| match option {
+        DhcpOption::NtpServer(servers) => servers.clone(),
+        _ => Vec::new(),
+    });
+    Some(Named { names, times: times.collect() })
 }
 
 /// The servers in an option as mozim hands it out: with its code and length, whatever its documentation says.
@@ -137,12 +156,14 @@ mod tests {
 
     #[test]
     fn a_reply_to_our_question_is_read() {
-        // Reply, transaction 010203, server identifier (4 bytes), DNS servers fe80::1 and 2001:db8::53.
-        let reply =
-            "07010203 0002000400030001 00170020 fe800000000000000000000000000001 20010db8000000000000000000000053";
+        // Reply, transaction 010203, server identifier (4 bytes), DNS servers fe80::1 and 2001:db8::53; two options with
+        // time servers, fe80::1 and 2001:db8::53.
+        let reply = "07010203 0002000400030001 00170020 fe800000000000000000000000000001 20010db8000000000000000000000053 \
+             00380014 00010010 fe800000000000000000000000000001 00380014 00010010 20010db8000000000000000000000053";
         let bytes = metalstrap_release::digest::from_hex(&reply.replace(' ', "")).unwrap();
         let servers: [Ipv6Addr; 2] = ["fe80::1".parse().unwrap(), "2001:db8::53".parse().unwrap()];
-        assert_eq!(read_answer(&bytes, [1, 2, 3]).unwrap(), servers);
+        let times = servers.map(NtpSuboption::ServerAddress).to_vec();
+        assert_eq!(read_answer(&bytes, [1, 2, 3]), Some(Named { names: servers.to_vec(), times }));
         assert_eq!(read_answer(&bytes, [1, 2, 4]), None);
         assert_eq!(read_servers(&bytes[12..]), servers);
         assert_eq!(read_servers(&bytes[16..]), [Ipv6Addr::UNSPECIFIED; 0]);

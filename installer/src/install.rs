@@ -86,6 +86,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
             machine.prepare_handoff(&bootable.esp, &manifest.boot, &command_line, &host)
         })?;
     }
+    machine.set_hardware_clock();
     summary.finish(&ending, &machine, &memory, tell).await;
     if ending == Ending::Kexec {
         machine.quiesce();
@@ -174,9 +175,10 @@ async fn believe(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> R
     let site = tell.step("site-config", "Checking the site config", |_| bytes.parse())?;
     tell.obey(site.reboot_on_failure_after);
     let resolver = tell.wait("network", place.network_step(), async |p| machine.network(&site, &p).await).await?;
+    machine.ask_time(&site, &resolver).await;
     let source = machine.repository(&site, &resolver)?;
     let known = machine.recall();
-    let load = async |_| Repository::load(source, &site, known.as_ref()).await;
+    let load = async |_| machine.load_repository(source, &site, &resolver, known.as_ref()).await;
     let repository = tell.wait("metadata", "Checking the repository's metadata", load).await?;
     tell.tell("metadata", "info", fields([("versions", serde_json::to_value(&repository.metadata.versions)?)]));
 

@@ -1,6 +1,7 @@
 //! The machine under the installer: what is done to it in the netboot image, and left alone on a running system.
 
 mod disk;
+mod time;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use metalstrap_release::site::Site;
 
 use crate::access::Access;
 use crate::bootvars::{self, BootEntry, Efivarfs, choice, token};
-use crate::clock;
+use crate::clock::Clock;
 use crate::config::Place;
 use crate::disk::Disk;
 use crate::drivers;
@@ -79,6 +80,8 @@ pub struct Machine<'a> {
     measurer: Measurer,
     /// Kept for its tasks, which renew the leases.
     network: Option<Network>,
+    /// In the netboot image alone.
+    clock: Option<Clock>,
     /// What may keep disks from being found.
     missing: Vec<String>,
     seams: Seams,
@@ -91,7 +94,8 @@ impl<'a> Machine<'a> {
     /// The kernel's; a driver that fails or a device without one is told, and no error.
     pub fn wake(place: &'a Place, tell: &'a Reporter, seams: Seams) -> Result<Self> {
         if *place != Place::Netboot {
-            return Ok(Self { place, tell, measurer: Measurer::off(), network: None, missing: Vec::new(), seams });
+            let (measurer, missing) = (Measurer::off(), Vec::new());
+            return Ok(Self { place, tell, measurer, network: None, clock: None, missing, seams });
         }
         let report = tell.step("drivers", "Loading drivers", |_| drivers::load_all())?;
         for device in &report.undriven {
@@ -111,11 +115,11 @@ impl<'a> Machine<'a> {
         if !report.settled {
             missing.push(format!("devices had not settled in {} s", report.elapsed.as_secs()));
         }
-        let clock = tell.step("clock", "Setting the clock's floor", |_| clock::set_floor())?;
-        if let Some(text) = clock.text() {
+        let clock = tell.step("clock", "Setting the clock's floor", |_| Clock::start())?;
+        if let Some(text) = clock.local().complaint() {
             tell.warn("clock", &text);
         }
-        Ok(Self { place, tell, measurer: Measurer::start(), network: None, missing, seams })
+        Ok(Self { place, tell, measurer: Measurer::start(), network: None, clock: Some(clock), missing, seams })
     }
 
     /// Measures an input right after it was loaded and before it is parsed, and tells so.

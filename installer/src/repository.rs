@@ -77,6 +77,10 @@ impl Repository {
                 let own = files.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
                 match (&error, own) {
                     (MetadataError::Source(_), Some(own)) => own,
+                    (MetadataError::Expired { .. }, _) => {
+                        let text = format!("{}: {error}{}", source.describe(), clock::basis());
+                        coded(Code::MetadataExpired, text)
+                    }
                     _ => coded(code(&error), format!("{}: {error}", source.describe())),
                 }
             })?;

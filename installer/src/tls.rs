@@ -88,7 +88,9 @@ fn handshake_error(error: io::Error, host: &str, authority: &str) -> anyhow::Err
 #[must_use]
 pub fn refusal(error: &rustls::Error, host: &str) -> Option<String> {
     let rustls::Error::InvalidCertificate(error) = error else { return None };
-    let when = |time: &UnixTime| clock::utc(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+    let seconds = |time: &UnixTime| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let when = |time: &UnixTime| clock::utc(seconds(time));
+    let shown = |time: &UnixTime| clock::shown(seconds(time));
     Some(match error {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             format!("the certificate of {host} is not from a CA that the site config names")
@@ -96,12 +98,12 @@ pub fn refusal(error: &rustls::Error, host: &str) -> Option<String> {
         CertificateError::ExpiredContext { time, not_after } => format!(
             "the certificate of {host} expired on {}; this machine's clock shows {}",
             when(not_after),
-            when(time)
+            shown(time)
         ),
         CertificateError::NotValidYetContext { time, not_before } => format!(
             "the certificate of {host} is valid only from {}; this machine's clock shows {}",
             when(not_before),
-            when(time)
+            shown(time)
         ),
         CertificateError::NotValidForNameContext { presented, .. } => {
             // webpki describes each as `DnsName("other.example")` or `IpAddress(10.0.0.1)`.

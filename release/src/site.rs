@@ -24,6 +24,10 @@ const MAX_CONNECTIONS: u8 = 16;
 const KIND: Kind = Kind { name: "site config", max_bytes: MAX_BYTES };
 /// Most mirrors: more would only make the message of a failed fetch unreadable.
 const MAX_MIRRORS: usize = 16;
+/// Most time servers.
+const MAX_TIME_SERVERS: usize = 8;
+/// Longest name of a server, in bytes (RFC 1035 section 2.3.4).
+const MAX_NAME: usize = 253;
 /// Longest wait for a network, in seconds.
 const MAX_TIMEOUT: u32 = 24 * 3600;
 
@@ -82,6 +86,10 @@ pub struct Site {
     /// where it shows less.
     #[serde(default)]
     pub clock_floor: Option<u64>,
+    /// NTP servers, by name or address, that count before those that the network names; at most 8. `docs/time.md` says what
+    /// is believed of them.
+    #[serde(default)]
+    pub time_servers: Vec<String>,
     /// Seconds to wait for a network that reaches the repository (switch ports may need 60 s after link-up).
     #[serde(default = "default_network_timeout")]
     pub network_timeout: u32,
@@ -118,6 +126,7 @@ impl Site {
             return KIND.refuse("connections", format!("is {}, not 1 to {MAX_CONNECTIONS}", self.connections));
         }
         self.report_url.iter().try_for_each(|url| check_url("report_url", url, false))?;
+        check_time_servers(&self.time_servers)?;
         check_root(&self.root)?;
         if !self.ca.contains("-----BEGIN CERTIFICATE-----") {
             return KIND.refuse("ca", "holds no PEM certificate");
@@ -148,6 +157,22 @@ fn check_url(field: &'static str, url: &str, plain: bool) -> Result<(), Document
             KIND.refuse(field, format!("is {url:?}, with characters that a URL here must not have"))
         }
         Some(_) => Ok(()),
+    }
+}
+
+fn check_time_servers(servers: &[String]) -> Result<(), DocumentError> {
+    if servers.len() > MAX_TIME_SERVERS {
+        let text = format!("has {} entries, more than the {MAX_TIME_SERVERS} allowed", servers.len());
+        return KIND.refuse("time_servers", text);
+    }
+    let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let fit = |server: &String| {
+        server.parse::<std::net::IpAddr>().is_ok()
+            || (1..=MAX_NAME).contains(&server.len()) && server.bytes().all(of_a_name)
+    };
+    match servers.iter().find(|server| !fit(server)) {
+        Some(server) => KIND.refuse("time_servers", format!("holds {server:?}, neither a name nor an address")),
+        None => Ok(()),
     }
 }
 

@@ -177,6 +177,7 @@ pub fn site(lab: &Lab, published: &Published) -> Result<Site> {
         report_url: Some(lab.report_url()),
         reboot_on_failure_after: None,
         clock_floor: None,
+        time_servers: Vec::new(),
         connections: metalstrap_release::site::CONNECTIONS,
         network_timeout: 180,
         pins: Vec::new(),

@@ -47,7 +47,7 @@ fn absent_fields_take_the_harmless_default() {
     let site = Site::parse(site().to_string().as_bytes()).unwrap();
     assert_eq!((site.report_url, site.reboot_on_failure_after), (None, None));
     assert_eq!((site.network_timeout, site.connections), (180, 8));
-    assert_eq!(site.mirrors, Vec::<String>::new());
+    assert_eq!((site.mirrors, site.time_servers), (Vec::new(), Vec::new()));
 }
 
 #[test]
@@ -58,6 +58,9 @@ fn what_is_written_reads_back() {
     let mirrors: Vec<String> = (0..16).map(|number| format!("https://m{number}.test/os")).collect();
     let site = Site::parse(with("/mirrors", json!(mirrors)).as_bytes()).unwrap();
     assert_eq!(site.mirrors, mirrors);
+    let servers = ["ntp.test", "time-1.test.", "10.0.0.1", "2001:db8::1"];
+    let timed = Site::parse(with("/time_servers", json!(servers)).as_bytes()).unwrap();
+    assert_eq!(timed.time_servers, servers);
     assert_eq!(Site::parse(&serde_json::to_vec(&site).unwrap()).unwrap(), site);
 }
 
@@ -97,6 +100,14 @@ fn values_that_cannot_hold_are_refused_by_field() {
             "root is no root metadata: the trusted root is not valid: missing field `signed`".to_owned(),
         ),
         ("/network_timeout", json!(0), "network_timeout is 0, not 1 to 86400".to_owned()),
+        (
+            "/time_servers",
+            json!(["10.0.0.1", "10.0.0.1:123"]),
+            "time_servers holds \"10.0.0.1:123\", neither a name nor an address".to_owned(),
+        ),
+        ("/time_servers", json!([""]), "time_servers holds \"\", neither a name nor an address".to_owned()),
+        ("/time_servers", json!(["a/b"]), "time_servers holds \"a/b\", neither a name nor an address".to_owned()),
+        ("/time_servers", json!(vec!["a"; 9]), "time_servers has 9 entries, more than the 8 allowed".to_owned()),
         ("/connections", json!(0), "connections is 0, not 1 to 16".to_owned()),
         ("/connections", json!(17), "connections is 17, not 1 to 16".to_owned()),
     ] {
@@ -159,7 +170,7 @@ fn shapes_other_than_the_format_are_refused() {
         cause.split(" at line").next().unwrap().to_owned()
     };
     let fields = "expected one of `format`, `repository`, `mirrors`, `connections`, `root`, `ca`, \
-                  `pins`, `client`, `proxy`, `no_proxy`, `plain_mirrors`, `retry`, `report_url`, `reboot_on_failure_after`, `clock_floor`, `network_timeout`";
+                  `pins`, `client`, `proxy`, `no_proxy`, `plain_mirrors`, `retry`, `report_url`, `reboot_on_failure_after`, `clock_floor`, `time_servers`, `network_timeout`";
     assert_eq!(cause(&with("/manifest", json!({}))), format!("unknown field `manifest`, {fields}"));
     let cut = with("/network_timeout", json!(1e30));
     assert_eq!(cause(&cut), "invalid type: floating point `1e+30`, expected u32");
