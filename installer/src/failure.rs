@@ -70,7 +70,7 @@ impl fmt::Display for Touched {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Internal,
         Self::InstallerDied,
         Self::SiteConfig,
@@ -83,6 +83,7 @@ impl Code {
         Self::MetadataExpired,
         Self::MetadataRollback,
         Self::HostConfig,
+        Self::Credentials,
         Self::Manifest,
         Self::Corrupt,
         Self::NoDisk,
@@ -124,6 +125,9 @@ impl Code {
             }
             Self::MetadataRollback => "Serve the newest state of the repository: this mirror may be stale or hostile.",
             Self::HostConfig => "Add a host config for this machine, or a default one (`metalstrap host add`).",
+            Self::Credentials => {
+                "Change `credentials` in the host config; for one that the OS would refuse, switch Secure Boot off or leave it out."
+            }
             Self::Manifest => "Publish the release again, or name one in the host config that is published.",
             Self::Corrupt => "Publish the payload again or repair the mirror; what did not verify was not written.",
             Self::NoDisk => "Compare the disks above with the selector in the host config.",
@@ -189,6 +193,8 @@ pub enum Code {
     MetadataRollback,
     /// There is no host config for this machine, or not one this installer takes.
     HostConfig,
+    /// The host config has credentials that this machine cannot get, or that its OS would refuse.
+    Credentials,
     /// The release is not in the repository, or its manifest is not one this installer takes.
     Manifest,
     /// A payload's bytes are not what the manifest says.

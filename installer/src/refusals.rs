@@ -1,6 +1,7 @@
 //! Whole installations that must be refused: each from a repository that is right but for one thing, onto a recording
 //! disk. Before the plan no byte is written; after it, none that did not verify. And what is installed is mended.
 
+mod credentials;
 mod disks;
 mod erasing;
 mod frames;
