@@ -103,7 +103,14 @@ fn a_machine_gets_what_its_host_config_says() {
     assert_eq!(text, "serial-7XK: no host config\nmac-525400123456: there is a host config\n");
     operator.ok(&format!("host remove mac-525400123456 {ON}"));
     let result = operator.ok(&format!("host explain --mac 52:54:00:12:34:56 {ON}"));
-    assert_eq!(result["host"], "default");
+    assert_eq!((&result["host"], &result["credentials"]), (&json!("default"), &json!([])));
+    let credentials = json!({"system.hostname": {"text": "web-${serial}"}, "motd": {"text": "hush"}});
+    let config = json!({"format": 1, "release": {"name": "os", "version": "1"}, "credentials": credentials});
+    fs::write(operator.0.path("host.json"), config.to_string()).unwrap();
+    operator.ok(&format!("host add serial-7XK --config D/host.json {ON}"));
+    let (result, text) = operator.told(&format!("host explain --serial 7XK {ON}"));
+    let expected = json!([{"name": "motd", "bytes": 4}, {"name": "system.hostname", "bytes": 7}]);
+    assert_eq!((&result["credentials"], text.as_str()), (&expected, "serial-7XK: there is a host config\n"));
     operator.ok(&format!("host remove default {ON}"));
     let text = "metalstrap: the repository has no host config for this machine: default";
     assert_eq!(operator.refusal(&format!("host explain {ON}")), text);

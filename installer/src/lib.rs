@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod console;
 pub mod converge;
+pub mod credentials;
 pub mod death;
 pub mod dhcp;
 pub mod dhcp6;

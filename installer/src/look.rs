@@ -9,6 +9,7 @@ use metalstrap_release::verity::BLOCK;
 use serde::Serialize;
 
 use crate::converge::{self, TreeOf};
+use crate::credentials::Sealed;
 use crate::disk::{Disk, Overlay, Region};
 use crate::esp;
 use crate::failure::{Code, WithCode as _};
@@ -36,6 +37,8 @@ pub struct Findings {
     pub partition_table: bool,
     /// Whether the ESP's file system names boot loader and UKI.
     pub boot_files_named: bool,
+    /// Whether the ESP has the credentials of the host config, and no others that were those of an earlier one.
+    pub credentials: bool,
 }
 
 /// A part of a release on the disk.
@@ -66,7 +69,7 @@ impl Part {
 pub async fn look(
     disk: Arc<dyn Disk>,
     plan: &Plan,
-    manifest: &Manifest,
+    (manifest, credentials): (&Manifest, &[Sealed]),
     mirrors: &Arc<Mirrors>,
     tell: &Reporter,
 ) -> Result<Findings> {
@@ -101,7 +104,8 @@ pub async fn look(
     let check = async |progress: Progress| esp::damaged(mirrors, manifest, &region, &progress).await;
     let (boot_files_named, files) = tell.wait("esp", "Checking boot loader and UKI", check).await?;
     parts.extend(files.into_iter().map(|(path, blocks, runs)| Part::new(&path, blocks, runs)));
-    let whole = partition_table && boot_files_named && parts.iter().all(|part| part.damaged == 0);
+    let credentials = esp::has_credentials(&region, credentials).await?;
+    let whole = partition_table && boot_files_named && credentials && parts.iter().all(|part| part.damaged == 0);
     let release = format!("{} {}", manifest.name, manifest.version);
-    Ok(Findings { release, disk: disk.describe(), whole, parts, partition_table, boot_files_named })
+    Ok(Findings { release, disk: disk.describe(), whole, parts, partition_table, boot_files_named, credentials })
 }

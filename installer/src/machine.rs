@@ -1,5 +1,6 @@
 //! The machine under the installer: what is done to it in the netboot image, and left alone on a running system.
 
+mod credentials;
 mod disk;
 mod time;
 
@@ -17,6 +18,7 @@ use crate::access::Access;
 use crate::bootvars::{self, BootEntry, Efivarfs, choice, token};
 use crate::clock::Clock;
 use crate::config::Place;
+use crate::credentials::{Sealed, archive};
 use crate::disk::Disk;
 use crate::drivers;
 use crate::ending::Ending;
@@ -290,13 +292,20 @@ impl<'a> Machine<'a> {
     ///
     /// # Errors
     /// [`Code::DiskIo`]: the UKI on the disk is not what was written.
-    pub fn prepare_handoff(&self, esp: &Esp, boot: &Boot, line: &CommandLine, host: &Host) -> Result<Ending> {
+    pub fn prepare_handoff(
+        &self,
+        esp: &Esp,
+        boot: &Boot,
+        line: &CommandLine,
+        credentials: &[Sealed],
+        host: &Host,
+    ) -> Result<Ending> {
         match host.handoff {
             HandoffMode::Reboot => return Ok(Ending::Reboot),
             HandoffMode::Poweroff => return Ok(Ending::Poweroff),
             HandoffMode::Kexec => {}
         }
-        match handoff::load(&esp.uki, &esp.uki_tree, boot, line) {
+        match handoff::load(&esp.uki, &esp.uki_tree, boot, line, &archive(credentials)) {
             Ok(_) => Ok(Ending::Kexec),
             Err(refused @ LoadError::Refused { .. }) => {
                 self.tell.warn("kernel", &format!("{:#}; rebooting instead of kexec", anyhow::Error::from(refused)));

@@ -2,6 +2,7 @@
 //! disk. Before the plan no byte is written; after it, none that did not verify. And what is installed is mended.
 
 mod allowed;
+mod credentials;
 mod disks;
 mod erasing;
 mod frames;

@@ -89,6 +89,10 @@ fn rows(whole: &Value, object: &Value, prefix: &str, text: &mut String) {
             resolved
         };
         rows(whole, inner, &format!("{path}."), text);
+        // What stands under names that are nobody's to list.
+        if let Some(any) = resolved.get("additionalProperties").filter(|any| any.is_object()) {
+            rows(whole, resolve(whole, any), &format!("{path}.NAME."), text);
+        }
     }
 }
 

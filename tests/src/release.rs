@@ -204,5 +204,6 @@ pub fn host(target: Target) -> Host {
         handoff: HandoffMode::Kexec,
         cmdline_extra: String::new(),
         boot_order: BootOrder::NetworkFirst,
+        credentials: Default::default(),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::host::{
-    BootOrder, DiskSelector, Erase, Existing, HandoffMode, Host, HostKey, Mode, ReleaseName, TpmPolicy,
+    BootOrder, Credentials, DiskSelector, Erase, Existing, HandoffMode, Host, HostKey, Mode, ReleaseName, TpmPolicy,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -155,6 +155,7 @@ impl Args {
             handoff: self.handoff.unwrap_or_default(),
             cmdline_extra: self.cmdline_extra.clone().unwrap_or_default(),
             boot_order: self.boot_order.unwrap_or_default(),
+            credentials: Credentials::default(),
         };
         let mut bytes = serde_json::to_vec_pretty(&host).context("encoding the host config")?;
         bytes.push(b'\n');

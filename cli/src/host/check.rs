@@ -154,6 +154,10 @@ mod tests {
         assert_eq!(said(&host.replace("1\"}", "1\"},\n\"erase\": \"zeroes\"")), Some((5, text.to_owned())));
         let text = "the host config's release.version \"a b\" is not 1 to 12 of a-z, A-Z, 0-9 and '.~^-'";
         assert_eq!(said(&host.replace("\"1\"", "\"a b\"")), Some((4, text.to_owned())));
+        let text = "the host config's credentials hold \"motd\", which has the variable \"rack\" in line 2, which is none of \
+                    serial, uuid, mac, vendor, product";
+        let credentials = "1,\n\n\"credentials\": {\"motd\": {\"text\": \"in\\n${rack}\"}},";
+        assert_eq!(said(&host.replace("1,", credentials)), Some((4, text.to_owned())));
         let text = "the host config's intent is missing: `wipe` happens once for each intent";
         assert_eq!(said(&host.replace("1,", "1, \"existing\": \"wipe\",")), Some((1, text.to_owned())));
         let (line, found) = said(&host.replace("\"release\"", "\"relaese\"")).unwrap();

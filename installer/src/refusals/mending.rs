@@ -24,7 +24,7 @@ async fn installed() -> Trial {
 }
 
 fn place_of(path: &str) -> u64 {
-    let layout = esp::layout(&good().manifest, ESP_BYTES, 512, 0, &[]).unwrap();
+    let layout = esp::layout(esp::Order::of(&good().manifest), ESP_BYTES, 512).unwrap();
     ESP + layout.extents().iter().find(|extent| extent.path == path).unwrap().offset
 }
 

@@ -244,6 +244,16 @@ impl Trial {
 }
 
 impl Outcome {
+    /// The events so far.
+    pub fn events(&self) -> Vec<Value> {
+        self.told.events.lock().unwrap().clone()
+    }
+
+    /// All that was told so far, lines and events.
+    pub fn told(&self) -> String {
+        format!("{:?}", self.told)
+    }
+
     /// What a machine remembers of it.
     pub fn remembered(&self) -> Option<Versions> {
         let bytes = fs::read(self.place.path().join("versions.json")).ok()?;

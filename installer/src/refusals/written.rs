@@ -43,7 +43,7 @@ static GOLDEN: LazyLock<Golden> = LazyLock::new(|| {
 
 /// Where a file of the ESP lies on the disk, and its bytes.
 fn extent(path: &str) -> (u64, usize) {
-    let layout = esp::layout(&good().manifest, ESP_BYTES, 512, 0, &[]).unwrap();
+    let layout = esp::layout(esp::Order::of(&good().manifest), ESP_BYTES, 512).unwrap();
     let extent = layout.extents().iter().find(|extent| extent.path == path).unwrap();
     (ESP_START + extent.offset, usize::try_from(extent.size).unwrap())
 }
