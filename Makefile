@@ -65,7 +65,7 @@ crashtest: images
 ifndef CRASHTEST_POINT
 	for seed in 1 2 3; do $(BUILT)/debug/build-tiny --kernel out/kernels/cloud --init $(BUILT)/release/metalstrap-tiny-init --mebibytes 4 --seed $$seed --out out/crash/tiny-$$seed || exit; done
 	$(CARGO) test --locked -p metalstrap-installer --lib -- --ignored some_points_are_left_for_machines
-	$(CARGO) test --locked -p metalstrap-tests --features machines --test crash -- --nocapture
+	$(CARGO) test --locked --workspace $(MACHINES) --test crash -- --nocapture
 endif
 
 # Measures metalstrap against its peers (about 90 minutes, as root) and writes out/bench/result.json; then the tables and the
