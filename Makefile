@@ -26,17 +26,11 @@ check: deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked $(MACHINES) -- -D warnings
 	$(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --locked
-	mkdir -p out/attacks
-	rm -f out/attacks/refusals.jsonl
-	METALSTRAP_ATTACKS=$(CURDIR)/out/attacks/refusals.jsonl $(CARGO) test --workspace --locked
-	scripts/attacks
+	scripts/attacks $(CARGO) test --workspace --locked
 
 # Installations that must be refused, onto a recording disk; part of `make check`. Writes out/attacks/result.json.
 attacks: deps
-	mkdir -p out/attacks
-	rm -f out/attacks/refusals.jsonl
-	METALSTRAP_ATTACKS=$(CURDIR)/out/attacks/refusals.jsonl $(CARGO) test --locked -p metalstrap-installer --lib refusals::
-	scripts/attacks
+	scripts/attacks $(CARGO) test --locked -p metalstrap-installer --lib refusals::
 
 # What the demo and the scenarios boot: kernels, the Debian target image, the installer, the operator's command.
 images: deps
@@ -65,7 +59,7 @@ crashtest: images
 ifndef CRASHTEST_POINT
 	for seed in 1 2 3; do $(BUILT)/debug/build-tiny --kernel out/kernels/cloud --init $(BUILT)/release/metalstrap-tiny-init --mebibytes 4 --seed $$seed --out out/crash/tiny-$$seed || exit; done
 	$(CARGO) test --locked -p metalstrap-installer --lib -- --ignored some_points_are_left_for_machines
-	$(CARGO) test --locked -p metalstrap-tests --features machines --test crash -- --nocapture
+	$(CARGO) test --locked --workspace $(MACHINES) --test crash -- --nocapture
 endif
 
 # Measures metalstrap against its peers (about 90 minutes, as root) and writes out/bench/result.json; then the tables and the

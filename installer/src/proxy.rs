@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use metalstrap_release::site::Site;
+use metalstrap_release::site::{Exempt, Site};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 use url::Url;
@@ -20,7 +20,7 @@ pub struct Proxy {
     url: Url,
     /// For an `https` proxy: its certificate is of a CA of the site config, whatever keys are pinned for servers.
     tls: Option<TlsConnector>,
-    site: Site,
+    exempt: Vec<Exempt>,
 }
 
 impl std::fmt::Debug for Proxy {
@@ -40,7 +40,7 @@ impl Proxy {
             "https" => Some(tls::client_config(&site.ca, &[], None)?.into()),
             _ => None,
         };
-        Ok(Self { url, tls, site: site.clone() })
+        Ok(Self { url, tls, exempt: site.exempt() })
     }
 
     /// Its host, as in its URL.
@@ -52,7 +52,7 @@ impl Proxy {
     /// Whether `host`, as in a URL, is reached without it.
     #[must_use]
     pub fn is_bypassed(&self, host: &str) -> bool {
-        self.site.is_direct(host)
+        self.exempt.iter().any(|entry| entry.covers(host))
     }
 
     /// A connection through it to a port of `host`. Each wait is bounded by `patience`.

@@ -10,7 +10,7 @@ use crate::metadata::TrustedRoot;
 
 mod transport;
 
-pub use transport::{ClientCertificate, Retry};
+pub use transport::{ClientCertificate, Exempt, Retry};
 
 /// Where the installer finds it in its initrd.
 pub const PATH: &str = "/etc/metalstrap/site.json";

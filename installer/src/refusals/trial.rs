@@ -147,7 +147,7 @@ impl Trial {
     pub fn from(self, published: &Published) -> Self {
         let directory = self.place.path().join("next");
         published.write_to(&directory);
-        Self { site: self.site.clone(), ..self }.reading(directory)
+        self.reading(directory)
     }
 
     /// Gives the disk another size.

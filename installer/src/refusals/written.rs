@@ -65,15 +65,17 @@ impl Golden {
         }
         bytes
     }
+
+    /// Whether a good run has ever written that there; `bytes` are settled.
+    fn knows(&self, sector: u64, bytes: &[u8]) -> bool {
+        self.ever.get(&sector).is_some_and(|ever| ever.contains(bytes))
+    }
 }
 
 /// Bytes of the sectors that were written with something that no good run writes there.
 pub fn unverified(log: &[Recorded]) -> usize {
-    let known = |sector: u64, bytes: Vec<u8>| {
-        let bytes = GOLDEN.settled(sector, bytes);
-        GOLDEN.ever.get(&sector).is_some_and(|ever| ever.contains(&bytes))
-    };
-    sectors(log).filter(|(sector, bytes)| !known(*sector, bytes.clone())).map(|(_, bytes)| bytes.len()).sum()
+    let settled = sectors(log).map(|(sector, bytes)| (sector, GOLDEN.settled(sector, bytes)));
+    settled.filter(|(sector, bytes)| !GOLDEN.knows(*sector, bytes)).map(|(_, bytes)| bytes.len()).sum()
 }
 
 /// Every sector written holds what a good run wrote there, and the UKI has no name.
@@ -82,8 +84,7 @@ pub fn assert_only_verified(log: &[Recorded]) {
     assert!(!log.is_empty(), "nothing was written at all");
     for (sector, bytes) in sectors(log) {
         let bytes = GOLDEN.settled(sector, bytes);
-        let known = GOLDEN.ever.get(&sector).is_some_and(|ever| ever.contains(&bytes));
-        assert!(known, "sector {sector} was written with bytes that no good run writes there");
+        assert!(GOLDEN.knows(sector, &bytes), "sector {sector} was written with bytes that no good run writes there");
         assert!((sector, bytes) != GOLDEN.name, "the UKI got its name");
     }
 }

@@ -95,7 +95,7 @@ impl Retry {
 
 /// An entry of `no_proxy`.
 #[derive(Debug, PartialEq, Eq)]
-enum Exempt {
+pub enum Exempt {
     /// Addresses that begin with these bits.
     Network(IpAddr, u8),
     /// A name, and all names below it.
@@ -117,8 +117,9 @@ impl Exempt {
         name.split('.').all(label).then_some(Self::Domain(name))
     }
 
-    /// `host` as in a URL: lower case, IPv6 in brackets.
-    fn covers(&self, host: &str) -> bool {
+    /// Whether it is of `host`, as that stands in a URL: lower case, IPv6 in brackets.
+    #[must_use]
+    pub fn covers(&self, host: &str) -> bool {
         let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         match (self, address) {
             (Self::Network(IpAddr::V4(network), bits), Ok(IpAddr::V4(address))) => {
@@ -142,10 +143,10 @@ fn same_start(one: u128, other: u128, width: u32, bits: u8) -> bool {
 }
 
 impl Site {
-    /// Whether `host`, as it stands in a URL, is reached without the proxy: `no_proxy` has it.
+    /// What is reached without the proxy.
     #[must_use]
-    pub fn is_direct(&self, host: &str) -> bool {
-        self.no_proxy.iter().filter_map(|entry| Exempt::parse(entry)).any(|entry| entry.covers(host))
+    pub fn exempt(&self) -> Vec<Exempt> {
+        self.no_proxy.iter().filter_map(|entry| Exempt::parse(entry)).collect()
     }
 
     pub(super) fn check_transport(&self) -> Result<(), DocumentError> {
