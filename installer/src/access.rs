@@ -72,13 +72,30 @@ impl Access {
     /// # Errors
     /// When none comes about ([`Code::Certificate`](crate::failure::Code::Certificate) if it is the certificate's fault).
     pub async fn connect(&self, url: &Url, resolver: &Resolver, limits: &Limits) -> Result<Box<dyn Wire>> {
-        let host = url.host_str().context("the URL names no host")?;
-        let port = url.port_or_known_default().context("the URL names no port")?;
+        let (host, port) = host_and_port(url)?;
         let patience = limits.connect;
         match self.proxy_for(host) {
             Some(proxy) => self.secure(url, proxy.tunnel(host, port, resolver, patience).await?, patience).await,
             None => self.secure(url, resolver.connect(host, port, patience).await?, patience).await,
         }
+    }
+
+    /// What is below TLS on the way to the server of `url`: a connection to it or, through the proxy, a tunnel.
+    ///
+    /// # Errors
+    /// When none comes about within `patience`.
+    pub async fn reach(&self, url: &Url, resolver: &Resolver, patience: Duration) -> Result<Box<dyn Wire>> {
+        let (host, port) = host_and_port(url)?;
+        Ok(match self.proxy_for(host) {
+            Some(proxy) => Box::new(proxy.tunnel(host, port, resolver, patience).await?),
+            None => Box::new(resolver.connect(host, port, patience).await?),
+        })
+    }
+
+    /// How TLS is spoken, and whom a server must be.
+    #[must_use]
+    pub fn tls(&self) -> &ClientConfig {
+        &self.tls
     }
 
     async fn secure(&self, url: &Url, stream: impl Wire, patience: Duration) -> Result<Box<dyn Wire>> {
@@ -88,6 +105,11 @@ impl Access {
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         Ok(Box::new(greet(&connector, url, BufReader::with_capacity(RECEIVE, stream), patience).await?))
     }
+}
+
+fn host_and_port(url: &Url) -> Result<(&str, u16)> {
+    let host = url.host_str().context("the URL names no host")?;
+    Ok((host, url.port_or_known_default().context("the URL names no port")?))
 }
 
 #[cfg(test)]

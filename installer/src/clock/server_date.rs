@@ -15,11 +15,11 @@ use rustls::pki_types::{ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ClientConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use url::Url;
 
+use crate::access::{Access, Wire};
 use crate::http::parse_date;
 use crate::https::https_url;
 use crate::resolve::Resolver;
@@ -37,8 +37,8 @@ const HEAD: usize = 16 << 10;
 pub struct Server<'a> {
     /// Its URL.
     url: Url,
-    /// The CAs that its certificate may be of, PEM text.
-    ca: &'a str,
+    /// The way to it, and whom it must be.
+    access: Access,
     resolver: &'a Resolver,
 }
 
@@ -55,7 +55,7 @@ impl TimeProvider for Standing {
 /// How a handshake ended.
 enum Greeted {
     /// The certificate is good.
-    Good(Box<TlsStream<TcpStream>>),
+    Good(Box<TlsStream<Box<dyn Wire>>>),
     /// It is valid only from this time on.
     NotYet(i64),
 }
@@ -65,8 +65,8 @@ impl<'a> Server<'a> {
     ///
     /// # Errors
     /// It is no https URL.
-    pub fn new(url: &str, ca: &'a str, resolver: &'a Resolver) -> Result<Self> {
-        Ok(Self { url: https_url(url)?, ca, resolver })
+    pub fn new(url: &str, access: Access, resolver: &'a Resolver) -> Result<Self> {
+        Ok(Self { url: https_url(url)?, access, resolver })
     }
 
     /// Its name, for messages.
@@ -111,11 +111,10 @@ impl<'a> Server<'a> {
     /// A handshake by a clock that stands at `at`.
     async fn greet(&self, at: i64) -> Result<Greeted> {
         let host = self.url.host_str().context("the URL names no host")?;
-        let port = self.url.port_or_known_default().context("the URL names no port")?;
-        let stream = self.resolver.connect(host, port, WAIT).await?;
+        let stream = self.access.reach(&self.url, self.resolver, WAIT).await?;
         let plain = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(plain.to_owned()).with_context(|| format!("{host} is no host name"))?;
-        let connector = TlsConnector::from(Arc::new(standing(self.ca, at)?));
+        let connector = TlsConnector::from(Arc::new(standing(self.access.tls(), at)?));
         let error = match connector.connect(name, stream).await {
             Ok(stream) => return Ok(Greeted::Good(Box::new(stream))),
             Err(error) => error,
@@ -133,7 +132,7 @@ impl<'a> Server<'a> {
     }
 
     /// The `Date` header of whatever the server answers.
-    async fn read_date(&self, stream: &mut TlsStream<TcpStream>) -> Result<i64> {
+    async fn read_date(&self, stream: &mut TlsStream<Box<dyn Wire>>) -> Result<i64> {
         let host = self.url.host_str().unwrap_or_default();
         let port = self.url.port().map_or_else(String::new, |port| format!(":{port}"));
         let version = env!("CARGO_PKG_VERSION");
@@ -166,9 +165,9 @@ fn date_of(head: &[u8]) -> Option<i64> {
 
 /// A client configuration as for everything else, but by a clock that stands at `at`, and without sessions to resume: each
 /// handshake checks the certificate anew.
-fn standing(ca: &str, at: i64) -> Result<ClientConfig> {
+fn standing(tls: &ClientConfig, at: i64) -> Result<ClientConfig> {
     let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at).context("reading the time")?));
-    let mut config = ClientConfig::clone(&*tls::client_config(ca)?);
+    let mut config = tls.clone();
     config.time_provider = Arc::new(Standing(at));
     config.resumption = Resumption::disabled();
     Ok(config)

@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
+use crate::access::Access;
 use crate::ntp::tests::{PATIENCE, Server as Ntp, serve as serve_ntp};
 use crate::resolve::{Resolver, Servers};
 use crate::test_server::{TestServer, reply, serve};
@@ -116,7 +117,7 @@ const NO_DATE: &str = "X: y";
 async fn ask(clock: &mut Clock, groups: &[Vec<SocketAddr>], web: &TestServer) -> Asked {
     let resolver = Resolver::learnt(Servers::default());
     let url = format!("https://127.0.0.1:{}/os", web.port);
-    let server = Server::new(&url, &web.ca, &resolver).unwrap();
+    let server = Server::new(&url, Access::of_ca(&web.ca).unwrap(), &resolver).unwrap();
     let patience = Patience { first: Duration::from_secs(2), ..PATIENCE };
     clock.ask(groups, &server, patience).await.unwrap()
 }
@@ -287,7 +288,7 @@ async fn lesson_15_without_time_servers_a_dead_clock_takes_the_servers_date() {
     // And takes one only to move on.
     let resolver = Resolver::learnt(Servers::default());
     let url = format!("https://127.0.0.1:{}/os", date.port);
-    let server = Server::new(&url, &date.ca, &resolver).unwrap();
+    let server = Server::new(&url, Access::of_ca(&date.ca).unwrap(), &resolver).unwrap();
     let boot = Boot::showing(noon + DAY);
     let (mut clock, mut asked) = (boot.run(), Asked::default());
     assert!(!clock.ask_server(&server, &mut asked).await.unwrap());

@@ -9,6 +9,7 @@ use metalstrap_release::site::Site;
 use serde_json::{Value, json};
 
 use super::Machine;
+use crate::access::Access;
 use crate::clock::server_date::Server;
 use crate::clock::{Asked, Clock, utc};
 use crate::failure::{Code, code_of};
@@ -36,7 +37,7 @@ impl Machine<'_> {
                 time_server::addresses(&named, resolver),
                 time_server::addresses(&learnt, resolver),
             );
-            let server = Server::new(&site.repository, &site.ca, resolver)?;
+            let server = Server::new(&site.repository, Access::of_site(site)?, resolver)?;
             clock.ask(&<[_; 2]>::from(groups.await), &server, Patience::default()).await
         });
         match asking.await {
@@ -61,9 +62,8 @@ impl Machine<'_> {
             Err(error) if code_of(&error) == Code::Certificate => error,
             done => return done,
         };
-        let (Some(clock), Ok(server)) = (&mut self.clock, Server::new(&site.repository, &site.ca, resolver)) else {
-            return Err(error);
-        };
+        let server = Access::of_site(site).and_then(|access| Server::new(&site.repository, access, resolver));
+        let (Some(clock), Ok(server)) = (&mut self.clock, server) else { return Err(error) };
         let mut asked = Asked::default();
         let moved = clock.ask_server(&server, &mut asked).await;
         if asked.date.is_some() {

@@ -23,7 +23,7 @@ async fn valid(from: (i32, u8), to: (i32, u8), head: &'static str) -> TestServer
 async fn date(server: &TestServer, from: i64) -> Result<i64, String> {
     let resolver = Resolver::learnt(Servers::default());
     let url = format!("https://127.0.0.1:{}/os", server.port);
-    let date = Server::new(&url, &server.ca, &resolver).unwrap().date(from).await;
+    let date = Server::new(&url, Access::of_ca(&server.ca).unwrap(), &resolver).unwrap().date(from).await;
     date.map_err(|error| format!("{error:#}"))
 }
 
