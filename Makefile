@@ -1,5 +1,5 @@
 # Thin: each target names the command it runs. Everything that is made goes below target/ and out/.
-.PHONY: demo test check crashtest bench deps images docs clean fmt
+.PHONY: demo test check attacks crashtest bench deps images docs clean fmt
 
 # Reproducible times in images: the last commit's.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -8,6 +8,10 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 
 export PATH := $(PATH):/usr/sbin:/sbin
 
 CARGO := cargo
+# What the scenarios and the booted power cuts are behind.
+MACHINES := --features metalstrap-tests/machines
+# What `make images` builds of the commands beside the installer.
+SCOPE := -p metalstrap -p metalstrap-tiny
 BUILT := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu
 
 # Installs what the project needs on a Debian 12 or 13 machine, and builds the static TPM library.
@@ -20,26 +24,32 @@ deps:
 check: deps
 	scripts/fetch-kernels
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --locked $(MACHINES) -- -D warnings
 	$(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --locked
-	$(CARGO) test --workspace --locked --exclude metalstrap-tests
+	scripts/attacks $(CARGO) test --workspace --locked
+
+# Installations that must be refused, onto a recording disk; part of `make check`. Writes out/attacks/result.json.
+attacks: deps
+	scripts/attacks $(CARGO) test --locked -p metalstrap-installer --lib refusals::
 
 # What the demo and the scenarios boot: kernels, the Debian target image, the installer, the operator's command.
 images: deps
 	scripts/fetch-kernels
 	scripts/build-target
 	$(CARGO) build --release --locked -p metalstrap-installer -p metalstrap-tiny
-	$(CARGO) build --locked -p metalstrap
-	$(CARGO) run --locked -p metalstrap-tiny --bin build-tiny -- --kernel out/kernels/cloud --init $(BUILT)/release/metalstrap-tiny-init --out out/tiny
+	$(CARGO) build --locked $(SCOPE)
+	$(BUILT)/debug/build-tiny --kernel out/kernels/cloud --init $(BUILT)/release/metalstrap-tiny-init --out out/tiny
 
 # A blank machine boots over the network, installs an OS and kexecs into it; then it boots from its own disk.
 demo: images
 	$(CARGO) run --locked -p metalstrap-tests --bin demo
 
-# All that CI runs: check, then the scenarios in virtual machines.
+# All that CI runs: check, then the scenarios in virtual machines. All of it asks cargo for the whole workspace: for a part of it
+# dependencies have other features, and are built again.
+test: SCOPE := --workspace --all-targets
 test: check images
 	scripts/fetch-workbench
-	$(CARGO) test --locked -p metalstrap-tests --lib --test scenarios -- --test-threads=2
+	$(CARGO) test --locked --workspace $(MACHINES) --test scenarios -- --test-threads=2
 
 # Power cuts at thousands of points of whole installations, judged in process, and some of them booted by machines:
 # out/crash/result.json (docs/testing.md). With CRASHTEST_POINT=… as a failure names it, that point alone; with
@@ -47,12 +57,12 @@ test: check images
 crashtest: images
 	$(CARGO) test --locked -p metalstrap-installer --lib -- --ignored --nocapture many_points_of_every_scenario
 ifndef CRASHTEST_POINT
-	for seed in 1 2 3; do $(CARGO) run --locked -p metalstrap-tiny --bin build-tiny -- --kernel out/kernels/cloud --init $(BUILT)/release/metalstrap-tiny-init --mebibytes 4 --seed $$seed --out out/crash/tiny-$$seed || exit; done
+	for seed in 1 2 3; do $(BUILT)/debug/build-tiny --kernel out/kernels/cloud --init $(BUILT)/release/metalstrap-tiny-init --mebibytes 4 --seed $$seed --out out/crash/tiny-$$seed || exit; done
 	$(CARGO) test --locked -p metalstrap-installer --lib -- --ignored some_points_are_left_for_machines
-	$(CARGO) test --locked -p metalstrap-tests --test crash -- --nocapture
+	$(CARGO) test --locked --workspace $(MACHINES) --test crash -- --nocapture
 endif
 
-# Measures metalstrap against its peers (about 40 minutes, as root) and writes out/bench/result.json; then the tables and the
+# Measures metalstrap against its peers (about 90 minutes, as root) and writes out/bench/result.json; then the tables and the
 # plot of docs/performance.md. BENCH="--cases fresh --runs 1 --size 256M" measures less.
 bench: images
 	scripts/bench-peers

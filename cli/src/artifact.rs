@@ -35,7 +35,8 @@ pub fn publish_root(payloads: &Payloads<'_>, image: &Path, verity: &Path, root_h
     let tree_size = tree.geometry().total_blocks() * BLOCK;
     let mut hash_file = open(verity)?.take(tree_size);
     let hash_tree = payloads.add_tree("root hash tree", &mut hash_file, tree_size)?;
-    Ok(FileSystem { designator: Designator::Root, root_hash, salt: Salt(superblock.salt), data, fine, hash_tree })
+    let (salt, hash_tree_uuid) = (Salt(superblock.salt), superblock.uuid);
+    Ok(FileSystem { designator: Designator::Root, root_hash, salt, data, fine, hash_tree, hash_tree_uuid })
 }
 
 /// Opens a hash tree, after checking it by its root hash down to the blocks above the data.

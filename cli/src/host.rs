@@ -1,9 +1,10 @@
 //! `metalstrap host`: which machine gets which release, and how.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Subcommand;
+use metalstrap_release::allowed::Allowed;
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{Host, HostKey};
 use metalstrap_release::metadata::{Metadata, RoleName, TargetFile};
@@ -13,6 +14,7 @@ use crate::keys::{Keys, read_root};
 use crate::signing::load;
 
 mod add;
+mod allow;
 mod check;
 mod explain;
 mod groups;
@@ -22,7 +24,8 @@ mod show;
 /// The keys that sign host configs.
 const ROLES: [RoleName; 3] = [RoleName::Hosts, RoleName::Snapshot, RoleName::Timestamp];
 
-/// Adds, shows, checks and removes host configs: which machine gets which release, on which disk, by which policy.
+/// Adds, shows, checks and removes host configs: which machine gets which release, on which disk, by which policy; and says
+/// which releases they may name.
 ///
 /// A host config's KEY says for which machine it is: `uuid-…` (SMBIOS), `serial-…` (SMBIOS), `mac-…`, or `default`. Groups of
 /// machines have one list for all.
@@ -42,6 +45,9 @@ enum Verb {
     Check(check::Args),
     Explain(explain::Args),
     Remove(remove::Args),
+    Allow(allow::AllowArgs),
+    Disallow(allow::DisallowArgs),
+    Allowed(allow::AllowedArgs),
 }
 
 impl Args {
@@ -57,6 +63,9 @@ impl Args {
             Verb::Check(args) => args.run(),
             Verb::Explain(args) => args.run(),
             Verb::Remove(args) => args.run(),
+            Verb::Allow(args) => args.run(),
+            Verb::Disallow(args) => args.run(),
+            Verb::Allowed(args) => args.run(),
         }
     }
 }
@@ -87,11 +96,12 @@ impl LookArgs {
 
     /// Reads a file that the metadata vouches for.
     fn bytes(&self, target: &TargetFile) -> Result<Vec<u8>> {
-        let path = self.repository.join(&target.path);
-        let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let (found, expected) = (Digest::of(&bytes), target.sha256);
-        ensure!(found == expected, "{} has SHA-256 {found}, but the metadata says {expected}", path.display());
-        Ok(bytes)
+        read_target(&self.repository, target)
+    }
+
+    /// The list of the releases that host configs may name, if there is one.
+    fn allowed(&self, metadata: &Metadata) -> Result<Option<Allowed>> {
+        read_allowed(&self.repository, metadata.allowed.as_ref())
     }
 
     /// Reads a host config that the metadata vouches for.
@@ -100,6 +110,24 @@ impl LookArgs {
         let host = Host::parse(&bytes).with_context(|| format!("checking {}", target.path))?;
         Ok((bytes, host))
     }
+}
+
+/// Reads a file of the repository in `directory` that the metadata vouches for.
+fn read_target(directory: &Path, target: &TargetFile) -> Result<Vec<u8>> {
+    let path = directory.join(&target.path);
+    let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let (found, expected) = (Digest::of(&bytes), target.sha256);
+    ensure!(found == expected, "{} has SHA-256 {found}, but the metadata says {expected}", path.display());
+    Ok(bytes)
+}
+
+/// The list of the releases that host configs may name, if there is one.
+fn read_allowed(directory: &Path, target: Option<&TargetFile>) -> Result<Option<Allowed>> {
+    let read = |target: &TargetFile| {
+        let bytes = read_target(directory, target)?;
+        Allowed::parse(&bytes).with_context(|| format!("checking {}", target.path))
+    };
+    target.map(read).transpose()
 }
 
 /// Reads what a person or a target's name says.

@@ -11,12 +11,16 @@ use serde_json::{Value, json};
 
 use crate::files::create;
 use crate::keys::{DELEGATION, Keys, ROOT};
-use crate::signing::LifetimeArgs;
+use crate::lifetimes::LifetimeArgs;
+use crate::passphrase::{Passphrase, PassphraseArgs, Passphrases};
+use crate::stage::StageArgs;
 use crate::wait::wait;
-use crate::{clock, output};
+use crate::{clock, encrypted, output};
 
 mod rotate;
 mod tls;
+
+pub use rotate::publish_root;
 
 /// What only its owner may read.
 const SECRET: u32 = 0o600;
@@ -33,8 +37,11 @@ const MAX_KEYS: u64 = 16;
 #[command(after_help = "Examples:
   metalstrap keygen --keys keys
   metalstrap keygen --keys keys --root-keys 3 --root-threshold 2
+  metalstrap keygen --keys keys --encrypt                              # asks for a passphrase
   metalstrap keygen --keys keys --rotate timestamp --rotate snapshot   # then publish or refresh
   metalstrap keygen --keys keys --renew                                # the same keys, a root that holds longer
+  metalstrap keygen --keys keys --renew --stage stage                  # for root keys that are elsewhere
+  metalstrap keygen --keys keys --rotate root --root-public ann.pub --root-public bob.pub --root-threshold 2 --stage stage
   metalstrap keygen --keys tls --tls repo.test --tls-ip 10.0.0.1       # certificates to try things out with
 It prints one line of JSON: the directory, the files made, and version and expiry of the root.")]
 pub struct Args {
@@ -50,6 +57,10 @@ pub struct Args {
     /// Makes a new key for this role, and the next root; needs the root's keys (but for hosts). May be repeated
     #[arg(long, value_name = "ROLE")]
     rotate: Vec<RoleName>,
+    /// Public key (PEM) of somebody who holds a root key, for --rotate root with --stage: the new root has these keys, and none
+    /// is made here. May be repeated
+    #[arg(long, value_name = "FILE", requires = "stage", conflicts_with = "root_keys")]
+    root_public: Vec<PathBuf>,
     /// Makes the next root with the same keys, so that it holds longer
     #[arg(long)]
     renew: bool,
@@ -59,6 +70,13 @@ pub struct Args {
     /// Address that the server certificate is good for too. May be repeated
     #[arg(long, value_name = "IP", requires = "tls")]
     tls_ip: Vec<std::net::IpAddr>,
+    /// Encrypts the new private keys by a passphrase
+    #[arg(long, conflicts_with = "tls")]
+    encrypt: bool,
+    #[command(flatten)]
+    stage: StageArgs,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
     #[command(flatten)]
     lifetimes: LifetimeArgs,
 }
@@ -75,6 +93,15 @@ impl Args {
             !rotates || !counts || self.rotate.contains(&RoleName::Root),
             "--root-keys and --root-threshold are for new root keys: say --rotate root too"
         );
+        let in_root = self.renew || self.rotate.iter().any(|role| *role != RoleName::Hosts);
+        ensure!(
+            self.stage.stage.is_none() || in_root,
+            "--stage is for the next root: say --renew, or --rotate with a role other than hosts"
+        );
+        ensure!(
+            self.root_public.is_empty() || self.rotate.contains(&RoleName::Root),
+            "--root-public is for new root keys: say --rotate root too"
+        );
         make_directory(&self.keys)?;
         let keys = Keys(self.keys.clone());
         let result = if let Some(name) = &self.tls {
@@ -90,6 +117,7 @@ impl Args {
     fn make(&self, keys: &Keys) -> Result<Value> {
         let (count, threshold) = self.root_signers(1, 1)?;
         let root = signers(count, threshold)?;
+        let seal = Seal::new(self.encrypt, &self.passphrase.open()?)?;
         let one = || signers(1, NonZeroU64::MIN);
         let keyring = Keyring { root, targets: one()?, snapshot: one()?, timestamp: one()?, hosts: one()? };
         let root = wait(new_root(&keyring, &self.lifetimes.lifetimes(), self.lifetimes.now()?))?;
@@ -103,8 +131,9 @@ impl Args {
             (RoleName::Timestamp, &keyring.timestamp),
             (RoleName::Hosts, &keyring.hosts),
         ] {
-            let names = names(role, signers.keys.len());
-            files.extend(names.into_iter().zip(&signers.keys).map(|(name, key)| (name, key.to_pem().into(), SECRET)));
+            for (name, key) in names(role, signers.keys.len()).into_iter().zip(&signers.keys) {
+                files.push((name, seal.file(key)?, SECRET));
+            }
         }
         files.push(("1.root.json".to_owned(), root.clone(), PUBLIC));
         files.push((DELEGATION.to_owned(), delegation, PUBLIC));
@@ -120,6 +149,21 @@ impl Args {
         let threshold = self.root_threshold.unwrap_or(threshold);
         ensure!(threshold <= keys, "a root with {keys} keys cannot be signed by {threshold} of them");
         Ok((keys, NonZeroU64::new(threshold).context("a root must be signed by a key")?))
+    }
+}
+
+/// How new private keys are written.
+struct Seal(Option<Passphrase>);
+
+impl Seal {
+    fn new(encrypt: bool, passphrases: &Passphrases) -> Result<Self> {
+        Ok(Self(if encrypt { Some(passphrases.for_new_keys()?) } else { None }))
+    }
+
+    /// What the file of a key holds.
+    fn file(&self, key: &PrivateKey) -> Result<Vec<u8>> {
+        let pem = self.0.as_ref().map_or_else(|| Ok(key.to_pem()), |passphrase| encrypted::to_pem(key, passphrase));
+        Ok(pem?.into_bytes())
     }
 }
 

@@ -9,6 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::metadata::{DIRECTORY, PrivateKey, RoleName, TrustedRoot, Written};
 use serde_json::Value;
 
+use crate::encrypted;
+use crate::passphrase::Passphrases;
+
 /// The newest root metadata.
 pub const ROOT: &str = "root.json";
 /// Who may sign host configs.
@@ -24,17 +27,20 @@ impl Keys {
         self.0.join(name)
     }
 
-    /// The private keys of a role, old ones too: which of them count is for the root to say.
+    /// The private keys of a role, old ones too: which of them count is for the root to say. Encrypted ones are decrypted.
     ///
     /// # Errors
-    /// A file that holds no key.
-    pub fn private(&self, role: RoleName) -> Result<Vec<PrivateKey>> {
+    /// A file that holds no key, or one whose passphrase is not to be had.
+    pub fn private(&self, role: RoleName, passphrases: &Passphrases) -> Result<Vec<PrivateKey>> {
         let read = |name: &String| {
             let path = self.path(name);
             let mode = fs::metadata(&path).map(|found| found.permissions().mode() & 0o777).unwrap_or_default();
             ensure!(mode & 0o077 == 0, "the key {} is open to others (mode {mode:03o}): chmod 600 it", path.display());
             let text = fs::read_to_string(&path).with_context(|| format!("reading the key {}", path.display()))?;
-            PrivateKey::from_pem(&text).with_context(|| format!("reading the key {}", path.display()))
+            match encrypted::find(&text) {
+                Some(der) => passphrases.unlock(&path, &der),
+                None => PrivateKey::from_pem(&text).with_context(|| format!("reading the key {}", path.display())),
+            }
         };
         self.files(role)?.iter().map(read).collect()
     }
@@ -93,10 +99,16 @@ impl Keys {
     /// # Errors
     /// When there is none.
     pub fn oldest_root(&self) -> Result<TrustedRoot> {
-        match self.roots()?.first() {
-            Some((version, _)) => read_root(&self.path(&format!("{version}.root.json"))),
-            None => self.root(),
-        }
+        read_root(&self.oldest_root_path()?)
+    }
+
+    /// Path of the oldest root.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn oldest_root_path(&self) -> Result<PathBuf> {
+        let name = self.roots()?.first().map_or_else(|| ROOT.to_owned(), |(version, _)| format!("{version}.root.json"));
+        Ok(self.path(&name))
     }
 
     /// Who may sign host configs.

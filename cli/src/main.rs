@@ -7,14 +7,18 @@ mod checked;
 mod clock;
 mod completions;
 mod directory;
+mod encrypted;
 mod files;
+mod finish;
 mod host;
 mod keygen;
 mod keys;
 mod layout;
+mod lifetimes;
 mod man;
 mod netboot;
 mod output;
+mod passphrase;
 mod payloads;
 mod progress;
 mod publish;
@@ -22,10 +26,14 @@ mod refresh;
 mod repository;
 mod schema;
 mod seen;
+mod sign;
 mod signing;
 mod site;
 mod size;
+mod stage;
 mod sysupdate;
+mod terminal;
+mod timestamp;
 mod uki;
 mod verify;
 mod vm;
@@ -50,6 +58,9 @@ enum Verb {
     Publish(Box<publish::Args>),
     Host(host::Args),
     Refresh(refresh::Args),
+    Timestamp(timestamp::Args),
+    Sign(sign::Args),
+    Finish(Box<finish::Args>),
     Site(site::Args),
     Netboot(netboot::Args),
     Verify(verify::Args),
@@ -66,6 +77,9 @@ impl Verb {
             Self::Publish(args) => args.run()?,
             Self::Host(args) => args.run()?,
             Self::Refresh(args) => args.run()?,
+            Self::Timestamp(args) => args.run()?,
+            Self::Sign(args) => args.run()?,
+            Self::Finish(args) => args.run()?,
             Self::Site(args) => args.run()?,
             Self::Netboot(args) => args.run()?,
             Self::Verify(args) => return args.run(),

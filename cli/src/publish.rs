@@ -15,7 +15,8 @@ use crate::artifact::{publish_file, publish_root};
 use crate::layout::LayoutArgs;
 use crate::payloads::Payloads;
 use crate::repository::Repository;
-use crate::signing::{Signing, SigningArgs, summary};
+use crate::signing::{Done, Signing, SigningArgs, summary};
+use crate::stage::StageArgs;
 use crate::sysupdate::{Inputs, SysupdateArgs};
 use crate::uki::UkiFacts;
 use crate::{output, size};
@@ -65,6 +66,8 @@ pub struct Args {
     #[command(flatten)]
     signing: SigningArgs,
     #[command(flatten)]
+    stage: StageArgs,
+    #[command(flatten)]
     layout: LayoutArgs,
     #[command(flatten)]
     compression: CompressionArgs,
@@ -107,7 +110,8 @@ impl Args {
     /// it.
     pub fn run(self) -> Result<()> {
         let facts = self.check()?;
-        let signing = self.signing.open(&[RoleName::Targets, RoleName::Snapshot, RoleName::Timestamp])?;
+        let roles = [RoleName::Targets, RoleName::Snapshot, RoleName::Timestamp];
+        let signing = self.signing.open_or_stage(&roles, &self.stage)?;
         let repository = Repository::create(&self.repository)?;
         output::print(&self.publish(&repository, &signing, facts)?)
     }
@@ -149,14 +153,16 @@ impl Args {
         }
         let manifest = match there.filter(|there| there.is_complete(repository)) {
             Some(there) => there.manifest,
-            None => self.compress(repository, facts)?,
+            None => self.compress(signing.place(repository), facts)?,
         };
-        let (path, sha256, size) = repository.add_manifest(&manifest)?;
+        let (path, sha256, size) = signing.place(repository).add_manifest(&manifest)?;
         let added = draft.add_release(&name.target(), size, sha256)?;
-        let metadata =
-            if draft.is_changed() { signing.publish(repository, draft)? } else { signing.load(repository)? };
-        self.lay_out(repository, &manifest, &metadata)?;
-        Ok(result(&path, sha256, added, bytes(&manifest)?, &summary(&metadata)))
+        let changed = draft.is_changed();
+        let done = signing.conclude(repository, draft, changed)?;
+        if let Done::Published(metadata) = &done {
+            self.lay_out(repository, &manifest, metadata)?;
+        }
+        Ok(result(&path, sha256, added && done.is_published(), bytes(&manifest)?, &done.summary()))
     }
 
     /// For systemd-sysupdate, once the release is one that machines may have.

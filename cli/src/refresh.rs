@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::clock::{self, DAY};
 use crate::output;
 use crate::repository::Repository;
-use crate::signing::{Signing, SigningArgs, summary};
+use crate::signing::{Signing, SigningArgs};
+use crate::stage::StageArgs;
 
 /// Signs timestamp and snapshot anew, and the lists of releases and host configs where they expire soon and their keys
 /// are at hand. Publishes what `keygen --rotate` has made.
@@ -26,6 +27,8 @@ pub struct Args {
     repository: PathBuf,
     #[command(flatten)]
     signing: SigningArgs,
+    #[command(flatten)]
+    stage: StageArgs,
     /// Days before their end from which on the lists of releases and host configs are signed anew
     #[arg(long, value_name = "DAYS", default_value_t = 90)]
     within: u32,
@@ -37,13 +40,14 @@ impl Args {
     /// # Errors
     /// A key that is missing, or a repository that is not of these keys.
     pub fn run(self) -> Result<()> {
-        let signing = self.signing.open(&[RoleName::Snapshot, RoleName::Timestamp])?;
+        let signing = self.signing.open_or_stage(&[RoleName::Snapshot, RoleName::Timestamp], &self.stage)?;
         let repository = Repository::open(&self.repository)?;
         let mut draft = signing.following(&repository)?;
         self.renew(&signing, &mut draft)?;
-        let roles = draft.to_be_signed();
-        let metadata = signing.publish(&repository, draft)?;
-        output::print(&json!({"signed": roles, "metadata": summary(&metadata)}))
+        let roles: Vec<_> = draft.to_be_signed().into_iter().map(RoleName::as_str).collect();
+        let done = signing.conclude(&repository, draft, true)?;
+        let signed = if done.is_published() { roles } else { Vec::new() };
+        output::print(&json!({"signed": signed, "metadata": done.summary()}))
     }
 
     /// Marks what expires soon, or warns of it.

@@ -1,61 +1,34 @@
 //! Signing: from a repository to the next state of its metadata.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::metadata::{
-    Anchor, Draft, Lifetimes, Metadata, MetadataSource, PrivateKey, RoleName, SignError, TrustedRoot,
+    Anchor, Draft, Lifetimes, Metadata, MetadataSource, PrivateKey, RoleName, SignError, TrustedRoot, Written,
 };
 use serde_json::{Value, json};
 
 use crate::clock::{self, DAY};
 use crate::directory::{Directory, Overlay};
 use crate::keys::Keys;
+use crate::lifetimes::LifetimeArgs;
+use crate::passphrase::{PassphraseArgs, Passphrases};
 use crate::repository::Repository;
 use crate::seen::Seen;
+use crate::stage::{Stage, StageArgs};
 use crate::wait::wait;
+
+mod staging;
+
+pub use staging::Done;
 
 /// The last of metadata to be written the first time: without it there is no repository.
 const TIMESTAMP: &str = "metadata/timestamp.json";
 /// Days before its end from which on a root is warned of.
 const ROOT_WARNING: i64 = 90;
-
-/// How long signatures hold.
-#[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Signatures")]
-pub struct LifetimeArgs {
-    /// Days that root metadata holds
-    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().root, value_parser = clap::value_parser!(u32).range(1..))]
-    root_days: u32,
-    /// Days that the list of releases holds
-    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().targets, value_parser = clap::value_parser!(u32).range(1..))]
-    targets_days: u32,
-    /// Days that the list of host configs holds
-    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().hosts, value_parser = clap::value_parser!(u32).range(1..))]
-    hosts_days: u32,
-    /// Days that snapshot and timestamp hold: how long a mirror can serve an old state unnoticed
-    #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().online, value_parser = clap::value_parser!(u32).range(1..))]
-    online_days: u32,
-    /// Seconds of Unix time that signatures count from [default: now]
-    #[arg(long, value_name = "SECONDS", hide = true)]
-    now: Option<i64>,
-}
-
-impl LifetimeArgs {
-    /// As the metadata takes them.
-    pub fn lifetimes(&self) -> Lifetimes {
-        Lifetimes { root: self.root_days, targets: self.targets_days, hosts: self.hosts_days, online: self.online_days }
-    }
-
-    /// Seconds since 1970.
-    ///
-    /// # Errors
-    /// The clock cannot be read.
-    pub fn now(&self) -> Result<i64> {
-        self.now.map_or_else(clock::now, Ok)
-    }
-}
 
 /// By which keys, and for how long.
 #[derive(Debug, Clone, clap::Args)]
@@ -67,6 +40,8 @@ pub struct SigningArgs {
     #[arg(long, help_heading = "Signatures")]
     accept_older: bool,
     #[command(flatten)]
+    passphrase: PassphraseArgs,
+    #[command(flatten)]
     lifetimes: LifetimeArgs,
 }
 
@@ -74,36 +49,75 @@ pub struct SigningArgs {
 #[derive(Debug)]
 pub struct Signing {
     keys: Keys,
+    passphrases: Passphrases,
+    /// What was read so far, so that nobody is asked twice.
+    read: RefCell<BTreeMap<RoleName, Vec<PrivateKey>>>,
     lifetimes: Lifetimes,
     now: i64,
     accept_older: bool,
+    /// Where nothing is signed: the stage, and what joins the repository later.
+    staging: Option<(Repository, Stage)>,
 }
 
 impl SigningArgs {
-    /// Checks that there are keys of these roles.
+    /// Checks that there are keys of these roles, and reads them.
     ///
     /// # Errors
-    /// Names the file that is missing.
+    /// Names the file that is missing, or what is wrong with it.
     pub fn open(&self, roles: &[RoleName]) -> Result<Signing> {
         let keys = Keys(self.keys.clone());
         keys.check_present(roles)?;
         let (lifetimes, now) = (self.lifetimes.lifetimes(), self.lifetimes.now()?);
-        Ok(Signing { keys, lifetimes, now, accept_older: self.accept_older })
+        let signing = Signing::new(keys, self.passphrase.open()?, lifetimes, now, self.accept_older);
+        // Now, not after an hour of compression: a passphrase may be wrong.
+        roles.iter().try_for_each(|role| signing.private(*role).map(drop))?;
+        Ok(signing)
+    }
+
+    /// The same, or without keys, where what is to be signed is staged.
+    ///
+    /// # Errors
+    /// As [`SigningArgs::open`]; or the stage cannot be made.
+    pub fn open_or_stage(&self, roles: &[RoleName], stage: &StageArgs) -> Result<Signing> {
+        let Some(directory) = &stage.stage else { return self.open(roles) };
+        let mut signing = self.open(&[])?;
+        let stage = Stage::create(directory)?;
+        signing.staging = Some((stage.additions()?, stage));
+        Ok(signing)
     }
 }
 
 impl Signing {
+    /// With keys that are not looked for yet.
+    pub fn new(keys: Keys, passphrases: Passphrases, lifetimes: Lifetimes, now: i64, accept_older: bool) -> Self {
+        Self { keys, passphrases, read: RefCell::default(), lifetimes, now, accept_older, staging: None }
+    }
+
+    fn private(&self, role: RoleName) -> Result<Vec<PrivateKey>> {
+        if let Some(keys) = self.read.borrow().get(&role) {
+            return Ok(keys.clone());
+        }
+        let keys = self.keys.private(role, &self.passphrases)?;
+        self.read.borrow_mut().insert(role, keys.clone());
+        Ok(keys)
+    }
+
     /// The time that signatures count from.
     pub fn now(&self) -> i64 {
         self.now
     }
 
-    /// Whether there is a key of the role.
+    /// Whether there is a key of the role, or whoever has it is asked later.
     ///
     /// # Errors
     /// When the directory of keys cannot be read.
     pub fn has(&self, role: RoleName) -> Result<bool> {
-        Ok(!self.keys.files(role)?.is_empty())
+        Ok(self.staging.is_some() || !self.keys.files(role)?.is_empty())
+    }
+
+    /// Where new files go: into the repository, or into what joins it later.
+    pub fn place<'a>(&'a self, repository: &'a Repository) -> &'a Repository {
+        self.staging.as_ref().map_or(repository, |(additions, _)| additions)
     }
 
     /// The repository as it is, or a new one.
@@ -170,19 +184,43 @@ impl Signing {
     ///
     /// # Errors
     /// A key that is missing, by the name of its file; or what a machine would refuse.
-    pub fn publish(&self, repository: &Repository, draft: Draft) -> Result<Metadata> {
+    fn publish(&self, repository: &Repository, draft: Draft) -> Result<Metadata> {
         let mut keys: Vec<PrivateKey> = Vec::new();
-        for role in RoleName::ALL.into_iter().filter(|role| *role != RoleName::Root) {
-            keys.extend(self.keys.private(role)?);
+        for role in draft.to_be_signed() {
+            keys.extend(self.private(role)?);
         }
         let signed = wait(draft.sign(&keys, &self.lifetimes, self.now))?;
         let files = signed.map_err(|error| self.name_file(error)).context("signing the repository's metadata")?;
-        // As a machine will see it, before anything is where a machine looks.
+        self.write(repository, &files)
+    }
+
+    /// Signs a new timestamp and nothing else, and publishes it.
+    ///
+    /// # Errors
+    /// As [`Signing::publish`]; the snapshot would end before it.
+    pub fn publish_timestamp(&self, repository: &Repository, draft: &Draft) -> Result<Metadata> {
+        let keys = self.private(RoleName::Timestamp)?;
+        let signed = wait(draft.sign_timestamp(&keys, &self.lifetimes, self.now))?;
+        let file = signed.map_err(|error| self.name_file(error)).context("signing the timestamp")?;
+        self.write(repository, &[file])
+    }
+
+    /// Writes what was signed, if a machine would take it.
+    fn write(&self, repository: &Repository, files: &[Written]) -> Result<Metadata> {
+        let metadata = self.judge_new(repository, files)?;
+        self.put(repository, files, &metadata)
+    }
+
+    /// As a machine will see it, before anything is where a machine looks.
+    fn judge_new(&self, repository: &Repository, files: &[Written]) -> Result<Metadata> {
         let new = files.iter().map(|file| (file.path.clone(), file.bytes.clone())).collect();
         let overlay = Overlay { new, old: Directory(repository.directory().to_owned()) };
         let metadata = judge(&self.keys.oldest_root()?, Arc::new(overlay), self.now);
-        let metadata = metadata.context("checking what was signed; nothing is published")?;
-        for file in &files {
+        metadata.context("checking what was signed; nothing is published")
+    }
+
+    fn put(&self, repository: &Repository, files: &[Written], metadata: &Metadata) -> Result<Metadata> {
+        for file in files {
             repository.put(&file.path, &file.bytes)?;
         }
         self.seen(repository).remember(&metadata.versions);

@@ -1,14 +1,19 @@
 //! `metalstrap site`: writes a site config.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use metalstrap_installer::access::Access;
+use metalstrap_release::digest::Digest;
 use metalstrap_release::site::Site;
 use serde_json::{Value, json};
 
 use crate::keys::{Keys, ROOT, read_root_value};
 use crate::output;
+
+/// Where Debian, and most others, have the CAs that they trust.
+const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Prints the site config of a repository, which `metalstrap netboot --site` takes: whom to believe and where to look.
 #[derive(Debug, clap::Args)]
@@ -35,8 +40,29 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
     /// PEM certificates of the CAs that the servers are checked against
-    #[arg(long, value_name = "FILE")]
-    ca: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "system_cas")]
+    ca: Option<PathBuf>,
+    /// The CAs that this system trusts now, beside those of --ca
+    #[arg(long)]
+    system_cas: bool,
+    /// SHA-256 of a public key (DER, hexadecimal) that a server's certificate may be for; may be repeated [default: any]
+    #[arg(long = "pin", value_name = "SHA256")]
+    pins: Vec<Digest>,
+    /// PEM certificates that the image shows to servers that ask for one
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+    /// The private key for it (PEM): whoever reads the image has it
+    #[arg(long, value_name = "FILE", requires = "client_certificate")]
+    client_key: Option<PathBuf>,
+    /// `http://host:port` or `https://host:port` of a proxy through which servers are reached
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// Name, address or network that is reached without the proxy; may be repeated
+    #[arg(long, value_name = "HOST", requires = "proxy")]
+    no_proxy: Vec<String>,
+    /// Permits mirrors with http:// URLs
+    #[arg(long)]
+    plain_mirrors: bool,
     /// HTTPS URL that events are posted to
     #[arg(long, value_name = "URL")]
     report_url: Option<String>,
@@ -46,9 +72,15 @@ pub struct Args {
     /// Seconds of Unix time before which no machine's clock is right [default: now]
     #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
     clock_floor: Option<u64>,
+    /// NTP server, by name or address, that counts before those that the network names; may be repeated
+    #[arg(long = "time-server", value_name = "HOST")]
+    time_servers: Vec<String>,
     /// Seconds to wait for a network [default: 180]
     #[arg(long, value_name = "SECONDS")]
     network_timeout: Option<u32>,
+    /// Failed attempts in a row after which a server is given up [default: 8]
+    #[arg(long, value_name = "NUMBER")]
+    attempts: Option<u32>,
 }
 
 impl Args {
@@ -60,21 +92,47 @@ impl Args {
         let keys = self.keys.map(|keys| Keys(keys).path(ROOT));
         let path = self.root.or(keys).context("choosing the root metadata")?;
         let (root, _) = read_root_value(&path)?;
-        let ca = fs::read_to_string(&self.ca).with_context(|| format!("reading {}", self.ca.display()))?;
+        let mut ca = self.ca.as_deref().map_or_else(|| Ok(String::new()), read)?;
+        if self.system_cas {
+            ca.push_str(&read(Path::new(SYSTEM_CAS))?);
+        }
+        let client = match (&self.client_certificate, &self.client_key) {
+            (Some(certificate), Some(key)) => Some(json!({"certificate": read(certificate)?, "key": read(key)?})),
+            _ => None,
+        };
         let now = self.clock_floor.map_or_else(|| crate::clock::now().map(i64::unsigned_abs), Ok)?;
         let mut site = json!({"format": 1, "root": root, "ca": ca, "clock_floor": now});
-        let options: [(&str, Option<Value>); 6] = [
+        let pins: Vec<String> = self.pins.iter().map(ToString::to_string).collect();
+        let options: [(&str, Option<Value>); 13] = [
             ("repository", self.repository_url.filter(|_| !self.repository_from_network).map(Value::from)),
-            ("mirrors", (!self.mirrors.is_empty()).then(|| Value::from(self.mirrors))),
+            ("mirrors", list(self.mirrors)),
+            ("pins", list(pins)),
+            ("client", client),
+            ("proxy", self.proxy.map(Value::from)),
+            ("no_proxy", list(self.no_proxy)),
+            ("plain_mirrors", self.plain_mirrors.then_some(Value::Bool(true))),
+            ("retry", self.attempts.map(|attempts| json!({"attempts": attempts}))),
             ("connections", self.connections.map(Value::from)),
             ("report_url", self.report_url.map(Value::from)),
             ("reboot_on_failure_after", self.reboot_on_failure_after.map(Value::from)),
+            ("time_servers", (!self.time_servers.is_empty()).then(|| Value::from(self.time_servers))),
             ("network_timeout", self.network_timeout.map(Value::from)),
         ];
         if let Value::Object(fields) = &mut site {
             fields.extend(options.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         }
-        Site::parse(site.to_string().as_bytes()).context("checking the site config")?;
+        let parsed = Site::parse(site.to_string().as_bytes()).context("checking the site config")?;
+        // What only the installer looks into: certificates and keys.
+        Access::of_site(&parsed).context("checking the site config")?;
         output::print(&site)
     }
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// A list that is not empty.
+fn list(values: Vec<String>) -> Option<Value> {
+    (!values.is_empty()).then(|| Value::from(values))
 }

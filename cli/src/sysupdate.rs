@@ -28,7 +28,7 @@ use sums::Sums;
 pub struct SysupdateArgs {
     /// Also lay the release out for systemd-sysupdate, in sysupdate/NAME of the repository; URL is where machines find the
     /// repository, and goes into the transfer definitions
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "stage")]
     sysupdate: Option<Url>,
     /// Sign the list of files with this key of gpg
     #[arg(long, value_name = "KEY", requires = "sysupdate")]

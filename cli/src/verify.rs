@@ -9,12 +9,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use metalstrap_installer::access::Access;
 use metalstrap_installer::converge::{self, Payloads, ReadBack, TreeOf};
 use metalstrap_installer::disk::{FileDisk, Memory, Region};
 use metalstrap_installer::fetch::{DirectorySource, HttpsSource, Mirrors, Source};
 use metalstrap_installer::progress::Progress;
 use metalstrap_installer::repository::{Repository, parse_manifest};
 use metalstrap_installer::resolve::Resolver;
+use metalstrap_release::allowed::{self, Allowed};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::discovery::repository;
 use metalstrap_release::host::{Groups, Host, ReleaseName, groups};
@@ -23,6 +25,7 @@ use metalstrap_release::metadata::TargetFile;
 use metalstrap_release::site::Site;
 use metalstrap_release::verity::BLOCK;
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use discard::Discard;
 use report::{Report, shown};
@@ -73,13 +76,17 @@ impl Args {
         let site = Site::parse(&site).with_context(|| format!("checking the site config {}", self.site.display()))?;
         let source: Arc<dyn Source> = match &self.repository {
             Some(directory) => Arc::new(DirectorySource::new(directory)),
-            None => Arc::new(HttpsSource::new(repository(&site)?, &site.ca, Resolver::system()?)?),
+            None => {
+                let access = Access::of_site(&site).context("using the site config")?;
+                Arc::new(HttpsSource::new(repository(&site)?, access, Resolver::system()?)?)
+            }
         };
         let repository = Repository::load(source, &site, None).await.context("checking the metadata")?;
         let mirrors = Arc::new(Mirrors::new(vec![Arc::clone(&repository.source)]));
         let mut report = Report::new(&repository, self.warn_days);
+        let allowed = report.check(allowed(&repository).await).flatten();
         for file in repository.metadata.hosts.values() {
-            report.check(host(&repository, file).await);
+            report.check(host(&repository, file, allowed.as_ref()).await);
         }
         for file in repository.metadata.releases.values() {
             let manifest = manifest(&repository, file).await;
@@ -105,7 +112,8 @@ async fn every_block(mirrors: &Arc<Mirrors>, manifest: &Manifest) -> Result<()> 
         let Some(data) = data else { continue };
         shown(&format!("{what}: {form}"), data, async |progress| {
             let nowhere = Discard::region(data.content_size);
-            blocks(mirrors, data, &root.hash_tree, (root.root_hash, &root.salt.0), &nowhere, progress).await
+            let tree = (root.root_hash, root.salt.0.as_slice(), Some(root.hash_tree_uuid));
+            blocks(mirrors, data, &root.hash_tree, tree, &nowhere, progress).await
         })
         .await?;
     }
@@ -119,8 +127,14 @@ async fn every_block(mirrors: &Arc<Mirrors>, manifest: &Manifest) -> Result<()> 
     Ok(())
 }
 
-/// A host config, or the list of groups: its bytes, its shape, and that its releases are there.
-async fn host(repository: &Repository, file: &TargetFile) -> Result<()> {
+/// The list of the releases that host configs may name, if there is one: its bytes and its shape.
+async fn allowed(repository: &Repository) -> Result<Option<Allowed>> {
+    let Some(bytes) = repository.allowed_bytes().await? else { return Ok(None) };
+    Allowed::parse(&bytes).map(Some).with_context(|| format!("reading {}", allowed::TARGET))
+}
+
+/// A host config, or the list of groups: its bytes, its shape, and that its releases are there and allowed.
+async fn host(repository: &Repository, file: &TargetFile, allowed: Option<&Allowed>) -> Result<()> {
     let bytes = repository.fetch_host(file).await?;
     let reading = || format!("reading {}", file.name);
     let hosts = if file.name == groups::TARGET {
@@ -132,6 +146,7 @@ async fn host(repository: &Repository, file: &TargetFile) -> Result<()> {
     for Host { release, .. } in &hosts {
         let known = repository.metadata.releases.contains_key(&release.target());
         anyhow::ensure!(known, "{} names the release {release}, which the repository does not have", file.name);
+        allowed.map_or(Ok(()), |allowed| allowed.check(&file.name, release))?;
     }
     Ok(())
 }
@@ -150,13 +165,13 @@ async fn blocks(
     mirrors: &Arc<Mirrors>,
     data: &Payload,
     hash_tree: &Payload,
-    (root_hash, salt): (Digest, &[u8]),
+    (root_hash, salt, uuid): (Digest, &[u8], Option<Uuid>),
     place: &Region,
     progress: &Progress,
 ) -> Result<()> {
     let size = hash_tree.content_size;
     let memory = Region { disk: Arc::new(Memory::new(size, 512)), start: 0, size };
-    let of = TreeOf { payload: hash_tree, root_hash, salt, data_blocks: data.content_size / BLOCK };
+    let of = TreeOf { payload: hash_tree, root_hash, salt, data_blocks: data.content_size / BLOCK, uuid };
     let (tree, _) = converge::hash_tree(mirrors, of, &memory, &[], &Progress::default()).await?;
     let payloads = Payloads { data, fine: None };
     converge::data(mirrors, payloads, &Arc::new(tree), place, &[], ReadBack::Later, progress).await.map(drop)
@@ -168,7 +183,7 @@ async fn file(mirrors: &Arc<Mirrors>, artifact: &Artifact, data: &Payload, progr
     copy.as_file().set_len(data.content_size).context("making a temporary file")?;
     let disk = Arc::new(FileDisk::open(copy.path(), 512)?);
     let place = Region { disk, start: 0, size: data.content_size };
-    blocks(mirrors, data, hash_tree, (*root_hash, &salt.0), &place, progress).await?;
+    blocks(mirrors, data, hash_tree, (*root_hash, &salt.0, None), &place, progress).await?;
     let mut hasher = Sha256::new();
     std::io::copy(&mut copy.as_file().take(*size), &mut hasher).context("reading a temporary file")?;
     let found = Digest(hasher.finalize().into());

@@ -18,7 +18,7 @@ use serde_json::json;
 mod command;
 mod support;
 
-use command::Operator;
+use command::{Operator, PUBLISH};
 use support::{Inputs, contents, files};
 
 const ON: &str = "--repository D/repository --keys D/keys";
@@ -103,7 +103,14 @@ fn a_machine_gets_what_its_host_config_says() {
     assert_eq!(text, "serial-7XK: no host config\nmac-525400123456: there is a host config\n");
     operator.ok(&format!("host remove mac-525400123456 {ON}"));
     let result = operator.ok(&format!("host explain --mac 52:54:00:12:34:56 {ON}"));
-    assert_eq!(result["host"], "default");
+    assert_eq!((&result["host"], &result["credentials"]), (&json!("default"), &json!([])));
+    let credentials = json!({"system.hostname": {"text": "web-${serial}"}, "motd": {"text": "hush"}});
+    let config = json!({"format": 1, "release": {"name": "os", "version": "1"}, "credentials": credentials});
+    fs::write(operator.0.path("host.json"), config.to_string()).unwrap();
+    operator.ok(&format!("host add serial-7XK --config D/host.json {ON}"));
+    let (result, text) = operator.told(&format!("host explain --serial 7XK {ON}"));
+    let expected = json!([{"name": "motd", "bytes": 4}, {"name": "system.hostname", "bytes": 7}]);
+    assert_eq!((&result["credentials"], text.as_str()), (&expected, "serial-7XK: there is a host config\n"));
     operator.ok(&format!("host remove default {ON}"));
     let text = "metalstrap: the repository has no host config for this machine: default";
     assert_eq!(operator.refusal(&format!("host explain {ON}")), text);
@@ -176,13 +183,29 @@ fn a_site_config_is_one_that_the_installer_takes() {
     let site = operator.ok("site --repository-url https://repo.test/os --keys D/keys --ca D/tls/ca.pem");
     let site = Site::parse(site.to_string().as_bytes()).unwrap();
     assert_eq!((site.repository.as_str(), site.network_timeout), ("https://repo.test/os", 180));
-    assert!(site.mirrors.is_empty());
+    assert!(site.mirrors.is_empty() && site.time_servers.is_empty());
     let words = "--mirror https://one.test/os --mirror https://two.test/os --keys D/keys --ca D/tls/ca.pem";
     let mirrored = operator.ok(&format!("site --repository-url https://repo.test/os {words}"));
     let mirrored = Site::parse(mirrored.to_string().as_bytes()).unwrap();
     assert_eq!(mirrored.mirrors, ["https://one.test/os", "https://two.test/os"]);
     let elsewhere = operator.ok("site --repository-from-network --keys D/keys --ca D/tls/ca.pem");
     assert_eq!(elsewhere.get("repository"), None);
+    let ways = "--client-certificate D/tls/server.pem --client-key D/tls/server.key --proxy http://proxy.test:3128 \
+                --no-proxy 10.0.0.0/8 --plain-mirrors --mirror http://near.test/os --attempts 20 --keys D/keys --system-cas";
+    let pin = "0".repeat(64);
+    let site = operator.ok(&format!("site --repository-url https://repo.test/os --pin {pin} {ways}"));
+    let site = Site::parse(site.to_string().as_bytes()).unwrap();
+    assert_eq!((site.pins.len(), site.retry.map(|retry| retry.attempts), site.plain_mirrors), (1, Some(20), true));
+    let is_direct = site.exempt().iter().any(|entry| entry.covers("10.1.2.3"));
+    assert_eq!((site.proxy.as_deref(), is_direct), (Some("http://proxy.test:3128"), true));
+    assert_eq!(site.ca, fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap());
+    assert_eq!(site.client.unwrap().key, fs::read_to_string(operator.0.path("tls/server.key")).unwrap());
+    let other = "--client-certificate D/tls/ca.pem --client-key D/tls/server.key --keys D/keys --ca D/tls/ca.pem";
+    let text = "metalstrap: checking the site config: using client of the site config: keys may not be consistent: KeyMismatch";
+    assert_eq!(operator.refusal(&format!("site --repository-url https://repo.test/os {other}")), text);
+    let words = "--time-server ntp.test --time-server 10.0.0.1 --keys D/keys --ca D/tls/ca.pem";
+    let timed = operator.ok(&format!("site --repository-url https://repo.test/os {words}"));
+    assert_eq!(Site::parse(timed.to_string().as_bytes()).unwrap().time_servers, ["ntp.test", "10.0.0.1"]);
     let text = "metalstrap: checking the site config: the site config's repository is \"http://repo.test\", not an \
                 https:// URL";
     assert_eq!(operator.refusal("site --repository-url http://repo.test --keys D/keys --ca D/tls/ca.pem"), text);
@@ -194,8 +217,20 @@ fn completions_and_manual_pages_name_every_verb() {
     let result = operator.ok("man --output D/man");
     let pages = files(&operator.0.path("man"));
     assert_eq!(result["pages"], json!(pages));
-    let verbs =
-        ["keygen", "publish", "host", "refresh", "site", "netboot", "verify", "vm", "schema", "completions", "man"];
+    let verbs = [
+        "keygen",
+        "publish",
+        "host",
+        "refresh",
+        "timestamp",
+        "site",
+        "netboot",
+        "verify",
+        "vm",
+        "schema",
+        "completions",
+        "man",
+    ];
     for shell in ["bash", "zsh", "fish"] {
         let script = String::from_utf8(operator.run(&format!("completions {shell}")).stdout).unwrap();
         assert!(verbs.iter().all(|verb| script.contains(verb)), "{shell}");
@@ -226,6 +261,104 @@ fn an_older_state_is_not_signed_again_unless_asked_for() {
     assert_eq!(operator.refusal(&format!("refresh {ON}")), text);
     assert!(contents(&repository) == before, "nothing was written");
     operator.ok(&format!("refresh {ON} --accept-older"));
+}
+
+#[test]
+fn host_configs_name_only_what_targets_allow_once_there_is_a_list() {
+    let operator = Operator::new();
+    operator.ok(&PUBLISH.replace("--version 1", "--version 2"));
+    operator.ok(&format!("host add default --release os 1 {ON}"));
+    assert_eq!(operator.ok(&format!("host allowed {ON}"))["allowed"], json!(null));
+    let (result, text) = operator.told(&format!("host allow os_2 tiny_* {ON}"));
+    assert_eq!((&result["allowed"], &result["published"]), (&json!(["os_2", "tiny_*"]), &json!(true)));
+    assert_eq!(result["metadata"]["versions"]["targets"], 3);
+    let names = |host: &str| {
+        format!(
+            "{host} names the release os 1, but allowed-releases.json, which the role targets has signed, allows only os_2, \
+             tiny_*"
+        )
+    };
+    let default = names("the host config default");
+    assert_eq!(text, format!("warning: {default}: its machines are refused from now on\n"));
+    assert_eq!(operator.ok(&format!("host allowed {ON}"))["allowed"], json!(["os_2", "tiny_*"]));
+    assert_eq!(operator.ok(&format!("host allow os_2 {ON}"))["published"], false);
+
+    let before = contents(&operator.0.path("repository"));
+    let key = names("the host config serial-7XK");
+    assert_eq!(operator.refusal(&format!("host add serial-7XK --release os 1 {ON}")), format!("metalstrap: {key}"));
+    let host = r#"{"format": 1, "release": {"name": "os", "version": "1"}}"#;
+    let group =
+        format!(r#"{{"format": 1, "groups": [{{"name": "a", "match": {{"serial": "7*"}}, "config": {host}}}]}}"#);
+    fs::write(operator.0.path("groups.json"), group).unwrap();
+    let group = names("the host config group a");
+    assert_eq!(operator.refusal(&format!("host groups D/groups.json {ON}")), format!("metalstrap: {group}"));
+    assert_eq!(operator.refusal(&format!("host explain {ON}")), format!("metalstrap: {default}"));
+    assert!(contents(&operator.0.path("repository")) == before, "nothing was written");
+
+    fs::write(operator.0.path("host.json"), host).unwrap();
+    operator.ok("host check D/host.json D/groups.json");
+    let output = operator.run(&format!("host check D/host.json D/groups.json {ON}"));
+    let said = String::from_utf8(output.stderr).unwrap().replace(operator.0.directory.path().to_str().unwrap(), "D");
+    let named = names("the host config");
+    let expected = format!(
+        "D/host.json:1: [release-not-allowed] {named}\nD/groups.json:1: [release-not-allowed] {group}\n\
+         metalstrap: 2 of 2 would be refused by every machine\n"
+    );
+    assert_eq!((said, output.status.code()), (expected, Some(1)));
+    let text = "metalstrap: whom to believe about the repository? Say --keys or --root";
+    assert_eq!(operator.refusal("host check D/host.json --repository D/repository"), text);
+
+    operator.ok(&format!("host add default --release os 2 {ON}"));
+    assert_eq!(operator.ok(&format!("host explain {ON}"))["release"]["version"], "2");
+    let text = "metalstrap: os_1 is no entry of the list of allowed releases: it has [\"os_2\", \"tiny_*\"]";
+    assert_eq!(operator.refusal(&format!("host disallow os_1 {ON}")), text);
+    operator.ok(&format!("host disallow os_2 tiny_* {ON}"));
+    let none = "the host config default names the release os 2, but allowed-releases.json, which the role targets has signed, \
+                allows none";
+    assert_eq!(operator.refusal(&format!("host explain {ON}")), format!("metalstrap: {none}"));
+    operator.ok(&format!("host allow * {ON}"));
+    operator.ok(&format!("host add default --release os 1 {ON}"));
+    fs::remove_file(operator.0.path("keys/targets.pem")).unwrap();
+    let text = "metalstrap: D/keys/targets.pem is missing: without this key, targets metadata cannot be signed";
+    assert_eq!(operator.refusal(&format!("host allow os_1 {ON}")), text);
+    operator.ok(&format!("host add default --release os 2 {ON}"));
+}
+
+#[test]
+fn only_a_repository_with_a_list_takes_entries_off() {
+    let operator = Operator::new();
+    let text = "metalstrap: there is no list of allowed releases: host configs may name every release";
+    assert_eq!(operator.refusal(&format!("host disallow os_1 {ON}")), text);
+    let output = operator.run(&format!("host allow os {ON}"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("has \"os\", which is no NAME_VERSION of a-z, A-Z, 0-9 and '.~^-', nor a pattern"), "{said}");
+}
+
+#[test]
+fn a_machine_with_one_key_renews_the_timestamp_alone() {
+    let operator = Operator::new();
+    let keys = operator.0.path("keys");
+    let names = ["targets.pem", "hosts.pem", "snapshot.pem", "root.pem", "delegation.json"];
+    names.iter().for_each(|name| fs::remove_file(keys.join(name)).unwrap());
+    let before = contents(&operator.0.path("repository"));
+    let result = operator.ok(&format!("timestamp {ON}"));
+    assert_eq!(result["signed"], json!(["timestamp"]));
+    let versions = json!({"root": 1, "targets": 1, "snapshot": 1, "timestamp": 2, "hosts": 0});
+    assert_eq!(result["metadata"]["versions"], versions);
+    let after = contents(&operator.0.path("repository"));
+    let changed: Vec<_> = after.iter().filter(|file| !before.contains(file)).map(|(name, _)| name.as_str()).collect();
+    assert_eq!((changed, after.len()), (vec!["timestamp.json"], before.len()));
+
+    let text = operator.refusal(&format!("timestamp {ON} --days 31"));
+    let (start, end) =
+        ("metalstrap: signing the timestamp: the repository's snapshot metadata expires at ", "fewer days");
+    assert!(text.starts_with(start) && text.ends_with(end), "{text}");
+    assert!(contents(&operator.0.path("repository")) == after, "nothing was written");
+    fs::remove_file(keys.join("timestamp.pem")).unwrap();
+    assert_eq!(
+        operator.refusal(&format!("timestamp {ON}")),
+        "metalstrap: D/keys/timestamp.pem is missing: without this key, timestamp metadata cannot be signed"
+    );
 }
 
 #[test]

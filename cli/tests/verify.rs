@@ -60,6 +60,18 @@ fn a_good_repository_has_no_problems() {
 }
 
 #[test]
+fn a_host_config_with_a_release_that_is_not_allowed_is_a_problem() {
+    let operator = operator();
+    operator.ok("host allow os_2 --repository D/repository --keys D/keys");
+    let (found, code) = problems(&operator, VERIFY);
+    let text = "host-default.json names the release os 1, but allowed-releases.json, which the role targets has signed, allows \
+                only os_2";
+    assert_eq!((found, code), (vec![text.to_owned()], Some(1)));
+    operator.ok("host allow os_1 --repository D/repository --keys D/keys");
+    assert_eq!(problems(&operator, VERIFY), (Vec::new(), Some(0)));
+}
+
+#[test]
 fn a_flipped_bit_is_found_by_looking_at_every_block() {
     let operator = operator();
     let path = root_payload(&operator);

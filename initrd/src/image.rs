@@ -3,13 +3,14 @@
 //! The kernel unpacks any number of compressed archives one after the other (kernel: `init/initramfs.c`), so what
 //! seldom changes is an archive of its own.
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use metalstrap_release::digest::Digest;
+use tempfile::NamedTempFile;
 
 use crate::cpio::pad;
 
@@ -64,13 +65,13 @@ impl Cache {
         let keeping = || format!("keeping {}", path.display());
         // What is kept here goes into the image: nobody else may write to it.
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).with_context(keeping)?;
-        // Appears whole or not at all: two builds may run at the same time.
-        let part = self.dir.join(format!("{key}.{}", std::process::id()));
-        let whole = [Digest::of(&made).0.as_slice(), &made].concat();
-        File::create(&part)
-            .and_then(|mut file| file.write_all(&whole).and_then(|()| file.sync_all()))
+        // Appears whole or not at all: two builds may run at the same time, also as threads of one process.
+        let mut part = NamedTempFile::new_in(&self.dir).with_context(keeping)?;
+        part.write_all(&Digest::of(&made).0)
+            .and_then(|()| part.write_all(&made))
+            .and_then(|()| part.as_file().sync_all())
             .with_context(keeping)?;
-        std::fs::rename(&part, &path).with_context(keeping)?;
+        part.persist(&path).with_context(keeping)?;
         Ok(made)
     }
 }
@@ -85,6 +86,8 @@ fn sound(kept: Vec<u8>) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use std::process::{Command, Stdio};
+    use std::sync::Barrier;
+    use std::thread;
 
     #[test]
     fn zstd_reads_it_and_the_window_is_8_mib() {
@@ -116,5 +119,25 @@ mod tests {
         }
         let error = cache.get(&Digest::of(b"l"), || anyhow::bail!("making it")).unwrap_err();
         assert_eq!(error.to_string(), "making it");
+    }
+
+    #[test]
+    fn threads_that_keep_the_same_thing_at_once_all_get_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path());
+        // None returns from making it before all have found that it is not there.
+        let barrier = Barrier::new(16);
+        let get = || {
+            cache.get(&Digest::of(b"k"), || {
+                barrier.wait();
+                Ok(vec![7; 1 << 16])
+            })
+        };
+        let got: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(get)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(got.iter().all(|got| got.as_ref().is_ok_and(|got| *got == vec![7; 1 << 16])), "{got:?}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

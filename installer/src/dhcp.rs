@@ -12,6 +12,8 @@ use rtnetlink::Handle;
 use crate::discovery::heard::Opt;
 use crate::link::{self, Link, Route};
 use crate::net::Learns;
+use crate::ntp;
+use crate::time_server::TimeServer;
 
 /// The library doubles the pause between its discoveries up to a minute; a switch port that opens late would cost that
 /// minute. A new client after this time keeps the pauses below 15 s.
@@ -90,6 +92,8 @@ async fn apply(
             log::warn!("{}: {error:#}", link.name);
         }
     }
+    // Before the name servers, whose coming ends the wait for the network.
+    learns.servers.times.add(times(lease));
     learns.servers.add(lease.dns_srvs.iter().flatten().map(|server| SocketAddr::from((*server, 53))));
     log::info!("{}: {}/{} from the DHCP server {}", link.name, own.0, own.1, lease.srv_id);
     if learns.asks && before != Some(own) {
@@ -108,6 +112,11 @@ fn sayings(lease: &DhcpV4Lease) -> impl Iterator<Item = (Opt, Vec<u8>)> + '_ {
         let raw = lease.get_option_raw(code)?;
         Some((option, raw.get(2..)?.to_vec()))
     })
+}
+
+/// The time servers of a lease.
+fn times(lease: &DhcpV4Lease) -> Vec<TimeServer> {
+    lease.ntp_srvs.iter().flatten().map(|server| TimeServer::At((*server, ntp::PORT).into())).collect()
 }
 
 /// Bits of a network mask; without one (mask 0.0.0.0) the address stands alone.
@@ -161,5 +170,14 @@ mod tests {
         // A lone address, as clouds give it.
         assert_eq!(routes(&lease([255; 4])), [route([0; 4], 0, Some([10, 9, 8, 129]))]);
         assert_eq!(routes(&lease([0; 4])), [route([0; 4], 0, Some([10, 9, 8, 129]))]);
+    }
+
+    #[test]
+    fn a_lease_names_time_servers() {
+        let mut lease = lease([0; 4]);
+        assert_eq!(times(&lease), []);
+        lease.ntp_srvs = Some(vec![Ipv4Addr::new(10, 9, 8, 1), Ipv4Addr::new(10, 9, 8, 2)]);
+        let at = |text: &str| TimeServer::At(text.parse().unwrap());
+        assert_eq!(times(&lease), [at("10.9.8.1:123"), at("10.9.8.2:123")]);
     }
 }

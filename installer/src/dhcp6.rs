@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use dhcproto::v6::{DhcpOption, Message, MessageType, ORO, OptionCode, UnknownOption};
+use dhcproto::v6::{DhcpOption, Message, MessageType, NtpSuboption, ORO, OptionCode, UnknownOption};
 use dhcproto::{Decodable as _, Decoder, Encodable as _};
 use mozim::{DhcpV6Client, DhcpV6Config, DhcpV6Mode, DhcpV6State};
 use rtnetlink::Handle;
@@ -14,6 +14,7 @@ use tokio::net::UdpSocket;
 use crate::discovery::heard::Opt;
 use crate::link::{self, Link};
 use crate::net::Learns;
+use crate::time_server::{self, TimeServer};
 
 /// All_DHCP_Relay_Agents_and_Servers and the ports (RFC 8415 sections 7.1 and 7.2).
 const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
@@ -61,6 +62,9 @@ async fn one_life(handle: &Handle, link: &Link, own: Ipv6Addr, learns: &Learns) 
                 }
                 learns.heard.add(&link.name, sayings(|code| lease.get_option_raw(code)));
                 link::add_address(handle, link.index, IpAddr::V6(lease.address), 128).await?;
+                // Before the name servers, whose coming ends the wait for the network.
+                let options = lease.get_option_raw(time_server::OPTION).unwrap_or_default();
+                servers.times.add(options.iter().flat_map(|option| TimeServer::of_option(option, link.index)));
                 let options = lease.get_option_raw(DNS_SERVERS).unwrap_or_default();
                 learns.servers.add(options.iter().flat_map(|option| scoped(&read_servers(option), link.index)));
                 log::info!("{}: {} from a DHCPv6 server", link.name, lease.address);
@@ -75,15 +79,16 @@ async fn one_life(handle: &Handle, link: &Link, own: Ipv6Addr, learns: &Learns) 
     }
 }
 
-/// Asks the DHCPv6 servers of `link` for name servers and settings until one answers (RFC 8415 section 18.2.6).
+/// Asks the DHCPv6 servers of `link` for name and time servers and settings until one answers (RFC 8415 section 18.2.6).
 pub async fn ask_servers(link: Link, own: Ipv6Addr, learns: Learns) {
     let mut wait = ASK.0;
     loop {
         match tokio::time::timeout(wait, ask_once(&link, own, learns.asks)).await {
-            Ok(Ok(Answer { servers, says })) => {
-                log::info!("{}: name servers {servers:?} from a DHCPv6 server", link.name);
+            Ok(Ok(Answer { names, times, says })) => {
+                log::info!("{}: name servers {names:?}, time servers {times:?} from a DHCPv6 server", link.name);
                 learns.heard.add(&link.name, says);
-                return learns.servers.add(scoped(&servers, link.index));
+                learns.servers.times.add(TimeServer::of_suboptions(&times, link.index));
+                return learns.servers.add(scoped(&names, link.index));
             }
             Ok(Err(error)) => {
                 log::debug!("{}: DHCPv6: {error:#}", link.name);
@@ -98,7 +103,8 @@ pub async fn ask_servers(link: Link, own: Ipv6Addr, learns: Learns) {
 /// What a server answers when it is asked for no address.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Answer {
-    servers: Vec<Ipv6Addr>,
+    names: Vec<Ipv6Addr>,
+    times: Vec<NtpSuboption>,
     says: Vec<(Opt, Vec<u8>)>,
 }
 
@@ -115,7 +121,8 @@ async fn ask_once(link: &Link, own: Ipv6Addr, as_http_client: bool) -> Result<An
         let class = UnknownOption::new(OptionCode::VendorClass, CLASS.to_vec());
         question.opts_mut().insert(DhcpOption::Unknown(class));
     }
-    let wanted = [OptionCode::DomainNameServers].into_iter().chain(Opt::SIX.map(|(_, code)| code.into()));
+    let servers = [OptionCode::DomainNameServers, OptionCode::NtpServer];
+    let wanted = servers.into_iter().chain(Opt::SIX.map(|(_, code)| code.into()));
     question.opts_mut().insert(DhcpOption::ORO(ORO { opts: wanted.collect() }));
     let bytes = question.to_vec().context("writing the question")?;
     let everyone = SocketAddrV6::new(ALL_SERVERS, SERVER_PORT, 0, link.index);
@@ -135,13 +142,18 @@ fn read_answer(bytes: &[u8], xid: [u8; 3]) -> Option<Answer> {
     if answer.msg_type() != MessageType::Reply || answer.xid() != xid {
         return None;
     }
-    let servers = match answer.opts().get(OptionCode::DomainNameServers) {
+    let names = match answer.opts().get(OptionCode::DomainNameServers) {
         Some(DhcpOption::DomainNameServers(servers)) => servers.clone(),
         _ => Vec::new(),
     };
+    // Each server has an option of its own (RFC 5908 section 4).
+    let times = answer.opts().get_all(OptionCode::NtpServer).into_iter().flatten().flat_map(|option| match option {
+        DhcpOption::NtpServer(servers) => servers.clone(),
+        _ => Vec::new(),
+    });
     let raw =
         |code: u16| Some(answer.opts().get_all(code.into())?.iter().filter_map(|one| one.to_vec().ok()).collect());
-    Some(Answer { servers, says: sayings(raw).collect() })
+    Some(Answer { names, times: times.collect(), says: sayings(raw).collect() })
 }
 
 /// The options that may have settings, from whoever hands out those of a code, each with its code and length.
@@ -177,13 +189,15 @@ mod tests {
 
     #[test]
     fn a_reply_to_our_question_is_read() {
-        // Reply, transaction 010203, server identifier (4 bytes), DNS servers fe80::1 and 2001:db8::53.
-        let reply =
-            "07010203 0002000400030001 00170020 fe800000000000000000000000000001 20010db8000000000000000000000053";
+        // Reply, transaction 010203, server identifier (4 bytes), DNS servers fe80::1 and 2001:db8::53; two options with
+        // time servers, fe80::1 and 2001:db8::53.
+        let reply = "07010203 0002000400030001 00170020 fe800000000000000000000000000001 20010db8000000000000000000000053 \
+             00380014 00010010 fe800000000000000000000000000001 00380014 00010010 20010db8000000000000000000000053";
         let bytes = metalstrap_release::digest::from_hex(&reply.replace(' ', "")).unwrap();
         let servers: [Ipv6Addr; 2] = ["fe80::1".parse().unwrap(), "2001:db8::53".parse().unwrap()];
-        let answer = Answer { servers: servers.to_vec(), says: Vec::new() };
-        assert_eq!(read_answer(&bytes, [1, 2, 3]).unwrap(), answer);
+        let times = servers.map(NtpSuboption::ServerAddress).to_vec();
+        let answer = Answer { names: servers.to_vec(), times, says: Vec::new() };
+        assert_eq!(read_answer(&bytes, [1, 2, 3]), Some(answer));
         assert_eq!(read_answer(&bytes, [1, 2, 4]), None);
         assert_eq!(read_servers(&bytes[12..]), servers);
         assert_eq!(read_servers(&bytes[16..]), [Ipv6Addr::UNSPECIFIED; 0]);
@@ -196,7 +210,7 @@ mod tests {
         // Reply, parameters "ab" (with their length), boot file "u".
         let bytes = metalstrap_release::digest::from_hex("07010203003c000400026162003b000175").unwrap();
         let says = vec![(Opt::BootUrl6, b"u".to_vec()), (Opt::Parameters6, b"\0\x02ab".to_vec())];
-        assert_eq!(read_answer(&bytes, [1, 2, 3]).unwrap(), Answer { servers: Vec::new(), says });
+        assert_eq!(read_answer(&bytes, [1, 2, 3]).unwrap(), Answer { says, ..Answer::default() });
     }
 
     proptest::proptest! {

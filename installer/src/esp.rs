@@ -4,6 +4,7 @@
 //! A partition without a file system gets a [`fresh`] one; one that stays is [`update`]d: what is right is not written to,
 //! what is not gets new clusters and then its name.
 
+mod credentials;
 mod file;
 mod fresh;
 mod loader_conf;
@@ -22,6 +23,7 @@ use metalstrap_release::verity::{BLOCK, Tree};
 
 use crate::boot_files::{self, BootFiles, INTENTS, UKI_DIRECTORY};
 use crate::converge::{self, Seed, Tally};
+use crate::credentials::Sealed;
 use crate::disk::Region;
 use crate::failure::{Code, coded};
 use crate::fat::{File, Layout};
@@ -63,6 +65,16 @@ pub struct Order<'a> {
     pub intents: &'a [String],
     /// Paths of UKIs on one that stays, and their new names.
     pub renamed: &'a [(String, String)],
+    /// The OS's credentials.
+    pub credentials: &'a [Sealed],
+}
+
+impl<'a> Order<'a> {
+    /// A fresh file system with the files of a release and no others.
+    #[must_use]
+    pub fn of(manifest: &'a Manifest) -> Self {
+        Self { manifest, volume_id: 0, stays: false, intents: &[], renamed: &[], credentials: &[] }
+    }
 }
 
 /// A written ESP, and what the handoff needs of it.
@@ -80,31 +92,31 @@ pub struct Esp {
     pub tally: Tally,
 }
 
-/// Whether an ESP for `manifest` can be laid out on a partition of `size` bytes: what the plan asks before the first write
+/// Whether an ESP as `order` says can be laid out on a partition of `size` bytes: what the plan asks before the first write
 /// to the disk.
 ///
 /// # Errors
 /// [`Code::DiskTooSmall`] when the files do not fit; [`Code::Manifest`] when a hash tree is too large for memory.
-pub fn check(manifest: &Manifest, size: u64, sector_size: u32, volume_id: u32, intents: &[String]) -> Result<()> {
-    [&manifest.boot.loader, &manifest.boot.uki].into_iter().try_for_each(check_tree)?;
-    layout(manifest, size, sector_size, volume_id, intents).map(drop)
+pub fn check(order: Order<'_>, size: u64, sector_size: u32) -> Result<()> {
+    [&order.manifest.boot.loader, &order.manifest.boot.uki].into_iter().try_for_each(check_tree)?;
+    layout(order, size, sector_size).map(drop)
 }
 
 /// Whether an ESP that stays has room for the release's boot files, once the UKIs at `removed` are gone; `disk` is for the
-/// message. One that has its UKI already needs none, or is not written to.
+/// message. One that has its UKI already needs some for the credentials only.
 ///
 /// # Errors
 /// [`Code::Esp`] with what is needed, what there is, and what takes it.
-pub fn check_room(manifest: &Manifest, files: &BootFiles, removed: &[String], disk: &str) -> Result<()> {
+pub fn check_room(order: Order<'_>, files: &BootFiles, removed: &[String], disk: &str) -> Result<()> {
+    let Order { manifest, .. } = order;
     let gone = |uki: &boot_files::Uki| removed.contains(&uki.path());
     let label = manifest.root_label();
-    if files.ukis.iter().any(|uki| uki.is_called(&label) && !gone(uki)) {
-        return Ok(());
-    }
+    let is_there = files.ukis.iter().any(|uki| uki.is_called(&label) && !gone(uki));
     let whole = |bytes: u64| bytes.div_ceil(files.cluster.max(1)).saturating_mul(files.cluster);
     let (uki, loader) = (whole(manifest.boot.uki.size), whole(manifest.boot.loader.size));
     // Both copies of the loader may have to be replaced, and are whole until the new ones are.
-    let needed = uki.saturating_add(loader.saturating_mul(2));
+    let boot_files = if is_there { 0 } else { uki.saturating_add(loader.saturating_mul(2)) };
+    let needed = boot_files.saturating_add(credentials::room(order.credentials, files.cluster.max(1)));
     let freed: u64 = files.ukis.iter().filter(|uki| gone(uki)).map(|uki| whole(uki.size)).sum();
     let free = files.free.saturating_add(freed);
     if needed <= free {
@@ -131,7 +143,8 @@ fn check_tree(artifact: &Artifact) -> Result<()> {
 ///
 /// # Errors
 /// [`Code::DiskTooSmall`] when the files do not fit `size` bytes.
-pub fn layout(manifest: &Manifest, size: u64, sector_size: u32, volume_id: u32, intents: &[String]) -> Result<Layout> {
+pub fn layout(order: Order<'_>, size: u64, sector_size: u32) -> Result<Layout> {
+    let Order { manifest, volume_id, intents, .. } = order;
     let boot = &manifest.boot;
     let file = |path: &str, size: u64| File { path: path.to_owned(), size };
     let length = |bytes: &[u8]| u64::try_from(bytes.len());
@@ -145,6 +158,7 @@ pub fn layout(manifest: &Manifest, size: u64, sector_size: u32, volume_id: u32, 
     if !intents.is_empty() {
         files.push(file(INTENTS, length(&boot_files::intents_file(intents))?));
     }
+    files.extend(credentials::placed(order.credentials)?);
     files.push(file(&uki_path(manifest), boot.uki.size));
     Layout::new(size, sector_size, volume_id, LABEL, &files).context("laying out the EFI system partition")
 }
@@ -210,6 +224,20 @@ pub async fn damaged(
         files.push((name, all, runs));
     }
     Ok((sound, files))
+}
+
+/// Whether the ESP has these credentials, and of ours no others. Nothing is written.
+///
+/// # Errors
+/// The disk's.
+pub async fn has_credentials(region: &Region, credentials: &[Sealed]) -> Result<bool> {
+    let there = There::open(region).await.unwrap_or_else(|error| {
+        log::warn!("{error:#}");
+        None
+    });
+    let Some(there) = there else { return Ok(credentials.is_empty()) };
+    let credentials = credentials.to_vec();
+    there.with(move |volume, read, _| credentials::are_there(volume, read, &credentials)).await
 }
 
 /// Fresh entropy, from the generator that TLS uses: the kernel's, which was seeded before the first connection.

@@ -70,7 +70,7 @@ impl fmt::Display for Touched {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::Internal,
         Self::InstallerDied,
         Self::SiteConfig,
@@ -84,6 +84,8 @@ impl Code {
         Self::MetadataExpired,
         Self::MetadataRollback,
         Self::HostConfig,
+        Self::ReleaseNotAllowed,
+        Self::Credentials,
         Self::Manifest,
         Self::Corrupt,
         Self::NoDisk,
@@ -128,6 +130,12 @@ impl Code {
             }
             Self::MetadataRollback => "Serve the newest state of the repository: this mirror may be stale or hostile.",
             Self::HostConfig => "Add a host config for this machine, or a default one (`metalstrap host add`).",
+            Self::ReleaseNotAllowed => {
+                "Name another release in the host config, or have it allowed by whoever releases (`metalstrap host allow`)."
+            }
+            Self::Credentials => {
+                "Change `credentials` in the host config; for one that the OS would refuse, switch Secure Boot off or leave it out."
+            }
             Self::Manifest => "Publish the release again, or name one in the host config that is published.",
             Self::Corrupt => "Publish the payload again or repair the mirror; what did not verify was not written.",
             Self::NoDisk => "Compare the disks above with the selector in the host config.",
@@ -195,6 +203,11 @@ pub enum Code {
     MetadataRollback,
     /// There is no host config for this machine, or not one this installer takes.
     HostConfig,
+    /// The host config names a release that the signed list of allowed ones does not have, or that list is not one this
+    /// installer takes.
+    ReleaseNotAllowed,
+    /// The host config has credentials that this machine cannot get, or that its OS would refuse.
+    Credentials,
     /// The release is not in the repository, or its manifest is not one this installer takes.
     Manifest,
     /// A payload's bytes are not what the manifest says.

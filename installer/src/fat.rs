@@ -12,6 +12,7 @@ mod edit;
 mod listing;
 mod name;
 mod reader;
+mod refill;
 #[cfg(test)]
 mod tests;
 mod volume;
@@ -23,6 +24,7 @@ use boot_sector::BootSector;
 use directory::Tree;
 pub use edit::Steps;
 pub use listing::{Directory, Listed};
+pub use refill::Unnamed;
 pub use volume::{ReadAt, Volume, VolumeError};
 
 /// Bytes of a cluster: one block of a hash tree.

@@ -104,7 +104,8 @@ pub enum LoadError {
     },
 }
 
-/// Reads the UKI in `region` block by block, each checked against `tree`, splits it, and loads its kernel and initrd.
+/// Reads the UKI in `region` block by block, each checked against `tree`, splits it, and loads its kernel and its initrd with
+/// `behind` (a cpio archive, or nothing) behind it.
 ///
 /// Memory of the process is constant: kernel and initrd go to memory files that end with the call. Blocks the thread.
 ///
@@ -115,8 +116,9 @@ pub fn load<S: BlockStore>(
     tree: &Tree<S>,
     boot: &Boot,
     command_line: &CommandLine,
+    behind: &[u8],
 ) -> Result<Loaded, LoadError> {
-    let parts = split::split(region, tree, boot).map_err(LoadError::Uki)?;
+    let parts = split::split(region, tree, boot, behind).map_err(LoadError::Uki)?;
     let line = CString::new(command_line.as_str()).map_err(|error| LoadError::Uki(error.into()))?;
     sys::kexec_file_load(&parts.kernel, &parts.initrd, &line).map_err(|errno| LoadError::Refused { errno })?;
     Ok(Loaded { uki: parts.sha256 })

@@ -18,9 +18,6 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::io::BufReader;
-use tokio_rustls::TlsConnector;
 use url::Url;
 
 pub use answer::Answer;
@@ -28,26 +25,40 @@ use answer::Pace;
 pub use date::parse_date;
 pub use limits::{Limits, backoff, pause};
 
-use crate::failure::{Code, coded};
+use crate::access::Access;
 use crate::resolve::Resolver;
-use crate::tls;
 
-/// Bytes asked of the kernel at once: rustls by itself asks for the rest of one record (16 KiB) at a time.
-const RECEIVE: usize = 128 << 10;
 /// The largest piece of a body, in bytes. Whoever queues pieces has so much of memory in each.
 const PIECE: usize = 64 << 10;
 
 /// A connection that waits for the next request to its host.
 type Connection = SendRequest<Full<Bytes>>;
 
-/// Connections that wait, by host and port.
-type Idle = Arc<Mutex<HashMap<String, Vec<Connection>>>>;
+/// Connections that wait, by server.
+type Idle = Arc<Mutex<HashMap<Key, Vec<Connection>>>>;
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    /// Without TLS.
+    plain: bool,
+    /// Host and port.
+    authority: String,
+}
+
+impl Key {
+    /// As the header `Host` names it: without the port that goes without saying.
+    fn host(&self) -> &str {
+        let usual = if self.plain { ":80" } else { ":443" };
+        self.authority.strip_suffix(usual).unwrap_or(&self.authority)
+    }
+}
 
 /// Speaks HTTPS with any number of hosts. Clones share connections.
 #[derive(Debug, Clone)]
 pub struct Client {
+    access: Access,
     resolver: Resolver,
-    tls: Arc<rustls::ClientConfig>,
     limits: Limits,
     idle: Idle,
 }
@@ -57,7 +68,7 @@ pub struct Client {
 pub struct Ask {
     /// GET or POST.
     pub method: Method,
-    /// Where: an `https` URL.
+    /// Where: an `https` URL, or an `http` one of a mirror that may have it.
     pub url: Url,
     /// Headers beyond those that every request has.
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -71,12 +82,16 @@ pub struct Ask {
 struct Silent(f32);
 
 impl Client {
-    /// A client that trusts the CAs in `ca` (PEM text).
-    ///
-    /// # Errors
-    /// When `ca` is no list of certificates.
-    pub fn new(ca: &str, resolver: Resolver, limits: Limits) -> Result<Self> {
-        Ok(Self { resolver, tls: tls::client_config(ca)?, limits, idle: Arc::default() })
+    /// A client that reaches servers by `access`.
+    #[must_use]
+    pub fn new(access: Access, resolver: Resolver, limits: Limits) -> Self {
+        Self { access, resolver, limits, idle: Arc::default() }
+    }
+
+    /// How it reaches servers.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// The limits it was made with.
@@ -89,43 +104,38 @@ impl Client {
     /// a new one.
     ///
     /// # Errors
-    /// When no connection comes about ([`Code::Certificate`] if it is the certificate's fault) or no answer comes.
+    /// When no connection comes about ([`Code::Certificate`](crate::failure::Code::Certificate) if it is the certificate's
+    /// fault) or no answer comes.
     pub async fn exchange(&self, ask: &Ask) -> Result<Answer> {
         let host = ask.url.host_str().context("the URL names no host")?;
         let port = ask.url.port_or_known_default().context("the URL names no port")?;
         let authority = format!("{host}:{port}");
-        while let Some(kept) = self.take(&authority) {
-            match self.send(kept, &authority, ask).await {
+        let key = Key { plain: ask.url.scheme() == "http", authority: authority.clone() };
+        while let Some(kept) = self.take(&key) {
+            match self.send(kept, &key, ask).await {
                 Ok(answer) => return Ok(answer),
                 // The way to the server may have gone (a NAT that forgot it): each of the others would cost as long.
-                Err(error) if error.is::<Silent>() => self.forget(&authority),
+                Err(error) if error.is::<Silent>() => self.forget(&key),
                 Err(_closed) => {}
             }
         }
-        let fresh = self.connect(host, port).await?;
-        self.send(fresh, &authority, ask).await.with_context(|| format!("asking {authority}"))
+        let fresh = self.connect(&ask.url).await?;
+        self.send(fresh, &key, ask).await.with_context(|| format!("asking {authority}"))
     }
 
-    fn take(&self, authority: &str) -> Option<Connection> {
+    fn take(&self, key: &Key) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle.get_mut(authority)?;
+        let kept = idle.get_mut(key)?;
         kept.retain(|connection| !connection.is_closed());
         kept.pop()
     }
 
-    fn forget(&self, authority: &str) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).remove(authority);
+    fn forget(&self, key: &Key) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
-    async fn connect(&self, host: &str, port: u16) -> Result<Connection> {
-        let stream = self.resolver.connect(host, port, self.limits.connect).await?;
-        let plain = host.trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(plain.to_owned()).with_context(|| format!("{host} is no host name"))?;
-        let handshake = TlsConnector::from(self.tls.clone()).connect(name, BufReader::with_capacity(RECEIVE, stream));
-        let stream = tokio::time::timeout(self.limits.connect, handshake)
-            .await
-            .map_err(|_elapsed| anyhow!("no TLS answer from {host}:{port} in {} s", self.limits.connect.as_secs_f32()))?
-            .map_err(|error| handshake_error(error, plain, &format!("{host}:{port}")))?;
+    async fn connect(&self, url: &Url) -> Result<Connection> {
+        let stream = self.access.connect(url, &self.resolver, &self.limits).await?;
         let mut http = http1::Builder::new();
         let (connection, driver) =
             http.max_buf_size(PIECE).handshake(TokioIo::new(stream)).await.context("starting HTTP")?;
@@ -138,7 +148,7 @@ impl Client {
         Ok(connection)
     }
 
-    async fn send(&self, mut connection: Connection, authority: &str, ask: &Ask) -> Result<Answer> {
+    async fn send(&self, mut connection: Connection, key: &Key, ask: &Ask) -> Result<Answer> {
         let target = match ask.url.query() {
             Some(query) => format!("{}?{query}", ask.url.path()),
             None => ask.url.path().to_owned(),
@@ -146,7 +156,7 @@ impl Client {
         let mut request = Request::builder()
             .method(ask.method.clone())
             .uri(target)
-            .header(HOST, authority.strip_suffix(":443").unwrap_or(authority))
+            .header(HOST, key.host())
             .header(USER_AGENT, concat!("metalstrap/", env!("CARGO_PKG_VERSION")));
         for (name, value) in &ask.headers {
             request = request.header(name, value);
@@ -162,7 +172,7 @@ impl Client {
             .map_err(|_elapsed| Silent(stall.as_secs_f32()))?
             .map_err(plain_error)?;
         let (head, body) = answer.into_parts();
-        let back = Some((self.idle.clone(), authority.to_owned(), connection));
+        let back = Some((self.idle.clone(), key.clone(), connection));
         Ok(Answer { status: head.status, headers: head.headers, body, pace: Pace::new(self.limits), back })
     }
 }
@@ -172,11 +182,4 @@ fn plain_error(error: hyper::Error) -> anyhow::Error {
     let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
     let cut = cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::UnexpectedEof);
     if cut || error.is_incomplete_message() { anyhow!("the connection was closed too early") } else { anyhow!(error) }
-}
-
-fn handshake_error(error: std::io::Error, host: &str, authority: &str) -> anyhow::Error {
-    match tls::rustls_error(&error).and_then(|error| tls::refusal(error, host)) {
-        Some(words) => coded(Code::Certificate, words),
-        None => anyhow!(error).context(format!("agreeing on TLS with {authority}")),
-    }
 }

@@ -9,6 +9,7 @@ use hyper::{Method, StatusCode};
 use tokio::sync::mpsc;
 use url::Url;
 
+use crate::access::Access;
 use crate::fetch::parts::{Versions, check_range, length_beside};
 use crate::fetch::trouble::{Patience, fetching};
 use crate::fetch::{Again, Attempting, Fetching, Finding, Getting, NoRanges, Source, Trouble, Unranged};
@@ -41,23 +42,36 @@ struct Part<'a> {
 }
 
 impl HttpsSource {
-    /// A repository at `base` (`https`, with or without trailing slash), whose server shows a certificate of one of
-    /// the CAs in `ca` (PEM text).
+    /// A repository at `base` (`https`, with or without trailing slash), whose server is reached by `access`.
     ///
     /// # Errors
-    /// When `base` is no https URL or `ca` no list of certificates.
-    pub fn new(base: &str, ca: &str, resolver: Resolver) -> Result<Self> {
-        Self::with_limits(base, ca, resolver, Limits::default())
+    /// When `base` is no https URL.
+    pub fn new(base: &str, access: Access, resolver: Resolver) -> Result<Self> {
+        Self::with_limits(base, access, resolver, Limits::default())
     }
 
     /// The same with other limits.
     ///
     /// # Errors
     /// As [`HttpsSource::new`].
-    pub fn with_limits(base: &str, ca: &str, resolver: Resolver, limits: Limits) -> Result<Self> {
-        let base = https_url(&format!("{}/", base.trim_end_matches('/')))?;
-        let (client, versions) = (Client::new(ca, resolver, limits)?, Versions::default());
-        Ok(Self { base, client, versions, waits: Waits::default() })
+    pub fn with_limits(base: &str, access: Access, resolver: Resolver, limits: Limits) -> Result<Self> {
+        Ok(Self::at(https_url(&directory(base))?, Client::new(access, resolver, limits)))
+    }
+
+    /// The same for a mirror, from which nothing but payloads is fetched: its URL may be an `http` one where `access` has it.
+    ///
+    /// # Errors
+    /// When `base` is no such URL.
+    pub fn mirror(base: &str, access: Access, resolver: Resolver, limits: Limits) -> Result<Self> {
+        let url = Url::parse(&directory(base)).with_context(|| format!("{base:?} is no URL"))?;
+        if url.host_str().is_none() || !access.permits_mirror(&url) {
+            bail!("{base:?} is no https:// URL");
+        }
+        Ok(Self::at(url, Client::new(access, resolver, limits)))
+    }
+
+    fn at(base: Url, client: Client) -> Self {
+        Self { base, client, versions: Versions::default(), waits: Waits::default() }
     }
 
     /// Which tells `waits` for how long the server is left alone.
@@ -205,11 +219,16 @@ pub fn https_url(text: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// Where a redirect leads: only to `https`.
+/// The URL of a directory, to which names can be joined.
+fn directory(base: &str) -> String {
+    format!("{}/", base.trim_end_matches('/'))
+}
+
+/// Where a redirect leads: only to `https`, but for a plain mirror's.
 fn redirected(from: &Url, answer: &Answer) -> Result<Url> {
     let location = answer.header(&LOCATION).with_context(|| format!("the server answered {}", answer.status))?;
     let to = from.join(location).with_context(|| format!("the server redirected to {location:?}, which is no URL"))?;
-    if to.scheme() != "https" {
+    if to.scheme() != "https" && (from.scheme(), to.scheme()) != ("http", "http") {
         bail!("the server redirected to {to}, which is not https");
     }
     Ok(to)

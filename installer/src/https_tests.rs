@@ -7,6 +7,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::access::Access;
 use crate::failure::{Code, code_of};
 use crate::fetch::{HttpsSource, Source as _};
 use crate::http::Limits;
@@ -29,13 +30,17 @@ fn limits() -> Limits {
     }
 }
 
+fn access(server: &TestServer) -> Access {
+    Access::of_ca(&server.ca).unwrap()
+}
+
 fn source(server: &TestServer) -> HttpsSource {
     source_within(server, limits())
 }
 
 fn source_within(server: &TestServer, limits: Limits) -> HttpsSource {
     let url = format!("https://127.0.0.1:{}/os/", server.port);
-    HttpsSource::with_limits(&url, &server.ca, Resolver::learnt(Servers::default()), limits).unwrap()
+    HttpsSource::with_limits(&url, access(server), Resolver::learnt(Servers::default()), limits).unwrap()
 }
 
 async fn collect(source: &HttpsSource, range: Range<u64>) -> (Result<()>, Vec<u8>) {
@@ -294,7 +299,7 @@ async fn a_report_is_delivered_when_the_server_comes_round() {
     )
     .await;
     let url = format!("https://127.0.0.1:{}/events?key=1", server.port);
-    let poster = Poster::with_limits(&url, &server.ca, Resolver::learnt(Servers::default()), limits()).unwrap();
+    let poster = Poster::with_limits(&url, access(&server), Resolver::learnt(Servers::default()), limits()).unwrap();
     poster.post(b"{\"a\":1}\n{\"b\":2}\n".to_vec(), Duration::from_secs(20)).await.unwrap();
     let last = server.requests().pop().unwrap();
     let head = format!(
@@ -317,7 +322,8 @@ async fn a_report_that_nobody_takes_ends_in_time() {
     .await;
     let post = async |path: &str| {
         let url = format!("https://127.0.0.1:{}/{path}", server.port);
-        let poster = Poster::with_limits(&url, &server.ca, Resolver::learnt(Servers::default()), limits()).unwrap();
+        let poster =
+            Poster::with_limits(&url, access(&server), Resolver::learnt(Servers::default()), limits()).unwrap();
         let error = poster.post(b"{}\n".to_vec(), Duration::from_millis(500)).await.unwrap_err();
         format!("{error:#}").replace(&format!("reporting to {url}: "), "")
     };

@@ -9,6 +9,7 @@ use metalstrap_release::manifest::Manifest;
 use metalstrap_release::metadata::Versions;
 
 use crate::config::{Place, SiteBytes};
+use crate::credentials::{self, Sealed};
 use crate::ending::Ending;
 use crate::failure::{Failure, Touched};
 use crate::fetch::Mirrors;
@@ -34,6 +35,7 @@ struct Decided {
     command_line: CommandLine,
     disk: DiskFacts,
     plan: Plan,
+    credentials: Vec<Sealed>,
 }
 
 /// What the repository's owner has signed for this machine.
@@ -62,15 +64,15 @@ pub async fn install(place: &Place, tell: &Reporter) -> Result<Ending> {
 pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Result<Ending> {
     let memory = Watermark::start();
     let mut machine = Machine::wake(place, tell, seams)?;
-    let Decided { host, mirrors, versions, manifest, command_line, disk, plan } =
+    let Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials } =
         decide(&mut machine, place, tell).await?;
     machine.measure("kernel-cmdline", command_line.as_str().as_bytes())?;
 
     let erased = take(&machine, &host, &disk, plan, tell)?;
     let checked = converge(erased, &mirrors, &manifest, place, tell).await?;
     let committed = tell.step("gpt", "Writing the partition table", |_| checked.commit())?;
-    let bootable =
-        tell.wait("esp", "Writing boot loader and UKI", async |p| committed.esp(&mirrors, &manifest, &p).await).await?;
+    let write = async |p: Progress| committed.esp(&mirrors, &manifest, &credentials, &p).await;
+    let bootable = tell.wait("esp", "Writing boot loader and UKI", write).await?;
     tell.touches(Touched::Complete(disk.describe()));
     // Results: they are what the manifest says, or the run had ended.
     machine.measure("root-hash", manifest.root()?.root_hash.to_string().as_bytes())?;
@@ -86,9 +88,10 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
             Ok(machine.boot_entry(&partition, &manifest, &host))
         })?);
         ending = tell.step("kernel", "Preparing the handoff", |_| {
-            machine.prepare_handoff(&bootable.esp, &manifest.boot, &command_line, &host)
+            machine.prepare_handoff(&bootable.esp, &manifest.boot, &command_line, &credentials, &host)
         })?;
     }
+    machine.set_hardware_clock();
     summary.finish(&ending, &machine, &memory, tell).await;
     if ending == Ending::Kexec {
         machine.quiesce();
@@ -147,9 +150,10 @@ pub async fn plan(place: &Place, tell: &Reporter) -> Result<Plan> {
 pub async fn verify(place: &Place, tell: &Reporter) -> Result<Findings> {
     let mut machine = Machine::wake(place, tell, Seams::default())?;
     let Signed { host, mirrors, manifest, .. } = believe(&mut machine, place, tell).await?;
+    let credentials = credentials::seal_all(&host)?;
     let facts = machine.look_at_disk()?;
     let plan = tell.step("plan", "Finding the release", |_| Plan::new(&facts.for_plan(), &manifest, &host))?;
-    look(facts.open_to_read()?, &plan, &manifest, &mirrors, tell).await
+    look(facts.open_to_read()?, &plan, (&manifest, &credentials), &mirrors, tell).await
 }
 
 /// From the site config to the plan.
@@ -164,6 +168,7 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> Re
         machine.check_holders(&host, &plan, &disk)?;
         Ok(plan)
     })?;
+    let credentials = credentials::seal_all(&host)?;
     machine.measure("plan", &plan.canonical()?)?;
     let details = [
         ("hash", plan.hash()?.to_string().into()),
@@ -171,7 +176,7 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> Re
         ("settings", serde_json::to_value(settings)?),
     ];
     tell.tell("plan", "info", fields(details));
-    Ok(Decided { host, mirrors, versions, manifest, command_line, disk, plan })
+    Ok(Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials })
 }
 
 /// From the site config to the manifest. Each input is measured right after it is loaded and before it is parsed.
@@ -188,9 +193,10 @@ async fn believe(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> R
     let up = async |p: Progress| machine.network(&mut discovery, &p).await;
     let resolver = tell.wait("network", place.network_step(), up).await?;
     let Settings { site, chosen, .. } = machine.settle(discovery);
+    machine.ask_time(&site, &resolver).await;
     let source = machine.repository(&site, &resolver)?;
     let known = machine.recall();
-    let load = async |_| Repository::load(source, &site, known.as_ref()).await;
+    let load = async |_| machine.load_repository(source, &site, &resolver, known.as_ref()).await;
     let repository = tell.wait("metadata", "Checking the repository's metadata", load).await?;
     tell.tell("metadata", "info", fields([("versions", serde_json::to_value(&repository.metadata.versions)?)]));
 
@@ -218,14 +224,41 @@ async fn host_config(
         let fetch = async |_| repository.host_bytes(&at).await;
         let bytes = tell.wait("host-config", "Fetching the host config", fetch).await?;
         machine.measure(bytes.measured_as(), bytes.bytes())?;
-        let found = tell.step("host-config", "Checking the host config", |_| bytes.parse(&identity))?;
+        let found = tell.step("host-config", "Checking the host config", |_| {
+            let Some((host, found_by)) = bytes.parse(&identity)? else { return Ok(None) };
+            let host = credentials::for_machine(host, &machine.known())?;
+            machine.check_credentials(&host)?;
+            Ok(Some((host, found_by)))
+        })?;
         if let Some((host, found_by)) = found {
-            let details = [("key", found_by.into()), ("release", host.release.to_string().into())];
+            let details = [("key", found_by.clone().into()), ("release", host.release.to_string().into())];
             tell.tell("host-config", "info", fields(details));
+            allow(machine, repository, &host, &found_by, tell).await?;
             return Ok(place.adapt(host));
         }
     }
     tell.step("host-config", "Fetching the host config", |_| Err(repository.no_host(&keys)))
+}
+
+/// Whether whoever signs releases lets a host config name this one.
+async fn allow(
+    machine: &mut Machine<'_>,
+    repository: &Repository,
+    host: &Host,
+    found_by: &str,
+    tell: &Reporter,
+) -> Result<()> {
+    if repository.metadata.allowed.is_none() {
+        return Ok(());
+    }
+    let fetch = async |_| repository.allowed_bytes().await;
+    let Some(list) = tell.wait("host-config", "Fetching the list of allowed releases", fetch).await? else {
+        return Ok(());
+    };
+    machine.measure("allowed-releases", &list)?;
+    tell.step("host-config", "Checking that the release is allowed", |_| {
+        repository::check_allowed(&list, found_by, &host.release)
+    })
 }
 
 /// The whole run in the netboot image: always an ending, never an error.

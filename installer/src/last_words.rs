@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use metalstrap_release::discovery::Discovery;
 
+use crate::access::Access;
 use crate::config::{self, Place, SiteBytes};
 use crate::console::Consoles;
 use crate::discovery::Sources;
@@ -47,7 +48,7 @@ pub fn report_from_stdin() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         let resolver = Resolver::learnt(net::recall()?);
-        tell.outbox().start(Poster::new(url, &site.ca, resolver)?);
+        tell.outbox().start(Poster::new(url, Access::of_site(&site)?, resolver)?);
         tell.outbox().settle(LIMIT).await
     })
 }

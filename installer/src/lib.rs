@@ -2,6 +2,7 @@
 //!
 //! Start at [`install`]: every name there is a module beside it.
 
+pub mod access;
 pub mod boot_files;
 pub mod bootvars;
 pub mod cli;
@@ -9,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod console;
 pub mod converge;
+pub mod credentials;
 pub mod death;
 pub mod dhcp;
 pub mod dhcp6;
@@ -43,10 +45,12 @@ pub mod modules;
 pub mod mounts;
 pub mod name_server;
 pub mod net;
+pub mod ntp;
 pub mod outbox;
 pub mod plan;
 pub mod post;
 pub mod progress;
+pub mod proxy;
 pub mod remembered;
 pub mod report;
 pub mod repository;
@@ -59,6 +63,7 @@ pub mod summary;
 pub mod supervisor;
 pub mod sys;
 pub mod target;
+pub mod time_server;
 pub mod tls;
 pub mod tpm;
 pub mod uevent;

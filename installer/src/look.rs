@@ -9,6 +9,7 @@ use metalstrap_release::verity::BLOCK;
 use serde::Serialize;
 
 use crate::converge::{self, TreeOf};
+use crate::credentials::Sealed;
 use crate::disk::{Disk, Overlay, Region};
 use crate::esp;
 use crate::failure::{Code, WithCode as _};
@@ -36,6 +37,8 @@ pub struct Findings {
     pub partition_table: bool,
     /// Whether the ESP's file system names boot loader and UKI.
     pub boot_files_named: bool,
+    /// Whether the ESP has the credentials of the host config, and no others that were those of an earlier one.
+    pub credentials: bool,
 }
 
 /// A part of a release on the disk.
@@ -66,14 +69,15 @@ impl Part {
 pub async fn look(
     disk: Arc<dyn Disk>,
     plan: &Plan,
-    manifest: &Manifest,
+    (manifest, credentials): (&Manifest, &[Sealed]),
     mirrors: &Arc<Mirrors>,
     tell: &Reporter,
 ) -> Result<Findings> {
     disk.forget_cache().code(Code::DiskIo, || format!("dropping what the kernel keeps of {}", disk.describe()))?;
     let partition_table = gpt::is_current(disk.as_ref(), plan)
         .code(Code::DiskIo, || format!("reading the partition table of {}", disk.describe()))?;
-    let over: Arc<dyn Disk> = Arc::new(Overlay::new(Arc::clone(&disk)));
+    let overlay = Arc::new(Overlay::new(Arc::clone(&disk)));
+    let over: Arc<dyn Disk> = Arc::clone(&overlay) as Arc<_>;
     let root = manifest.root()?;
     let slot = plan.target;
     let place = plan.region(&over, Role::RootVerity { slot })?;
@@ -82,13 +86,16 @@ pub async fn look(
         root_hash: root.root_hash,
         salt: &root.salt.0,
         data_blocks: root.data.content_size / BLOCK,
+        uuid: Some(root.hash_tree_uuid),
     };
     let check = async |progress: Progress| {
         progress.expect(root.hash_tree.content_size);
         converge::hash_tree(mirrors, of, &place, &[], &progress).await
     };
     let (tree, tally) = tell.wait("hash-tree", "Checking the hash tree", check).await?;
-    let mut parts = vec![Part { damaged: tally.written(), ..Part::new("hash-tree", tally.blocks(), Vec::new()) }];
+    // What had to be made of it, in memory, is what is damaged.
+    let damaged = overlay.written(place.start, root.hash_tree.content_size);
+    let mut parts = vec![Part::new("hash-tree", tally.blocks(), damaged)];
     let (tree, region) = (Arc::new(tree), plan.region(&disk, Role::Root { slot })?);
     let check = async |progress: Progress| converge::damaged(&region, &tree, &progress).await;
     let runs = tell.wait("root", "Checking the root file system", check).await?;
@@ -97,7 +104,8 @@ pub async fn look(
     let check = async |progress: Progress| esp::damaged(mirrors, manifest, &region, &progress).await;
     let (boot_files_named, files) = tell.wait("esp", "Checking boot loader and UKI", check).await?;
     parts.extend(files.into_iter().map(|(path, blocks, runs)| Part::new(&path, blocks, runs)));
-    let whole = partition_table && boot_files_named && parts.iter().all(|part| part.damaged == 0);
+    let credentials = esp::has_credentials(&region, credentials).await?;
+    let whole = partition_table && boot_files_named && credentials && parts.iter().all(|part| part.damaged == 0);
     let release = format!("{} {}", manifest.name, manifest.version);
-    Ok(Findings { release, disk: disk.describe(), whole, parts, partition_table, boot_files_named })
+    Ok(Findings { release, disk: disk.describe(), whole, parts, partition_table, boot_files_named, credentials })
 }

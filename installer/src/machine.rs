@@ -1,7 +1,9 @@
 //! The machine under the installer: what is done to it in the netboot image, and left alone on a running system.
 
+mod credentials;
 mod disk;
 mod settings;
+mod time;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +16,13 @@ use metalstrap_release::manifest::{Boot, Manifest};
 use metalstrap_release::metadata::Versions;
 use metalstrap_release::site::Site;
 
+use crate::access::Access;
 use crate::bootvars::{self, BootEntry, Efivarfs, choice, token};
-use crate::clock;
+use crate::clock::Clock;
 use crate::config::Place;
 use crate::discovery;
 use crate::discovery::heard::{Listener, Saying};
+use crate::credentials::{Sealed, archive};
 use crate::disk::Disk;
 use crate::drivers;
 use crate::ending::Ending;
@@ -81,6 +85,8 @@ pub struct Machine<'a> {
     measurer: Measurer,
     /// Kept for its tasks, which renew the leases.
     network: Option<Network>,
+    /// In the netboot image alone.
+    clock: Option<Clock>,
     /// What may keep disks from being found.
     missing: Vec<String>,
     /// The host config that kernel command line or SMBIOS name.
@@ -95,15 +101,8 @@ impl<'a> Machine<'a> {
     /// The kernel's; a driver that fails or a device without one is told, and no error.
     pub fn wake(place: &'a Place, tell: &'a Reporter, seams: Seams) -> Result<Self> {
         if *place != Place::Netboot {
-            return Ok(Self {
-                place,
-                tell,
-                measurer: Measurer::off(),
-                network: None,
-                missing: Vec::new(),
-                host: None,
-                seams,
-            });
+            let (measurer, missing) = (Measurer::off(), Vec::new());
+            return Ok(Self { place, tell, measurer, network: None, clock: None, missing, host: None, seams });
         }
         let report = tell.step("drivers", "Loading drivers", |_| drivers::load_all())?;
         for device in &report.undriven {
@@ -123,11 +122,12 @@ impl<'a> Machine<'a> {
         if !report.settled {
             missing.push(format!("devices had not settled in {} s", report.elapsed.as_secs()));
         }
-        let clock = tell.step("clock", "Setting the clock's floor", |_| clock::set_floor())?;
-        if let Some(text) = clock.text() {
+        let clock = tell.step("clock", "Setting the clock's floor", |_| Clock::start())?;
+        if let Some(text) = clock.local().complaint() {
             tell.warn("clock", &text);
         }
-        Ok(Self { place, tell, measurer: Measurer::start(), network: None, missing, host: None, seams })
+        let measurer = Measurer::start();
+        Ok(Self { place, tell, measurer, network: None, clock: Some(clock), missing, host: None, seams })
     }
 
     /// Measures an input right after it was loaded and before it is parsed, and tells so.
@@ -172,7 +172,7 @@ impl<'a> Machine<'a> {
         let site = discovery.site();
         if let Some(url) = &site.report_url {
             let poster =
-                Poster::new(url, &site.ca, resolver.clone()).context("reading report_url of the site config")?;
+                Poster::new(url, access(site)?, resolver.clone()).context("reading report_url of the site config")?;
             self.tell.outbox().start(poster);
         }
         Ok(resolver)
@@ -190,7 +190,9 @@ impl<'a> Machine<'a> {
         let host = |sayings: &[Saying]| {
             let mut measure = |what: &str, bytes: &[u8]| measure(measurer, tell, what, bytes);
             listener.take(sayings, discovery, &mut measure, &|text| tell.say(text))?;
-            discovery::host(discovery)
+            let Some(host) = discovery::host(discovery)? else { return Ok(None) };
+            // With a proxy on the way it is the proxy that must be reached.
+            Ok(Some(access(discovery.site())?.next_host(&host).to_owned()))
         };
         let network = net::up(Which::Devices, timeout, host, say).await?;
         let addresses = network.describe();
@@ -204,14 +206,14 @@ impl<'a> Machine<'a> {
     /// The repository.
     ///
     /// # Errors
-    /// The URL or the CA of the site config cannot be used.
+    /// The URL, or another thing that the site config has of servers, cannot be used.
     pub fn repository(&self, site: &Site, resolver: &Resolver) -> Result<Arc<dyn Source>> {
         Ok(match self.place {
             Place::Ordinary { directory: Some(directory), .. } => Arc::new(DirectorySource::new(directory)),
             _ => {
-                let limits = self.seams.limits;
+                let limits = self.seams.limits.of_site(site);
                 let url = repository(site).code(Code::Discovery, || "looking for the repository".to_owned())?;
-                let source = HttpsSource::with_limits(url, &site.ca, resolver.clone(), limits)?;
+                let source = HttpsSource::with_limits(url, access(site)?, resolver.clone(), limits)?;
                 Arc::new(source.telling(self.tell.waits()))
             }
         })
@@ -220,13 +222,13 @@ impl<'a> Machine<'a> {
     /// Where payloads come from: the repository first, then the mirrors of the site config. A directory has none.
     ///
     /// # Errors
-    /// The URL of a mirror or the CA of the site config cannot be used.
+    /// The URL of a mirror, or another thing that the site config has of servers, cannot be used.
     pub fn mirrors(&self, repository: Arc<dyn Source>, site: &Site, resolver: &Resolver) -> Result<Mirrors> {
         let mut list = vec![repository];
         if !matches!(self.place, Place::Ordinary { directory: Some(_), .. }) {
+            let (access, limits) = (access(site)?, self.seams.limits.of_site(site));
             for url in &site.mirrors {
-                let limits = self.seams.limits;
-                list.push(Arc::new(HttpsSource::with_limits(url, &site.ca, resolver.clone(), limits)?));
+                list.push(Arc::new(HttpsSource::mirror(url, access.clone(), resolver.clone(), limits)?));
             }
         }
         Ok(Mirrors::new(list).with_connections(site.connections).telling(self.tell))
@@ -283,13 +285,20 @@ impl<'a> Machine<'a> {
     ///
     /// # Errors
     /// [`Code::DiskIo`]: the UKI on the disk is not what was written.
-    pub fn prepare_handoff(&self, esp: &Esp, boot: &Boot, line: &CommandLine, host: &Host) -> Result<Ending> {
+    pub fn prepare_handoff(
+        &self,
+        esp: &Esp,
+        boot: &Boot,
+        line: &CommandLine,
+        credentials: &[Sealed],
+        host: &Host,
+    ) -> Result<Ending> {
         match host.handoff {
             HandoffMode::Reboot => return Ok(Ending::Reboot),
             HandoffMode::Poweroff => return Ok(Ending::Poweroff),
             HandoffMode::Kexec => {}
         }
-        match handoff::load(&esp.uki, &esp.uki_tree, boot, line) {
+        match handoff::load(&esp.uki, &esp.uki_tree, boot, line, &archive(credentials)) {
             Ok(_) => Ok(Ending::Kexec),
             Err(refused @ LoadError::Refused { .. }) => {
                 self.tell.warn("kernel", &format!("{:#}; rebooting instead of kexec", anyhow::Error::from(refused)));
@@ -319,4 +328,9 @@ fn measure(measurer: &mut Measurer, tell: &Reporter, what: &str, bytes: &[u8]) -
     let measurement = measurer.measure(what, bytes)?;
     tell.tell("tpm", "measured", measurement.fields());
     Ok(())
+}
+
+/// The way to servers that the site config has.
+fn access(site: &Site) -> Result<Access> {
+    Access::of_site(site).code(Code::SiteConfig, || "using the site config".to_owned())
 }

@@ -13,6 +13,8 @@ use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, R
 use hickory_resolver::net::runtime::{RuntimeProvider, TokioRuntimeProvider};
 use tokio::sync::watch;
 
+use crate::time_server::TimeServers;
+
 /// Where the name servers are kept for a later process of the same boot.
 pub const KEPT: &str = "/run/metalstrap/network.json";
 /// Wait for one answer of a name server, and how often it is asked again.
@@ -24,18 +26,22 @@ const MOST_SERVERS: usize = 8;
 /// The name servers learnt from the network so far, best first, each once. Clones share the list, which may still grow
 /// while an installation runs.
 #[derive(Debug, Clone)]
-pub struct Servers(Arc<watch::Sender<Vec<SocketAddr>>>);
+pub struct Servers {
+    names: Arc<watch::Sender<Vec<SocketAddr>>>,
+    /// The time servers, which come by the same ways.
+    pub times: TimeServers,
+}
 
 impl Default for Servers {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Vec::new())))
+        Self { names: Arc::new(watch::Sender::new(Vec::new())), times: TimeServers::default() }
     }
 }
 
 impl Servers {
     /// Adds servers at the end; those known already keep their place. Beyond eight, further ones are left out.
     pub fn add(&self, servers: impl IntoIterator<Item = SocketAddr>) {
-        self.0.send_if_modified(|known| {
+        self.names.send_if_modified(|known| {
             let before = known.len();
             for server in servers {
                 if known.len() < MOST_SERVERS && !known.contains(&server) {
@@ -49,13 +55,13 @@ impl Servers {
     /// The servers of now.
     #[must_use]
     pub fn list(&self) -> Vec<SocketAddr> {
-        self.0.borrow().clone()
+        self.names.borrow().clone()
     }
 
     /// Follows the list.
     #[must_use]
     pub fn follow(&self) -> watch::Receiver<Vec<SocketAddr>> {
-        self.0.subscribe()
+        self.names.subscribe()
     }
 }
 

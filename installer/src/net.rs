@@ -24,6 +24,7 @@ use crate::name_server::keep_or_warn;
 pub use crate::name_server::{KEPT, recall};
 use crate::resolve::{Resolver, Servers, source_for};
 use crate::router::{Advertisement, Routers};
+use crate::time_server::TimeServer;
 use crate::{dhcp, dhcp6};
 
 /// When a link that has a signal but no address yet is said to be waiting.
@@ -60,6 +61,12 @@ impl Network {
     #[must_use]
     pub fn resolver(&self) -> Resolver {
         Resolver::learnt(self.servers.clone())
+    }
+
+    /// The time servers learnt here so far.
+    #[must_use]
+    pub fn time_servers(&self) -> Vec<TimeServer> {
+        self.servers.times.list()
     }
 
     /// The links with an address that reaches further, as `eth0 10.0.0.7, 2001:db8::7`.

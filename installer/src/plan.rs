@@ -4,6 +4,7 @@
 
 mod data;
 mod discards;
+mod esp_order;
 mod explain;
 mod layout;
 mod partition;
@@ -23,9 +24,8 @@ use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{Erase, Host, Mode};
 use metalstrap_release::manifest::Manifest;
 
-use crate::boot_files::EspContents;
+use crate::credentials::{self, Listed, Sealed};
 use crate::disk::{Disk, Identity, Region};
-use crate::esp;
 use crate::failure::{Code, coded};
 use crate::gpt::{Entry, Table};
 use crate::inventory::Contents;
@@ -76,6 +76,8 @@ pub struct Plan {
     pub names: Names,
     /// The intents that the disk will remember, the newest last.
     pub intents: Vec<String>,
+    /// The credentials that the ESP will have for the OS. What is in them is not told.
+    pub credentials: Vec<Listed>,
     /// Our partitions, by index.
     pub partitions: Vec<Partition>,
     /// Partitions that the installed OS has made and that stay as they are.
@@ -147,13 +149,14 @@ impl Plan {
     /// # Errors
     /// [`Code::DiskTooSmall`] if the layout does not fit, or the boot files not the ESP; [`Code::Manifest`] if their hash
     /// trees are too large; [`Code::DiskNotBlank`] if there is something on the disk that may not go; [`Code::Esp`] if the
-    /// ESP that is to stay cannot; [`Code::DiskIo`] if the disk cannot be read or has sectors of an odd size.
+    /// ESP that is to stay cannot; [`Code::Credentials`] if the host config's credentials have variables left;
+    /// [`Code::DiskIo`] if the disk cannot be read or has sectors of an odd size.
     pub fn new(disk: &PlanDisk, manifest: &Manifest, host: &Host) -> Result<Self> {
         if !matches!(disk.sector_size, 512 | 4096) {
             let text = format!("disk {} has sectors of {} bytes, not 512 or 4096", disk.name, disk.sector_size);
             return Err(coded(Code::DiskIo, text));
         }
-        let root = manifest.root()?;
+        let (root, credentials) = (manifest.root()?, credentials::seal_all(host)?);
         let Settled { existing, target, ours, holds, partitions, free } = settle::existing(disk, manifest, host)?;
         let names = ours.map(|ours| ours.names(&partitions, target, manifest, holds)).unwrap_or_default();
         let fallback = ours.and_then(|ours| ours.fallback(&partitions, target, &names.removed));
@@ -173,6 +176,7 @@ impl Plan {
             fallback,
             names,
             intents: settle::intents(disk, host),
+            credentials: credentials.iter().map(Sealed::listed).collect(),
             partitions,
             kept: Vec::new(),
             free,
@@ -184,7 +188,7 @@ impl Plan {
             leftovers: Vec::new(),
         };
         plan.check_mode(disk, host.mode)?;
-        plan.check_esp(disk, manifest, ours.map(|ours| ours.esp))?;
+        plan.check_esp(disk, plan.esp_order(manifest, &credentials)?, ours.map(|ours| ours.esp))?;
         if let Some(ours) = ours {
             plan.keep(ours.table);
         }
@@ -199,17 +203,6 @@ impl Plan {
         plan.discards = discards::areas(&plan);
         plan.check_protected()?;
         Ok(plan)
-    }
-
-    /// Whether the ESP can hold what it is to hold.
-    fn check_esp(&self, disk: &PlanDisk, manifest: &Manifest, there: Option<&EspContents>) -> Result<()> {
-        let size = self.partition(Role::Esp)?.size;
-        esp::check(manifest, size, disk.sector_size, self.volume_id()?, &self.intents)?;
-        match there {
-            Some(EspContents::Unusable { problem }) => Err(coded(Code::Esp, format!("disk {}: {problem}", disk.name))),
-            Some(EspContents::Volume(files)) => esp::check_room(manifest, files, &self.names.removed, &disk.name),
-            Some(EspContents::Absent) | None => Ok(()),
-        }
     }
 
     /// Whether the disk must hold the release already, as the host config's mode says.

@@ -8,6 +8,7 @@ use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use url::Url;
 
+use crate::access::Access;
 use crate::failure::{Code, code_of};
 use crate::http::{Ask, Client, Limits, backoff};
 use crate::https::https_url;
@@ -24,20 +25,20 @@ pub struct Poster {
 }
 
 impl Poster {
-    /// A poster to `url` (`https`), whose server shows a certificate of one of the CAs in `ca` (PEM text).
+    /// A poster to `url` (`https`), whose server is reached by `access`.
     ///
     /// # Errors
-    /// When `url` is no https URL or `ca` no list of certificates.
-    pub fn new(url: &str, ca: &str, resolver: Resolver) -> Result<Self> {
-        Self::with_limits(url, ca, resolver, Limits::default())
+    /// When `url` is no https URL.
+    pub fn new(url: &str, access: Access, resolver: Resolver) -> Result<Self> {
+        Self::with_limits(url, access, resolver, Limits::default())
     }
 
     /// The same with other limits; the number of attempts does not count, time alone does.
     ///
     /// # Errors
     /// As [`Poster::new`].
-    pub fn with_limits(url: &str, ca: &str, resolver: Resolver, limits: Limits) -> Result<Self> {
-        Ok(Self { url: https_url(url)?, client: Client::new(ca, resolver, limits)? })
+    pub fn with_limits(url: &str, access: Access, resolver: Resolver, limits: Limits) -> Result<Self> {
+        Ok(Self { url: https_url(url)?, client: Client::new(access, resolver, limits) })
     }
 
     /// Delivers `body`, JSON lines; any 2xx acknowledges it. Tries again until `timeout` is over; the receiver may get

@@ -1,19 +1,24 @@
 //! Whole installations that must be refused: each from a repository that is right but for one thing, onto a recording
 //! disk. Before the plan no byte is written; after it, none that did not verify. And what is installed is mended.
 
+mod allowed;
+mod credentials;
 mod disks;
 mod erasing;
 mod frames;
 mod hosts;
+mod keys;
 mod manifests;
 mod mending;
 mod metadata;
 mod names;
 mod payloads;
 pub(crate) mod published;
+mod record;
 mod seek_tables;
 mod servers;
 mod signing;
+mod tls;
 mod transfers;
 pub(crate) mod trial;
 mod written;

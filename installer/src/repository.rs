@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
+use metalstrap_release::allowed::{self, Allowed};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{Groups, Host, HostKey, HostPlace, Identity, ReleaseName, groups};
 use metalstrap_release::manifest::{self, Manifest};
@@ -76,6 +77,10 @@ impl Repository {
                 let own = files.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
                 match (&error, own) {
                     (MetadataError::Source(_), Some(own)) => own,
+                    (MetadataError::Expired { .. }, _) => {
+                        let text = format!("{}: {error}{}", source.describe(), clock::basis());
+                        coded(Code::MetadataExpired, text)
+                    }
                     _ => coded(code(&error), format!("{}: {error}", source.describe())),
                 }
             })?;
@@ -118,6 +123,17 @@ impl Repository {
     /// [`Code::HostConfig`] if its bytes are not those that the metadata names.
     pub async fn fetch_host(&self, file: &TargetFile) -> Result<Vec<u8>> {
         self.target(file, host::MAX_BYTES, Code::HostConfig).await
+    }
+
+    /// Fetches the list of the releases that host configs may name, if there is one.
+    ///
+    /// # Errors
+    /// [`Code::ReleaseNotAllowed`] if its bytes are not those that the metadata names.
+    pub async fn allowed_bytes(&self) -> Result<Option<Vec<u8>>> {
+        match &self.metadata.allowed {
+            Some(file) => self.target(file, allowed::MAX_BYTES, Code::ReleaseNotAllowed).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Fetches a release's manifest.
@@ -181,6 +197,16 @@ impl HostBytes {
             }
         }
     }
+}
+
+/// Whether the list of allowed releases has the one that a host config names, which was found by `found_by`.
+///
+/// # Errors
+/// [`Code::ReleaseNotAllowed`]: names the host config, the release and the list; or what is wrong with the list.
+pub fn check_allowed(list: &[u8], found_by: &str, release: &ReleaseName) -> Result<()> {
+    let list = Allowed::parse(list).code(Code::ReleaseNotAllowed, || format!("reading {}", allowed::TARGET))?;
+    let checked = list.check(&format!("the host config {found_by}"), release);
+    checked.map_err(|error| coded(Code::ReleaseNotAllowed, error.to_string()))
 }
 
 /// Parses and checks the manifest of `release`.

@@ -12,9 +12,10 @@ use metalstrap_release::verity::{BLOCK, Tree};
 
 use crate::bootvars;
 use crate::converge::{self, BlockSet, Payloads, ReadBack, Seed, Tally, TreeOf};
+use crate::credentials::Sealed;
 use crate::disk::{Disk, Region};
 use crate::erase::{self, DriveOpener, Eraser};
-use crate::esp::{self, Esp, Order};
+use crate::esp::{self, Esp};
 use crate::failure::{Code, Touched, WithCode as _};
 use crate::fetch::Mirrors;
 use crate::gpt;
@@ -176,6 +177,7 @@ impl Invalidated {
             root_hash: root.root_hash,
             salt: &root.salt.0,
             data_blocks: root.data.content_size / BLOCK,
+            uuid: Some(root.hash_tree_uuid),
         };
         progress.expect(root.hash_tree.content_size);
         let (tree, tally) = converge::hash_tree(mirrors, of, &region, &seeds, progress).await?;
@@ -251,22 +253,22 @@ impl Checked {
 }
 
 impl Committed {
-    /// Makes the ESP and writes boot loader and UKI; the UKI's name comes last.
+    /// Makes the ESP and writes boot loader, credentials and UKI; the UKI's name comes last.
     ///
     /// # Errors
     /// The mirrors', the disk's, and bytes that are not the UKI or the loader.
-    pub async fn esp(self, mirrors: &Arc<Mirrors>, manifest: &Manifest, progress: &Progress) -> Result<Bootable> {
+    pub async fn esp(
+        self,
+        mirrors: &Arc<Mirrors>,
+        manifest: &Manifest,
+        credentials: &[Sealed],
+        progress: &Progress,
+    ) -> Result<Bootable> {
         let locked = &self.0.at.0;
         let region = locked.region(Role::Esp)?;
         let seeds = locked.seeds(Holds::BootFiles);
         let plan = &locked.plan;
-        let order = Order {
-            manifest,
-            volume_id: plan.volume_id()?,
-            stays: plan.existing.stays(),
-            intents: &plan.intents,
-            renamed: &plan.names.renamed,
-        };
+        let order = plan.esp_order(manifest, credentials)?;
         let esp = esp::write(mirrors, order, &region, &seeds, progress).await?;
         Ok(Bootable { at: self.0, esp })
     }

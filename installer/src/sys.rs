@@ -367,6 +367,45 @@ pub fn set_link(name: &str, up: bool) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Date and time of day as drivers of hardware clocks take them (`struct rtc_time` of linux/rtc.h).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CivilTime {
+    /// 0 to 59.
+    pub second: libc::c_int,
+    /// 0 to 59.
+    pub minute: libc::c_int,
+    /// 0 to 23.
+    pub hour: libc::c_int,
+    /// 1 to 31.
+    pub day: libc::c_int,
+    /// 0 to 11.
+    pub month: libc::c_int,
+    /// Since 1900.
+    pub year: libc::c_int,
+    /// 0 (Sunday) to 6.
+    pub weekday: libc::c_int,
+    /// 0 to 365.
+    pub day_of_year: libc::c_int,
+    /// Whether it is daylight saving time; never, in UTC.
+    pub summer: libc::c_int,
+}
+
+/// Sets a hardware clock (`RTC_SET_TIME`, rtc(4)).
+///
+/// # Errors
+/// The kernel's: `ENOTTY` for what is no such clock, `EINVAL` for a time that it cannot hold.
+pub fn set_hardware_clock(clock: std::os::fd::BorrowedFd<'_>, time: &CivilTime) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    mod raw {
+        nix::ioctl_write_ptr!(rtc_set_time, b'p', 0x0a, super::CivilTime);
+    }
+    // SAFETY: the descriptor is open while it is borrowed, and the request reads one rtc_time, whose layout CivilTime has,
+    // through the pointer, which is to a borrowed value of that type.
+    unsafe { raw::rtc_set_time(clock.as_raw_fd(), std::ptr::from_ref(time)) }?;
+    Ok(())
+}
+
 /// Sets a watchdog's timeout in seconds and returns what the driver made of it (`WDIOC_SETTIMEOUT`,
 /// Linux `Documentation/watchdog/watchdog-api.rst`).
 ///

@@ -2,10 +2,15 @@
 
 use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use metalstrap_release::digest::Digest;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData as _};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -66,6 +71,8 @@ pub struct TestServer {
     pub port: u16,
     /// Its CA, PEM text.
     pub ca: String,
+    /// SHA-256 of its public key.
+    pub key: Digest,
     requests: Arc<Mutex<Vec<String>>>,
     connections: Arc<Mutex<usize>>,
 }
@@ -83,68 +90,140 @@ impl TestServer {
 }
 
 /// A certificate for 127.0.0.1 unless `adjust` says otherwise.
-pub async fn serve(
-    adjust: impl FnOnce(&mut CertificateParams),
-    script: impl Fn(usize, &str) -> Reply + Send + Sync + 'static,
-) -> TestServer {
-    let (ca, config) = identity(adjust);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (requests, connections) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<usize>>::default());
-    let server = TestServer { port, ca, requests: requests.clone(), connections: connections.clone() };
-    let (script, acceptor) = (Arc::new(script), TlsAcceptor::from(Arc::new(config)));
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let (script, acceptor, requests) = (script.clone(), acceptor.clone(), requests.clone());
-            *connections.lock().unwrap() += 1;
-            tokio::spawn(async move {
-                let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                while let Some(request) = read_request(&mut stream).await {
-                    let number = {
-                        let mut all = requests.lock().unwrap();
-                        all.push(request.clone());
-                        all.len()
-                    };
-                    let reply = script(number, &request);
-                    if stream.write_all(&reply.bytes).await.is_err() || stream.flush().await.is_err() {
-                        return;
-                    }
-                    match reply.then {
-                        Then::Keep => {}
-                        Then::Close => return drop(stream.shutdown().await),
-                        Then::Stall => std::future::pending().await,
-                        Then::Drip => {
-                            while stream.write_all(b"x").await.is_ok() && stream.flush().await.is_ok() {
-                                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                            }
-                            return;
-                        }
-                    }
-                }
-            });
-        }
-    });
-    server
+pub async fn serve(adjust: impl FnOnce(&mut CertificateParams), script: impl Script) -> TestServer {
+    let identity = Identity::new(adjust);
+    let config = identity.config(None);
+    TestServer::start(identity, Some(config), script).await
 }
 
-fn identity(adjust: impl FnOnce(&mut CertificateParams)) -> (String, ServerConfig) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    adjust(&mut params);
-    let key = KeyPair::generate().unwrap();
-    let certificate = params.signed_by(&key, &ca).unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .unwrap();
-    (ca.pem(), config)
+/// For those only who show a certificate of the CA `clients` (PEM text).
+pub async fn serve_known(clients: &str, script: impl Script) -> TestServer {
+    let identity = Identity::new(|_| {});
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(clients.as_bytes()).unwrap()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+    let config = identity.config(Some(verifier));
+    TestServer::start(identity, Some(config), script).await
+}
+
+/// Without TLS.
+pub async fn serve_plain(script: impl Script) -> TestServer {
+    TestServer::start(Identity::new(|_| {}), None, script).await
+}
+
+/// What is answered to which request (its number, from 1, and its text).
+pub trait Script: Fn(usize, &str) -> Reply + Send + Sync + 'static {}
+
+impl<T: Fn(usize, &str) -> Reply + Send + Sync + 'static> Script for T {}
+
+/// What was asked, and the answers.
+#[derive(Clone)]
+struct Talk {
+    requests: Arc<Mutex<Vec<String>>>,
+    script: Arc<dyn Script>,
+}
+
+impl TestServer {
+    async fn start(identity: Identity, config: Option<ServerConfig>, script: impl Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (requests, connections) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<usize>>::default());
+        let talk = Talk { requests: requests.clone(), script: Arc::new(script) };
+        let acceptor = config.map(|config| TlsAcceptor::from(Arc::new(config)));
+        let counted = connections.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (talk, acceptor) = (talk.clone(), acceptor.clone());
+                *counted.lock().unwrap() += 1;
+                tokio::spawn(async move {
+                    match acceptor {
+                        None => talk.hold(stream).await,
+                        Some(acceptor) => {
+                            let Ok(stream) = acceptor.accept(stream).await else { return };
+                            talk.hold(stream).await;
+                        }
+                    }
+                });
+            }
+        });
+        Self { port, ca: identity.ca, key: identity.key, requests, connections }
+    }
+}
+
+impl Talk {
+    async fn hold(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        while let Some(request) = read_request(&mut stream).await {
+            let number = {
+                let mut all = self.requests.lock().unwrap();
+                all.push(request.clone());
+                all.len()
+            };
+            let reply = (self.script)(number, &request);
+            if stream.write_all(&reply.bytes).await.is_err() || stream.flush().await.is_err() {
+                return;
+            }
+            match reply.then {
+                Then::Keep => {}
+                Then::Close => return drop(stream.shutdown().await),
+                Then::Stall => std::future::pending().await,
+                Then::Drip => {
+                    while stream.write_all(b"x").await.is_ok() && stream.flush().await.is_ok() {
+                        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// A certificate with its key, of a CA of its own.
+pub struct Identity {
+    /// The CA, PEM text.
+    pub ca: String,
+    /// The certificate.
+    certificate: CertificateDer<'static>,
+    /// The same, PEM text.
+    pub pem: String,
+    /// SHA-256 of its public key.
+    pub key: Digest,
+    private: KeyPair,
+}
+
+impl Identity {
+    /// For 127.0.0.1 unless `adjust` says otherwise.
+    pub fn new(adjust: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        adjust(&mut params);
+        let private = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&private, &ca).unwrap();
+        let key = Digest::of(&private.subject_public_key_info());
+        Self { ca: ca.pem(), pem: certificate.pem(), certificate: certificate.der().clone(), key, private }
+    }
+
+    /// Its private key, PEM text.
+    pub fn private_pem(&self) -> String {
+        self.private.serialize_pem()
+    }
+
+    /// What a server is set up by.
+    pub fn config(&self, clients: Option<Arc<dyn ClientCertVerifier>>) -> ServerConfig {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.private.serialize_der()));
+        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let builder = match clients {
+            Some(clients) => builder.with_client_cert_verifier(clients),
+            None => builder.with_no_client_auth(),
+        };
+        builder.with_single_cert(vec![self.certificate.clone()], key).unwrap()
+    }
 }
 
 /// A request with its body, by its `content-length`; `None` at the connection's end.

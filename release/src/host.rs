@@ -6,13 +6,16 @@ use serde::{Deserialize, Serialize};
 use crate::document::{DocumentError, Kind};
 use crate::manifest::{check_name, check_version};
 
+mod credentials;
 mod disk;
 pub mod groups;
 mod key;
 mod place;
 #[cfg(test)]
 mod tests;
+mod variable;
 
+pub use credentials::{Credential, Credentials, FileForm};
 pub use disk::{DiskSelector, Sizes, is_like};
 pub use groups::Groups;
 pub use key::{HostKey, Identity, KeyError};
@@ -120,6 +123,11 @@ pub struct Host {
     /// Where our boot entry goes in BootOrder.
     #[serde(default)]
     pub boot_order: BootOrder,
+    /// Settings for the installed OS, by the names of systemd's credentials (systemd.system-credentials(7)): at most 128, each
+    /// with at most 64 KiB and all with at most 256 KiB. Nothing in it is a secret: who can read the repository or the ESP
+    /// reads it.
+    #[serde(default, skip_serializing_if = "Credentials::is_empty")]
+    pub credentials: Credentials,
 }
 
 /// Names a release of the repository.
@@ -258,6 +266,9 @@ impl Host {
         self.check_intent()?;
         if self.erase != Erase::None && self.existing != Existing::Wipe {
             return KIND.refuse("erase", "is set, but existing is not \"wipe\"");
+        }
+        if let Err(problem) = self.credentials.check() {
+            return KIND.refuse("credentials", problem);
         }
         self.check_cmdline()
     }

@@ -4,6 +4,7 @@
 //! Shared by the installer, the operator's command and the tests. It reads and writes through `std::io` traits
 //! only: where bytes come from and where they go is the caller's policy.
 
+pub mod allowed;
 pub mod digest;
 pub mod discovery;
 pub mod document;

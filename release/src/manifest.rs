@@ -108,6 +108,9 @@ pub struct FileSystem {
     pub fine: Option<Payload>,
     /// Its hash tree, superblock first.
     pub hash_tree: Payload,
+    /// The UUID in that superblock: the one thing in a hash tree for which the root hash does not vouch.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    pub hash_tree_uuid: Uuid,
 }
 
 /// A file system's place, by the Discoverable Partitions Specification.

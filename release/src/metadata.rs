@@ -20,10 +20,13 @@ mod tests;
 mod versions;
 
 pub use error::MetadataError;
-pub use key::PrivateKey;
+pub use key::{PrivateKey, PublicKey};
 pub use load::Anchor;
 pub use role::{NotARole, RoleName};
-pub use sign::{Draft, Keyring, Lifetimes, RoleSigners, SignError, Written, delegation, new_root, next_root};
+pub use sign::{
+    Draft, Keyring, Lifetimes, PublicSigners, Quorum, RoleSigners, RootRole, SignError, Staged, Written, delegation,
+    new_root, next_root, stage_root,
+};
 pub use source::{BoxError, Finding, MetadataSource};
 pub use versions::Versions;
 
@@ -61,6 +64,8 @@ pub struct TargetFile {
 pub struct Metadata {
     /// Releases, by the name of their manifest.
     pub releases: BTreeMap<String, TargetFile>,
+    /// The list of the releases that host configs may name, if `targets` has signed one.
+    pub allowed: Option<TargetFile>,
     /// Host configs, by their name.
     pub hosts: BTreeMap<String, TargetFile>,
     /// What a machine remembers of it.

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema, schema_for};
 use serde_json::Value;
 
+use crate::allowed::Allowed;
 use crate::digest::Digest;
 use crate::host::{Groups, Host};
 use crate::manifest::{Manifest, PartitionType, Salt};
@@ -44,7 +45,7 @@ impl JsonSchema for PartitionType {
 }
 
 /// The documents that have a schema.
-pub const DOCUMENTS: [&str; 4] = ["site", "host", "groups", "manifest"];
+pub const DOCUMENTS: [&str; 5] = ["site", "host", "groups", "allowed", "manifest"];
 
 /// The schema of the document `name`, one of [`DOCUMENTS`].
 #[must_use]
@@ -53,6 +54,7 @@ pub fn of(name: &str) -> Option<Value> {
         "site" => schema_for!(Site),
         "host" => schema_for!(Host),
         "groups" => schema_for!(Groups),
+        "allowed" => schema_for!(Allowed),
         "manifest" => schema_for!(Manifest),
         _ => return None,
     };
@@ -87,6 +89,10 @@ fn rows(whole: &Value, object: &Value, prefix: &str, text: &mut String) {
             resolved
         };
         rows(whole, inner, &format!("{path}."), text);
+        // What stands under names that are nobody's to list.
+        if let Some(any) = resolved.get("additionalProperties").filter(|any| any.is_object()) {
+            rows(whole, resolve(whole, any), &format!("{path}.NAME."), text);
+        }
     }
 }
 
@@ -155,7 +161,7 @@ mod tests {
     #[test]
     fn every_setting_is_documented() {
         let mut page = include_str!("configuration.md").to_owned();
-        for name in ["site", "host"] {
+        for name in ["site", "host", "allowed"] {
             let schema = of(name).unwrap();
             page = page.replace(&format!("<!-- {name} -->\n"), &table(&schema));
         }

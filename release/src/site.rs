@@ -4,9 +4,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::digest::Digest;
 use crate::discovery::{Rule, Setting, Source};
 use crate::document::{DocumentError, Kind};
 use crate::metadata::TrustedRoot;
+
+mod transport;
+
+pub use transport::{ClientCertificate, Exempt, Retry};
 
 /// Where the installer finds it in its initrd.
 pub const PATH: &str = "/etc/metalstrap/site.json";
@@ -20,6 +25,10 @@ const MAX_CONNECTIONS: u8 = 16;
 const KIND: Kind = Kind { name: "site config", max_bytes: MAX_BYTES };
 /// Most mirrors: more would only make the message of a failed fetch unreadable.
 const MAX_MIRRORS: usize = 16;
+/// Most time servers.
+const MAX_TIME_SERVERS: usize = 8;
+/// Longest name of a server, in bytes (RFC 1035 section 2.3.4).
+const MAX_NAME: usize = 253;
 /// Longest wait for a network, in seconds.
 const MAX_TIMEOUT: u32 = 24 * 3600;
 
@@ -35,9 +44,9 @@ pub struct Site {
     // Empty where it is left out; a text that is there and empty is refused.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "String::is_empty")]
     pub repository: String,
-    /// HTTPS URLs of further directories, laid out like the repository and without trailing slash, from which payloads are
-    /// fetched too, by turns with the repository; at most 16. Nobody trusts them: of the repository they need `payloads/`
-    /// only, and metadata, host configs and manifests never come from them.
+    /// URLs (HTTPS, unless `plain_mirrors`) of further directories, laid out like the repository and without trailing slash,
+    /// from which payloads are fetched too, by turns with the repository; at most 16. Nobody trusts them: of the repository
+    /// they need `payloads/` only, and metadata, host configs and manifests never come from them.
     #[serde(default)]
     pub mirrors: Vec<String>,
     /// Connections at once over which payloads are fetched, all mirrors together: 1 to 16. One that waits for the first
@@ -48,8 +57,29 @@ pub struct Site {
     /// Newer ones are reached from it by their signatures.
     #[cfg_attr(feature = "schema", schemars(with = "serde_json::Map<String, serde_json::Value>"))]
     pub root: Value,
-    /// PEM certificates of the CAs that the repository's, the mirrors' and the report URL's servers are checked against.
+    /// PEM certificates of the CAs that the repository's, the mirrors', the report URL's and an `https` proxy's servers are
+    /// checked against.
     pub ca: String,
+    /// SHA-256 of public keys (DER, SubjectPublicKeyInfo). If there are any, the certificate of the repository, of each mirror
+    /// and of the report URL must be for one of these keys too; name, validity and CA are checked all the same. At most 64.
+    #[serde(default)]
+    pub pins: Vec<Digest>,
+    /// The certificate that the image shows to servers that ask for one.
+    #[serde(default)]
+    pub client: Option<ClientCertificate>,
+    /// `http://host:port` or `https://host:port` of a proxy through which servers are reached, by CONNECT. It sees their names,
+    /// and nothing of what is said.
+    #[serde(default)]
+    pub proxy: Option<String>,
+    /// What is reached without the proxy: names (with all names below them), addresses, networks (`10.0.0.0/8`).
+    #[serde(default)]
+    pub no_proxy: Vec<String>,
+    /// Whether `mirrors` may have `http://` URLs. Payloads are checked all the same, but who sees the network sees which.
+    #[serde(default)]
+    pub plain_mirrors: bool,
+    /// How often servers are tried, and how long they are waited for.
+    #[serde(default)]
+    pub retry: Option<Retry>,
     /// HTTPS URL events are posted to.
     #[serde(default)]
     pub report_url: Option<String>,
@@ -60,6 +90,10 @@ pub struct Site {
     /// where it shows less.
     #[serde(default)]
     pub clock_floor: Option<u64>,
+    /// NTP servers, by name or address, that count before those that the network names; at most 8. `docs/time.md` says what
+    /// is believed of them.
+    #[serde(default)]
+    pub time_servers: Vec<String>,
     /// Seconds to wait for a network that reaches the repository (switch ports may need 60 s after link-up).
     #[serde(default = "default_network_timeout")]
     pub network_timeout: u32,
@@ -97,17 +131,18 @@ impl Site {
     pub(crate) fn check(&self) -> Result<(), DocumentError> {
         KIND.check_format(self.format)?;
         if !self.repository.is_empty() {
-            check_base("repository", &self.repository)?;
+            check_base("repository", &self.repository, false)?;
         }
         if self.mirrors.len() > MAX_MIRRORS {
             let text = format!("has {} entries, more than the {MAX_MIRRORS} allowed", self.mirrors.len());
             return KIND.refuse("mirrors", text);
         }
-        self.mirrors.iter().try_for_each(|url| check_base("mirrors", url))?;
+        self.mirrors.iter().try_for_each(|url| check_base("mirrors", url, self.plain_mirrors))?;
         if !(1..=MAX_CONNECTIONS).contains(&self.connections) {
             return KIND.refuse("connections", format!("is {}, not 1 to {MAX_CONNECTIONS}", self.connections));
         }
-        self.report_url.iter().try_for_each(|url| check_url("report_url", url))?;
+        self.report_url.iter().try_for_each(|url| check_url("report_url", url, false))?;
+        check_time_servers(&self.time_servers)?;
         check_root(&self.root)?;
         if !self.ca.contains("-----BEGIN CERTIFICATE-----") {
             return KIND.refuse("ca", "holds no PEM certificate");
@@ -117,29 +152,46 @@ impl Site {
         }
         match self.dhcp_may_set.iter().find(|setting| setting.rule(Source::Dhcp) == Rule::Never) {
             Some(setting) => KIND.refuse("dhcp_may_set", format!("names {setting}, which DHCP never sets")),
-            None => Ok(()),
+            None => self.check_transport(),
         }
     }
 }
 
 /// A URL that paths are appended to: a query would swallow them.
-fn check_base(field: &'static str, url: &str) -> Result<(), DocumentError> {
-    check_url(field, url)?;
+fn check_base(field: &'static str, url: &str, plain: bool) -> Result<(), DocumentError> {
+    check_url(field, url, plain)?;
     if url.ends_with('/') || url.contains('?') {
         return KIND.refuse(field, format!("is {url:?}, with a slash at its end or a query"));
     }
     Ok(())
 }
 
-fn check_url(field: &'static str, url: &str) -> Result<(), DocumentError> {
-    let host = url.strip_prefix("https://").and_then(|rest| rest.split('/').next());
-    match host {
+/// `plain`: it may be an `http` URL.
+fn check_url(field: &'static str, url: &str, plain: bool) -> Result<(), DocumentError> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://").filter(|_| plain));
+    match rest.and_then(|rest| rest.split('/').next()) {
         None | Some("") => KIND.refuse(field, format!("is {url:?}, not an https:// URL")),
         Some(host) if host.contains('@') => KIND.refuse(field, "holds a user name or password"),
         Some(_) if !url.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\"\\<>".contains(&byte)) => {
             KIND.refuse(field, format!("is {url:?}, with characters that a URL here must not have"))
         }
         Some(_) => Ok(()),
+    }
+}
+
+fn check_time_servers(servers: &[String]) -> Result<(), DocumentError> {
+    if servers.len() > MAX_TIME_SERVERS {
+        let text = format!("has {} entries, more than the {MAX_TIME_SERVERS} allowed", servers.len());
+        return KIND.refuse("time_servers", text);
+    }
+    let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let fit = |server: &String| {
+        server.parse::<std::net::IpAddr>().is_ok()
+            || (1..=MAX_NAME).contains(&server.len()) && server.bytes().all(of_a_name)
+    };
+    match servers.iter().find(|server| !fit(server)) {
+        Some(server) => KIND.refuse("time_servers", format!("holds {server:?}, neither a name nor an address")),
+        None => Ok(()),
     }
 }
 

@@ -177,9 +177,16 @@ pub fn site(lab: &Lab, published: &Published) -> Result<Site> {
         report_url: Some(lab.report_url()),
         reboot_on_failure_after: None,
         clock_floor: None,
+        time_servers: Vec::new(),
         connections: metalstrap_release::site::CONNECTIONS,
         dhcp_may_set: Vec::new(),
         network_timeout: 180,
+        pins: Vec::new(),
+        client: None,
+        proxy: None,
+        no_proxy: Vec::new(),
+        plain_mirrors: false,
+        retry: None,
     })
 }
 
@@ -198,5 +205,6 @@ pub fn host(target: Target) -> Host {
         handoff: HandoffMode::Kexec,
         cmdline_extra: String::new(),
         boot_order: BootOrder::NetworkFirst,
+        credentials: Default::default(),
     }
 }

@@ -5,15 +5,16 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::host::{
-    BootOrder, DiskSelector, Erase, Existing, HandoffMode, Host, HostKey, Mode, ReleaseName, TpmPolicy,
+    BootOrder, Credentials, DiskSelector, Erase, Existing, HandoffMode, Host, HostKey, Mode, ReleaseName, TpmPolicy,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{ROLES, parse_key};
+use super::{ROLES, parse_key, read_allowed};
 use crate::output;
 use crate::repository::Repository;
-use crate::signing::{SigningArgs, summary};
+use crate::signing::SigningArgs;
+use crate::stage::StageArgs;
 
 /// Adds the host config of a machine, or replaces it, and signs.
 #[derive(Debug, clap::Args)]
@@ -84,6 +85,8 @@ pub struct Args {
     repository: PathBuf,
     #[command(flatten)]
     signing: SigningArgs,
+    #[command(flatten)]
+    stage: StageArgs,
 }
 
 /// Reads a word as the host config has it.
@@ -95,11 +98,11 @@ impl Args {
     /// Adds the host config, signs and prints the result.
     ///
     /// # Errors
-    /// When it is none that the installer takes, names a release that is not there, or a key is missing.
+    /// When it is none that the installer takes, names a release that is not there or not allowed, or a key is missing.
     pub fn run(self) -> Result<()> {
         let bytes = self.config()?;
         let host = Host::parse(&bytes).context("checking the host config")?;
-        let signing = self.signing.open(&ROLES)?;
+        let signing = self.signing.open_or_stage(&ROLES, &self.stage)?;
         let repository = Repository::open(&self.repository)?;
         let mut draft = signing.existing(&repository)?;
         let releases = draft.releases()?;
@@ -109,13 +112,18 @@ impl Args {
             host.release,
             releases.keys().filter_map(|name| name.strip_suffix(".json")).collect::<Vec<_>>()
         );
+        if let Some(allowed) = read_allowed(repository.directory(), draft.allowed()?.as_ref())? {
+            allowed.check(&format!("the host config {}", self.key), &host.release)?;
+        }
         let name = self.key.target();
-        let (path, sha256, size) = repository.add_target(&name, &bytes)?;
+        let (path, sha256, size) = signing.place(&repository).add_target(&name, &bytes)?;
         let added = draft.set_host(&name, size, sha256)?;
-        let metadata = if added { signing.publish(&repository, draft)? } else { signing.load(&repository)? };
-        let metadata = summary(&metadata);
-        let key = self.key.to_string();
-        output::print(&json!({"host": key, "config": path, "sha256": sha256, "published": added, "metadata": metadata}))
+        let done = signing.conclude(&repository, draft, added)?;
+        let (key, published) = (self.key.to_string(), added && done.is_published());
+        let metadata = done.summary();
+        output::print(
+            &json!({"host": key, "config": path, "sha256": sha256, "published": published, "metadata": metadata}),
+        )
     }
 
     /// The host config's bytes.
@@ -147,6 +155,7 @@ impl Args {
             handoff: self.handoff.unwrap_or_default(),
             cmdline_extra: self.cmdline_extra.clone().unwrap_or_default(),
             boot_order: self.boot_order.unwrap_or_default(),
+            credentials: Credentials::default(),
         };
         let mut bytes = serde_json::to_vec_pretty(&host).context("encoding the host config")?;
         bytes.push(b'\n');

@@ -4,23 +4,36 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use metalstrap_installer::failure::Code;
+use metalstrap_release::allowed::Allowed;
 use metalstrap_release::document::DocumentError;
 use metalstrap_release::host::{Groups, Host};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::LookArgs;
 use crate::output;
 
 /// Checks host configs and lists of groups, before they are signed.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   metalstrap host check host.json groups.json
+  metalstrap host check host.json --repository /srv/os --keys keys
 It prints one line of JSON. What a machine would not take is named by file, line and reason, and the exit code is 1.")]
 pub struct Args {
     /// Host configs, or lists of groups
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
+    /// Directory of a repository: releases that host configs may not name there are refused too
+    #[arg(long, value_name = "DIR")]
+    repository: Option<PathBuf>,
+    /// Directory of the keys, whose root is trusted with the repository
+    #[arg(long, value_name = "DIR", requires = "repository", conflicts_with = "root")]
+    keys: Option<PathBuf>,
+    /// Root metadata that is trusted with the repository
+    #[arg(long, value_name = "FILE", requires = "repository")]
+    root: Option<PathBuf>,
 }
 
 impl Args {
@@ -29,10 +42,11 @@ impl Args {
     /// # Errors
     /// When a machine would refuse one of them.
     pub fn run(self) -> Result<()> {
+        let allowed = self.allowed()?;
         let mut bad = 0_u32;
         for path in &self.files {
             let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-            if let Err(Reason { line, text }) = check(&text) {
+            if let Err(Reason { line, text }) = check(&text, allowed.as_ref()) {
                 eprintln!("{}:{line}: {text}", path.display());
                 bad = bad.saturating_add(1);
             }
@@ -44,6 +58,17 @@ impl Args {
             &json!({"checked": self.files.iter().map(|path| Path::display(path).to_string()).collect::<Vec<_>>()}),
         )
     }
+
+    /// The list of the releases that host configs may name, if a repository is given and has one.
+    fn allowed(&self) -> Result<Option<Allowed>> {
+        let Some(repository) = self.repository.clone() else { return Ok(None) };
+        ensure!(
+            self.keys.is_some() || self.root.is_some(),
+            "whom to believe about the repository? Say --keys or --root"
+        );
+        let look = LookArgs { repository, keys: self.keys.clone(), root: self.root.clone() };
+        look.allowed(&look.load()?)
+    }
 }
 
 /// Where a document is wrong, and why.
@@ -53,10 +78,11 @@ struct Reason {
 }
 
 /// Checks one document. A list of groups is what has the field `groups`.
-fn check(text: &str) -> Result<(), Reason> {
+fn check(text: &str, allowed: Option<&Allowed>) -> Result<(), Reason> {
     let has_groups = serde_json::from_str::<Value>(text).is_ok_and(|value| value.get("groups").is_some());
     if !has_groups {
-        return Host::parse(text.as_bytes()).map(drop).map_err(|error| reason(text, &[], &error));
+        let host = Host::parse(text.as_bytes()).map_err(|error| reason(text, &[], &error))?;
+        return check_release(text, &["release"], allowed, "the host config", &host);
     }
     // Each group's config by itself, so that its own field is known.
     let mut place = 0_usize;
@@ -66,7 +92,19 @@ fn check(text: &str) -> Result<(), Reason> {
         }
         place = place.saturating_add(1);
     }
-    Groups::parse(text.as_bytes()).map(drop).map_err(|error| reason(text, &[], &error))
+    let list = Groups::parse(text.as_bytes()).map_err(|error| reason(text, &[], &error))?;
+    for (place, group) in list.groups.iter().enumerate() {
+        let (place, name) = (place.to_string(), format!("the host config group {}", group.name));
+        check_release(text, &["groups", &place, "config", "release"], allowed, &name, &group.config)?;
+    }
+    Ok(())
+}
+
+/// Whether the release at `path` is one that may be named. The code is the one that a machine would show.
+fn check_release(text: &str, path: &[&str], allowed: Option<&Allowed>, name: &str, host: &Host) -> Result<(), Reason> {
+    let Some(Err(error)) = allowed.map(|allowed| allowed.check(name, &host.release)) else { return Ok(()) };
+    let line = find(text, path).map_or(1, |part| line_of(text, part));
+    Err(Reason { line, text: format!("[{}] {error}", Code::ReleaseNotAllowed) })
 }
 
 fn reason(text: &str, at: &[&str], error: &DocumentError) -> Reason {
@@ -105,7 +143,7 @@ mod tests {
     use super::*;
 
     fn said(text: &str) -> Option<(usize, String)> {
-        check(text).err().map(|reason| (reason.line, reason.text))
+        check(text, None).err().map(|reason| (reason.line, reason.text))
     }
 
     #[test]
@@ -116,6 +154,10 @@ mod tests {
         assert_eq!(said(&host.replace("1\"}", "1\"},\n\"erase\": \"zeroes\"")), Some((5, text.to_owned())));
         let text = "the host config's release.version \"a b\" is not 1 to 12 of a-z, A-Z, 0-9 and '.~^-'";
         assert_eq!(said(&host.replace("\"1\"", "\"a b\"")), Some((4, text.to_owned())));
+        let text = "the host config's credentials hold \"motd\", which has the variable \"rack\" in line 2, which is none of \
+                    serial, uuid, mac, vendor, product";
+        let credentials = "1,\n\n\"credentials\": {\"motd\": {\"text\": \"in\\n${rack}\"}},";
+        assert_eq!(said(&host.replace("1,", credentials)), Some((4, text.to_owned())));
         let text = "the host config's intent is missing: `wipe` happens once for each intent";
         assert_eq!(said(&host.replace("1,", "1, \"existing\": \"wipe\",")), Some((1, text.to_owned())));
         let (line, found) = said(&host.replace("\"release\"", "\"relaese\"")).unwrap();
@@ -141,5 +183,28 @@ mod tests {
         assert_eq!(said(&bad), Some((10, text.to_owned())));
         let (line, found) = said(&list(&[group("a", ""), group("a", "")])).unwrap();
         assert_eq!((line, found.as_str()), (1, "the list of host groups's name \"a\" is that of two groups"));
+    }
+
+    #[test]
+    fn a_release_that_may_not_be_named_is_refused_where_it_stands() {
+        let allowed = Allowed { format: 1, releases: vec!["os_2".to_owned()] };
+        let host = "{\n\"format\": 1,\n\"release\": {\"name\": \"os\",\n\"version\": \"1\"}\n}";
+        let said = |text: &str| check(text, Some(&allowed)).err().map(|reason| (reason.line, reason.text));
+        let text = |host: &str| {
+            format!(
+                "[release-not-allowed] the host config{host} names the release os 1, but allowed-releases.json, which the \
+                 role targets has signed, allows only os_2"
+            )
+        };
+        assert_eq!(said(host), Some((3, text(""))));
+        assert_eq!(said(&host.replace("\"1\"}", "\"2\"}")), None);
+        let group = |name: &str, host: &str| {
+            format!("{{\"name\": \"{name}\", \"match\": {{\"serial\": \"7*\"}}, \"config\": {host}}}")
+        };
+        let good = host.replace("\"1\"}", "\"2\"}");
+        let list =
+            |second: &str| format!("{{\"format\": 1, \"groups\": [\n{},\n{}]}}", group("a", &good), group("b", second));
+        assert_eq!(said(&list(&good)), None);
+        assert_eq!(said(&list(host)), Some((9, text(" group b"))));
     }
 }

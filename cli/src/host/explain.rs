@@ -13,8 +13,8 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   metalstrap host explain --serial 7XK2J13 --mac 52:54:00:12:34:56 --repository /srv/os --keys keys
-It prints one line of JSON: what was `looked_for` in its order, the `host` config found, and its release. The reasons
-are on standard error.")]
+It prints one line of JSON: what was `looked_for` in its order, the `host` config found, its release, and the names and bytes
+of its credentials, never what is in them. The reasons are on standard error.")]
 pub struct Args {
     /// SMBIOS system UUID of the machine
     #[arg(long)]
@@ -39,7 +39,7 @@ impl Args {
     /// Prints what the machine would get.
     ///
     /// # Errors
-    /// When it would get nothing, or the release is not there.
+    /// When it would get nothing, or the release is not there or not allowed.
     pub fn run(self) -> Result<()> {
         let metadata = self.look.load()?;
         let macs = self.mac.clone();
@@ -54,13 +54,22 @@ impl Args {
         let release = metadata.releases.get(&host.release.target());
         let release =
             release.with_context(|| format!("{found_by} says {}, but there is no such release", host.release))?;
+        if let Some(allowed) = self.look.allowed(&metadata)? {
+            allowed.check(&format!("the host config {found_by}"), &host.release)?;
+        }
         Manifest::parse(&self.look.bytes(release)?).with_context(|| format!("checking {}", release.path))?;
+        let credentials = host.credentials.of(&machine);
+        let credentials = credentials.map_err(|problem| {
+            anyhow::anyhow!("the credentials of {found_by} {problem} (as far as it was said here)")
+        })?;
+        let sizes = credentials.iter().map(|(name, content)| json!({"name": name, "bytes": content.len()}));
         output::print(&json!({
             "looked_for": keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "host": found_by,
             "config": target.path,
             "release": host.release,
             "manifest": release.path,
+            "credentials": sizes.collect::<Vec<_>>(),
         }))
     }
 

@@ -7,10 +7,11 @@ use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::host::{Groups, groups};
 use serde_json::json;
 
-use super::ROLES;
+use super::{ROLES, read_allowed};
 use crate::output;
 use crate::repository::Repository;
-use crate::signing::{SigningArgs, summary};
+use crate::signing::SigningArgs;
+use crate::stage::StageArgs;
 
 /// Publishes the list of groups, instead of the one before, and signs.
 ///
@@ -33,20 +34,23 @@ pub struct Args {
     repository: PathBuf,
     #[command(flatten)]
     signing: SigningArgs,
+    #[command(flatten)]
+    stage: StageArgs,
 }
 
 impl Args {
     /// Publishes the list, signs and prints the result.
     ///
     /// # Errors
-    /// When it is none that machines take, names a release that is not there, or a key is missing.
+    /// When it is none that machines take, names a release that is not there or not allowed, or a key is missing.
     pub fn run(self) -> Result<()> {
         let bytes = fs::read(&self.list).with_context(|| format!("reading the groups {}", self.list.display()))?;
         let list = Groups::parse(&bytes).context("checking the groups")?;
-        let signing = self.signing.open(&ROLES)?;
+        let signing = self.signing.open_or_stage(&ROLES, &self.stage)?;
         let repository = Repository::open(&self.repository)?;
         let mut draft = signing.existing(&repository)?;
         let releases = draft.releases()?;
+        let allowed = read_allowed(repository.directory(), draft.allowed()?.as_ref())?;
         for group in &list.groups {
             let release = &group.config.release;
             ensure!(
@@ -54,14 +58,17 @@ impl Args {
                 "the group {} gets {release}, but the repository has no such release: publish it first",
                 group.name
             );
+            if let Some(allowed) = &allowed {
+                allowed.check(&format!("the host config group {}", group.name), release)?;
+            }
         }
-        let (path, sha256, size) = repository.add_target(groups::TARGET, &bytes)?;
+        let (path, sha256, size) = signing.place(&repository).add_target(groups::TARGET, &bytes)?;
         let added = draft.set_host(groups::TARGET, size, sha256)?;
-        let metadata = if added { signing.publish(&repository, draft)? } else { signing.load(&repository)? };
+        let done = signing.conclude(&repository, draft, added)?;
         let names: Vec<_> = list.groups.iter().map(|group| group.name.as_str()).collect();
-        let metadata = summary(&metadata);
+        let (published, metadata) = (added && done.is_published(), done.summary());
         output::print(
-            &json!({"groups": names, "config": path, "sha256": sha256, "published": added, "metadata": metadata}),
+            &json!({"groups": names, "config": path, "sha256": sha256, "published": published, "metadata": metadata}),
         )
     }
 }

@@ -9,7 +9,8 @@ use serde_json::json;
 use super::{ROLES, parse_key};
 use crate::output;
 use crate::repository::Repository;
-use crate::signing::{SigningArgs, summary};
+use crate::signing::SigningArgs;
+use crate::stage::StageArgs;
 
 /// Removes the host config of a machine, and signs. The machine then gets the next one that fits it, or none.
 #[derive(Debug, clap::Args)]
@@ -26,6 +27,8 @@ pub struct Args {
     repository: PathBuf,
     #[command(flatten)]
     signing: SigningArgs,
+    #[command(flatten)]
+    stage: StageArgs,
 }
 
 impl Args {
@@ -34,11 +37,13 @@ impl Args {
     /// # Errors
     /// When there is none, or a key is missing.
     pub fn run(self) -> Result<()> {
-        let signing = self.signing.open(&ROLES)?;
+        let signing = self.signing.open_or_stage(&ROLES, &self.stage)?;
         let repository = Repository::open(&self.repository)?;
         let mut draft = signing.existing(&repository)?;
         ensure!(draft.remove_host(&self.key.target()), "the repository has no host config for {}", self.key);
-        let metadata = signing.publish(&repository, draft)?;
-        output::print(&json!({"host": self.key.to_string(), "removed": true, "metadata": summary(&metadata)}))
+        let done = signing.conclude(&repository, draft, true)?;
+        output::print(
+            &json!({"host": self.key.to_string(), "removed": done.is_published(), "metadata": done.summary()}),
+        )
     }
 }

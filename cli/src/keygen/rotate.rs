@@ -2,14 +2,19 @@
 
 use std::fs;
 use std::num::NonZeroU64;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::metadata::{RoleName, RoleSigners, TrustedRoot, delegation, next_root};
-use serde_json::Value;
+use metalstrap_release::metadata::{
+    PublicKey, PublicSigners, RoleName, RoleSigners, Staged, TrustedRoot, delegation, next_root, stage_root,
+};
+use serde_json::{Value, json};
 
-use super::{Args, PUBLIC, SECRET, document, names, result, signers};
+use super::{Args, PUBLIC, SECRET, Seal, document, names, result, signers};
 use crate::files::{create, replace};
 use crate::keys::{DELEGATION, Keys, ROOT};
+use crate::passphrase::Passphrases;
+use crate::stage::Stage;
 use crate::wait::wait;
 
 /// Replaces the keys of roles; the old ones stay under other names, since one last signature by them is what lets
@@ -22,37 +27,95 @@ pub fn rotate(keys: &Keys, args: &Args) -> Result<Value> {
     let mut changes: Vec<(RoleName, RoleSigners)> = Vec::new();
     for role in roles {
         let (count, threshold) = match (role, old.signers(role)) {
+            (RoleName::Root, _) if !args.root_public.is_empty() => continue,
             (RoleName::Root, Some((count, threshold))) => args.root_signers(count as u64, threshold)?,
             _ => (1, NonZeroU64::MIN),
         };
         changes.push((role, signers(count, threshold)?));
     }
-    let next = next(keys, args, &old, &changes)?;
+    let passphrases = args.passphrase.open()?;
+    let stage = args.stage.stage.as_deref().map(Stage::create).transpose()?;
+    let (staged, next) = match &stage {
+        Some(_) => (Some(unsigned(args, &old, &changes)?), None),
+        None => (None, next(keys, args, &passphrases, &old, &changes)?),
+    };
+    let seal = Seal::new(args.encrypt && !changes.is_empty(), &passphrases)?;
     // Keys first: until the root names them, the old ones are used, under whatever name.
     let mut files = Vec::new();
     for (role, new) in &changes {
-        files.extend(exchange(keys, *role, new)?);
+        files.extend(exchange(keys, *role, new, &seal)?);
     }
     if let Some((_, hosts)) = changes.iter().find(|(role, _)| *role == RoleName::Hosts) {
         replace(&keys.path(DELEGATION), &document(&delegation(hosts)?)?, PUBLIC)?;
         files.push(DELEGATION.to_owned());
     }
     if let Some(next) = next {
-        let name = format!("{}.root.json", old.version().saturating_add(1));
-        replace(&keys.path(&name), &next, PUBLIC)?;
-        replace(&keys.path(ROOT), &next, PUBLIC)?;
-        files.extend([name, ROOT.to_owned()]);
+        files.extend(write_root(keys, old.version().saturating_add(1), &next)?);
     }
-    result(keys, files)
+    let mut result = result(keys, files)?;
+    if let (Some(stage), Some(staged)) = (stage, staged) {
+        let base: Vec<_> = keys.roots()?.into_iter().map(|(_, root)| root).collect();
+        let stage = stage.complete(&base, &[staged])?;
+        let roles: Vec<_> = stage.roles().iter().map(|role| role.as_str()).collect();
+        if let Some(result) = result.as_object_mut() {
+            result.extend([("staged".to_owned(), json!(stage.directory())), ("roles".to_owned(), json!(roles))]);
+        }
+    }
+    Ok(result)
+}
+
+/// The next root metadata, for whoever has the keys of the root.
+fn unsigned(args: &Args, old: &TrustedRoot, changes: &[(RoleName, RoleSigners)]) -> Result<Staged> {
+    let (lifetimes, now) = (args.lifetimes.lifetimes(), args.lifetimes.now()?);
+    let mut new: Vec<_> = in_root(changes).iter().map(|(role, signers)| (*role, signers.public())).collect();
+    if !args.root_public.is_empty() {
+        let keys = args.root_public.iter().map(|path| public(path)).collect::<Result<Vec<_>>>()?;
+        let before = old.signers(RoleName::Root).map_or(1, |(_, threshold)| threshold);
+        let (_, threshold) = args.root_signers(keys.len() as u64, before)?;
+        new.push((RoleName::Root, PublicSigners { keys, threshold }));
+    }
+    stage_root(old, &new, &lifetimes, now).context("making the next root")
+}
+
+/// Somebody's public key.
+fn public(path: &Path) -> Result<PublicKey> {
+    let reading = || format!("reading the public key {}", path.display());
+    PublicKey::from_pem(&fs::read_to_string(path).with_context(reading)?).with_context(reading)
+}
+
+/// Takes the next root that was staged and signed into the directory of the keys.
+///
+/// # Errors
+/// It cannot be written.
+pub fn publish_root(keys: &Keys, version: u64, bytes: &[u8]) -> Result<Value> {
+    result(keys, write_root(keys, version, bytes)?.into())
+}
+
+fn write_root(keys: &Keys, version: u64, bytes: &[u8]) -> Result<[String; 2]> {
+    let name = format!("{version}.root.json");
+    replace(&keys.path(&name), bytes, PUBLIC)?;
+    replace(&keys.path(ROOT), bytes, PUBLIC)?;
+    Ok([name, ROOT.to_owned()])
+}
+
+/// The changes that the root says.
+fn in_root(changes: &[(RoleName, RoleSigners)]) -> Vec<(RoleName, RoleSigners)> {
+    changes.iter().filter(|(role, _)| *role != RoleName::Hosts).cloned().collect()
 }
 
 /// The next root metadata, if one is needed.
-fn next(keys: &Keys, args: &Args, old: &TrustedRoot, changes: &[(RoleName, RoleSigners)]) -> Result<Option<Vec<u8>>> {
-    let in_root: Vec<_> = changes.iter().filter(|(role, _)| *role != RoleName::Hosts).cloned().collect();
+fn next(
+    keys: &Keys,
+    args: &Args,
+    passphrases: &Passphrases,
+    old: &TrustedRoot,
+    changes: &[(RoleName, RoleSigners)],
+) -> Result<Option<Vec<u8>>> {
+    let in_root = in_root(changes);
     if !args.renew && in_root.is_empty() {
         return Ok(None);
     }
-    let mut root_keys = keys.private(RoleName::Root)?;
+    let mut root_keys = keys.private(RoleName::Root, passphrases)?;
     let new = in_root.iter().filter(|(role, _)| *role == RoleName::Root);
     root_keys.extend(new.flat_map(|(_, new)| new.keys.clone()));
     let (lifetimes, now) = (args.lifetimes.lifetimes(), args.lifetimes.now()?);
@@ -62,16 +125,14 @@ fn next(keys: &Keys, args: &Args, old: &TrustedRoot, changes: &[(RoleName, RoleS
 }
 
 /// Gives the old keys of a role other names and the new ones theirs.
-fn exchange(keys: &Keys, role: RoleName, new: &RoleSigners) -> Result<Vec<String>> {
+fn exchange(keys: &Keys, role: RoleName, new: &RoleSigners, seal: &Seal) -> Result<Vec<String>> {
     let names = names(role, new.keys.len());
+    let bytes = new.keys.iter().map(|key| seal.file(key)).collect::<Result<Vec<_>>>()?;
     for name in keys.files(role)?.iter().filter(|name| !name.contains(".old-")) {
         let (path, old) = (keys.path(name), keys.path(&free_name(keys, name)?));
         fs::rename(&path, &old).with_context(|| format!("renaming {} to {}", path.display(), old.display()))?;
     }
-    names
-        .iter()
-        .zip(&new.keys)
-        .try_for_each(|(name, key)| create(&keys.path(name), key.to_pem().as_bytes(), SECRET))?;
+    names.iter().zip(bytes).try_for_each(|(name, bytes)| create(&keys.path(name), &bytes, SECRET))?;
     Ok(names)
 }
 

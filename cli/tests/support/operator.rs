@@ -1,4 +1,5 @@
 //! The command, run as an operator runs it.
+#![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::process::{Command, Output};
 

@@ -153,3 +153,22 @@ fn meaning(error: io::Error) -> anyhow::Error {
     };
     anyhow::Error::new(error).context(meaning)
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_says_of_variables_is_put_into_words() {
+        for (errno, words) in [
+            (Errno::ENOSPC, "the firmware's variable store is full"),
+            (Errno::EROFS, "the firmware's variables are read-only"),
+            (Errno::EPERM, "the firmware or the kernel does not permit it"),
+            (Errno::EIO, "the firmware failed"),
+        ] {
+            assert_eq!(meaning(errno.into()).to_string(), words);
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Bringing a stretch of blocks to its place: what is right stays, zeroes are made, what is elsewhere on the disk is copied,
 //! and the rest is fetched.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,6 +24,8 @@ use crate::disk::blocking;
 use crate::failure::{Code, WithCode as _, coded};
 use crate::fetch::NoRanges;
 
+/// Blocks that are made zeroes at once (64 MiB): a drive may be slow at it, and what shows no progress counts as hung.
+const ZEROES: u64 = 1 << 14;
 /// Rounds of fetching at most: each one after the first is for what some mirror had sent wrong.
 const ROUNDS: usize = 64;
 
@@ -114,11 +117,19 @@ fn sort_missing(goal: &Goal, have: &BlockSet, index: &mut Index, output: &Output
     }
     index.sort();
     for run in zeroes.present(zeroes.range()) {
-        output.write_zeroes(run.clone())?;
-        goal.progress.zeroes(run.end.saturating_sub(run.start).saturating_mul(BLOCK));
-        run.for_each(|block| _ = have.insert(block));
+        for piece in parts_of(&run, ZEROES) {
+            output.write_zeroes(piece.clone())?;
+            goal.progress.zeroes(piece.end.saturating_sub(piece.start).saturating_mul(BLOCK));
+            piece.for_each(|block| _ = have.insert(block));
+        }
     }
     Ok(zeroes.len())
+}
+
+/// `run` in parts of so many blocks.
+fn parts_of(run: &Range<u64>, most: u64) -> impl Iterator<Item = Range<u64>> {
+    let (end, step) = (run.end, usize::try_from(most.max(1)).unwrap_or(usize::MAX));
+    run.clone().step_by(step).map(move |start| start..start.saturating_add(most).min(end))
 }
 
 /// Fetches what `have` lacks; gives the number of blocks that were fetched once for several places.

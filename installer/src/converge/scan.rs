@@ -18,7 +18,8 @@ use crate::progress::LooksAt;
 const SMALL: u64 = 1 << 14;
 /// Blocks that are tried, spread evenly, before a longer one is.
 const SAMPLES: u64 = 256;
-/// How far apart those are that are tried in its first part: 1 MiB.
+/// How many are tried in its first part, and how far apart those are: 1 MiB.
+const EARLY_SAMPLES: usize = 64;
 const EARLY: usize = 256;
 
 /// Adds to `kept` the blocks that are right in their place. A disk that fails a read does not hold that block.
@@ -41,24 +42,24 @@ pub(super) fn is_promising(goal: &Goal) -> Result<bool> {
         return Ok(true);
     }
     let found = BlockSet::new(goal.blocks.clone());
-    let step = count / SAMPLES;
     // More of them at its start, where a run that was cut early has been.
-    let early = (0..SMALL).step_by(EARLY);
-    let samples = early.chain((0..SAMPLES).map(|sample| sample.saturating_mul(step)));
-    let samples = samples.map(|block| goal.blocks.start.saturating_add(block));
-    // A block of zeroes is there on a blank disk too.
+    let mut wanted = with_content(goal, EARLY).take(EARLY_SAMPLES).collect::<Result<Vec<_>>>()?;
+    let step = usize::try_from(count / SAMPLES).unwrap_or(usize::MAX);
+    wanted.extend(with_content(goal, step).collect::<Result<Vec<_>>>()?);
+    let wanted = wanted.into_iter().map(|block| block..block.saturating_add(1));
+    let looked = |bytes| goal.progress.looked(bytes);
+    find_right(&goal.region, goal.expected.as_ref(), wanted, &found, looked, |_| ())?;
+    Ok(!found.is_empty())
+}
+
+/// Of every `step`th block those that are not zeroes, which are there on a blank disk too.
+fn with_content(goal: &Goal, step: usize) -> impl Iterator<Item = Result<u64>> {
     let zero = Digest::salted(goal.expected.salt(), &[0; BLOCK_SIZE]);
     let mut judge = goal.expected.reader();
-    let mut wanted = Vec::new();
-    for block in samples {
-        let digest = judge.digest(block).code(Code::DiskIo, || "reading the hash tree".to_owned())?;
-        if digest != Some(zero) {
-            wanted.push(block..block.saturating_add(1));
-        }
-    }
-    let looked = |bytes| goal.progress.looked(bytes);
-    find_right(&goal.region, goal.expected.as_ref(), wanted.into_iter(), &found, looked, |_| ())?;
-    Ok(!found.is_empty())
+    goal.blocks.clone().step_by(step.max(1)).filter_map(move |block| {
+        let digest = judge.digest(block).code(Code::DiskIo, || "reading the hash tree".to_owned());
+        digest.map(|digest| (digest != Some(zero)).then_some(block)).transpose()
+    })
 }
 
 /// Adds to `right` those blocks of `pieces` that are what `expected` says; blocks that cannot be read are not. `looked` hears

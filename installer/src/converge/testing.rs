@@ -90,6 +90,9 @@ pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
     (0..length.div_ceil(8)).flat_map(|_| next(&mut state).to_le_bytes()).take(length).collect()
 }
 
+/// The UUID of all trees here: not zeroes, of which a superblock is full.
+pub(crate) const UUID: Uuid = Uuid::from_u128(0x6d65_7461_6c73_4472_8170_2d75_7569_6421);
+
 /// Root hash and hash file over whole blocks.
 pub(crate) fn tree_over(content: &[u8]) -> (Digest, Vec<u8>) {
     salted_tree_over(content, &SALT)
@@ -98,7 +101,7 @@ pub(crate) fn tree_over(content: &[u8]) -> (Digest, Vec<u8>) {
 /// The same with another salt.
 pub(crate) fn salted_tree_over(content: &[u8], salt: &[u8]) -> (Digest, Vec<u8>) {
     let mut file = Cursor::new(Vec::new());
-    let root = build(&mut &content[..], content.len() as u64 / BLOCK, salt, Uuid::nil(), &mut file).unwrap();
+    let root = build(&mut &content[..], content.len() as u64 / BLOCK, salt, UUID, &mut file).unwrap();
     (root, file.into_inner())
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use metalstrap_release::digest::Digest;
 
 use super::testing::{
-    Repository, SALT, START, assert_only_verified, bring, bytes, goal_of, on_disk, only, open_tree, recording,
+    Repository, SALT, START, UUID, assert_only_verified, bring, bytes, goal_of, on_disk, only, open_tree, recording,
     region_on, small_files_from, tree_over,
 };
 use super::*;
@@ -139,6 +139,19 @@ async fn a_damaged_seek_table_is_refused() {
 }
 
 #[tokio::test]
+async fn small_frames_in_a_row_are_one_write() {
+    let content = bytes(6, 640 * 4096);
+    let repository = Repository::new();
+    let payload = repository.publish_in(&content, 4096);
+    let (disk, region) = recording(4 << 20);
+    bring(&repository.mirrors(), &payload, &open_tree(&content), &region, &[]).await.unwrap();
+    assert!(on_disk(&region, content.len()) == content);
+    let writes = disk.log().iter().filter(|what| matches!(what, Recorded::Write { .. })).count();
+    // How many frames a piece from the mirror has is up to it: with 64 KiB, as a file is read, it is 15.
+    assert!(writes <= 640 / 4, "{writes} writes of 640 frames");
+}
+
+#[tokio::test]
 async fn a_hash_tree_is_checked_before_it_is_kept() {
     let content = bytes(5, 300 << 12);
     let (root, file) = tree_over(&content);
@@ -146,7 +159,7 @@ async fn a_hash_tree_is_checked_before_it_is_kept() {
     let payload = repository.publish_in(&file, 4096);
     let fetch = async |payload: &Payload| {
         let (disk, region) = recording(1 << 20);
-        let of = TreeOf { payload, root_hash: root, salt: &SALT, data_blocks: 300 };
+        let of = TreeOf { payload, root_hash: root, salt: &SALT, data_blocks: 300, uuid: Some(UUID) };
         let grown = hash_tree(&repository.mirrors(), of, &region, &[], &Progress::default()).await;
         (grown.map(|(tree, tally)| (tree.leaf_digest(299).unwrap(), tally)), region, disk)
     };

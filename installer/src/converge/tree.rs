@@ -6,6 +6,7 @@ use anyhow::Result;
 use metalstrap_release::digest::Digest;
 use metalstrap_release::manifest::Payload;
 use metalstrap_release::verity::{BLOCK, Reader, Tree};
+use uuid::Uuid;
 
 use super::Tally;
 use super::blocks::BlockSet;
@@ -30,10 +31,12 @@ pub struct TreeOf<'a> {
     pub salt: &'a [u8],
     /// Blocks of the data below it.
     pub data_blocks: u64,
+    /// The UUID in its superblock; `None` for a tree that is not written to a disk, whose UUID is of no matter.
+    pub uuid: Option<Uuid>,
 }
 
 /// Makes `region` start with the hash file of a tree: blocks that check up to the root hash stay, those that `seeds` have
-/// are copied, the others are fetched. Nothing is written that the root hash does not vouch for.
+/// are copied, the others are fetched. Nothing is written for which root hash, salt, size and UUID do not vouch.
 ///
 /// # Errors
 /// [`Code::Corrupt`] when no mirror has the tree, [`Code::DiskIo`] when the disk fails, and the mirrors'.
@@ -46,6 +49,7 @@ pub async fn hash_tree(
 ) -> Result<(Tree<Region>, Tally)> {
     let reader = Reader::new(region.clone(), tree.root_hash, tree.salt.to_vec(), tree.data_blocks);
     let reader = reader.code(Code::Corrupt, || payload_path(tree.payload))?;
+    let reader = tree.uuid.map_or_else(|| reader.clone(), |uuid| reader.clone().with_uuid(uuid));
     let kept = Arc::new(BlockSet::new(0..tree.payload.content_size / BLOCK));
     let frames = Frames::new(tree.payload, mirrors);
     let levels: Vec<_> = reader.geometry().levels().to_vec();

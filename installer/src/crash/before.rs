@@ -10,7 +10,7 @@ use metalstrap_release::manifest::Manifest;
 use super::foreign::Foreign;
 use super::judge::{FALLBACK, Judge, Which};
 use super::lived::{Kept, live};
-use super::releases::Releases;
+use super::releases::{Releases, sealed};
 use super::runs::{Runs, pages};
 use super::scenario::Before;
 use super::sysupdated;
@@ -102,7 +102,8 @@ fn damage_boot_files(disk: &dyn Disk, manifest: &Manifest) {
 
 /// Where a file of the ESP lies on the disk.
 pub fn place_of(manifest: &Manifest, sector_size: u32, path: &str) -> u64 {
-    let layout = esp::layout(manifest, ESP_BYTES, sector_size, 0, &[]).unwrap();
+    let order = esp::Order { credentials: &sealed(&manifest.version), ..esp::Order::of(manifest) };
+    let layout = esp::layout(order, ESP_BYTES, sector_size).unwrap();
     ESP_START + layout.extents().iter().find(|extent| extent.path == path).unwrap().offset
 }
 

@@ -9,6 +9,7 @@
 //!   which it starts after 10 s (`config_select_default_entry` in its src/boot/boot.c).
 //! - Linux has rules of its own for the table ([`super::tables`]). The root file system comes up when all of it verifies.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metalstrap_release::digest::Digest;
@@ -105,6 +106,16 @@ impl Judge {
         let (which, manifest) = known.ok_or("the UKI is damaged")?;
         root(disk, manifest).map(|()| *which)
     }
+}
+
+/// The credentials that systemd-stub finds (`pack_cpio` in its src/boot/cpio.c), by the names of their files; `None` where one
+/// cannot be read.
+pub fn credentials(disk: &Arc<dyn Disk>) -> Option<BTreeMap<String, Vec<u8>>> {
+    let parts = tables::firmware(disk.as_ref())?;
+    let files = parts.iter().find_map(|part| Files::open(region(disk, part)))?;
+    let Some(directory) = files.find("loader/credentials") else { return Some(BTreeMap::new()) };
+    let named = files.list(&directory)?.into_iter().filter(|named| named.name.ends_with(".cred"));
+    named.map(|named| Some((named.name.clone(), files.read(&named)?))).collect()
 }
 
 fn region(disk: &Arc<dyn Disk>, part: &Part) -> Region {

@@ -1,6 +1,6 @@
 //! A scenario with its run done and recorded, and what becomes of a disk that a cut of that run leaves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::before::Start;
 use super::cut::Cut;
 use super::epoch::{Epoch, epochs};
-use super::judge::{Boot, Judge, Which};
+use super::judge::{self, Boot, Judge, Which};
 use super::lived::Kept;
-use super::releases::Releases;
+use super::releases::{Releases, sealed};
 use super::runs::{Runs, pages, show};
 use super::scenario::{Before, Scenario};
 use super::tables;
@@ -52,6 +52,8 @@ pub struct Prepared {
     /// All pages of it that are other than zero, or were.
     pages: BTreeSet<u64>,
     kept: Option<Kept>,
+    /// What an OS finds that starts before the run, and after it.
+    credentials: [BTreeMap<String, Vec<u8>>; 2],
     runs: Runs,
 }
 
@@ -65,7 +67,11 @@ impl Prepared {
         let outcome = runs.run(&end, &pages);
         outcome.result.unwrap();
         pages.extend(self::pages(&outcome.log));
-        Self { scenario, sector_size, epochs: epochs(&outcome.log), judge, start, end, pages, kept, runs }
+        let before: Arc<dyn Disk> = Arc::new(start.clone());
+        let credentials = [&before, &end].map(|disk| judge::credentials(disk).unwrap_or_default());
+        let wanted: BTreeMap<_, _> = sealed("2").into_iter().map(|one| (one.file(), one.bytes)).collect();
+        assert_eq!(credentials[1], wanted, "{}", scenario.name);
+        Self { scenario, sector_size, epochs: epochs(&outcome.log), judge, start, end, pages, kept, credentials, runs }
     }
 
     /// The disk that `cut` leaves.
@@ -112,7 +118,7 @@ impl Prepared {
         };
         let checked = match fate {
             Fate::Resumed if self.scenario.other_good_slot => Err(why.unwrap_or_default().to_owned()),
-            Fate::Starts(which) => self.check_started(which, disk.as_ref()),
+            Fate::Starts(which) => self.check_started(which, disk),
             _ => self.check_kept(disk.as_ref()),
         };
         let rerun = again == Again::Always || (again == Again::WhereNothingStarts && fate == Fate::Resumed);
@@ -125,17 +131,23 @@ impl Prepared {
     }
 
     /// Whether nothing is missing or left over that the system would miss or meet.
-    fn check_started(&self, which: Which, disk: &dyn Disk) -> Result<(), String> {
-        self.check_kept(disk)?;
-        if self.kept.as_ref().is_some_and(|kept| !kept.is_found(disk)) {
+    fn check_started(&self, which: Which, disk: &Arc<dyn Disk>) -> Result<(), String> {
+        self.check_kept(disk.as_ref())?;
+        if self.kept.as_ref().is_some_and(|kept| !kept.is_found(disk.as_ref())) {
             return Err("what is to be kept is not in the partition table".to_owned());
         }
-        match &self.judge.foreign {
-            Some(foreign) if which == Which::New && foreign.haunts(disk) => {
-                Err("signatures of the old system are left".to_owned())
+        match (&self.judge.foreign, which) {
+            // It knows nothing of credentials.
+            (Some(_), Which::Old) => return Ok(()),
+            (Some(foreign), Which::New) if foreign.haunts(disk.as_ref()) => {
+                return Err("signatures of the old system are left".to_owned());
             }
-            _ => Ok(()),
+            _ => {}
         }
+        let (found, [before, after]) = (judge::credentials(disk), &self.credentials);
+        // The old system may meet what the new host config says; all of it or nothing.
+        let is_whole = found.is_some_and(|found| found == *after || (which == Which::Old && found == *before));
+        is_whole.then_some(()).ok_or_else(|| "it finds other credentials than those of one host config".to_owned())
     }
 
     fn check_kept(&self, disk: &dyn Disk) -> Result<(), String> {
@@ -149,7 +161,7 @@ impl Prepared {
         outcome.result.map_err(|error| format!("a second run fails: {error:#}"))?;
         let after = |why: String| format!("after a second run: {why}");
         match self.judge.boot(disk) {
-            Boot::Starts(Which::New) => self.check_started(Which::New, disk.as_ref()).map_err(after),
+            Boot::Starts(Which::New) => self.check_started(Which::New, disk).map_err(after),
             other => Err(after(format!("{other:?}"))),
         }
     }

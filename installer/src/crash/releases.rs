@@ -4,12 +4,14 @@
 use std::fs;
 use std::path::Path;
 
-use metalstrap_release::host::Existing;
+use metalstrap_release::host::{Existing, Host};
 use metalstrap_release::manifest::Layout;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::lived::DATA;
 use super::scenario::{Before, Scenario};
 use crate::converge::testing::{SALT, bytes};
+use crate::credentials::{Sealed, seal_all};
 use crate::refusals::published::{ESP_BYTES, Ingredients, Published};
 
 const MIB: u64 = 1 << 20;
@@ -90,24 +92,44 @@ impl Releases {
 
 impl Content {
     fn publish(self, scenario: &Scenario, version: &str) -> Published {
+        let (label, size) = DATA;
+        let data = json!([{"type": "home", "label": label, "size_min": size, "size_max": size, "keep": true}]);
         let layout = Layout {
             esp_size: ESP_BYTES,
             root_size: 8 * MIB,
             root_verity_size: MIB,
             slots: scenario.slots,
             free_size: MIB,
-            partitions: Vec::new(),
+            partitions: serde_json::from_value(data).unwrap(),
         };
         // What one release may wipe, another has not wiped.
         let intent = (scenario.existing == Existing::Wipe).then(|| format!("for-{version}"));
         let host = json!({
             "format": 1, "release": {"name": "tiny", "version": version}, "existing": scenario.existing,
-            "intent": intent,
+            "intent": intent, "credentials": credentials(version),
         });
         let Self { root, salt, uki, loader, cmdline_extra } = self;
         let (version, cmdline_extra) = (version.to_owned(), cmdline_extra.to_owned());
         Ingredients { version, root, salt, uki, loader, cmdline_extra, layout, host }.publish()
     }
+}
+
+/// What the host config for a version has for the OS: one that all have, one that is longer than a cluster, and one that is
+/// this version's alone.
+fn credentials(version: &str) -> Value {
+    json!({
+        "system.hostname": {"text": format!("host-{version}")},
+        "network.network.50-long": {"text": version.repeat(9000)},
+        (format!("only-{version}")): {"text": ""},
+    })
+}
+
+/// The same as they are on the ESP.
+pub fn sealed(version: &str) -> Vec<Sealed> {
+    let host = json!({
+        "format": 1, "release": {"name": "tiny", "version": version}, "credentials": credentials(version),
+    });
+    seal_all(&Host::parse(host.to_string().as_bytes()).unwrap()).unwrap()
 }
 
 /// Bytes that begin as every EFI program does.

@@ -53,17 +53,14 @@ fn fill(disk: &dyn Disk, type_guid: Uuid, content: &[u8], uuid: Uuid, label: &st
     Image::new(&table, disk.size(), disk.sector_size()).unwrap().write(disk).unwrap();
 }
 
-/// Writes the UKI under a name of its own and renames it. It is read-only, as a definition with `Mode=0444` leaves it.
+/// Writes the UKI under a name of its own and renames it.
 fn place_uki(disk: &Arc<dyn Disk>, uki: &[u8], name: &str) {
     let region = Region { disk: Arc::clone(disk), start: ESP_START, size: ESP_BYTES };
     let (esp, file) = (mtools::Image::of(&region), tempfile::NamedTempFile::new().unwrap());
     fs::write(file.path(), uki).unwrap();
     let temporary = format!("::/EFI/Linux/.#sysupdate{name}0123456789abcdef");
-    let steps: [(&str, &[&str]); 3] = [
-        ("mcopy", &[file.path().to_str().unwrap(), &temporary]),
-        ("mattrib", &["+r", &temporary]),
-        ("mren", &[&temporary, name]),
-    ];
+    let steps: [(&str, &[&str]); 2] =
+        [("mcopy", &[file.path().to_str().unwrap(), &temporary]), ("mren", &[&temporary, name])];
     for (tool, words) in steps {
         let output = esp.run(tool, words);
         assert!(output.status.success(), "{tool}: {output:?}");

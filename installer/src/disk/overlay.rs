@@ -1,6 +1,7 @@
 //! A disk that looks as if it had been written to, while nothing on it changes.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Disk, Memory, as_u64};
@@ -23,6 +24,23 @@ impl Overlay {
     pub fn new(inner: Arc<dyn Disk>) -> Self {
         let written = Memory::new(inner.size(), inner.sector_size());
         Self { inner, written, pages: std::sync::Mutex::default() }
+    }
+
+    /// What was written of the `length` bytes from `start` on: blocks of 4096 bytes, counted from there, in runs. `start` is at
+    /// the start of such a block of the disk.
+    #[must_use]
+    pub fn written(&self, start: u64, length: u64) -> Vec<Range<u64>> {
+        let pages = self.pages.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let first = start / PAGE;
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for page in pages.range(first..first.saturating_add(length / PAGE)) {
+            let block = page.saturating_sub(first);
+            match runs.last_mut().filter(|run| run.end == block) {
+                Some(run) => run.end = block.saturating_add(1),
+                None => runs.push(block..block.saturating_add(1)),
+            }
+        }
+        runs
     }
 
     /// Brings the pages that a write touches into memory.

@@ -69,6 +69,7 @@ pub(super) async fn tree(
         root_hash: artifact.root_hash,
         salt: &artifact.salt.0,
         data_blocks: artifact.data.content_size / BLOCK,
+        uuid: None,
     };
     let (tree, cost) = converge::hash_tree(mirrors, of, &region, &[], progress).await?;
     tally.fetched_bytes += cost.fetched_bytes;

@@ -9,10 +9,12 @@ use anyhow::{Context as _, Result};
 use super::file::{Wanted, expect, tree};
 use super::place::Place;
 use super::{
-    ENTRIES_SREL, Esp, FALLBACK_LOADER, LOADER, LOADER_CONF, Order, RANDOM_SEED, layout, random_seed, uki_path,
+    ENTRIES_SREL, Esp, FALLBACK_LOADER, LOADER, LOADER_CONF, Order, RANDOM_SEED, credentials, layout, random_seed,
+    uki_path,
 };
 use crate::boot_files::{INTENTS, intents_file};
 use crate::converge::{Seed, Tally};
+use crate::credentials::DIRECTORY;
 use crate::disk::Region;
 use crate::fat::Stage;
 use crate::fetch::Mirrors;
@@ -27,7 +29,7 @@ pub(super) async fn lay_out(
     seeds: &[Seed],
     progress: &Progress,
 ) -> Result<Esp> {
-    let layout = layout(order.manifest, region.size, region.disk.sector_size(), order.volume_id, order.intents)?;
+    let layout = layout(order, region.size, region.disk.sector_size())?;
     let place = Place::new(region.clone(), layout);
     let mut tally = Tally::default();
     let files = wanted(mirrors, order, &place, &mut tally, progress).await?;
@@ -43,6 +45,9 @@ pub(super) async fn lay_out(
     place.small(RANDOM_SEED, random_seed()?).await?;
     if !order.intents.is_empty() {
         place.small(INTENTS, intents_file(order.intents)).await?;
+    }
+    for (name, bytes) in credentials::files(order.credentials) {
+        place.small(&format!("{DIRECTORY}/{name}"), bytes).await?;
     }
     place.stage(Stage::Tables).await.context("writing the FATs and directories")?;
 

@@ -32,8 +32,8 @@ impl Place {
     }
 
     /// Writes a file that comes from no payload, filled up to whole blocks with zeroes.
-    pub async fn small(&self, path: &'static str, mut bytes: Vec<u8>) -> Result<()> {
-        let region = self.of(path)?;
+    pub async fn small(&self, path: &str, mut bytes: Vec<u8>) -> Result<()> {
+        let (region, path) = (self.of(path)?, path.to_owned());
         blocking(move || {
             bytes.resize(usize::try_from(region.size)?, 0);
             region.write_at(0, &bytes).code(Code::DiskIo, || format!("writing {path}"))

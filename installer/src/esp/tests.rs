@@ -9,12 +9,13 @@ use metalstrap_release::digest::Digest;
 use metalstrap_release::manifest::{Boot, Designator, FileSystem, Salt};
 
 use super::*;
-use crate::converge::testing::{Repository, SALT, bytes, tree_over};
+use crate::converge::testing::{Repository, SALT, UUID, bytes, tree_over};
 use crate::disk::{Faulty, Memory, Operation, Recorded, Recording};
 use crate::failure::code_of;
 use crate::fat::Stage;
 use crate::fetch::Source as _;
 
+mod credentials;
 mod staying;
 
 const MIB: u64 = 1 << 20;
@@ -34,6 +35,7 @@ fn manifest(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
         data: repository.publish(&image),
         fine: None,
         hash_tree: repository.publish(&tree),
+        hash_tree_uuid: UUID,
     };
     Manifest {
         format: 1,
@@ -60,7 +62,7 @@ fn manifest(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
 
 /// A fresh file system.
 fn order(manifest: &Manifest) -> Order<'_> {
-    Order { manifest, volume_id: 0xABCD_0123, stays: false, intents: &[], renamed: &[] }
+    Order { volume_id: 0xABCD_0123, ..Order::of(manifest) }
 }
 
 fn region(disk: &Arc<Recording>) -> Region {
@@ -182,7 +184,7 @@ async fn the_order_is_data_tables_name_boot_sector() {
     let manifest = manifest(&repository, &bytes(1, 10_000), &bytes(2, 100_000));
     for sector in [512, 4096] {
         let (_, log) = recorded(&repository, &manifest, sector).await;
-        let layout = layout(&manifest, SIZE, sector, 0xABCD_0123, &[]).unwrap();
+        let layout = layout(order(&manifest), SIZE, sector).unwrap();
         let mut order: Vec<_> = log
             .iter()
             .map(|what| match what {

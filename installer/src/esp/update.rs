@@ -10,10 +10,11 @@ use metalstrap_release::manifest::Artifact;
 use super::file::{Wanted, expect, tree};
 use super::there::{There, apply, coded, look_up, open};
 use super::{
-    ENTRIES_SREL, Esp, FALLBACK_LOADER, FileTree, LOADER, LOADER_CONF, Order, RANDOM_SEED, loader_conf, random_seed,
-    uki_path,
+    ENTRIES_SREL, Esp, FALLBACK_LOADER, FileTree, LOADER, LOADER_CONF, Order, RANDOM_SEED, credentials, loader_conf,
+    random_seed, uki_path,
 };
 use crate::converge::{Seed, Tally};
+use crate::credentials::Sealed;
 use crate::disk::Region;
 use crate::failure::{Code, WithCode as _};
 use crate::fat::{ReadAt, Volume};
@@ -51,8 +52,8 @@ pub(super) async fn update(
         new.extend(cluster.map(|cluster| New { path: file.path.clone(), cluster, size: artifact.size }));
         files.push(file);
     }
-    let behind = order.renamed.to_vec();
-    there.with(move |volume, read, region| publish(volume, read, region, new, &behind)).await?;
+    let (behind, credentials) = (order.renamed.to_vec(), order.credentials.to_vec());
+    there.with(move |volume, read, region| publish(volume, read, region, new, &behind, &credentials)).await?;
     let uki = files.pop().context("an ESP without a UKI")?;
     Ok(Esp { uki: uki.place, uki_size: uki.artifact.size, uki_tree: uki.tree, uki_path: uki.path, tally })
 }
@@ -98,16 +99,18 @@ async fn bring<'a>(
 }
 
 /// Gives the new files their names, in this order, and lets the others start later than the release. Nothing is written
-/// where nothing is new.
+/// where nothing is new. The credentials come before the UKI: it never starts with others than those of its host config.
 fn publish(
     volume: &mut Volume,
     read: ReadAt<'_>,
     region: &Region,
     new: Vec<New>,
     renamed: &[(String, String)],
+    credentials: &[Sealed],
 ) -> Result<()> {
     let settings = settings(volume, read)?;
-    if new.is_empty() && settings.is_empty() && renamed.is_empty() && !volume.is_dirty() {
+    let is_complete = settings.is_empty() && credentials::are_there(volume, read, credentials)?;
+    if new.is_empty() && is_complete && renamed.is_empty() && !volume.is_dirty() {
         return Ok(());
     }
     // Who counts the free clusters does it anew from now on.
@@ -115,6 +118,7 @@ fn publish(
     for (path, bytes) in settings {
         small(volume, read, region, path, bytes)?;
     }
+    credentials::install(volume, read, region, credentials)?;
     for New { path, cluster, size } in in_order(volume, read, new)? {
         name(volume, read, region, &path, cluster, size).with_context(|| format!("giving {path} its name"))?;
     }

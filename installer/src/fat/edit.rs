@@ -12,7 +12,7 @@ use super::volume::{ReadAt, Volume, VolumeError, unusable};
 /// Writes between which the disk is flushed.
 pub type Steps = Vec<Vec<Write>>;
 
-fn without_empty(steps: Steps) -> Steps {
+pub(super) fn without_empty(steps: Steps) -> Steps {
     steps.into_iter().filter(|step| !step.is_empty()).collect()
 }
 
@@ -129,7 +129,7 @@ impl Volume {
         self.add_to(&mut directory, name, ATTRIBUTE_ARCHIVE, cluster, size)
     }
 
-    fn add_to(
+    pub(super) fn add_to(
         &mut self,
         directory: &mut Directory,
         name: &str,
@@ -201,7 +201,7 @@ impl Volume {
     }
 
     /// The sectors of a directory that hold these slots.
-    fn slot_writes(&self, directory: &Directory, slots: Range<usize>) -> Vec<Write> {
+    pub(super) fn slot_writes(&self, directory: &Directory, slots: Range<usize>) -> Vec<Write> {
         let sector = usize::try_from(self.sector).unwrap_or(512);
         let cluster = usize::try_from(self.cluster).unwrap_or(4096);
         let (start, end) =

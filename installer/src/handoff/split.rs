@@ -23,7 +23,7 @@ const MOST_CMDLINE: u64 = 64 << 10;
 pub(super) struct Parts {
     /// `.linux`
     pub(super) kernel: File,
-    /// `.ucode`, if there is one, then `.initrd`: the order in which systemd-stub concatenates them.
+    /// `.ucode`, if there is one, then `.initrd`, then what comes behind: the order in which systemd-stub concatenates them.
     pub(super) initrd: File,
     /// SHA-256 of the whole UKI.
     pub(super) sha256: Digest,
@@ -37,7 +37,7 @@ struct Wanted<'a> {
 }
 
 /// Reads the UKI once. Each byte that is used was checked in the buffer it is used from.
-pub(super) fn split<S: BlockStore>(region: &Region, tree: &Tree<S>, boot: &Boot) -> Result<Parts> {
+pub(super) fn split<S: BlockStore>(region: &Region, tree: &Tree<S>, boot: &Boot, behind: &[u8]) -> Result<Parts> {
     let memory = |name: &str| -> Result<File> {
         let file = memfd_create(name, MFdFlags::MFD_CLOEXEC).with_context(|| format!("making a memory file {name}"))?;
         Ok(file.into())
@@ -59,6 +59,7 @@ pub(super) fn split<S: BlockStore>(region: &Region, tree: &Tree<S>, boot: &Boot)
         bail!("the UKI has SHA-256 {sha256}, but the manifest says {}", boot.uki.sha256);
     }
     check_cmdline(&cmdline, boot)?;
+    append(&initrd, behind).context("adding the credentials to the initrd")?;
     Ok(Parts { kernel, initrd, sha256 })
 }
 
@@ -109,6 +110,16 @@ impl Wanted<'_> {
             part.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()).and_then(|part| self.into.write_all_at(part, to));
         copied.with_context(|| format!("copying the UKI's section {} to memory", self.section.name))
     }
+}
+
+/// Puts an archive behind those that are in the memory file, where the kernel looks for it.
+fn append(initrd: &File, archive: &[u8]) -> Result<()> {
+    if archive.is_empty() {
+        return Ok(());
+    }
+    let end = initrd.metadata()?.len().next_multiple_of(4);
+    initrd.set_len(end)?;
+    Ok(initrd.write_all_at(archive, end)?)
 }
 
 /// The command line that was planned with, and measured, is the UKI's.

@@ -108,7 +108,7 @@ fn content(mut file: &File) -> Vec<u8> {
 fn a_uki_is_split_into_kernel_and_initrd() {
     let image = uki(&ordinary());
     let (region, tree, boot) = on_disk(&image);
-    let parts = split::split(&region, &tree, &boot).unwrap();
+    let parts = split::split(&region, &tree, &boot, &[]).unwrap();
     assert_eq!(Digest::of(&content(&parts.kernel)), Digest::of(&bytes(3_000_001, 1)));
     assert_eq!(Digest::of(&content(&parts.initrd)), Digest::of(&bytes(2_500_003, 2)));
     assert_eq!(parts.sha256, Digest::of(&image));
@@ -119,12 +119,21 @@ fn microcode_comes_first_and_missing_bytes_are_zeroes() {
     let mut sections = ordinary();
     sections.push((".ucode", bytes(ALIGN, 3), 2));
     let (region, tree, boot) = on_disk(&uki(&sections));
-    let parts = split::split(&region, &tree, &boot).unwrap();
+    let parts = split::split(&region, &tree, &boot, &[]).unwrap();
     let initrd = content(&parts.initrd);
     assert_eq!(initrd[..ALIGN], bytes(ALIGN, 3));
     // Two bytes that are not in the file, and two to the multiple of four.
     assert_eq!(initrd[ALIGN..ALIGN + 4], [0; 4]);
     assert_eq!(Digest::of(&initrd[ALIGN + 4..]), Digest::of(&bytes(2_500_003, 2)));
+}
+
+#[test]
+fn credentials_come_behind_the_initrd_where_the_kernel_looks_for_them() {
+    let (region, tree, boot) = on_disk(&uki(&ordinary()));
+    let parts = split::split(&region, &tree, &boot, b"070701archive").unwrap();
+    let initrd = content(&parts.initrd);
+    assert_eq!(Digest::of(&initrd[..2_500_003]), Digest::of(&bytes(2_500_003, 2)));
+    assert_eq!(&initrd[2_500_003..], b"\x00070701archive");
 }
 
 #[test]
@@ -138,7 +147,7 @@ fn a_flipped_bit_anywhere_is_noticed() {
         bytes[usize::try_from(at % BLOCK).unwrap()] ^= 1;
         region.write_at(block * BLOCK, &bytes).unwrap();
 
-        let error = load(&region, &tree, &boot, &CommandLine::new(CMDLINE, "").unwrap()).unwrap_err();
+        let error = load(&region, &tree, &boot, &CommandLine::new(CMDLINE, "").unwrap(), &[]).unwrap_err();
 
         assert_eq!(error.to_string(), "reading the UKI back from the disk");
         let LoadError::Uki(cause) = error else { panic!("{error}") };
@@ -153,7 +162,7 @@ fn what_contradicts_the_manifest_is_refused() {
     let refused = |sections: &[(&str, Vec<u8>, usize)], change: fn(&mut Boot)| {
         let (region, tree, mut boot) = on_disk(&uki(sections));
         change(&mut boot);
-        format!("{:#}", split::split(&region, &tree, &boot).unwrap_err())
+        format!("{:#}", split::split(&region, &tree, &boot, &[]).unwrap_err())
     };
     assert_eq!(
         refused(&ordinary(), |boot| boot.cmdline = "quiet".to_owned()),

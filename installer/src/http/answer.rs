@@ -12,7 +12,7 @@ use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, RETRY_AFTER};
 use tokio::time::Instant;
 
 use super::date::parse_date;
-use super::{Connection, Idle, Limits, plain_error};
+use super::{Connection, Idle, Key, Limits, plain_error};
 use crate::clock;
 
 /// The most that is read of a body that nobody needs, in bytes: less than what a new connection costs.
@@ -29,7 +29,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     pub(super) body: Incoming,
     pub(super) pace: Pace,
-    pub(super) back: Option<(Idle, String, Connection)>,
+    pub(super) back: Option<(Idle, Key, Connection)>,
 }
 
 /// How fast an answer comes. Only time spent waiting for it counts: who receives may be slow.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use metalstrap_release::site::Site;
+
 /// How long to wait for what, and how often.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -45,6 +47,22 @@ impl Default for Limits {
             backoff: Duration::from_millis(500),
             backoff_most: Duration::from_secs(30),
             asked_most: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Limits {
+    /// With those of them that the site config sets.
+    #[must_use]
+    pub fn of_site(self, site: &Site) -> Self {
+        let Some(retry) = site.retry else { return self };
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        Self {
+            attempts: retry.attempts,
+            connect: seconds(retry.connect_timeout),
+            stall: seconds(retry.stall_timeout),
+            backoff_most: seconds(retry.longest_pause),
+            ..self
         }
     }
 }

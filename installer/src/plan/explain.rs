@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use metalstrap_release::host::Erase;
 
 use super::{Becomes, Partition, Plan, Role, Wipe};
+use crate::credentials::Listed;
 use crate::progress::size;
 
 /// Says all that a person must know before they let it happen.
@@ -28,6 +29,9 @@ pub(super) fn explain(plan: &Plan, hash: &str) -> String {
     plan.names.removed.iter().for_each(|path| line("goes", format!("the boot file {path}")));
     for (path, name) in &plan.names.renamed {
         line("renamed", format!("{path} to {name}"));
+    }
+    for Listed { name, size } in &plan.credentials {
+        line("credential", format!("{name}: {size} bytes, on the ESP"));
     }
     for Wipe { what, ranges } in plan.wipes.iter().chain(&plan.leftovers) {
         let bytes = ranges.iter().map(|range| range.size).sum();
@@ -125,6 +129,18 @@ mod tests {
             "partition    5   root-b        \"_empty\"                      32.0 MiB at 547.0 MiB   is empty",
         ];
         assert_eq!(partitions, expected, "{text}");
+    }
+
+    #[test]
+    fn credentials_are_named_and_not_shown() {
+        let host = r#"{"format": 1, "release": {"name": "debian", "version": "13.1"},
+            "credentials": {"motd": {"text": "hush"}, "system.hostname": {"text": "web-1"}}}"#;
+        let host = Host::parse(host.as_bytes()).unwrap();
+        let text = explain(&Plan::new(&blank(GIB, 512, Contents::Blank), &manifest(), &host).unwrap(), "0123");
+        let credentials: Vec<_> = text.lines().filter(|line| line.starts_with("credential")).collect();
+        let expected = ["credential   motd: 4 bytes, on the ESP", "credential   system.hostname: 5 bytes, on the ESP"];
+        assert_eq!(credentials, expected, "{text}");
+        assert!(!text.contains("hush"), "{text}");
     }
 
     #[test]

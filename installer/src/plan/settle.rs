@@ -36,7 +36,8 @@ pub(super) struct Settled<'a> {
 /// # Errors
 /// [`Code::DiskTooSmall`]; [`Code::DiskNotBlank`]; [`Code::DiskIo`].
 pub(super) fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host) -> Result<Settled<'a>> {
-    let wipes = host.existing == Existing::Wipe && !is_done(disk, host);
+    // A repair wipes nothing, whatever is still to happen once.
+    let wipes = host.mode == Mode::Install && host.existing == Existing::Wipe && !is_done(disk, host);
     // Where the slots lie does not depend on which of them is filled.
     let (partitions, _) = layout::partitions(disk, manifest, FIRST_SLOT, !wipes)?;
     let ours = Ours::new(disk, &partitions);

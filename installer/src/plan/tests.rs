@@ -52,6 +52,7 @@ pub(crate) fn manifest() -> Manifest {
             data: root.data,
             fine: None,
             hash_tree: root.hash_tree,
+            hash_tree_uuid: Uuid::nil(),
         }],
         layout: Layout {
             esp_size: 512 * MIB,

@@ -53,6 +53,24 @@ async fn a_host_config_with_other_bytes_than_signed_is_refused() {
 }
 
 #[tokio::test]
+async fn the_host_config_of_another_machine_in_this_ones_place_is_refused() {
+    const OTHER: &str = "host-serial-other.json";
+    let mut wipes = host();
+    (wipes["existing"], wipes["intent"]) = ("wipe".into(), "now".into());
+    let (wipes, path) = (serde_json::to_vec(&wipes).unwrap(), target_path(HOST, &bytes()));
+    let (found, said) = (Digest::of(&wipes), Digest::of(&bytes()));
+    let swapped = refused(|mut published| {
+        published.set_target("hosts", OTHER, &wipes);
+        published.files.insert(target_path(OTHER, &wipes), wipes.clone());
+        published.files.insert(path.clone(), wipes);
+        published
+    });
+    let text =
+        format!("fetching the host config: {path} of REPOSITORY has SHA-256 {found}, but the metadata says {said}");
+    swapped.await.before_the_plan(Code::HostConfig, &text);
+}
+
+#[tokio::test]
 async fn a_host_config_of_absurd_size_is_not_even_fetched() {
     let huge = refused(|mut published| {
         published.edit("hosts", |signed| signed["targets"][HOST]["length"] = u64::MAX.into());
@@ -72,8 +90,8 @@ async fn a_signed_host_config_that_cannot_hold_is_refused() {
         (
             format!(r#"{{"format":1,{release},"wipe":true}}"#),
             "the host config is not valid: unknown field `wipe`, expected one of `format`, \
-             `release`, `mode`, `disk`, `existing`, `intent`, `erase`, `tpm`, `handoff`, `cmdline_extra`, `boot_order` at line 1 \
-             column 58",
+             `release`, `mode`, `disk`, `existing`, `intent`, `erase`, `tpm`, `handoff`, `cmdline_extra`, `boot_order`, \
+             `credentials` at line 1 column 58",
         ),
         (
             format!(r#"{{"format":1,{release},"format":1}}"#),

@@ -37,7 +37,7 @@ async fn unknown_fields_are_refused_at_every_depth() {
         (
             |m| m["script"] = "rm".into(),
             "the manifest is not valid: unknown field `script`, expected one of `format`, `name`, \
-             `version`, `architecture`, `boot`, `filesystems`, `layout` at line 1 column 2361",
+             `version`, `architecture`, `boot`, `filesystems`, `layout` at line 1 column 2417",
         ),
         (
             |m| m["boot"]["script"] = "rm".into(),
@@ -52,12 +52,12 @@ async fn unknown_fields_are_refused_at_every_depth() {
         (
             |m| m["filesystems"][0]["mount"] = "/".into(),
             "the manifest is not valid: unknown field `mount`, expected one of `designator`, \
-             `root_hash`, `salt`, `data`, `fine`, `hash_tree` at line 1 column 2071",
+             `root_hash`, `salt`, `data`, `fine`, `hash_tree`, `hash_tree_uuid` at line 1 column 2127",
         ),
         (
             |m| m["layout"]["swap"] = 1.into(),
             "the manifest is not valid: unknown field `swap`, expected one of `esp_size`, \
-             `root_size`, `root_verity_size`, `slots`, `free_size`, `partitions` at line 1 column 2344",
+             `root_size`, `root_verity_size`, `slots`, `free_size`, `partitions` at line 1 column 2400",
         ),
     ])
     .await;
@@ -67,7 +67,7 @@ async fn unknown_fields_are_refused_at_every_depth() {
 async fn duplicate_keys_are_refused() {
     for (once, twice, problem) in [
         (r#""format":1"#, r#""format":1,"format":1"#, "duplicate field `format` at line 1 column 20"),
-        (r#""slots":2"#, r#""slots":2,"slots":1"#, "duplicate field `slots` at line 1 column 2353"),
+        (r#""slots":2"#, r#""slots":2,"slots":1"#, "duplicate field `slots` at line 1 column 2409"),
         (
             r#""designator":"root""#,
             r#""designator":"root","designator":"root""#,
@@ -85,11 +85,11 @@ async fn wrong_types_are_refused() {
         (
             |m| m["format"] = "1".into(),
             "the manifest is not valid: invalid type: string \"1\", expected u32 at line 1 column \
-             2231",
+             2287",
         ),
         (
             |m| m["name"] = Value::Null,
-            "the manifest is not valid: invalid type: null, expected a string at line 1 column 2350",
+            "the manifest is not valid: invalid type: null, expected a string at line 1 column 2406",
         ),
         (
             |m| m["boot"]["uki"]["size"] = 4096.5.into(),
@@ -124,11 +124,11 @@ async fn wrong_types_are_refused() {
         (
             |m| m["layout"] = serde_json::json!([]),
             "the manifest is not valid: invalid length 0, expected struct Layout with 6 elements at \
-             line 1 column 2241",
+             line 1 column 2297",
         ),
         (
             |m| drop(m.as_object_mut().unwrap().remove("boot")),
-            "the manifest is not valid: missing field `boot` at line 1 column 828",
+            "the manifest is not valid: missing field `boot` at line 1 column 884",
         ),
     ])
     .await;

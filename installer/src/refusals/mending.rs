@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt as _;
 
-use super::published::{ESP_BYTES, ROOT_BYTES, good};
+use super::published::{ESP_BYTES, ROOT_BYTES, good, host};
 use super::trial::{Outcome, Trial};
 use crate::disk::Recorded;
 use crate::esp;
@@ -24,7 +24,7 @@ async fn installed() -> Trial {
 }
 
 fn place_of(path: &str) -> u64 {
-    let layout = esp::layout(&good().manifest, ESP_BYTES, 512, 0, &[]).unwrap();
+    let layout = esp::layout(esp::Order::of(&good().manifest), ESP_BYTES, 512).unwrap();
     ESP + layout.extents().iter().find(|extent| extent.path == path).unwrap().offset
 }
 
@@ -74,7 +74,7 @@ async fn damaged_blocks_are_named_and_a_repair_writes_them_and_nothing_else() {
     let parts: Vec<_> = found.parts.iter().map(|part| (part.name.as_str(), part.damaged, part.runs.clone())).collect();
     let third = std::iter::once(2..3).collect();
     let expected = [
-        ("hash-tree", 1, vec![]),
+        ("hash-tree", 1, std::iter::once(1..2).collect()),
         ("root", 2, vec![5..6, last..last + 1]),
         ("EFI/BOOT/BOOTX64.EFI", 0, vec![]),
         ("EFI/systemd/systemd-bootx64.efi", 0, vec![]),
@@ -89,6 +89,37 @@ async fn damaged_blocks_are_named_and_a_repair_writes_them_and_nothing_else() {
     let (esp, rest): (Vec<_>, Vec<_>) = written(&outcome).into_iter().partition(|(at, _)| on_the_esp(*at));
     assert_eq!(rest, [(tree, 4096), (root[0], 4096), (root[1], 4096)]);
     assert!(esp.iter().all(|(at, length)| at + *length as u64 <= uki || *at >= uki + 4 * 4096), "{esp:?}");
+    assert!(look(&trial).await.whole);
+}
+
+#[tokio::test]
+async fn the_uuid_of_the_hash_tree_is_looked_at_and_mended_too() {
+    let trial = installed().await;
+    let superblock = ESP + ESP_BYTES;
+    let disk = std::fs::File::options().write(true).open(trial.disk()).unwrap();
+    // Behind signature, version and kind of hash.
+    disk.write_all_at(&[0x5A], superblock + 16).unwrap();
+    let found = look(&trial).await;
+    let runs: Vec<_> = found.parts.iter().map(|part| part.runs.clone()).filter(|runs| !runs.is_empty()).collect();
+    assert_eq!((found.whole, runs), (false, vec![vec![0..1]]));
+    let (outcome, trial) = trial.in_mode(Mode::Repair).run_and_keep().await;
+    outcome.result.as_ref().unwrap();
+    assert_eq!(written(&outcome), [(superblock, 4096)]);
+    assert!(look(&trial).await.whole);
+}
+
+#[tokio::test]
+async fn a_repair_wipes_nothing_whatever_is_still_to_happen() {
+    let mut wipes = host();
+    (wipes["existing"], wipes["intent"]) = ("wipe".into(), "new".into());
+    let published = good().with_host(serde_json::to_vec(&wipes).unwrap());
+    let (_, trial) = Trial::of(&good()).run_and_keep().await;
+    damage(&trial, ROOT + 5 * 4096);
+    let trial = trial.from(&published);
+    assert!(!look(&trial).await.whole);
+    let (outcome, trial) = trial.in_mode(Mode::Repair).run_and_keep().await;
+    outcome.result.as_ref().unwrap();
+    assert_eq!(written(&outcome), [(ROOT + 5 * 4096, 4096)]);
     assert!(look(&trial).await.whole);
 }
 

@@ -2,10 +2,11 @@
 
 use metalstrap_release::digest::Digest;
 use metalstrap_release::manifest::{Manifest, Payload};
+use uuid::Uuid;
 
 use super::published::{good, loader, payload_path, root_image, uki};
 use super::trial::{Trial, refused};
-use crate::converge::testing::{SALT, tree_over};
+use crate::converge::testing::{SALT, UUID, tree_over};
 use crate::esp;
 use crate::failure::Code;
 
@@ -184,5 +185,11 @@ async fn a_hash_tree_of_another_root_hash_or_salt_is_refused() {
         refused(|published| published.with_changed_manifest(|manifest| manifest.filesystems[0].salt.0[0] ^= 1));
     let sevens = "07".repeat(31);
     let text = format!("{corrupt} 0 of its content: the hash tree's superblock has salt 07{sevens}, not 06{sevens}");
+    outcome.await.after_the_plan(Code::Corrupt, &text);
+    // No hash vouches for the UUID: the manifest does.
+    let nil = Uuid::nil();
+    let outcome =
+        refused(|published| published.with_changed_manifest(|manifest| manifest.filesystems[0].hash_tree_uuid = nil));
+    let text = format!("{corrupt} 0 of its content: the hash tree's superblock has UUID {UUID}, not {nil}");
     outcome.await.after_the_plan(Code::Corrupt, &text);
 }

@@ -13,7 +13,7 @@ use metalstrap_release::metadata::{
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::converge::testing::{Repository, SALT, bytes, salted_tree_over};
+use crate::converge::testing::{Repository, SALT, UUID, bytes, salted_tree_over};
 
 const MIB: u64 = 1 << 20;
 /// The release's manifest among the targets.
@@ -134,6 +134,7 @@ fn manifest(directory: &Repository, of: &Ingredients) -> Manifest {
         data: directory.publish(&of.root),
         fine: None,
         hash_tree: directory.publish(&tree),
+        hash_tree_uuid: UUID,
     };
     Manifest {
         format: 1,

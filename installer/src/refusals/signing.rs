@@ -1,7 +1,9 @@
 //! Metadata that says what its owner never meant it to, and is signed all the same.
 
+use std::num::NonZeroU64;
+
 use metalstrap_release::digest::{Digest, to_hex};
-use metalstrap_release::metadata::PrivateKey;
+use metalstrap_release::metadata::{PrivateKey, RoleSigners, delegation};
 use rustls::SignatureScheme;
 use rustls::crypto::aws_lc_rs::sign::any_eddsa_type;
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -28,7 +30,25 @@ fn signature(key: &PrivateKey, signed: &Value) -> Value {
     json!({"keyid": key.id(), "sig": to_hex(&sig)})
 }
 
+/// The document of `signed` with the signatures of these keys.
+pub fn document(signed: &Value, keys: &[PrivateKey]) -> Vec<u8> {
+    let signatures: Vec<Value> = keys.iter().map(|key| signature(key, signed)).collect();
+    serde_json::to_vec(&json!({"signatures": signatures, "signed": signed})).unwrap()
+}
+
+/// A key as a root names it: its id and what is public of it.
+pub fn by(key: &PrivateKey) -> (String, Value) {
+    let signers = RoleSigners { keys: vec![key.clone()], threshold: NonZeroU64::MIN };
+    let delegation = delegation(&signers).unwrap();
+    (key.id(), delegation["keys"][key.id()].clone())
+}
+
 impl Published {
+    /// What `role` says.
+    pub fn signed(&self, role: &str) -> Value {
+        serde_json::from_slice::<Value>(&self.files[&self.role_path(role)]).unwrap()["signed"].take()
+    }
+
     /// Where the metadata of `role` lies.
     pub fn role_path(&self, role: &str) -> String {
         let file = format!("{role}.json");
@@ -55,11 +75,9 @@ impl Published {
 
     /// The same with a signature of `key` on it.
     pub fn edit_signed_by(&mut self, role: &str, key: &PrivateKey, change: impl FnOnce(&mut Value)) {
-        let path = self.role_path(role);
-        let mut signed: Value = serde_json::from_slice::<Value>(&self.files[&path]).unwrap()["signed"].take();
+        let mut signed = self.signed(role);
         change(&mut signed);
-        let document = json!({"signatures": [signature(key, &signed)], "signed": signed});
-        self.replace_metadata(role, serde_json::to_vec(&document).unwrap());
+        self.replace_metadata(role, document(&signed, std::slice::from_ref(key)));
     }
 
     /// Replaces the file of `role`; what is above it vouches for the new bytes.

@@ -12,7 +12,8 @@ use metalstrap_release::metadata::Versions;
 use serde_json::{Value, json};
 
 use super::published::{Published, good};
-use super::written::{assert_only_verified, assert_whole};
+use super::record::{self, Stage};
+use super::written::{assert_only_verified, assert_whole, unverified};
 use crate::cli;
 use crate::config::Place;
 use crate::disk::{Disk, Recorded, Recording};
@@ -142,6 +143,13 @@ impl Trial {
         self.place.path().join("disk")
     }
 
+    /// From here on by another state of the repository.
+    pub fn from(self, published: &Published) -> Self {
+        let directory = self.place.path().join("next");
+        published.write_to(&directory);
+        self.reading(directory)
+    }
+
     /// Gives the disk another size.
     pub fn resize(self, size: u64) -> Self {
         fs::File::options().write(true).open(self.disk()).unwrap().set_len(size).unwrap();
@@ -236,6 +244,16 @@ impl Trial {
 }
 
 impl Outcome {
+    /// The events so far.
+    pub fn events(&self) -> Vec<Value> {
+        self.told.events.lock().unwrap().clone()
+    }
+
+    /// All that was told so far, lines and events.
+    pub fn told(&self) -> String {
+        format!("{:?}", self.told)
+    }
+
     /// What a machine remembers of it.
     pub fn remembered(&self) -> Option<Versions> {
         let bytes = fs::read(self.place.path().join("versions.json")).ok()?;
@@ -271,6 +289,7 @@ impl Outcome {
         assert_eq!(self.log, []);
         let disk = self.place.path().join("disk").metadata().unwrap();
         assert_eq!(disk.blocks(), 0, "the disk is one hole");
+        record::refusal(&failure, Stage::BeforePlan, &self.log, 0);
     }
 
     /// Refused after the plan, with no byte written that a good run does not write there.
@@ -283,6 +302,7 @@ impl Outcome {
         assert_eq!(failure.untouched, sentence);
         assert_eq!(self.remembered(), None);
         assert_only_verified(&self.log);
+        record::refusal(&failure, Stage::Writing, &self.log, unverified(&self.log));
     }
 
     /// Installed, byte for byte as in any good run.

@@ -43,7 +43,7 @@ static GOLDEN: LazyLock<Golden> = LazyLock::new(|| {
 
 /// Where a file of the ESP lies on the disk, and its bytes.
 fn extent(path: &str) -> (u64, usize) {
-    let layout = esp::layout(&good().manifest, ESP_BYTES, 512, 0, &[]).unwrap();
+    let layout = esp::layout(esp::Order::of(&good().manifest), ESP_BYTES, 512).unwrap();
     let extent = layout.extents().iter().find(|extent| extent.path == path).unwrap();
     (ESP_START + extent.offset, usize::try_from(extent.size).unwrap())
 }
@@ -65,6 +65,17 @@ impl Golden {
         }
         bytes
     }
+
+    /// Whether a good run has ever written that there; `bytes` are settled.
+    fn knows(&self, sector: u64, bytes: &[u8]) -> bool {
+        self.ever.get(&sector).is_some_and(|ever| ever.contains(bytes))
+    }
+}
+
+/// Bytes of the sectors that were written with something that no good run writes there.
+pub fn unverified(log: &[Recorded]) -> usize {
+    let settled = sectors(log).map(|(sector, bytes)| (sector, GOLDEN.settled(sector, bytes)));
+    settled.filter(|(sector, bytes)| !GOLDEN.knows(*sector, bytes)).map(|(_, bytes)| bytes.len()).sum()
 }
 
 /// Every sector written holds what a good run wrote there, and the UKI has no name.
@@ -73,8 +84,7 @@ pub fn assert_only_verified(log: &[Recorded]) {
     assert!(!log.is_empty(), "nothing was written at all");
     for (sector, bytes) in sectors(log) {
         let bytes = GOLDEN.settled(sector, bytes);
-        let known = GOLDEN.ever.get(&sector).is_some_and(|ever| ever.contains(&bytes));
-        assert!(known, "sector {sector} was written with bytes that no good run writes there");
+        assert!(GOLDEN.knows(sector, &bytes), "sector {sector} was written with bytes that no good run writes there");
         assert!((sector, bytes) != GOLDEN.name, "the UKI got its name");
     }
 }

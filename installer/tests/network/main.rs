@@ -15,6 +15,7 @@ use metalstrap_installer::discovery::heard::{Opt, Saying};
 use metalstrap_installer::failure::{Code, code_of};
 use metalstrap_installer::link::Which;
 use metalstrap_installer::net::{self, Network};
+use metalstrap_installer::time_server::TimeServer;
 
 use far::{Far, far_end, ip_says};
 
@@ -98,6 +99,7 @@ fn ipv4_comes_by_dhcp_behind_a_slow_switch_port() -> Result<()> {
             far.dnsmasq(&[
                 "--dhcp-range=10.77.0.50,10.77.0.50,255.255.255.0,2m",
                 "--dhcp-option=option:dns-server,10.77.0.1",
+                "--dhcp-option=option:ntp-server,10.77.0.2,10.77.0.3",
                 "--dhcp-option=option:mtu,1400",
                 "--dhcp-option=option:classless-static-route,10.88.0.0/16,10.77.0.2,0.0.0.0/0,10.77.0.1",
                 "--host-record=deploy.example,10.77.0.1",
@@ -107,6 +109,7 @@ fn ipv4_comes_by_dhcp_behind_a_slow_switch_port() -> Result<()> {
             machine("deploy.example", 60, async |network| {
                 let network = network?;
                 assert_eq!(network.describe(), ["eth0 10.77.0.50"]);
+                assert_eq!(network.time_servers(), ["10.77.0.2", "10.77.0.3"].map(TimeServer::parse));
                 resolves(&network, "10.77.0.1").await?;
                 let index = nix::net::if_::if_nametoindex("eth0")?;
                 let metric = 1024 + index;
@@ -178,13 +181,18 @@ fn ipv6_name_servers_come_by_stateless_dhcp() -> Result<()> {
         far: |far| {
             far.cable("eth0", true)?;
             far.address("fd77::1/64")?;
-            far.dnsmasq(&["--dhcp-range=fd77::100,fd77::1ff,64,2m", "--host-record=deploy.example,fd77::1"])?;
+            far.dnsmasq(&[
+                "--dhcp-range=fd77::100,fd77::1ff,64,2m",
+                "--dhcp-option=option6:ntp-server,[fd77::5]",
+                "--host-record=deploy.example,fd77::1",
+            ])?;
             far.router(0x40, true)
         },
         near: || {
             machine("deploy.example", 60, async |network| {
                 let network = network?;
                 resolves(&network, "fd77::1").await?;
+                assert_eq!(network.time_servers(), [TimeServer::parse("fd77::5")]);
                 ensure!(!ip_says(&["-6", "addr"])?.contains("/128 scope global"), "an address by DHCPv6");
                 Ok(())
             })
@@ -199,13 +207,18 @@ fn ipv6_addresses_come_by_stateful_dhcp() -> Result<()> {
         far: |far| {
             far.cable("eth0", true)?;
             far.address("fd77::1/64")?;
-            far.dnsmasq(&["--dhcp-range=fd77::123,fd77::123,64,2m", "--host-record=deploy.example,fd77::1"])?;
+            far.dnsmasq(&[
+                "--dhcp-range=fd77::123,fd77::123,64,2m",
+                "--dhcp-option=option6:ntp-server,[fd77::5]",
+                "--host-record=deploy.example,fd77::1",
+            ])?;
             far.router(0x80, false)
         },
         near: || {
             machine("deploy.example", 60, async |network| {
                 let network = network?;
                 assert_eq!(network.describe(), ["eth0 fd77::123"]);
+                assert_eq!(network.time_servers(), [TimeServer::parse("fd77::5")]);
                 resolves(&network, "fd77::1").await
             })
         },

@@ -128,6 +128,21 @@ impl HostKey {
     pub fn target(&self) -> String {
         format!("host-{self}.json")
     }
+
+    /// What is known of a machine that is known by this key alone.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        match self {
+            Self::Uuid(uuid) => Identity { uuid: Some(uuid.to_string()), ..Identity::default() },
+            Self::Serial(serial) => Identity { serial: Some(serial.clone()), ..Identity::default() },
+            Self::Mac(mac) => Identity { macs: vec![with_colons(*mac)], ..Identity::default() },
+            Self::Default => Identity::default(),
+        }
+    }
+}
+
+fn with_colons(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Six bytes in hexadecimal, with colons or dashes between them or without.
@@ -161,5 +176,11 @@ impl Identity {
         let serial = self.serial.as_deref().and_then(|text| HostKey::serial(text).ok());
         let macs = self.macs.iter().filter_map(|text| mac(text.trim()).map(HostKey::Mac));
         uuid.into_iter().chain(serial).chain(macs).chain([HostKey::Default]).collect()
+    }
+
+    /// The lowest address of its Ethernet ports, with colons: the same whatever the kernel calls the ports.
+    #[must_use]
+    pub fn lowest_mac(&self) -> Option<String> {
+        self.macs.iter().filter_map(|text| mac(text.trim())).min().map(with_colons)
     }
 }

@@ -47,6 +47,7 @@ fn manifest() -> Value {
             "salt": "",
             "data": payload(129 * 4096),
             "hash_tree": payload(4 * 4096),
+            "hash_tree_uuid": "6d657461-6c73-4472-8170-2d7575696421",
         }],
         "layout": {
             "esp_size": 512 << 20,

@@ -13,6 +13,7 @@ use url::Url;
 use super::source::{Adapter, MetadataSource};
 use super::versions::Versions;
 use super::{HOSTS, MAX_BYTES, Metadata, MetadataError, RoleName, TargetFile, TrustedRoot};
+use crate::allowed;
 use crate::digest::Digest;
 
 /// What metadata is judged by.
@@ -106,8 +107,11 @@ impl Metadata {
         ];
         expires.extend(hosts.map(|hosts| (HOSTS, hosts.expires)));
         expires.sort_by_key(|(_, at)| *at);
+        let mut releases = files(RoleName::Targets, &targets.targets)?;
+        let allowed = releases.remove(allowed::TARGET);
         Ok(Self {
-            releases: files(RoleName::Targets, &targets.targets)?,
+            releases,
+            allowed,
             hosts: hosts.map_or_else(|| Ok(BTreeMap::new()), |hosts| files(RoleName::Hosts, &hosts.targets))?,
             versions: Versions::of(
                 &trusted.root,

@@ -1,5 +1,6 @@
 //! Making metadata: the root of a new repository and its successors, and drafts of the other roles. Only bytes are
-//! made here; in which order they are written, see [`Draft::sign`].
+//! made here; in which order they are written, see [`Draft::sign`]. What is signed elsewhere goes from signer to signer as
+//! [`Staged`].
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -11,16 +12,23 @@ use serde_json::Value;
 use tough::editor::signed::SignedRole;
 use tough::key_source::KeySource;
 use tough::schema::decoded::{Decoded, Hex};
-use tough::schema::{
-    DelegatedRole, Delegations, KeyHolder, PathPattern, PathSet, Role, RoleKeys, RoleType, Root, Signed,
-};
+use tough::schema::{DelegatedRole, Delegations, KeyHolder, PathPattern, PathSet, Role, RoleType, Root, Signed};
 
-use super::{DIRECTORY, HOST_PATTERN, HOSTS, PrivateKey, RoleName, TrustedRoot};
+use super::{DIRECTORY, HOST_PATTERN, HOSTS, PrivateKey, PublicKey, RoleName, TrustedRoot};
 
 mod draft;
+mod quorum;
+mod roots;
+mod sealing;
 mod signers;
+mod staged;
+mod staging;
+mod timestamp;
 
 pub use draft::Draft;
+pub use quorum::Quorum;
+pub use roots::{new_root, next_root, stage_root};
+pub use staged::{RootRole, Staged};
 
 pub(super) const SPEC_VERSION: &str = "1.0.0";
 const DAY: i64 = 24 * 3600;
@@ -34,6 +42,9 @@ pub enum SignError {
     /// Not a key of ours.
     #[error("this is no Ed25519 private key in PKCS#8 and PEM")]
     NoKey,
+    /// Not the public half of one.
+    #[error("this is no Ed25519 public key in PEM, as `openssl pkey -pubout` writes it")]
+    NoPublicKey,
     /// The keys at hand are not enough.
     #[error("the role {role} must be signed by {needed} of its keys, and {at_hand} of them are at hand")]
     KeysMissing {
@@ -50,6 +61,35 @@ pub enum SignError {
         /// Name of the target.
         name: String,
     },
+    /// A timestamp that would hold for longer than what it is about.
+    #[error(
+        "the repository's snapshot metadata expires at {snapshot}, before the new timestamp would, at {timestamp}: sign the \
+         snapshot anew (`metalstrap refresh`), or let the timestamp hold for fewer days"
+    )]
+    SnapshotEnds {
+        /// When the snapshot does (RFC 3339).
+        snapshot: String,
+        /// When the timestamp would (RFC 3339).
+        timestamp: String,
+    },
+    /// What was staged has not been signed by enough people.
+    #[error("the staged {role} metadata has {valid} valid signatures by keys of {by}, but needs {needed}")]
+    Unsigned {
+        /// The role.
+        role: RoleName,
+        /// Who names the keys.
+        by: &'static str,
+        /// Signatures that count.
+        valid: u64,
+        /// Threshold.
+        needed: u64,
+    },
+    /// What was staged is about another state than the one that is there.
+    #[error("{0} since this was staged: stage it again")]
+    MovedOn(String),
+    /// There is no snapshot that a timestamp could be about.
+    #[error("the repository has no snapshot metadata yet: publish a release first")]
+    NoSnapshot,
     /// What is there cannot be read.
     #[error(transparent)]
     Metadata(#[from] super::MetadataError),
@@ -70,6 +110,24 @@ pub(super) fn tough(error: impl std::fmt::Display) -> SignError {
 pub struct RoleSigners {
     /// The keys.
     pub keys: Vec<PrivateKey>,
+    /// How many of them must sign.
+    pub threshold: NonZeroU64,
+}
+
+impl RoleSigners {
+    /// What others may know of them.
+    #[must_use]
+    pub fn public(&self) -> PublicSigners {
+        let keys = self.keys.iter().map(PrivateKey::public_key).collect();
+        PublicSigners { keys, threshold: self.threshold }
+    }
+}
+
+/// The public keys of one role, of which a threshold must sign.
+#[derive(Debug, Clone)]
+pub struct PublicSigners {
+    /// The keys.
+    pub keys: Vec<PublicKey>,
     /// How many of them must sign.
     pub threshold: NonZeroU64,
 }
@@ -98,13 +156,15 @@ pub struct Lifetimes {
     pub targets: u32,
     /// Host configs.
     pub hosts: u32,
-    /// Snapshot and timestamp: how long a mirror can serve an old state unnoticed.
-    pub online: u32,
+    /// Snapshot.
+    pub snapshot: u32,
+    /// Timestamp: how long a mirror can serve an old state unnoticed.
+    pub timestamp: u32,
 }
 
 impl Default for Lifetimes {
     fn default() -> Self {
-        Self { root: 730, targets: 365, hosts: 365, online: 30 }
+        Self { root: 730, targets: 365, hosts: 365, snapshot: 30, timestamp: 30 }
     }
 }
 
@@ -143,81 +203,6 @@ pub(super) fn bytes_of<T: Serialize>(signed: &Signed<T>) -> Result<Vec<u8>, Sign
 
 pub(super) fn written<T: Role + Serialize>(signed: &Signed<T>) -> Result<Written, SignError> {
     Ok(Written { path: format!("{DIRECTORY}/{}", signed.signed.filename(true)), bytes: bytes_of(signed)? })
-}
-
-/// Version 1 of the root metadata of a new repository.
-///
-/// # Errors
-/// A threshold that its keys cannot reach.
-pub async fn new_root(keyring: &Keyring, lifetimes: &Lifetimes, now: i64) -> Result<Written, SignError> {
-    let mut root = Root {
-        spec_version: SPEC_VERSION.to_owned(),
-        consistent_snapshot: true,
-        version: NonZeroU64::MIN,
-        expires: after(now, lifetimes.root)?,
-        keys: HashMap::new(),
-        roles: HashMap::new(),
-        _extra: HashMap::new(),
-    };
-    name_keys(&mut root, keyring)?;
-    let signed = signed(root.clone(), &KeyHolder::Root(root.clone()), &keyring.root.keys).await?;
-    root.verify_role(signed.signed()).map_err(tough)?;
-    written(signed.signed())
-}
-
-/// The next version of the root metadata: the roles of `changes` have new keys, the others keep theirs. `root_keys`
-/// sign it: those that the old root trusts, and those that the new one does.
-///
-/// # Errors
-/// The keys at hand are too few for the old root, or for the new one; `changes` names `hosts`, whose keys stand in the
-/// delegation.
-pub async fn next_root(
-    old: &TrustedRoot,
-    changes: &[(RoleName, RoleSigners)],
-    root_keys: &[PrivateKey],
-    lifetimes: &Lifetimes,
-    now: i64,
-) -> Result<Written, SignError> {
-    let mut root = old.root.clone();
-    root.version = root.version.checked_add(1).ok_or_else(|| tough("no version is left"))?;
-    root.expires = after(now, lifetimes.root)?;
-    for (role, signers) in changes {
-        let kind = role.of_root().ok_or_else(|| tough(format!("the root names no keys for {role}")))?;
-        name_keys_of(&mut root, kind, signers)?;
-    }
-    let used: Vec<_> = root.roles.values().flat_map(|role| role.keyids.clone()).collect();
-    root.keys.retain(|id, _| used.contains(id));
-    check_at_hand(&old.root, RoleType::Root, root_keys)?;
-    check_at_hand(&root, RoleType::Root, root_keys)?;
-    let by_old = signed(root.clone(), &KeyHolder::Root(old.root.clone()), root_keys).await?;
-    let by_new = signed(root.clone(), &KeyHolder::Root(root.clone()), root_keys).await?;
-    let both = by_new.add_old_signatures(by_old.signed().signatures.clone()).map_err(tough)?;
-    old.root.verify_role(both.signed()).map_err(tough)?;
-    root.verify_role(both.signed()).map_err(tough)?;
-    written(both.signed())
-}
-
-fn name_keys(root: &mut Root, keyring: &Keyring) -> Result<(), SignError> {
-    for (kind, role) in [
-        (RoleType::Root, &keyring.root),
-        (RoleType::Targets, &keyring.targets),
-        (RoleType::Snapshot, &keyring.snapshot),
-        (RoleType::Timestamp, &keyring.timestamp),
-    ] {
-        name_keys_of(root, kind, role)?;
-    }
-    Ok(())
-}
-
-fn name_keys_of(root: &mut Root, kind: RoleType, signers: &RoleSigners) -> Result<(), SignError> {
-    let (keyids, keys): (Vec<_>, Vec<_>) = signers.keys.iter().map(|key| (key.public().0, key.public())).unzip();
-    let at_hand = keyids.len() as u64;
-    if at_hand < signers.threshold.get() {
-        return Err(SignError::KeysMissing { role: kind.to_string(), needed: signers.threshold.get(), at_hand });
-    }
-    root.keys.extend(keys);
-    root.roles.insert(kind, RoleKeys { keyids, threshold: signers.threshold, _extra: HashMap::new() });
-    Ok(())
 }
 
 /// Whether enough of the keys that `root` names for a role are among `keys`.

@@ -121,7 +121,10 @@ fn plain(error: &tough::error::Error) -> String {
     use tough::schema::Error as Schema;
     match error {
         Error::ParseMetadata { source, .. } | Error::ParseTrustedMetadata { source, .. } => source.to_string(),
-        Error::VerifyMetadata { source, .. } | Error::VerifyTrustedMetadata { source, .. } => source.to_string(),
+        Error::VerifyMetadata { source, .. } | Error::VerifyTrustedMetadata { source, .. } => match source {
+            Schema::DuplicateKeyId { .. } => "it has two signatures by one key".to_owned(),
+            other => other.to_string(),
+        },
         Error::InvalidPath { source: Schema::TargetNotFound { name, .. }, .. } => {
             format!("it holds {:?}, which this role may not sign", name.raw())
         }

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod staging;
+
 const NOW: i64 = 1_800_000_000;
 const DAY: i64 = 24 * 3600;
 
@@ -149,26 +151,55 @@ async fn too_few_keys_at_hand_sign_nothing() {
 #[tokio::test]
 async fn every_role_expires() {
     let at = |days: i64| jiff::Timestamp::from_second(NOW + days * DAY).unwrap();
-    let long = Lifetimes { root: 9, targets: 9, hosts: 9, online: 9 };
+    let long = Lifetimes { root: 9, targets: 9, hosts: 9, snapshot: 9, timestamp: 9 };
     for (role, lifetimes) in [
         ("root", Lifetimes { root: 1, ..long }),
         ("targets", Lifetimes { targets: 1, ..long }),
         ("hosts", Lifetimes { hosts: 1, ..long }),
-        ("timestamp", Lifetimes { online: 1, ..long }),
+        ("snapshot", Lifetimes { snapshot: 1, ..long }),
+        ("timestamp", Lifetimes { timestamp: 1, ..long }),
     ] {
         let (memory, root) = repository(&keyring(), &lifetimes).await;
         assert!(load(&memory, &root, None, NOW + DAY - 1).await.is_ok());
         let expected = format!("the repository's {role} metadata expired at {}, and the clock shows {}", at(1), at(1));
         assert_eq!(refusal(&memory, &root, NOW + DAY).await, expected);
     }
-    // The snapshot is signed together with the timestamp, which comes first where both are over.
-    let (memory, root) = repository(&keyring(), &long).await;
-    let mut metadata = load(&memory, &root, None, NOW).await.unwrap();
-    metadata.expires.retain(|(role, _)| *role == "snapshot");
-    metadata.check_expiry(NOW + 9 * DAY - 1).unwrap();
-    let error = metadata.check_expiry(NOW + 9 * DAY).unwrap_err().to_string();
-    let expected = format!("the repository's snapshot metadata expired at {}, and the clock shows {}", at(9), at(9));
+}
+
+#[tokio::test]
+async fn a_timestamp_is_renewed_by_its_key_alone_while_the_snapshot_holds() {
+    let keyring = keyring();
+    let short = Lifetimes { timestamp: 3, ..Lifetimes::default() };
+    let (memory, root) = repository(&keyring, &short).await;
+    let before = memory.files.lock().unwrap().clone();
+    let later = NOW + 2 * DAY;
+    let draft = open(&memory, &root).await;
+    let error = draft.sign_timestamp(&keyring.snapshot.keys, &short, later).await.unwrap_err().to_string();
+    assert_eq!(error, "the role timestamp must be signed by 1 of its keys, and 0 of them are at hand");
+    let file = draft.sign_timestamp(&keyring.timestamp.keys, &short, later).await.unwrap();
+    assert_eq!(file.path, "metadata/timestamp.json");
+    memory.write(vec![file]);
+    let versions = load(&memory, &root, None, later + 3 * DAY - 1).await.unwrap().versions;
+    assert_eq!((versions.timestamp, versions.snapshot, versions.targets, versions.hosts), (2, 1, 1, 1));
+    let changed = memory.files.lock().unwrap().iter().filter(|(path, bytes)| before.get(*path) != Some(bytes)).count();
+    assert_eq!((changed, before.len()), (1, memory.files.lock().unwrap().len()));
+
+    // To the second until the snapshot ends, and not beyond.
+    let draft = open(&memory, &root).await;
+    let last = NOW + 27 * DAY;
+    draft.sign_timestamp(&keyring.timestamp.keys, &short, last).await.unwrap();
+    let error = draft.sign_timestamp(&keyring.timestamp.keys, &short, last + 1).await.unwrap_err().to_string();
+    let at = |second: i64| jiff::Timestamp::from_second(second).unwrap();
+    let expected = format!(
+        "the repository's snapshot metadata expires at {}, before the new timestamp would, at {}: sign the snapshot anew \
+         (`metalstrap refresh`), or let the timestamp hold for fewer days",
+        at(NOW + 30 * DAY),
+        at(NOW + 30 * DAY + 1)
+    );
     assert_eq!(error, expected);
+    let new = Draft::new(&root, &delegation(&keyring.hosts).unwrap()).unwrap();
+    let error = new.sign_timestamp(&keyring.timestamp.keys, &short, NOW).await.unwrap_err().to_string();
+    assert_eq!(error, "the repository has no snapshot metadata yet: publish a release first");
 }
 
 #[tokio::test]
@@ -235,6 +266,26 @@ async fn hosts_sign_host_configs_and_nothing_else() {
     memory.write(draft.sign(&keys, &Lifetimes::default(), NOW).await.unwrap());
     let text = refusal(&memory, &root, NOW).await;
     assert_eq!(text, "the repository's targets metadata is not valid: \"../x\" is no name of a file");
+}
+
+#[tokio::test]
+async fn the_list_of_allowed_releases_is_no_release_and_only_targets_sign_it() {
+    let keyring = keyring();
+    let (memory, root) = repository(&keyring, &Lifetimes::default()).await;
+    assert_eq!(load(&memory, &root, None, NOW).await.unwrap().allowed, None);
+    let mut draft = open(&memory, &root).await;
+    let error = draft.set_host("allowed-releases.json", 1, Digest::of(b"1")).unwrap_err().to_string();
+    assert_eq!(error, "allowed-releases.json is no name of a host config");
+    assert_eq!(draft.allowed().unwrap(), None);
+    assert!(draft.set_allowed(1, Digest::of(b"1")).unwrap());
+    assert!(!draft.set_allowed(1, Digest::of(b"1")).unwrap());
+    assert!(draft.set_allowed(2, Digest::of(b"22")).unwrap(), "a list is replaced by the next");
+    assert_eq!(draft.releases().unwrap().keys().collect::<Vec<_>>(), ["os_1.json"]);
+    let keys = [keyring.targets.keys.clone(), keyring.snapshot.keys.clone(), keyring.timestamp.keys.clone()].concat();
+    memory.write(draft.sign(&keys, &Lifetimes::default(), NOW).await.unwrap());
+    let metadata = load(&memory, &root, None, NOW).await.unwrap();
+    assert_eq!(metadata.releases.keys().collect::<Vec<_>>(), ["os_1.json"]);
+    assert_eq!(metadata.allowed.unwrap().path, format!("targets/{}.allowed-releases.json", Digest::of(b"22")));
 }
 
 #[tokio::test]

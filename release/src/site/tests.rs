@@ -47,7 +47,7 @@ fn absent_fields_take_the_harmless_default() {
     let site = Site::parse(site().to_string().as_bytes()).unwrap();
     assert_eq!((site.report_url, site.reboot_on_failure_after), (None, None));
     assert_eq!((site.network_timeout, site.connections), (180, 8));
-    assert_eq!(site.mirrors, Vec::<String>::new());
+    assert_eq!((site.mirrors, site.time_servers), (Vec::new(), Vec::new()));
 }
 
 #[test]
@@ -58,6 +58,9 @@ fn what_is_written_reads_back() {
     let mirrors: Vec<String> = (0..16).map(|number| format!("https://m{number}.test/os")).collect();
     let site = Site::parse(with("/mirrors", json!(mirrors)).as_bytes()).unwrap();
     assert_eq!(site.mirrors, mirrors);
+    let servers = ["ntp.test", "time-1.test.", "10.0.0.1", "2001:db8::1"];
+    let timed = Site::parse(with("/time_servers", json!(servers)).as_bytes()).unwrap();
+    assert_eq!(timed.time_servers, servers);
     assert_eq!(Site::parse(&serde_json::to_vec(&site).unwrap()).unwrap(), site);
 }
 
@@ -98,6 +101,14 @@ fn values_that_cannot_hold_are_refused_by_field() {
         ),
         ("/network_timeout", json!(0), "network_timeout is 0, not 1 to 86400".to_owned()),
         ("/dhcp_may_set", json!(["mirrors", "host"]), "dhcp_may_set names host, which DHCP never sets".to_owned()),
+        (
+            "/time_servers",
+            json!(["10.0.0.1", "10.0.0.1:123"]),
+            "time_servers holds \"10.0.0.1:123\", neither a name nor an address".to_owned(),
+        ),
+        ("/time_servers", json!([""]), "time_servers holds \"\", neither a name nor an address".to_owned()),
+        ("/time_servers", json!(["a/b"]), "time_servers holds \"a/b\", neither a name nor an address".to_owned()),
+        ("/time_servers", json!(vec!["a"; 9]), "time_servers has 9 entries, more than the 8 allowed".to_owned()),
         ("/connections", json!(0), "connections is 0, not 1 to 16".to_owned()),
         ("/connections", json!(17), "connections is 17, not 1 to 16".to_owned()),
     ] {
@@ -120,6 +131,44 @@ fn a_repository_may_be_left_out_but_not_empty() {
 }
 
 #[test]
+fn ways_to_servers_that_cannot_hold_are_refused_by_field() {
+    let certificate = "-----BEGIN CERTIFICATE-----";
+    let key = "-----BEGIN PRIVATE KEY-----";
+    let form = "not http://host:port or https://host:port";
+    for (pointer, value, expected) in [
+        ("/pins", json!(vec!["0".repeat(64); 65]), "pins has 65 entries, more than the 64 allowed".to_owned()),
+        ("/client", json!({"certificate": "x", "key": key}), "client.certificate holds no PEM certificate".to_owned()),
+        (
+            "/client",
+            json!({"certificate": certificate, "key": "-----BEGIN ENCRYPTED PRIVATE KEY-----"}),
+            "client.key holds no PEM private key, or an encrypted one".to_owned(),
+        ),
+        ("/proxy", json!("socks5://a:1"), format!("proxy is \"socks5://a:1\", {form}")),
+        ("/proxy", json!("http://a:1/b"), format!("proxy is \"http://a:1/b\", {form}")),
+        ("/proxy", json!("a:1"), format!("proxy is \"a:1\", {form}")),
+        ("/proxy", json!("http://u:p@a:1"), "proxy holds a user name or password".to_owned()),
+        ("/no_proxy", json!(["a"]), "no_proxy is there, and no proxy".to_owned()),
+        ("/no_proxy", json!(["*"]), "no_proxy has \"*\", which is no name, address or network".to_owned()),
+        ("/retry", json!({"attempts": 0}), "retry.attempts is 0, not 1 to 1000".to_owned()),
+        ("/retry", json!({"longest_pause": 3601}), "retry.longest_pause is 3601, not 1 to 3600".to_owned()),
+    ] {
+        assert_eq!(refusal(&with(pointer, value)), format!("the site config's {expected}"));
+    }
+    let plain = with("/mirrors", json!(["http://a/b"]));
+    assert_eq!(refusal(&plain), "the site config's mirrors is \"http://a/b\", not an https:// URL");
+    let mut plain: Value = serde_json::from_str(&plain).unwrap();
+    plain["plain_mirrors"] = json!(true);
+    assert_eq!(Site::parse(plain.to_string().as_bytes()).unwrap().mirrors, ["http://a/b"]);
+    plain["repository"] = json!("http://a/b");
+    assert_eq!(refusal(&plain.to_string()), "the site config's repository is \"http://a/b\", not an https:// URL");
+    let site = Site::parse(with("/retry", json!({"attempts": 3})).as_bytes()).unwrap();
+    assert_eq!(site.retry, Some(Retry { attempts: 3, ..Retry::default() }));
+    // No secret in what is printed for debugging.
+    let site = with("/client", json!({"certificate": certificate, "key": format!("{key} hidden")}));
+    assert!(!format!("{:?}", Site::parse(site.as_bytes()).unwrap()).contains("hidden"));
+}
+
+#[test]
 fn a_root_that_its_keys_have_not_signed_is_refused() {
     let mut forged = root().clone();
     forged["signed"]["expires"] = json!("2200-01-01T00:00:00Z");
@@ -136,7 +185,7 @@ fn shapes_other_than_the_format_are_refused() {
         cause.split(" at line").next().unwrap().to_owned()
     };
     let fields = "expected one of `format`, `repository`, `mirrors`, `connections`, `root`, `ca`, \
-                  `report_url`, `reboot_on_failure_after`, `clock_floor`, `network_timeout`, `dhcp_may_set`";
+                  `pins`, `client`, `proxy`, `no_proxy`, `plain_mirrors`, `retry`, `report_url`, `reboot_on_failure_after`, `clock_floor`, `time_servers`, `network_timeout`, `dhcp_may_set`";
     assert_eq!(cause(&with("/manifest", json!({}))), format!("unknown field `manifest`, {fields}"));
     let cut = with("/network_timeout", json!(1e30));
     assert_eq!(cause(&cut), "invalid type: floating point `1e+30`, expected u32");

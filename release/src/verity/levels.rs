@@ -1,5 +1,7 @@
 //! The levels of a tree, read through a store and checked up to the root hash.
 
+use uuid::Uuid;
+
 use super::geometry::parent;
 use super::store::BlockStore;
 use super::{BLOCK_SIZE, Block, Geometry, Superblock, SuperblockError, TreeError};
@@ -11,6 +13,8 @@ pub(super) struct Levels {
     pub geometry: Geometry,
     pub root_hash: Digest,
     pub salt: Vec<u8>,
+    /// What the superblock's UUID must be: the root hash does not vouch for it.
+    pub uuid: Option<Uuid>,
     /// For each level the number of the block last verified there, and its bytes. One block a level is enough
     /// for neighbours to cost no read, and keeps memory constant.
     verified: Vec<Option<(u64, Box<Block>)>>,
@@ -20,7 +24,7 @@ impl Levels {
     pub fn new(root_hash: Digest, salt: Vec<u8>, data_blocks: u64) -> Result<Self, TreeError> {
         let geometry = Geometry::new(data_blocks).ok_or(TreeError::Size(data_blocks))?;
         let verified = geometry.levels().iter().map(|_| None).collect();
-        Ok(Self { geometry, root_hash, salt, verified })
+        Ok(Self { geometry, root_hash, salt, uuid: None, verified })
     }
 
     /// Checks block 0 of the hash file.
@@ -32,6 +36,9 @@ impl Levels {
         }
         if found.salt != self.salt {
             return Err(SuperblockError::new("salt", to_hex(&found.salt), to_hex(&self.salt)).into());
+        }
+        if let Some(expected) = self.uuid.filter(|expected| found.uuid != *expected) {
+            return Err(SuperblockError::new("UUID", found.uuid, expected).into());
         }
         Ok(())
     }

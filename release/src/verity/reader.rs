@@ -1,5 +1,7 @@
 //! Reading digests out of a hash file that may still be in the making: level by level, each through the one above.
 
+use uuid::Uuid;
+
 use super::levels::Levels;
 use super::store::BlockStore;
 use super::{BLOCK_SIZE, Block, Geometry, Tree, TreeError};
@@ -21,6 +23,13 @@ impl<S: BlockStore> Reader<S> {
     /// [`TreeError::Size`] when no tree has that many data blocks.
     pub fn new(store: S, root_hash: Digest, salt: Vec<u8>, data_blocks: u64) -> Result<Self, TreeError> {
         Ok(Self { store, levels: Levels::new(root_hash, salt, data_blocks)? })
+    }
+
+    /// Which also checks the superblock's UUID, for which no hash vouches.
+    #[must_use]
+    pub fn with_uuid(mut self, uuid: Uuid) -> Self {
+        self.levels.uuid = Some(uuid);
+        self
     }
 
     /// Where the levels lie.

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 /// Names come in the order in which drivers find disks, so each is looked for by what it is.
 const SCRIPT: &str = r#"
 nvme() { grep -l "^$1 *$" /sys/class/nvme/*/serial | cut -d/ -f5; }
-scsi() { for disk in /sys/block/sd*; do readlink -f "$disk" | grep -q "/$1" && basename "$disk"; done; }
+scsi() { for disk in /sys/block/sd*; do readlink -f "$disk" | grep -q "/$1" && basename "$disk" || true; done; }
 until [ -n "$(nvme ONE)" ] && [ -n "$(nvme TWO)" ] && [ -n "$(scsi virtio)" ] && [ -n "$(scsi ata)" ]; do usleep 20000; done
 one=/dev/$(nvme ONE)n1 two=/dev/$(nvme TWO)n1 scsi=/dev/$(scsi virtio) sata=/dev/$(scsi ata)
 there "$one" "$two" /dev/vda "$scsi" "$sata"

@@ -213,7 +213,8 @@ proptest! {
         let (disk, region) = disk_with(&case, &file, 1 << 20);
         let list = mirrors_of(&case, &repository);
         let mirrors = together(&list);
-        let of = TreeOf { payload: &payload, root_hash, salt: &SALT, data_blocks: case.blocks as u64 };
+        let data_blocks = case.blocks as u64;
+        let of = TreeOf { payload: &payload, root_hash, salt: &SALT, data_blocks, uuid: Some(UUID) };
         let done = run(hash_tree(&mirrors, of.clone(), &region, &[], &Progress::default()));
         assert_only_verified(&disk.log(), &file);
         prop_assert!(only_liars_are_dropped(&mirrors, &list), "{:?}", mirrors.dropped());

@@ -7,12 +7,12 @@ const OLD_UKI: &str = "EFI/Linux/debian_1.efi";
 const NEW_UKI: &str = "EFI/Linux/debian_2+3.efi";
 
 /// The next release.
-fn next(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
+pub(super) fn next(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
     Manifest { version: "2".to_owned(), ..manifest(repository, loader, uki) }
 }
 
 /// A disk to which these writes were made, and how much of its log they are.
-fn replayed(before: &[Recorded], sector: u32) -> (Arc<Recording>, usize) {
+pub(super) fn replayed(before: &[Recorded], sector: u32) -> (Arc<Recording>, usize) {
     let disk = Arc::new(Recording::memory(DISK_SIZE, sector));
     for what in before {
         if let Recorded::Write { offset, bytes } = what {
@@ -24,7 +24,7 @@ fn replayed(before: &[Recorded], sector: u32) -> (Arc<Recording>, usize) {
 }
 
 /// What is done to make an ESP that has `before` hold what `order` says, and its result.
-async fn changed(
+pub(super) async fn changed(
     repository: &Repository,
     before: &[Recorded],
     order: Order<'_>,
@@ -36,7 +36,7 @@ async fn changed(
 }
 
 /// With the old UKI blessed, as an OS that has started well leaves it.
-async fn installed(repository: &Repository, old: &Manifest, sector: u32) -> Vec<Recorded> {
+pub(super) async fn installed(repository: &Repository, old: &Manifest, sector: u32) -> Vec<Recorded> {
     let (_, mut log) = recorded(repository, old, sector).await;
     let (disk, before) = replayed(&log, sector);
     let there = There::open(&region(&disk)).await.unwrap().unwrap();
@@ -48,7 +48,7 @@ async fn installed(repository: &Repository, old: &Manifest, sector: u32) -> Vec<
     log
 }
 
-fn staying(manifest: &Manifest) -> Order<'_> {
+pub(super) fn staying(manifest: &Manifest) -> Order<'_> {
     Order { stays: true, ..order(manifest) }
 }
 
@@ -65,6 +65,24 @@ async fn nothing_is_written_where_all_is_right() {
         let esp = esp.unwrap();
         assert_eq!((esp.uki_path.as_str(), esp.tally.fetched_bytes, esp.tally.written()), (OLD_UKI, 0, 0));
     }
+}
+
+#[tokio::test]
+async fn a_new_uki_is_copied_from_the_old_one_as_far_as_that_has_its_blocks() {
+    let repository = Repository::new();
+    let loader = [b"MZ".to_vec(), bytes(1, 20_000)].concat();
+    let (first, one, two) = ([b"MZ".to_vec(), bytes(2, 4094)].concat(), bytes(3, 100 * 4096), bytes(4, 200 * 4096));
+    let old = manifest(&repository, &loader, &[&first[..], &one, &two].concat());
+    // Nothing is where it was, and a block is new.
+    let uki = [&first[..], &two, &one, &bytes(5, 100)].concat();
+    let new = next(&repository, &loader, &uki);
+    let before = installed(&repository, &old, 512).await;
+    let (esp, log) = changed(&repository, &before, staying(&new), 512).await;
+    let esp = esp.unwrap();
+    assert_eq!((esp.uki_path.as_str(), esp.tally.copied, esp.tally.fetched), (NEW_UKI, 301, 1));
+    let image = Image::new();
+    before.iter().chain(&log).for_each(|what| image.apply(what));
+    assert!(image.read(NEW_UKI).unwrap() == uki);
 }
 
 #[tokio::test]
@@ -193,7 +211,7 @@ async fn what_is_damaged_or_gone_is_there_again() {
     };
     let (esp, _) = changed(&repository, &before, staying(&old), 512).await;
     // A block of the UKI; then all of the root directory, whose files are nobody's after that.
-    let root = layout(&old, SIZE, 512, 0, &[]).unwrap().extents()[0].offset;
+    let root = layout(Order::of(&old), SIZE, 512).unwrap().extents()[0].offset;
     for (at, length) in [(esp.unwrap().uki.start + 8192, 512), (START + root - 6 * 4096, 4096)] {
         let damage = Recorded::Write { offset: at, bytes: vec![0; length] };
         let damaged: Vec<Recorded> = before.iter().cloned().chain([damage.clone()]).collect();

@@ -32,7 +32,13 @@ pub fn content() -> Vec<u8> {
 
 pub fn source_within(port: u16, ca: &str, limits: Limits) -> HttpsSource {
     let url = format!("https://127.0.0.1:{port}/os");
-    HttpsSource::with_limits(&url, ca, Resolver::learnt(Servers::default()), limits).unwrap()
+    HttpsSource::with_limits(
+        &url,
+        crate::access::Access::of_ca(ca).unwrap(),
+        Resolver::learnt(Servers::default()),
+        limits,
+    )
+    .unwrap()
 }
 
 pub fn source(server: &TestServer) -> HttpsSource {

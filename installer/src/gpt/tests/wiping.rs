@@ -52,6 +52,13 @@ fn blkid_sees(path: &Path, area: Area) -> bool {
     }
 }
 
+/// What wipefs would take away of the whole of it.
+fn wipefs_sees(path: &Path) -> String {
+    let output = Command::new("wipefs").args(["--no-act", "--noheadings"]).arg(path).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
 fn an_old_system_is_gone_without_a_trace_for_blkid() {
     let file = old_system();
@@ -64,12 +71,14 @@ fn an_old_system_is_gone_without_a_trace_for_blkid() {
     let Contents::Gpt { table: old, .. } = contents else { panic!("{text}") };
     let area = |entry: &Entry| Area { start: entry.start, size: entry.size };
     assert!(old.partitions[..3].iter().all(|entry| blkid_sees(file.path(), area(entry))));
+    assert!(wipefs_sees(file.path()).contains("gpt"));
     invalidate(&recording, &plan).unwrap();
     let partitions = plan.table().partitions;
     let places = old.partitions.iter().chain(&partitions).map(area).chain([plan.free, Area { start: 0, size: GIB }]);
     for place in places {
         assert!(!blkid_sees(file.path(), place), "{place:?}");
     }
+    assert_eq!(wipefs_sees(file.path()), "");
     // Six steps, each with its flush; the boot sector comes first, the start of the disk after its end was flushed.
     let log = recording.take();
     let flushes: Vec<_> = (0..log.len()).filter(|n| log[*n] == Recorded::Flush).collect();

@@ -6,19 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tough::schema::{
-    DelegatedTargets, Delegations, Hashes, KeyHolder, Metafile, Role, Root, Signed, Snapshot, Target, Targets,
-    Timestamp,
-};
+use tough::schema::{Delegations, Hashes, Metafile, Root, Target, Targets};
 use tough::{ExpirationEnforcement, RepositoryLoader, TargetName};
 use url::Url;
 
-use super::signers::Signers;
-use super::{Lifetimes, SPEC_VERSION, SignError, Written, after, bytes_of, count_at_hand, signed, tough, written};
+use super::timestamp::SNAPSHOT;
+use super::{SPEC_VERSION, SignError, Time, Written, after, tough};
+use crate::allowed;
 use crate::digest::Digest;
 use crate::metadata::load::{files, hosts_of};
 use crate::metadata::source::Adapter;
-use crate::metadata::{DIRECTORY, HOSTS, MetadataSource, PrivateKey, RoleName, TargetFile, TrustedRoot, Versions};
+use crate::metadata::{MetadataSource, RoleName, TargetFile, TrustedRoot, Versions};
 
 /// The next state of a repository.
 #[derive(Debug, Clone)]
@@ -26,14 +24,16 @@ pub struct Draft {
     pub(super) root: Root,
     /// Root metadata that the repository does not have yet, the newest first, and the root that it leads to.
     pub(super) adopted: Option<(Vec<Written>, Root)>,
-    targets: Targets,
-    hosts: Option<Targets>,
+    pub(super) targets: Targets,
+    pub(super) hosts: Option<Targets>,
     /// What the snapshot says of the roles as they are.
-    meta: HashMap<String, Metafile>,
-    snapshot: u64,
+    pub(super) meta: HashMap<String, Metafile>,
+    pub(super) snapshot: u64,
     pub(super) timestamp: u64,
+    /// What the timestamp says of the snapshot as it is, and when that expires.
+    pub(super) latest: Option<(Metafile, Time)>,
     pub(super) targets_changed: bool,
-    hosts_changed: bool,
+    pub(super) hosts_changed: bool,
 }
 
 impl Draft {
@@ -54,6 +54,7 @@ impl Draft {
             meta: HashMap::new(),
             snapshot: 0,
             timestamp: 0,
+            latest: None,
             targets_changed: true,
             hosts_changed: false,
         })
@@ -77,6 +78,7 @@ impl Draft {
             .load();
         let repository = loading.await.map_err(|error| adapter.explain(&error))?;
         let targets = repository.targets().signed.clone();
+        let latest = repository.timestamp().signed.meta.get(SNAPSHOT).cloned();
         Ok(Self {
             root: repository.root().signed.clone(),
             adopted: None,
@@ -85,6 +87,7 @@ impl Draft {
             meta: repository.snapshot().signed.meta.clone(),
             snapshot: repository.snapshot().signed.version.get(),
             timestamp: repository.timestamp().signed.version.get(),
+            latest: latest.map(|meta| (meta, repository.snapshot().signed.expires)),
             targets_changed: false,
             hosts_changed: false,
         })
@@ -101,6 +104,21 @@ impl Draft {
             return if same { Ok(false) } else { Err(SignError::Published { name: name.to_owned() }) };
         }
         self.targets.add_target(key, target(size, sha256));
+        self.targets_changed = true;
+        Ok(true)
+    }
+
+    /// Adds or replaces the list of the releases that host configs may name. True: it was not so yet.
+    ///
+    /// # Errors
+    /// None that occur.
+    pub fn set_allowed(&mut self, size: u64, sha256: Digest) -> Result<bool, SignError> {
+        let key = TargetName::new(allowed::TARGET).map_err(tough)?;
+        let wanted = target(size, sha256);
+        if self.targets.targets.get(&key) == Some(&wanted) {
+            return Ok(false);
+        }
+        self.targets.add_target(key, wanted);
         self.targets_changed = true;
         Ok(true)
     }
@@ -171,8 +189,7 @@ impl Draft {
     /// The versions of the state that was opened, as a machine with `trusted` in its site config would remember them.
     #[must_use]
     pub fn versions(&self, trusted: &TrustedRoot) -> Versions {
-        let of = |file: &str| self.meta.get(file).map_or(0, |meta| meta.version.get());
-        let (targets, hosts) = (of("targets.json"), of("hosts.json"));
+        let (targets, hosts) = (self.version(RoleName::Targets), self.version(RoleName::Hosts));
         Versions::of(&trusted.root, &self.root, [self.timestamp, self.snapshot, targets, hosts])
     }
 
@@ -184,14 +201,14 @@ impl Draft {
 
     /// The roles that signing would sign.
     #[must_use]
-    pub fn to_be_signed(&self) -> Vec<&'static str> {
+    pub fn to_be_signed(&self) -> Vec<RoleName> {
         let roles = [
             (RoleName::Targets, self.targets_changed),
             (RoleName::Hosts, self.hosts_changed),
             (RoleName::Snapshot, true),
             (RoleName::Timestamp, true),
         ];
-        roles.into_iter().filter(|(_, signs)| *signs).map(|(role, _)| role.as_str()).collect()
+        roles.into_iter().filter(|(_, signs)| *signs).map(|(role, _)| role).collect()
     }
 
     /// Version of the repository's root metadata, as it is.
@@ -223,7 +240,17 @@ impl Draft {
     /// # Errors
     /// A name or digest that cannot be.
     pub fn releases(&self) -> Result<BTreeMap<String, TargetFile>, SignError> {
-        Ok(files(RoleName::Targets, &self.targets.targets)?)
+        let mut releases = files(RoleName::Targets, &self.targets.targets)?;
+        releases.remove(allowed::TARGET);
+        Ok(releases)
+    }
+
+    /// The list of the releases that host configs may name, if there is one.
+    ///
+    /// # Errors
+    /// A name or digest that cannot be.
+    pub fn allowed(&self) -> Result<Option<TargetFile>, SignError> {
+        Ok(files(RoleName::Targets, &self.targets.targets)?.remove(allowed::TARGET))
     }
 
     /// The host configs, by their name.
@@ -235,85 +262,23 @@ impl Draft {
         Ok(hosts.unwrap_or_else(|| Ok(BTreeMap::new()))?)
     }
 
-    /// Signs what has changed, and snapshot and timestamp anew. The files are in the order in which they must be
-    /// written: after each of them a client sees the old state or the new one. Each is reached only through those
-    /// behind it, and only `timestamp.json` replaces another. Root metadata that was adopted comes last, if the keys
-    /// of the root before it are at hand too: then both sign, and a client takes the rest by either. Else it comes
-    /// first, and until `timestamp.json` is written too, clients may refuse the repository.
-    ///
-    /// # Errors
-    /// The keys at hand are too few.
-    pub async fn sign(
-        mut self,
-        keys: &[PrivateKey],
-        lifetimes: &Lifetimes,
-        now: i64,
-    ) -> Result<Vec<Written>, SignError> {
-        let signers = Signers::new(&self, keys)?;
-        let mut files = Vec::new();
-        if self.targets_changed {
-            let mut targets = self.targets.clone();
-            targets.version = self.next("targets.json")?;
-            targets.expires = after(now, lifetimes.targets)?;
-            self.push(&mut files, "targets.json", &signers.sign(targets).await?)?;
-        }
-        if let Some(mut hosts) = self.hosts.clone().filter(|_| self.hosts_changed) {
-            hosts.version = self.next("hosts.json")?;
-            hosts.expires = after(now, lifetimes.hosts)?;
-            let signed = self.sign_hosts(hosts, keys).await?;
-            self.push(&mut files, "hosts.json", &signed)?;
-        }
-        let expires = after(now, lifetimes.online)?;
-        let mut snapshot = Snapshot::new(SPEC_VERSION.to_owned(), version(self.snapshot)?, expires);
-        snapshot.meta.clone_from(&self.meta);
-        let snapshot = signers.sign(snapshot).await?;
-        files.push(written(&snapshot)?);
-        let mut timestamp = Timestamp::new(SPEC_VERSION.to_owned(), version(self.timestamp)?, expires);
-        timestamp.meta.insert("snapshot.json".to_owned(), metafile(&snapshot)?);
-        let timestamp = signers.sign(timestamp).await?;
-        files.push(Written { path: format!("{DIRECTORY}/timestamp.json"), bytes: bytes_of(&timestamp)? });
-        let roots = self.adopted.map(|(roots, _)| roots).unwrap_or_default();
-        Ok(if signers.old.is_some() { [files, roots].concat() } else { [roots, files].concat() })
+    /// The version behind the one that the snapshot has of a role.
+    pub(super) fn next(&self, role: RoleName) -> Result<NonZeroU64, SignError> {
+        version(self.version(role))
     }
 
-    async fn sign_hosts(&self, hosts: Targets, keys: &[PrivateKey]) -> Result<Signed<DelegatedTargets>, SignError> {
-        let delegations = self.targets.delegations.clone().ok_or_else(|| tough("nobody may sign host configs"))?;
-        let role = delegations.roles.iter().find(|role| role.name == HOSTS);
-        let role = role.ok_or_else(|| tough("nobody may sign host configs"))?;
-        count_at_hand(HOSTS, &role.keyids, role.threshold, keys)?;
-        let hosts = DelegatedTargets { name: HOSTS.to_owned(), targets: hosts };
-        Ok(signed(hosts, &KeyHolder::Delegations(delegations), keys).await?.signed().clone())
-    }
-
-    fn push<T: Role>(&mut self, files: &mut Vec<Written>, name: &str, role: &Signed<T>) -> Result<(), SignError> {
-        self.meta.insert(name.to_owned(), metafile(role)?);
-        files.push(written(role)?);
-        Ok(())
-    }
-
-    /// The version behind the one that the snapshot has of `file`.
-    fn next(&self, file: &str) -> Result<NonZeroU64, SignError> {
-        version(self.meta.get(file).map_or(0, |meta| meta.version.get()))
+    /// The version that the snapshot has of a role; 0: none.
+    pub(super) fn version(&self, role: RoleName) -> u64 {
+        self.meta.get(&format!("{role}.json")).map_or(0, |meta| meta.version.get())
     }
 }
 
 /// The number behind `last`.
-fn version(last: u64) -> Result<NonZeroU64, SignError> {
+pub(super) fn version(last: u64) -> Result<NonZeroU64, SignError> {
     last.checked_add(1).and_then(NonZeroU64::new).ok_or_else(|| tough("no version is left"))
 }
 
 fn target(size: u64, sha256: Digest) -> Target {
     let hashes = Hashes { sha256: sha256.0.to_vec().into(), _extra: HashMap::new() };
     Target { length: size, hashes, custom: HashMap::new(), _extra: HashMap::new() }
-}
-
-fn metafile<T: Role>(role: &Signed<T>) -> Result<Metafile, SignError> {
-    let bytes = bytes_of(role)?;
-    let hashes = Hashes { sha256: Digest::of(&bytes).0.to_vec().into(), _extra: HashMap::new() };
-    Ok(Metafile {
-        length: Some(bytes.len() as u64),
-        hashes: Some(hashes),
-        version: role.signed.version(),
-        _extra: HashMap::new(),
-    })
 }

@@ -13,10 +13,11 @@ pub(super) struct Signers<'a> {
 }
 
 impl<'a> Signers<'a> {
-    pub fn new(draft: &Draft, keys: &'a [PrivateKey]) -> Result<Self, SignError> {
+    /// Of snapshot and timestamp, and of `targets` where they sign too.
+    pub fn new(draft: &Draft, keys: &'a [PrivateKey], targets: bool) -> Result<Self, SignError> {
         let root = draft.adopted.as_ref().map_or(&draft.root, |(_, root)| root);
         let online = [RoleType::Snapshot, RoleType::Timestamp];
-        let roles = || online.into_iter().chain(draft.targets_changed.then_some(RoleType::Targets));
+        let roles = || online.into_iter().chain(targets.then_some(RoleType::Targets));
         roles().try_for_each(|role| check_at_hand(root, role, keys))?;
         // A new repository has no client yet that knows an older root's keys.
         let climbs = draft.adopted.is_some() && draft.timestamp > 0;

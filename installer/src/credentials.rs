@@ -1,0 +1,118 @@
+//! The credentials of the host config as the installed OS gets them: files in `\loader\credentials` of the ESP, which
+//! systemd-stub hands to the kernel as an initrd with `/.extra/global_credentials` (`pack_cpio` in systemd's src/boot/cpio.c),
+//! and by kexec the same initrd. PID 1 takes them from there (`import_credentials_boot` in its src/core/import-creds.c).
+//!
+//! What comes that way counts as untrusted and must be encrypted. Here it is with the null key, which everybody has: it says
+//! where a file comes from to nobody, and hides nothing.
+
+mod archive;
+mod seal;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use metalstrap_release::host::{Host, Identity};
+use serde::Serialize;
+
+use crate::failure::{Code, coded};
+pub use archive::archive;
+use seal::seal;
+
+/// Where systemd-stub looks for what all UKIs of the ESP are given.
+pub const DIRECTORY: &str = "loader/credentials";
+/// Where the firmware keeps whether it checks signatures (UEFI 2.10, section 3.3).
+const SECURE_BOOT: &str = "firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+
+/// A credential as systemd takes it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its name.
+    pub name: String,
+    /// Bytes of its content.
+    pub size: u64,
+    /// The bytes of its file.
+    pub bytes: Vec<u8>,
+}
+
+/// The bytes are no secret, but nobody's business.
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed").field("name", &self.name).field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+/// A credential as the plan shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// Bytes of its content.
+    pub size: u64,
+}
+
+impl Sealed {
+    /// The name of its file, on the ESP and in the initrd.
+    #[must_use]
+    pub fn file(&self) -> String {
+        format!("{}.cred", self.name)
+    }
+
+    /// What may be told of it.
+    #[must_use]
+    pub fn listed(&self) -> Listed {
+        Listed { name: self.name.clone(), size: self.size }
+    }
+}
+
+/// The host config with what `machine` says of itself in place of the variables.
+///
+/// # Errors
+/// [`Code::Credentials`] where it does not say what is asked for.
+pub fn for_machine(host: Host, machine: &Identity) -> Result<Host> {
+    let credentials = host.credentials.for_machine(machine);
+    let credentials =
+        credentials.map_err(|problem| coded(Code::Credentials, format!("the host config's credentials {problem}")))?;
+    Ok(Host { credentials, ..host })
+}
+
+/// The credentials of a host config without variables, in the order of their files. The same host config gives the same
+/// bytes.
+///
+/// # Errors
+/// [`Code::Credentials`] where it has variables.
+pub fn seal_all(host: &Host) -> Result<Vec<Sealed>> {
+    let contents = host.credentials.of(&Identity::default());
+    let mut contents =
+        contents.map_err(|problem| coded(Code::Credentials, format!("the host config's credentials {problem}")))?;
+    let mut all = Vec::new();
+    for (name, credential) in host.credentials.iter() {
+        let content = contents.remove(name).with_context(|| format!("the credential {name:?} has no content"))?;
+        let sealed = seal(name, &content)?;
+        let encoded = |bytes: &[u8]| format!("{}\n", STANDARD.encode(bytes)).into_bytes();
+        let bytes = if credential.is_binary(name) { sealed } else { encoded(&sealed) };
+        all.push(Sealed { name: name.to_owned(), size: u64::try_from(content.len())?, bytes });
+    }
+    // As systemd-stub sorts them.
+    all.sort_by_key(Sealed::file);
+    Ok(all)
+}
+
+/// Why systemd of the installed OS would refuse credentials with the null key on the machine whose sysfs is at `sys`, if it
+/// would (`decrypt_credential_and_warn` in its src/shared/creds-util.c).
+#[must_use]
+pub fn refusal(sys: &Path) -> Option<&'static str> {
+    // An EFI variable's file begins with four bytes of attributes.
+    let secure_boot = fs::read(sys.join(SECURE_BOOT)).is_ok_and(|bytes| bytes.get(4) == Some(&1));
+    let major = fs::read_to_string(sys.join("class/tpm/tpm0/tpm_version_major"));
+    let tpm = sys.join("firmware/acpi/tables/TPM2").exists() || major.is_ok_and(|major| major.trim() == "2");
+    (secure_boot && tpm).then_some(
+        "this machine has Secure Boot on and a TPM 2.0: there systemd takes no credentials that are not sealed to the TPM, \
+         and this installer cannot seal them",
+    )
+}

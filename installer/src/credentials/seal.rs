@@ -1,0 +1,52 @@
+//! systemd's encrypted credentials, with the null key: the fixed key that it takes where a machine has no TPM, or Secure Boot
+//! is off (`CRED_AES256_GCM_BY_NULL`; `encrypt_credential_and_warn` in systemd's src/shared/creds-util.c).
+//!
+//! Integers are little-endian. A clear header (`struct encrypted_credential_header`): id of the key's kind (16 bytes), then
+//! in 4 bytes each the size of the key, of a cipher's block, of the IV and of the tag, then the IV; zeroes up to a multiple of
+//! 8. It is the additional data of AES-256-GCM. Encrypted: `struct metadata_credential_header` with the time it was made and
+//! the end of its time (8 bytes each, all ones for none), length of the name (4 bytes) and name; zeroes up to a multiple of
+//! 8; and the content. Then the tag. The key is SHA-256 of the host's key and the TPM's, of which there is none here.
+
+use anyhow::{Result, anyhow};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use sha2::{Digest as _, Sha256};
+
+/// `CRED_AES256_GCM_BY_NULL` (systemd's src/shared/creds-util.h).
+const NULL_KEY: [u8; 16] =
+    [0x05, 0x84, 0x69, 0xda, 0xf6, 0xf5, 0x43, 0x24, 0x80, 0x05, 0x49, 0xda, 0x0f, 0x8e, 0xa2, 0xfb];
+/// Sizes of the key, of a block of the cipher (GCM makes a stream of it), of the IV and of the tag.
+const SIZES: [u32; 4] = [32, 1, 12, 16];
+/// `USEC_INFINITY`.
+const NO_TIME: [u8; 8] = [0xff; 8];
+
+/// The credential `name` with this content. The same gives the same bytes, so that a second run finds its own file.
+///
+/// # Errors
+/// None that occur: names are short.
+pub(super) fn seal(name: &str, content: &[u8]) -> Result<Vec<u8>> {
+    // Where the key is everybody's a random IV would hide nothing. Another name or content has another one.
+    let mut hash = Sha256::new();
+    hash.update(u64::try_from(name.len())?.to_le_bytes());
+    hash.update(name);
+    hash.update(content);
+    let digest: [u8; 32] = hash.finalize().into();
+    let iv: [u8; NONCE_LEN] = *digest.first_chunk().unwrap_or(&[0; NONCE_LEN]);
+
+    let mut sealed = NULL_KEY.to_vec();
+    sealed.extend(SIZES.into_iter().flat_map(u32::to_le_bytes));
+    sealed.extend(iv);
+    sealed.resize(sealed.len().next_multiple_of(8), 0);
+
+    let mut secret = [NO_TIME, NO_TIME].concat();
+    secret.extend(u32::try_from(name.len())?.to_le_bytes());
+    secret.extend(name.as_bytes());
+    secret.resize(secret.len().next_multiple_of(8), 0);
+    secret.extend(content);
+
+    let failed = |_| anyhow!("encrypting the credential {name:?}");
+    let key = UnboundKey::new(&AES_256_GCM, &Sha256::digest(b"")).map_err(failed)?;
+    let nonce = Nonce::assume_unique_for_key(iv);
+    LessSafeKey::new(key).seal_in_place_append_tag(nonce, Aad::from(&sealed), &mut secret).map_err(failed)?;
+    sealed.extend(secret);
+    Ok(sealed)
+}

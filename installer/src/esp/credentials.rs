@@ -1,0 +1,132 @@
+//! The credentials on an ESP. All of them change by one sector, so that an OS that is started at any point finds those of one
+//! host config: the old ones or the new ones. Beside them lies a list of those that are ours, by which one that the next host
+//! config lacks is told from what the OS or somebody else has put there, and stays.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::there::{apply, coded};
+use crate::credentials::{DIRECTORY, Sealed};
+use crate::disk::Region;
+use crate::failure::{Code, WithCode as _};
+use crate::fat::{Directory, File, Listed, ReadAt, Unnamed, Volume};
+
+/// The list: a name on a line. systemd-stub looks at files that end with `.cred` and at no others.
+const LIST: &str = "metalstrap";
+/// It is never longer.
+const MOST_LIST_BYTES: u32 = 64 << 10;
+
+/// The files with their names in [`DIRECTORY`]; none where there are no credentials.
+pub(super) fn files(credentials: &[Sealed]) -> Vec<(String, Vec<u8>)> {
+    if credentials.is_empty() {
+        return Vec::new();
+    }
+    let mut list = String::new();
+    for one in credentials {
+        let _ = writeln!(list, "{}", one.name);
+    }
+    let files = credentials.iter().map(|one| (one.file(), one.bytes.clone()));
+    files.chain([(LIST.to_owned(), list.into_bytes())]).collect()
+}
+
+/// The same as they are laid out on a fresh file system.
+///
+/// # Errors
+/// None that occur: a length fits 64 bits.
+pub(super) fn placed(credentials: &[Sealed]) -> Result<Vec<File>> {
+    let file = |(name, bytes): (String, Vec<u8>)| -> Result<File> {
+        Ok(File { path: format!("{DIRECTORY}/{name}"), size: u64::try_from(bytes.len())? })
+    };
+    files(credentials).into_iter().map(file).collect()
+}
+
+/// Bytes that they take in whole clusters of `cluster` bytes, beside those that are there; with the directory, in which a name
+/// takes at most 21 entries of 32 bytes.
+pub(super) fn room(credentials: &[Sealed], cluster: u64) -> u64 {
+    let files = files(credentials);
+    let directory = u64::try_from(files.len()).unwrap_or(u64::MAX).saturating_mul(21 * 32).saturating_add(cluster);
+    let sizes = files.iter().map(|(_, bytes)| u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+    let whole = sizes.chain([directory]).map(|size| size.max(1).next_multiple_of(cluster));
+    if files.is_empty() { 0 } else { whole.fold(0, u64::saturating_add) }
+}
+
+/// Whether they are all there as they should be, and none of ours beside them.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(super) fn are_there(volume: &Volume, read: ReadAt<'_>, credentials: &[Sealed]) -> Result<bool> {
+    let Some(directory) = coded(volume.directory(DIRECTORY, read))? else { return Ok(credentials.is_empty()) };
+    let wanted = files(credentials);
+    // What cannot be read is not what it should be.
+    let content = |name: &str, most: u32| {
+        let file = volume.read_file(&format!("{DIRECTORY}/{name}"), most, read);
+        file.ok().flatten()
+    };
+    if wanted.is_empty() {
+        return Ok(directory.find(LIST).is_none());
+    }
+    Ok(wanted.iter().all(|(name, bytes)| {
+        let size = u32::try_from(bytes.len()).unwrap_or_default();
+        content(name, size).as_ref() == Some(bytes)
+    }))
+}
+
+/// Makes the ESP hold them, and of what was ours before nothing else. Nothing is written where that is so already.
+///
+/// # Errors
+/// [`Code::Esp`] if there is no room, [`Code::DiskIo`].
+pub(super) fn install(volume: &mut Volume, read: ReadAt<'_>, region: &Region, credentials: &[Sealed]) -> Result<()> {
+    if are_there(volume, read, credentials)? {
+        return Ok(());
+    }
+    let (parent, _) = DIRECTORY.split_once('/').unwrap_or((DIRECTORY, ""));
+    if coded(volume.directory(parent, read))?.is_none() {
+        apply(region, coded(volume.make_directory(parent, read))?)?;
+    }
+    let old = coded(volume.directory(DIRECTORY, read))?;
+    let listed = old.as_ref().map(|old| ours(volume, read, old)).unwrap_or_default();
+    let mut unnamed = Vec::new();
+    for (name, bytes) in files(credentials) {
+        let cluster = write(volume, read, region, &bytes).with_context(|| format!("writing {DIRECTORY}/{name}"))?;
+        unnamed.push(Unnamed { name, cluster, size: u32::try_from(bytes.len())? });
+    }
+    let is_new = |name: &str| unnamed.iter().any(|file| file.name.eq_ignore_ascii_case(name));
+    let is_ours =
+        |name: &str| name.eq_ignore_ascii_case(LIST) || listed.iter().any(|old| old.eq_ignore_ascii_case(name));
+    let stays = |listed: &Listed| listed.is_directory || !(is_new(&listed.name) || is_ours(&listed.name));
+    let steps =
+        coded(volume.refill(DIRECTORY, &unnamed, stays, read)).with_context(|| format!("naming {DIRECTORY}"))?;
+    apply(region, steps)
+}
+
+/// The files that the list says are ours; none where there is no list that can be read.
+fn ours(volume: &Volume, read: ReadAt<'_>, directory: &Directory) -> Vec<String> {
+    if directory.find(LIST).is_none() {
+        return Vec::new();
+    }
+    let list = volume.read_file(&format!("{DIRECTORY}/{LIST}"), MOST_LIST_BYTES, read).ok().flatten();
+    let list = list.unwrap_or_default();
+    String::from_utf8_lossy(&list).lines().map(|name| format!("{name}.cred")).collect()
+}
+
+/// Writes a file that has no name yet, and reads it back: its first cluster.
+fn write(volume: &mut Volume, read: ReadAt<'_>, region: &Region, bytes: &[u8]) -> Result<u32> {
+    let size = u64::try_from(bytes.len())?;
+    let cluster = coded(volume.take(size))?;
+    let mut rest = bytes.to_vec();
+    let what = || "writing the EFI system partition".to_owned();
+    for run in coded(volume.runs(cluster, size))? {
+        let length = usize::try_from(run.end.saturating_sub(run.start))?;
+        let mut piece: Vec<u8> = rest.drain(..length.min(rest.len())).collect();
+        piece.resize(length, 0);
+        region.write_at(run.start, &piece).code(Code::DiskIo, what)?;
+        let mut found = vec![0; length];
+        let reading = || "reading the EFI system partition back".to_owned();
+        read(run.start, &mut found).code(Code::DiskIo, reading)?;
+        if found != piece {
+            return Err(anyhow!("it holds something else than was written to it")).code(Code::DiskIo, reading);
+        }
+    }
+    Ok(cluster)
+}
