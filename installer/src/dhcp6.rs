@@ -64,7 +64,7 @@ async fn one_life(handle: &Handle, link: &Link, own: Ipv6Addr, learns: &Learns) 
                 link::add_address(handle, link.index, IpAddr::V6(lease.address), 128).await?;
                 // Before the name servers, whose coming ends the wait for the network.
                 let options = lease.get_option_raw(time_server::OPTION).unwrap_or_default();
-                servers.times.add(options.iter().flat_map(|option| TimeServer::of_option(option, link.index)));
+                learns.servers.times.add(options.iter().flat_map(|option| TimeServer::of_option(option, link.index)));
                 let options = lease.get_option_raw(DNS_SERVERS).unwrap_or_default();
                 learns.servers.add(options.iter().flat_map(|option| scoped(&read_servers(option), link.index)));
                 log::info!("{}: {} from a DHCPv6 server", link.name, lease.address);

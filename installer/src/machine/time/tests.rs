@@ -46,7 +46,7 @@ impl Lines {
 /// A machine in the netboot image, as far as it concerns its clock.
 fn machine<'a>(place: &'a Place, tell: &'a Reporter, clock: Option<Clock>) -> Machine<'a> {
     let (measurer, seams) = (Measurer::off(), Seams::default());
-    Machine { place, tell, measurer, network: None, clock, missing: Vec::new(), seams }
+    Machine { place, tell, measurer, network: None, clock, missing: Vec::new(), host: None, seams }
 }
 
 /// A repository's server that has nothing, with a certificate that is valid from one New Year to another.
