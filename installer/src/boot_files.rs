@@ -20,7 +20,7 @@ pub const INTENTS: &str = "EFI/metalstrap/intents";
 /// So many intents are remembered.
 const MOST_INTENTS: usize = 32;
 /// The file is never larger: each line has at most 64 bytes and its end.
-const MOST_BYTES: u32 = 4096;
+pub const MOST_INTENTS_BYTES: u32 = 4096;
 
 /// An EFI system partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -181,7 +181,7 @@ impl BootFiles {
             .map(|entry| Uki { root_hash: root_hash(&volume, &entry, read), size: entry.size.into(), name: entry.name })
             .collect();
         ukis.sort_by(|a, b| a.name.cmp(&b.name));
-        let intents = volume.read_file(INTENTS, MOST_BYTES, read)?.unwrap_or_default();
+        let intents = volume.read_file(INTENTS, MOST_INTENTS_BYTES, read)?.unwrap_or_default();
         let intents = String::from_utf8_lossy(&intents).lines().map(str::to_owned).collect();
         Ok(Self { ukis, intents, free: volume.free_bytes(), cluster: volume.cluster_bytes() })
     }
@@ -270,6 +270,6 @@ mod tests {
         assert_eq!(intents_file(&all), b"two\none\n");
         (0..40).for_each(|number| all = with_intent(&all, &format!("x{number}")));
         assert_eq!((all.len(), all[0].as_str(), all[31].as_str()), (32, "x8", "x39"));
-        assert!(intents_file(&vec!["x".repeat(64); 32]).len() < MOST_BYTES as usize);
+        assert!(intents_file(&vec!["x".repeat(64); 32]).len() < MOST_INTENTS_BYTES as usize);
     }
 }

@@ -61,7 +61,7 @@ pub struct Order<'a> {
     pub volume_id: u32,
     /// Whether a file system that is there stays.
     pub stays: bool,
-    /// The intents that a fresh one remembers.
+    /// The intents that it remembers.
     pub intents: &'a [String],
     /// Paths of UKIs on one that stays, and their new names.
     pub renamed: &'a [(String, String)],
@@ -103,7 +103,8 @@ pub fn check(order: Order<'_>, size: u64, sector_size: u32) -> Result<()> {
 }
 
 /// Whether an ESP that stays has room for the release's boot files, once the UKIs at `removed` are gone; `disk` is for the
-/// message. One that has its UKI already needs some for the credentials only.
+/// message. One that has its UKI already needs some for the credentials, and for the intents, only; where that UKI turns out to be
+/// damaged, and there is no room for another one, the run ends with the same error later, and what is there stays.
 ///
 /// # Errors
 /// [`Code::Esp`] with what is needed, what there is, and what takes it.
@@ -111,12 +112,16 @@ pub fn check_room(order: Order<'_>, files: &BootFiles, removed: &[String], disk:
     let Order { manifest, .. } = order;
     let gone = |uki: &boot_files::Uki| removed.contains(&uki.path());
     let label = manifest.root_label();
-    let is_there = files.ukis.iter().any(|uki| uki.is_called(&label) && !gone(uki));
+    let size = manifest.boot.uki.size;
+    let is_there = files.ukis.iter().any(|uki| uki.is_called(&label) && uki.size == size && !gone(uki));
     let whole = |bytes: u64| bytes.div_ceil(files.cluster.max(1)).saturating_mul(files.cluster);
     let (uki, loader) = (whole(manifest.boot.uki.size), whole(manifest.boot.loader.size));
     // Both copies of the loader may have to be replaced, and are whole until the new ones are.
     let boot_files = if is_there { 0 } else { uki.saturating_add(loader.saturating_mul(2)) };
-    let needed = boot_files.saturating_add(credentials::room(order.credentials, files.cluster.max(1)));
+    // A file, and the directory it is in.
+    let intents = if files.intents == order.intents { 0 } else { whole(1).saturating_mul(2) };
+    let credentials = credentials::room(order.credentials, files.cluster.max(1));
+    let needed = boot_files.saturating_add(intents).saturating_add(credentials);
     let freed: u64 = files.ukis.iter().filter(|uki| gone(uki)).map(|uki| whole(uki.size)).sum();
     let free = files.free.saturating_add(freed);
     if needed <= free {

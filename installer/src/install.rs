@@ -68,6 +68,11 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
         decide(&mut machine, place, tell).await?;
     machine.measure("kernel-cmdline", command_line.as_str().as_bytes())?;
 
+    let intents = plan.intents.clone();
+    if !plan.existing.stays() {
+        // A run that is cut has wiped what the disk knows.
+        machine.remember_intents(&disk, intents.iter().filter(|intent| Some(*intent) != host.intent.as_ref()));
+    }
     let erased = take(&machine, &host, &disk, plan, tell)?;
     let checked = converge(erased, &mirrors, &manifest, place, tell).await?;
     let committed = tell.step("gpt", "Writing the partition table", |_| checked.commit())?;
@@ -79,6 +84,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
     machine.measure("uki", manifest.boot.uki.sha256.to_string().as_bytes())?;
 
     machine.remember(&versions);
+    machine.remember_intents(&disk, intents.iter());
 
     let mut summary = Summary::new(&manifest, &bootable);
     let mut ending = Ending::Poweroff;
@@ -152,7 +158,7 @@ pub async fn verify(place: &Place, tell: &Reporter) -> Result<Findings> {
     let Signed { host, mirrors, manifest, .. } = believe(&mut machine, place, tell).await?;
     let credentials = credentials::seal_all(&host)?;
     let facts = machine.look_at_disk()?;
-    let plan = tell.step("plan", "Finding the release", |_| Plan::new(&facts.for_plan(), &manifest, &host))?;
+    let plan = tell.step("plan", "Finding the release", |_| Plan::new(&machine.for_plan(&facts), &manifest, &host))?;
     look(facts.open_to_read()?, &plan, (&manifest, &credentials), &mirrors, tell).await
 }
 
@@ -164,7 +170,7 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> Re
     let disk = tell.step("disk", "Choosing the disk", |_| machine.choose_disk(&host))?;
     tell.say(&format!("installing {} {} to {}", manifest.name, manifest.version, disk.describe()));
     let plan = tell.step("plan", "Planning the disk", |_| {
-        let plan = Plan::new(&disk.for_plan(), &manifest, &host)?;
+        let plan = Plan::new(&machine.for_plan(&disk), &manifest, &host)?;
         machine.check_holders(&host, &plan, &disk)?;
         Ok(plan)
     })?;

@@ -32,6 +32,7 @@ pub mod http;
 pub mod https;
 pub mod init;
 pub mod install;
+pub mod intents;
 pub mod inventory;
 pub mod kmsg;
 pub mod last_words;

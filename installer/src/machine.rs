@@ -2,6 +2,7 @@
 
 mod credentials;
 mod disk;
+mod memory;
 mod settings;
 mod time;
 
@@ -40,7 +41,6 @@ use crate::link::Which;
 use crate::net::{self, Network};
 use crate::post::Poster;
 use crate::progress::Progress;
-use crate::remembered::Memory;
 use crate::report::{Reporter, fields};
 use crate::resolve::Resolver;
 
@@ -232,29 +232,6 @@ impl<'a> Machine<'a> {
             }
         }
         Ok(Mirrors::new(list).with_connections(site.connections).telling(self.tell))
-    }
-
-    fn memory(&self) -> Memory {
-        match self.place {
-            Place::Netboot => Memory::of_machine(),
-            Place::Ordinary { remembered, .. } => Memory::File(remembered.clone()),
-        }
-    }
-
-    /// The versions of metadata that this machine has accepted before; one that cannot tell trusts like a new one.
-    #[must_use]
-    pub fn recall(&self) -> Option<Versions> {
-        self.memory().recall().unwrap_or_else(|error| {
-            self.tell.warn("metadata", &format!("{error:#}; going on without them"));
-            None
-        })
-    }
-
-    /// Remembers them for the next installation.
-    pub fn remember(&self, versions: &Versions) {
-        if let Err(error) = self.memory().remember(versions) {
-            self.tell.warn("metadata", &format!("the versions of the metadata are not remembered: {error:#}"));
-        }
     }
 
     /// In the netboot image: makes the firmware's entry for the ESP at `partition` and tells what became of it. It is

@@ -31,7 +31,7 @@ use crate::gpt::{Entry, Table};
 use crate::inventory::Contents;
 use crate::progress::Progress;
 
-pub use layout::ESP_TYPE;
+pub use layout::{ESP_TYPE, lasting_uuid};
 pub use partition::{Area, Partition, Role};
 pub use reuse::{Holds, Names, SeedArea};
 use settle::Settled;
@@ -49,6 +49,8 @@ pub struct PlanDisk {
     pub sector_size: u32,
     /// What is on it.
     pub contents: Contents,
+    /// The intents that have happened to it as far as the machine remembers, the newest last.
+    pub remembered: Vec<String>,
 }
 
 /// What will be done.
@@ -159,6 +161,7 @@ impl Plan {
         let (root, credentials) = (manifest.root()?, credentials::seal_all(host)?);
         let Settled { existing, target, ours, holds, partitions, free } = settle::existing(disk, manifest, host)?;
         let names = ours.map(|ours| ours.names(&partitions, target, manifest, holds)).unwrap_or_default();
+        settle::check_names(disk, host, &names)?;
         let fallback = ours.and_then(|ours| ours.fallback(&partitions, target, &names.removed));
         let mut plan = Self {
             format: 1,

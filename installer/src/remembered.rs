@@ -1,5 +1,6 @@
 //! What a machine remembers from one installation to the next: the versions of the repository's metadata, so that
-//! nobody can offer it an older state. In the netboot image an EFI variable, which outlives the disk; elsewhere a file.
+//! nobody can offer it an older state, and what has happened to its disks. In the netboot image EFI variables, which outlive
+//! the disk; elsewhere files.
 //!
 //! A memory that cannot be read or written is a warning: it makes the machine as trusting as a new one, no more.
 
@@ -9,24 +10,29 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::metadata::Versions;
+use uuid::Uuid;
 
 use crate::bootvars::{Efivarfs, Variables as _};
+use crate::intents::Intents;
 
 /// Our own namespace of EFI variables (a random UUID).
 const VENDOR: &str = "6f6b9b5c-2f0e-4b7b-9d57-0b5b4f6e8a31";
-/// The variable in it.
-const VARIABLE: &str = "MetalstrapVersions";
+/// The variables in it.
+const VERSIONS: &str = "MetalstrapVersions";
+const INTENTS: &str = "MetalstrapIntents";
 /// The file of an ordinary command.
 pub const FILE: &str = "/var/lib/metalstrap/versions.json";
+/// The file beside it that has the intents.
+const INTENTS_FILE: &str = "intents.json";
 /// No memory is longer.
 const MAX_BYTES: u64 = 4096;
 
 /// Where the memory is.
 #[derive(Debug)]
 pub enum Memory {
-    /// An EFI variable.
+    /// EFI variables.
     Variable(Efivarfs),
-    /// A file.
+    /// The file of the versions; that of the intents is beside it.
     File(PathBuf),
 }
 
@@ -37,17 +43,13 @@ impl Memory {
         Self::Variable(Efivarfs::default().of_vendor(VENDOR))
     }
 
-    /// What is remembered; `None`: nothing yet.
+    /// The versions that are remembered; `None`: nothing yet.
     ///
     /// # Errors
-    /// It cannot be read, or is not what was written.
+    /// They cannot be read, or are not what was written.
     pub fn recall(&self) -> Result<Option<Versions>> {
-        let bytes = match self {
-            Self::Variable(variables) => variables.read(VARIABLE)?,
-            Self::File(path) => read(path).with_context(|| format!("reading {}", path.display()))?,
-        };
-        let versions = bytes.map(|bytes| Versions::parse(&bytes)).transpose();
-        versions.with_context(|| format!("reading the metadata versions in {}", self.place()))
+        let versions = self.read(VERSIONS)?.map(|bytes| Versions::parse(&bytes)).transpose();
+        versions.with_context(|| format!("reading the metadata versions in {}", self.place(VERSIONS)))
     }
 
     /// Remembers `versions`. Writes nothing if they are remembered already.
@@ -58,18 +60,64 @@ impl Memory {
         if self.recall().is_ok_and(|known| known.as_ref() == Some(versions)) {
             return Ok(());
         }
+        self.write(VERSIONS, &versions.to_bytes())
+    }
+
+    /// What has happened to the machine's disks.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not what was written.
+    pub fn intents(&self) -> Result<Intents> {
+        let intents = self.read(INTENTS)?.map(|bytes| Intents::parse(&bytes)).transpose();
+        Ok(intents.with_context(|| format!("reading the intents in {}", self.place(INTENTS)))?.unwrap_or_default())
+    }
+
+    /// Remembers that `intents` have happened to `disk`. Writes nothing if that is remembered already.
+    ///
+    /// # Errors
+    /// The firmware's or the file system's.
+    pub fn remember_intents(&self, disk: Uuid, intents: &[String]) -> Result<()> {
+        // What cannot be read is written anew.
+        let known = self.intents();
+        let wanted = known.as_ref().cloned().unwrap_or_default().with(disk, intents);
+        if intents.is_empty() || known.is_ok_and(|known| known.of(disk) == wanted.of(disk)) {
+            return Ok(());
+        }
+        self.write(INTENTS, &wanted.to_bytes())
+    }
+
+    fn read(&self, what: &str) -> Result<Option<Vec<u8>>> {
         match self {
-            Self::Variable(variables) => variables.write(VARIABLE, &versions.to_bytes()),
-            Self::File(path) => {
-                replace(path, &versions.to_bytes()).with_context(|| format!("writing {}", path.display()))
+            Self::Variable(variables) => variables.read(what),
+            Self::File(_) => {
+                let path = self.file(what);
+                read(&path).with_context(|| format!("reading {}", path.display()))
             }
         }
     }
 
-    fn place(&self) -> String {
+    fn write(&self, what: &str, bytes: &[u8]) -> Result<()> {
         match self {
-            Self::Variable(_) => format!("the EFI variable {VARIABLE}-{VENDOR}"),
-            Self::File(path) => path.display().to_string(),
+            Self::Variable(variables) => variables.write(what, bytes),
+            Self::File(_) => {
+                let path = self.file(what);
+                replace(&path, bytes).with_context(|| format!("writing {}", path.display()))
+            }
+        }
+    }
+
+    fn file(&self, what: &str) -> PathBuf {
+        match self {
+            Self::File(path) if what == INTENTS => path.with_file_name(INTENTS_FILE),
+            Self::File(path) => path.clone(),
+            Self::Variable(_) => PathBuf::new(),
+        }
+    }
+
+    fn place(&self, what: &str) -> String {
+        match self {
+            Self::Variable(_) => format!("the EFI variable {what}-{VENDOR}"),
+            Self::File(_) => self.file(what).display().to_string(),
         }
     }
 }
@@ -112,6 +160,14 @@ mod tests {
         let newer = Versions { timestamp: 6, ..versions() };
         memory.remember(&newer).unwrap();
         assert_eq!(memory.recall().unwrap(), Some(newer));
+        let (disk, words) = (Uuid::from_u128(7), ["one".to_owned(), "two".to_owned()]);
+        assert_eq!(memory.intents().unwrap(), Intents::default());
+        memory.remember_intents(disk, &[]).unwrap();
+        assert_eq!(memory.intents().unwrap(), Intents::default());
+        memory.remember_intents(disk, &words[..1]).unwrap();
+        memory.remember_intents(disk, &words).unwrap();
+        assert_eq!(memory.intents().unwrap().of(disk), words);
+        assert!(memory.recall().unwrap().is_some(), "the one does not touch the other");
     }
 
     #[test]
@@ -119,7 +175,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         remembers(&Memory::File(place.path().join("lib/versions.json")));
         remembers(&Memory::Variable(Efivarfs::at(place.path()).of_vendor(VENDOR)));
-        assert!(place.path().join(format!("{VARIABLE}-{VENDOR}")).exists());
+        assert!(place.path().join(format!("{VERSIONS}-{VENDOR}")).exists());
     }
 
     #[test]

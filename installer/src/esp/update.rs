@@ -13,6 +13,7 @@ use super::{
     ENTRIES_SREL, Esp, FALLBACK_LOADER, FileTree, LOADER, LOADER_CONF, Order, RANDOM_SEED, credentials, loader_conf,
     random_seed, uki_path,
 };
+use crate::boot_files::{INTENTS, MOST_INTENTS_BYTES, intents_file};
 use crate::converge::{Seed, Tally};
 use crate::credentials::Sealed;
 use crate::disk::Region;
@@ -20,6 +21,9 @@ use crate::failure::{Code, WithCode as _};
 use crate::fat::{ReadAt, Volume};
 use crate::fetch::Mirrors;
 use crate::progress::Progress;
+
+/// A small file that comes from no payload: its path, and its bytes.
+type Small = (&'static str, Vec<u8>);
 
 /// A file whose clusters are written and wait for their name.
 struct New {
@@ -52,8 +56,13 @@ pub(super) async fn update(
         new.extend(cluster.map(|cluster| New { path: file.path.clone(), cluster, size: artifact.size }));
         files.push(file);
     }
-    let (behind, credentials) = (order.renamed.to_vec(), order.credentials.to_vec());
-    there.with(move |volume, read, region| publish(volume, read, region, new, &behind, &credentials)).await?;
+    let (behind, intents, credentials) = (order.renamed.to_vec(), order.intents.to_vec(), order.credentials.to_vec());
+    there
+        .with(move |volume, read, region| {
+            let small = settings(volume, read, &intents)?;
+            publish(volume, read, region, (small, new), &behind, &credentials)
+        })
+        .await?;
     let uki = files.pop().context("an ESP without a UKI")?;
     Ok(Esp { uki: uki.place, uki_size: uki.artifact.size, uki_tree: uki.tree, uki_path: uki.path, tally })
 }
@@ -104,11 +113,10 @@ fn publish(
     volume: &mut Volume,
     read: ReadAt<'_>,
     region: &Region,
-    new: Vec<New>,
+    (settings, new): (Vec<Small>, Vec<New>),
     renamed: &[(String, String)],
     credentials: &[Sealed],
 ) -> Result<()> {
-    let settings = settings(volume, read)?;
     let is_complete = settings.is_empty() && credentials::are_there(volume, read, credentials)?;
     if new.is_empty() && is_complete && renamed.is_empty() && !volume.is_dirty() {
         return Ok(());
@@ -143,8 +151,8 @@ fn in_order(volume: &Volume, read: ReadAt<'_>, mut new: Vec<New>) -> Result<Vec<
     Ok(new)
 }
 
-/// The small files beside boot loader and UKI that are missing, or that say something else: paths, and bytes to be written.
-fn settings(volume: &Volume, read: ReadAt<'_>) -> Result<Vec<(&'static str, Vec<u8>)>> {
+/// The small files beside boot loader and UKI that are missing, or that say something else.
+fn settings(volume: &Volume, read: ReadAt<'_>, intents: &[String]) -> Result<Vec<Small>> {
     let mut wrong = Vec::new();
     for (path, bytes) in [LOADER_CONF, ENTRIES_SREL, (RANDOM_SEED, &[])] {
         if coded(look_up(volume, path, read))?.is_none() {
@@ -154,6 +162,10 @@ fn settings(volume: &Volume, read: ReadAt<'_>) -> Result<Vec<(&'static str, Vec<
     // What is no configuration for its size says nothing to systemd-boot either.
     if let Ok(Some(there)) = volume.read_file(LOADER_CONF.0, loader_conf::MOST_BYTES, read) {
         wrong.extend(loader_conf::without_choice(&there).map(|rest| (LOADER_CONF.0, rest)));
+    }
+    let known = volume.read_file(INTENTS, MOST_INTENTS_BYTES, read).ok().flatten().unwrap_or_default();
+    if !String::from_utf8_lossy(&known).lines().eq(intents) {
+        wrong.push((INTENTS, intents_file(intents)));
     }
     Ok(wrong)
 }

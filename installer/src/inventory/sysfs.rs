@@ -275,7 +275,7 @@ impl DiskFacts {
         }
     }
 
-    /// What the plan has to know.
+    /// What the plan has to know, but for what the machine remembers.
     #[must_use]
     pub fn for_plan(&self) -> PlanDisk {
         PlanDisk {
@@ -283,6 +283,7 @@ impl DiskFacts {
             identity: self.identity.clone(),
             sector_size: self.sector_size,
             contents: self.contents.clone(),
+            remembered: Vec::new(),
         }
     }
 

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use metalstrap_release::manifest::Manifest;
 
-use super::{Plan, PlanDisk, Role};
+use super::layout::EMPTY;
+use super::{Partition, Plan, PlanDisk, Role};
 use crate::boot_files::EspContents;
 use crate::credentials::Sealed;
 use crate::esp;
@@ -16,8 +17,21 @@ impl Plan {
         match there {
             Some(EspContents::Unusable { problem }) => Err(coded(Code::Esp, format!("disk {}: {problem}", disk.name))),
             Some(EspContents::Volume(files)) => esp::check_room(order, files, &self.names.removed, &disk.name),
-            Some(EspContents::Absent) | None => Ok(()),
+            Some(EspContents::Absent) => self.check_others_empty(disk),
+            None => Ok(()),
         }
+    }
+
+    /// An ESP without a file system, on a disk that stays, gets a fresh one only where a run of ours was cut before it had made
+    /// it: then no other slot is filled. Else there was one, with files that are not ours to make anew.
+    fn check_others_empty(&self, disk: &PlanDisk) -> Result<()> {
+        let filled = self.partitions.iter().find(|Partition { role, entry }| {
+            matches!(role, Role::Root { slot } if *slot != self.target) && entry.label != EMPTY
+        });
+        let Some(filled) = filled else { return Ok(()) };
+        let (name, label) = (&disk.name, &filled.entry.label);
+        let text = format!("disk {name}: the EFI system partition has no file system that can be read, but {label:?} starts from it");
+        Err(coded(Code::Esp, text))
     }
 
     /// What the ESP is to hold.

@@ -111,6 +111,12 @@ impl Builder<'_> {
     }
 }
 
+/// What a machine remembers a disk by. None for a disk that says nothing of itself that another one of its kind would not.
+#[must_use]
+pub fn lasting_uuid(disk: &Identity) -> Option<Uuid> {
+    (disk.wwid.is_some() || disk.serial.is_some()).then(|| derived_uuid(disk, "memory"))
+}
+
 /// A UUID for `role` that is the same on every run on this disk, and of the form that random ones have (RFC 9562,
 /// version 4): the first 128 bits of a SHA-256 over what the disk is known by: its WWID, else its serial number and model;
 /// its size, which may grow, only where it has neither. Every part has its length before it, so

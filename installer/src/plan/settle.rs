@@ -1,15 +1,15 @@
 //! What becomes of what is on the disk, by the host config's policy.
 //!
-//! A destructive intent happens once. What has happened is known from two places: the GUID of the partition table, which comes
-//! from the disk's identity and the intent, so that it holds from the moment of the new table on; and a file on the ESP, which
-//! knows the intents before as well.
+//! A destructive intent happens once. What has happened is known from three places: the GUID of the partition table, which comes
+//! from the disk's identity and the intent, so that it holds from the moment of the new table on; a file on the ESP, which
+//! knows the intents before as well; and the machine's own memory, which a wipe that is cut does not take.
 
 use anyhow::Result;
 use metalstrap_release::host::{Erase, Existing, Host, Mode};
 use metalstrap_release::manifest::Manifest;
 use uuid::Uuid;
 
-use super::reuse::{self, Ours};
+use super::reuse::{self, Names, Ours};
 use super::{Area, Becomes, FIRST_SLOT, Partition, PlanDisk, layout};
 use crate::boot_files::{self, EspContents};
 use crate::failure::{Code, coded};
@@ -80,6 +80,18 @@ pub(super) fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host)
     }
 }
 
+/// Whether names of UKIs may change: not where only a blank disk is wanted, and one that has the release is just gone on with.
+///
+/// # Errors
+/// [`Code::DiskNotBlank`].
+pub(super) fn check_names(disk: &PlanDisk, host: &Host, names: &Names) -> Result<()> {
+    let changes = !names.removed.is_empty() || !names.renamed.is_empty();
+    if changes && host.existing == Existing::Refuse && host.mode == Mode::Install {
+        return Err(not_blank(disk, "and the host config says \"existing\": \"refuse\""));
+    }
+    Ok(())
+}
+
 fn not_blank(disk: &PlanDisk, text: &str) -> anyhow::Error {
     coded(Code::DiskNotBlank, format!("disk {} holds {}, {text}", disk.name, disk.contents))
 }
@@ -110,7 +122,11 @@ fn stays<'a>(
 
 /// Whether what the host config wants to happen once has happened on this disk.
 fn is_done(disk: &PlanDisk, host: &Host) -> bool {
-    let (Contents::Gpt { table, esp, .. }, Some(intent)) = (&disk.contents, &host.intent) else { return false };
+    let Some(intent) = &host.intent else { return false };
+    if disk.remembered.contains(intent) {
+        return true;
+    }
+    let Contents::Gpt { table, esp, .. } = &disk.contents else { return false };
     // Whoever wrote it down: a disk that has grown or moved is not wiped a second time.
     let known = esp.files().is_some_and(|files| files.intents.contains(intent));
     known || (reuse::is_made_by_us(disk) && table.disk_guid == guid(disk, Some(intent)))
@@ -132,8 +148,11 @@ pub(super) fn intents(disk: &PlanDisk, host: &Host) -> Vec<String> {
         Contents::Gpt { esp: EspContents::Volume(files), .. } if reuse::is_made_by_us(disk) => files.intents.as_slice(),
         _ => &[],
     };
+    // What only the machine remembers was before what the disk has had since.
+    let lost = disk.remembered.iter().filter(|intent| !known.contains(intent));
+    let all = lost.chain(known).fold(Vec::new(), |all, intent| boot_files::with_intent(&all, intent));
     match &host.intent {
-        Some(intent) if !known.contains(intent) => boot_files::with_intent(known, intent),
-        _ => known.to_vec(),
+        Some(intent) if !all.contains(intent) => boot_files::with_intent(&all, intent),
+        _ => all,
     }
 }

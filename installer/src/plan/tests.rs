@@ -80,7 +80,7 @@ pub(crate) fn holding(table: Table) -> Contents {
 
 pub(crate) fn disk(size: u64, sector_size: u32, contents: Contents) -> PlanDisk {
     let identity = Identity { wwid: None, serial: Some("X".into()), model: Some("M".into()), size };
-    PlanDisk { name: "vda (serial X)".into(), identity, sector_size, contents }
+    PlanDisk { name: "vda (serial X)".into(), identity, sector_size, contents, remembered: Vec::new() }
 }
 
 pub(crate) fn plan(size: u64, sector_size: u32, contents: Contents) -> Plan {
