@@ -64,9 +64,9 @@ impl Intents {
     #[must_use]
     pub fn with(&self, disk: Uuid, intents: &[String]) -> Self {
         let known = self.of(disk).to_vec();
-        let intents = intents.iter().fold(known, |known, intent| {
-            if known.contains(intent) { known } else { with_intent(&known, intent) }
-        });
+        let intents = intents
+            .iter()
+            .fold(known, |known, intent| if known.contains(intent) { known } else { with_intent(&known, intent) });
         let mut all = self.clone();
         all.disks.retain(|happened| happened.disk != disk);
         all.disks.push(Happened { disk, intents });

@@ -14,16 +14,15 @@ use anyhow::{Context as _, Result};
 use metalstrap_release::discovery::{Discovery, repository};
 use metalstrap_release::host::{HandoffMode, Host, HostKey};
 use metalstrap_release::manifest::{Boot, Manifest};
-use metalstrap_release::metadata::Versions;
 use metalstrap_release::site::Site;
 
 use crate::access::Access;
 use crate::bootvars::{self, BootEntry, Efivarfs, choice, token};
 use crate::clock::Clock;
 use crate::config::Place;
+use crate::credentials::{Sealed, archive};
 use crate::discovery;
 use crate::discovery::heard::{Listener, Saying};
-use crate::credentials::{Sealed, archive};
 use crate::disk::Disk;
 use crate::drivers;
 use crate::ending::Ending;

@@ -46,10 +46,15 @@ impl Machine<'_> {
 
     /// Remembers that `intents` have happened to the disk. One that nothing tells from others of its kind must know by itself.
     pub fn remember_intents<'i>(&self, disk: &DiskFacts, intents: impl Iterator<Item = &'i String>) {
-        let (Some(lasting), intents) = (lasting_uuid(&disk.identity), intents.cloned().collect::<Vec<_>>()) else { return };
+        let (Some(lasting), intents) = (lasting_uuid(&disk.identity), intents.cloned().collect::<Vec<_>>()) else {
+            return;
+        };
         if let Err(error) = self.memory().remember_intents(lasting, &intents) {
             let disk = disk.describe();
             self.tell.warn("plan", &format!("what has happened to {disk} is remembered by the disk only: {error:#}"));
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

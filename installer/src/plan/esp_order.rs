@@ -30,7 +30,9 @@ impl Plan {
         });
         let Some(filled) = filled else { return Ok(()) };
         let (name, label) = (&disk.name, &filled.entry.label);
-        let text = format!("disk {name}: the EFI system partition has no file system that can be read, but {label:?} starts from it");
+        let text = format!(
+            "disk {name}: the EFI system partition has no file system that can be read, but {label:?} starts from it"
+        );
         Err(coded(Code::Esp, text))
     }
 

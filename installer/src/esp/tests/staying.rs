@@ -68,6 +68,23 @@ async fn nothing_is_written_where_all_is_right() {
 }
 
 #[tokio::test]
+async fn what_has_happened_to_the_disk_is_noted_where_it_is_not() {
+    let repository = Repository::new();
+    let old = manifest(&repository, &[b"MZ".to_vec(), bytes(1, 20_000)].concat(), &bytes(2, 30_000));
+    let before = installed(&repository, &old, 512).await;
+    let intents = ["one", "two"].map(str::to_owned);
+    let noting = Order { intents: &intents, ..staying(&old) };
+    let (esp, log) = changed(&repository, &before, noting, 512).await;
+    assert_eq!(esp.unwrap().tally.written(), 0);
+    let image = Image::new();
+    before.iter().chain(&log).for_each(|what| image.apply(what));
+    assert_eq!(image.read("EFI/metalstrap/intents").unwrap(), b"one\ntwo\n");
+    let known: Vec<_> = before.iter().chain(&log).cloned().collect();
+    let (_, log) = changed(&repository, &known, noting, 512).await;
+    assert!(log.iter().all(|what| *what == Recorded::Flush), "{log:?}");
+}
+
+#[tokio::test]
 async fn a_new_uki_is_copied_from_the_old_one_as_far_as_that_has_its_blocks() {
     let repository = Repository::new();
     let loader = [b"MZ".to_vec(), bytes(1, 20_000)].concat();

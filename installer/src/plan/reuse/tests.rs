@@ -243,6 +243,40 @@ fn an_intent_happens_once() {
     assert_eq!(plan.intents, ["third"]);
 }
 
+/// What the machine remembers holds where the disk has lost it: to a wipe that was cut, or to a person.
+#[test]
+fn an_intent_happens_once_also_where_only_the_machine_knows() {
+    let host = |intent: &str| Host { intent: Some(intent.to_owned()), ..host(Existing::Wipe) };
+    let remembering = |on: PlanDisk| PlanDisk { remembered: vec!["first".to_owned()], ..on };
+    let foreign = || Contents::Foreign { what: vec!["LVM"], areas: Vec::new() };
+    let on = remembering(disk(GIB, 512, foreign()));
+    let error = Plan::new(&on, &manifest(), &host("first")).unwrap_err();
+    let text = "disk vda (serial X) holds LVM, on which the intent \"first\" has happened, but not as debian 13.1 wants it: only a \
+                new intent wipes it";
+    assert_eq!((code_of(&error), format!("{error:#}")), (Code::DiskNotBlank, text.to_owned()));
+    let second = Plan::new(&on, &manifest(), &host("second")).unwrap();
+    assert!(matches!(second.existing, Becomes::Wiped { .. }));
+    assert_eq!(second.intents, ["first", "second"], "the next one is told on the disk, with the one before");
+    // There is nothing that could go.
+    let blank = Plan::new(&remembering(disk(GIB, 512, Contents::Blank)), &manifest(), &host("first")).unwrap();
+    assert_eq!((blank.existing, blank.intents), (Becomes::Blank, vec!["first".to_owned()]));
+    // A disk whose ESP has lost the file.
+    let on = remembering(with_ukis(&second.table(), &["debian_13.1.efi"]));
+    let kept = Plan::new(&on, &manifest(), &host("first")).unwrap();
+    assert_eq!((kept.existing, kept.intents), (Becomes::Kept, vec!["first".to_owned()]));
+}
+
+#[test]
+fn where_only_a_blank_disk_is_wanted_nothing_of_another_release_is_renamed() {
+    let table = installed(&["13.1", "13.2"]);
+    let on = with_ukis(&table, &["debian_13.1.efi", "debian_13.2+3.efi"]);
+    let error = Plan::new(&on, &release("13.1"), &host(Existing::Refuse)).unwrap_err();
+    let text = format!("{error:#}");
+    assert!(code_of(&error) == Code::DiskNotBlank && text.ends_with("says \"existing\": \"refuse\""), "{text}");
+    let newest = Plan::new(&on, &release("13.2"), &host(Existing::Refuse)).unwrap();
+    assert_eq!((newest.existing, newest.names), (Becomes::Kept, Names::default()));
+}
+
 #[test]
 fn what_is_erased_is_wiped_as_a_whole_and_once_for_each_intent() {
     let table = wipe(&disk(GIB, 512, Contents::Blank), &manifest()).table();
@@ -280,6 +314,16 @@ fn an_esp_that_cannot_be_kept_or_has_no_room_is_refused() {
     let text = "disk vda (serial X): the EFI system partition has 8392704 bytes free, but the boot files need 8396800; it has \
                 [\"EFI/Linux/debian_13.1.efi\"]";
     assert_eq!(refused(EspContents::Volume(files)), (Code::Esp, text.to_owned()));
+    let text = "disk vda (serial X): the EFI system partition has no file system that can be read, but \"debian_13.1\" starts \
+                from it";
+    assert_eq!(refused(EspContents::Absent), (Code::Esp, text.to_owned()));
+}
+
+/// As a run leaves the disk that is cut between the partition table and the ESP.
+#[test]
+fn an_esp_that_is_not_made_yet_is_made_where_no_other_slot_is_filled() {
+    let cut = keep(&disk(GIB, 512, Contents::Blank), &manifest()).table();
+    assert_eq!(keep(&disk(GIB, 512, holding(cut)), &manifest()).existing, Becomes::Kept);
 }
 
 #[test]
