@@ -176,7 +176,7 @@ pub enum Existing {
     /// run.
     #[default]
     Keep,
-    /// Anything but a blank disk, or one with this release on it, whole or not, stops the run.
+    /// Anything but a blank disk, or one with this release on it, whole or not, that nothing else starts before, stops the run.
     Refuse,
     /// Everything on the disk may go, once for each `intent`.
     Wipe,

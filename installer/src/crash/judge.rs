@@ -100,6 +100,26 @@ impl Judge {
         first_failure.map_or(Boot::NoUki, Boot::Stuck)
     }
 
+    /// Whether every UKI that has a name is a whole one, and, where `fallback`, one of the old system comes up too if it is chosen.
+    /// An empty one does not count: systemd-boot passes over it, and it is not the installer that leaves one.
+    pub fn check_named(&self, disk: &Arc<dyn Disk>, fallback: bool) -> Result<(), String> {
+        let parts = tables::firmware(disk.as_ref()).ok_or("no partition table")?;
+        let files = parts.iter().find_map(|part| Files::open(region(disk, part))).ok_or("no file system")?;
+        let named = files.find(UKIS).and_then(|directory| files.list(&directory)).unwrap_or_default();
+        let mut comes_up = false;
+        for file in named.into_iter().filter(|file| Entry::new(file.clone()).is_some()) {
+            let bytes = files.read(&file).ok_or_else(|| format!("{} cannot be read", file.name))?;
+            if bytes.is_empty() {
+                continue;
+            }
+            let digest = Digest::of(&bytes);
+            let known = self.releases.iter().find(|(_, manifest)| manifest.boot.uki.sha256 == digest);
+            let (which, manifest) = known.ok_or_else(|| format!("{} is named and damaged", file.name))?;
+            comes_up |= fallback && *which == Which::Old && root(disk, manifest).is_ok();
+        }
+        (comes_up || !fallback).then_some(()).ok_or_else(|| "the fallback does not come up".to_owned())
+    }
+
     fn uki(&self, disk: &Arc<dyn Disk>, files: &Files, entry: &Entry) -> Result<Which, String> {
         let digest = files.read(&entry.file).map(|bytes| Digest::of(&bytes));
         let known = self.releases.iter().find(|(_, manifest)| Some(manifest.boot.uki.sha256) == digest);

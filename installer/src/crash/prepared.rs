@@ -133,6 +133,9 @@ impl Prepared {
     /// Whether nothing is missing or left over that the system would miss or meet.
     fn check_started(&self, which: Which, disk: &Arc<dyn Disk>) -> Result<(), String> {
         self.check_kept(disk.as_ref())?;
+        if self.judge.foreign.is_none() || which == Which::New {
+            self.judge.check_named(disk, self.scenario.other_good_slot)?;
+        }
         if self.kept.as_ref().is_some_and(|kept| !kept.is_found(disk.as_ref())) {
             return Err("what is to be kept is not in the partition table".to_owned());
         }
