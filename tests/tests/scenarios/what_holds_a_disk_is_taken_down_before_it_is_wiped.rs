@@ -1,6 +1,6 @@
 //! md, dm-crypt, LVM, bcache and swap hold a disk, one on the other, some of them on another disk too: the installer, run as an
 //! ordinary command, takes them down from the top to the bottom and installs. While a file system of the disk is mounted, it
-//! refuses, and everything stays.
+//! refuses, and everything stays. What has happened once does not happen to what somebody else has put there since.
 
 use metalstrap_qemu::{Builder, Disk, find_tool};
 use metalstrap_release::host::Existing;
@@ -57,6 +57,19 @@ run install installer install /dev/vda default
 run left holders
 run devices ls -1 /sys/block
 run verify installer verify /dev/vda default
+
+last=$(($(cat /sys/block/vda/size) / 2048 - 1))
+dd if=/dev/vda of=/head bs=1M count=1
+dd if=/dev/vda of=/tail bs=1M count=1 skip=$last
+dd if=/dev/zero of=/dev/vda bs=1M count=1 conv=fsync
+dd if=/dev/zero of=/dev/vda bs=1M count=1 conv=fsync seek=$last
+mkswap /dev/vda
+sync
+run anew-before written
+run anew installer install /dev/vda default
+run anew-after written
+dd if=/head of=/dev/vda bs=1M conv=fsync
+dd if=/tail of=/dev/vda bs=1M conv=fsync seek=$last
 "#;
 
 #[test]
@@ -99,6 +112,8 @@ fn what_holds_a_disk_is_taken_down_before_it_is_wiped() {
     assert!(!devices.iter().any(|name| name.starts_with("dm-") || name.starts_with("bcache")), "{devices:?}");
     assert_eq!(said.of("verify").unwrap().1, 0, "{:?}", said.of("verify"));
 
+    refused_once_it_has_happened(&said);
+
     image::check_release(&disk, 512, &scene.manifest().unwrap()).unwrap();
     let found: Vec<_> = old.iter().map(|part| image::signature(&disk, part).unwrap()).collect();
     // The first one begins where the ESP does.
@@ -120,6 +135,15 @@ fn refused_while_mounted(said: &Said) {
         assert!(said.events(name, "holders", "info").unwrap().is_empty());
     }
     assert_eq!(said.of("written-before").unwrap(), said.of("written-after").unwrap());
+}
+
+/// A person has laid the disk out anew since: the machine remembers that the intent has happened to it.
+fn refused_once_it_has_happened(said: &Said) {
+    let (lines, code) = said.of("anew").unwrap();
+    let text = "error: [disk-not-blank]: planning the disk: disk vda (serial SCENE-1) holds swap, on which the intent \"trial\" \
+                has happened, but not as ";
+    assert!(lines.last().is_some_and(|line| line.starts_with(text)) && code == 1, "{lines:?}");
+    assert_eq!(said.of("anew-before").unwrap(), said.of("anew-after").unwrap());
 }
 
 fn make_ext4(disk: &std::path::Path, part: &Part) {
