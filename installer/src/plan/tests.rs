@@ -340,6 +340,18 @@ fn a_guarded_disk_takes_writes_only_where_the_plan_has_them() {
     assert_eq!(format!("{error:#}"), "writing bytes 838860800 to 838861312 of memory: the plan does not write there");
 }
 
+#[test]
+fn an_erasure_is_planned_as_a_write_to_the_whole_disk_and_permits_no_other() {
+    for (erase, expected) in [(Erase::None, 0), (Erase::Discard, 1), (Erase::Zeroes, 1), (Erase::Secure, 1)] {
+        let host = Host { erase, ..host(Existing::Wipe) };
+        let plan = Plan::new(&disk(GIB, 512, foreign_gpt()), &manifest(), &host).unwrap();
+        let whole = Write { purpose: "erasure".to_owned(), area: Area { start: 0, size: GIB } };
+        assert_eq!(plan.writes.iter().filter(|write| **write == whole).count(), expected, "{erase:?}");
+        let guarded = plan.guard(Arc::new(crate::disk::Memory::new(GIB, 512)));
+        assert!(guarded.write_at(800 * MIB, &[1; 512]).is_err(), "{erase:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn partitions_are_aligned_apart_and_inside(
