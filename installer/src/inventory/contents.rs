@@ -5,7 +5,7 @@ use std::io;
 
 use serde::Serialize;
 
-use super::{mbr, probe};
+use super::{mbr, old_tables, probe};
 use crate::boot_files::EspContents;
 use crate::disk::Disk;
 use crate::erase;
@@ -86,7 +86,7 @@ pub fn inspect(disk: &dyn Disk) -> io::Result<Contents> {
     what.extend(old.as_ref().map(|_| "MBR partition table"));
     what.extend(probe::broken_tables(disk)?);
     if !what.is_empty() {
-        return Ok(Contents::Foreign { what, areas: old.unwrap_or_default() });
+        return Ok(Contents::Foreign { what, areas: old_tables::areas(disk, old)? });
     }
     let mut head = vec![0; BLANK_HEAD.min(usize::try_from(disk.size()).unwrap_or(BLANK_HEAD))];
     disk.read_at(0, &mut head)?;
