@@ -1,3 +1,6 @@
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
 use metalstrap_release::host::Existing;
 use metalstrap_release::manifest::{Artifact, Boot, Designator, FileSystem, Layout, Payload, Salt};
 use metalstrap_release::verity::Geometry;
@@ -327,6 +330,32 @@ fn lesson_5_what_lies_behind_a_slot_stops_a_larger_one_and_a_damaged_table_stops
     let what = "a GPT that is damaged or made for another sector size".to_owned();
     let wiping = Plan::new(&damaged, &manifest(), &host(Existing::Wipe)).unwrap();
     assert_eq!(wiping.existing, Becomes::Wiped { what });
+}
+
+#[test]
+fn lesson_5_partitions_of_an_mbr_are_something_to_be_kept_and_go_only_with_a_wipe() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(GIB).unwrap();
+    let mut sfdisk = Command::new("sfdisk").arg("--quiet").arg(file.path()).stdin(Stdio::piped()).spawn().unwrap();
+    let script = "label: dos\nstart=300MiB, size=100MiB, type=83\nstart=1MiB, size=100MiB, type=ef\n";
+    sfdisk.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    assert!(sfdisk.wait().unwrap().success());
+    let old = crate::disk::FileDisk::open(file.path(), 512).unwrap();
+    let on = disk(GIB, 512, crate::inventory::inspect(&old).unwrap());
+    let holds = "disk vda (serial X) holds MBR partition table, and the host config does not permit wiping it (\"existing\": \
+                 \"wipe\")";
+    for existing in [Existing::Keep, Existing::Refuse] {
+        assert_eq!(refused(&on, existing), (Code::DiskNotBlank, holds.to_owned()));
+    }
+    let plan = Plan::new(&on, &manifest(), &host(Existing::Wipe)).unwrap();
+    let area = |start: u64, size: u64| Area { start: start * MIB, size: size * MIB };
+    let expected = [
+        ("the boot sector of the old EFI system partition", vec![Area { start: MIB, size: 4096 }]),
+        ("the old EFI system partition", vec![area(1, 5), area(100, 1)]),
+        ("signatures in the old partitions", vec![area(300, 5), area(399, 1)]),
+    ];
+    let wipes: Vec<_> = plan.wipes.iter().map(|step| (step.what.as_str(), step.ranges.clone())).collect();
+    assert_eq!(wipes[..3], expected);
 }
 
 #[test]
