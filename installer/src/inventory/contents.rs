@@ -41,6 +41,8 @@ pub enum Contents {
     Unreadable {
         /// Why.
         error: String,
+        /// What the sectors say that can be read, if that is enough to wipe it by.
+        otherwise: Option<Box<Contents>>,
     },
 }
 
@@ -123,7 +125,7 @@ impl fmt::Display for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Blank => write!(f, "nothing"),
-            Self::Unreadable { error } => write!(f, "what cannot be read ({error})"),
+            Self::Unreadable { error, .. } => write!(f, "what cannot be read ({error})"),
             Self::Foreign { what, .. } => write!(f, "{}", what.join(", ")),
             Self::Gpt { table, holds, .. } if table.partitions.is_empty() && holds.is_empty() => {
                 write!(f, "an empty GPT")

@@ -12,6 +12,8 @@ use crate::failure::code_of;
 use crate::gpt::Table;
 use crate::inventory::Copies;
 
+mod unreadable;
+
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;
 
@@ -218,7 +220,7 @@ fn what_is_on_the_disk_goes_only_with_permission() {
     let wipes: Vec<_> = plan.wipes.iter().map(|step| (step.what.as_str(), step.ranges.clone())).collect();
     assert_eq!(wipes[..5], expected);
     assert_eq!((wipes.len(), wipes[5].0), (6, "signatures in the new partitions"));
-    let unreadable = PlanDisk { contents: Contents::Unreadable { error: "no medium".into() }, ..disk };
+    let unreadable = PlanDisk { contents: Contents::Unreadable { error: "no medium".into(), otherwise: None }, ..disk };
     let text = "disk vda (serial X) cannot be read: no medium".to_owned();
     assert_eq!(refused(&unreadable, Existing::Wipe), (Code::DiskIo, text));
 }

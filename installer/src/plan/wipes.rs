@@ -82,7 +82,8 @@ fn others_steps(plan: &Plan, old: &[OldArea]) -> Vec<Wipe> {
 
 fn old_areas(contents: &Contents) -> Vec<OldArea> {
     match contents {
-        Contents::Blank | Contents::Unreadable { .. } => Vec::new(),
+        Contents::Blank => Vec::new(),
+        Contents::Unreadable { otherwise, .. } => otherwise.as_deref().map(old_areas).unwrap_or_default(),
         Contents::Foreign { areas, .. } => areas.clone(),
         Contents::Gpt { table, .. } => {
             let old = |entry: &crate::gpt::Entry| OldArea {
