@@ -12,6 +12,7 @@ mod entries;
 mod epoch;
 mod files;
 mod foreign;
+mod ghosts;
 mod judge;
 mod judging;
 mod lived;

@@ -47,14 +47,30 @@ pub fn primary_bytes(sector_size: u32) -> u64 {
 /// # Errors
 /// [`Code::DiskIo`]: the device's error; [`Code::NotClean`]: the disk still shows something afterwards.
 pub fn invalidate(disk: &dyn Disk, plan: &Plan) -> Result<()> {
-    wipe(disk, &plan.wipes)?;
-    if plan.wipes.is_empty() {
+    wipe_and_check(disk, &plan.wipes)?;
+    // Any other table stays, or stays for now.
+    let is_whole = matches!(plan.existing, Becomes::Blank | Becomes::Wiped { .. });
+    if is_whole && !plan.wipes.is_empty() { clean::whole(disk, plan) } else { Ok(()) }
+}
+
+/// Destroys what the plan has left for when the release is in its slot, and checks as [`invalidate`] does. The old table is
+/// there until [`commit`] replaces it. Where the plan has left nothing, nothing is written.
+///
+/// # Errors
+/// [`Code::DiskIo`]: the device's error; [`Code::NotClean`]: the disk still shows something afterwards.
+pub fn clear_leftovers(disk: &dyn Disk, plan: &Plan) -> Result<()> {
+    wipe_and_check(disk, &plan.leftovers)?;
+    if plan.leftovers.is_empty() { Ok(()) } else { clean::partitions(disk, plan) }
+}
+
+/// Does the steps and reads what they wrote; nothing where there is none.
+fn wipe_and_check(disk: &dyn Disk, steps: &[Wipe]) -> Result<()> {
+    if steps.is_empty() {
         return Ok(());
     }
+    wipe(disk, steps)?;
     disk.forget_cache().code(Code::DiskIo, || format!("checking that {} is clean", disk.describe()))?;
-    clean::ranges(disk, &plan.wipes)?;
-    // Any other table stays, or stays for now.
-    if matches!(plan.existing, Becomes::Blank | Becomes::Wiped { .. }) { clean::whole(disk, plan) } else { Ok(()) }
+    clean::ranges(disk, steps)
 }
 
 /// Overwrites the ranges of each step with zeroes, with a flush after it.

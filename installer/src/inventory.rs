@@ -5,12 +5,15 @@ mod contents;
 mod mbr;
 mod mounts;
 mod nvme;
+mod old_tables;
+mod partly;
 mod probe;
 mod sysfs;
 
 pub use contents::{Contents, Copies, OldArea, inspect};
 pub(crate) use mounts::Mounts;
 pub use nvme::NvmeFacts;
+pub(crate) use partly::look;
 pub(crate) use probe::signatures;
 pub use sysfs::{DiskFacts, Roots, disk_at, disks, disks_in};
 pub(crate) use sysfs::{parts, read_mounts, used_by};

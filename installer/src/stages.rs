@@ -235,14 +235,14 @@ impl Written {
 }
 
 impl Checked {
-    /// Wipes what the release no longer needs of the old slots, and writes the partition table: backup, flush, primary,
-    /// flush.
+    /// Wipes what the release no longer needs of the old slots, and what the old table had beside it, and writes the partition
+    /// table: backup, flush, primary, flush.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's; [`Code::NotClean`].
     pub fn commit(self) -> Result<Committed> {
         let Locked { disk, plan, .. } = &self.0.at.0;
-        gpt::wipe(disk.as_ref(), &plan.leftovers)?;
+        gpt::clear_leftovers(disk.as_ref(), plan)?;
         if plan.erase != Erase::None {
             let clearing = || format!("clearing the note of the erasure on {}", disk.describe());
             erase::remove_mark(disk.as_ref()).code(Code::DiskIo, clearing)?;

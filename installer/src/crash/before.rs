@@ -8,6 +8,7 @@ use metalstrap_release::host::Mode;
 use metalstrap_release::manifest::Manifest;
 
 use super::foreign::Foreign;
+use super::ghosts::Ghosts;
 use super::judge::{FALLBACK, Judge, Which};
 use super::lived::{Kept, live};
 use super::releases::{Releases, sealed};
@@ -35,6 +36,8 @@ pub struct Start {
     pub pages: BTreeSet<u64>,
     pub judge: Judge,
     pub kept: Option<Kept>,
+    /// What must not be found once the new system runs, beside what a foreign one has.
+    pub ghosts: Ghosts,
 }
 
 impl Start {
@@ -43,13 +46,16 @@ impl Start {
         let disk = Arc::clone(&recording) as Arc<dyn Disk>;
         let (scenario, new) = (&releases.scenario, &releases.new);
         let mut judge = Judge { releases: vec![(Which::New, new.manifest.clone())], foreign: None };
-        let mut kept = None;
+        let (mut kept, mut ghosts) = (None, Ghosts::default());
         match scenario.before {
             Before::Nothing => {}
             Before::Old => {
                 let old = releases.old.as_ref().unwrap();
                 install(old, &disk);
                 kept = Some(live(&disk, &old.manifest));
+                if scenario.has_ghosts {
+                    ghosts = Ghosts::raise(disk.as_ref());
+                }
                 judge.releases.push((Which::Old, old.manifest.clone()));
             }
             Before::Sysupdated { cut } => {
@@ -73,7 +79,7 @@ impl Start {
         }
         let (log, memory) = (recording.log(), Memory::new(DISK_BYTES, sector_size));
         replay(&log, &memory).unwrap();
-        Self { disk: memory, pages: pages(&log), judge, kept: kept.filter(|_| scenario.keeps) }
+        Self { disk: memory, pages: pages(&log), judge, kept: kept.filter(|_| scenario.keeps), ghosts }
     }
 }
 

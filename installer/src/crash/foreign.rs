@@ -6,6 +6,7 @@ use std::sync::Arc;
 use metalstrap_release::digest::Digest;
 use uuid::{Uuid, uuid};
 
+use super::ghosts::{Ghosts, MD};
 use super::judge::{Boot, FALLBACK, Which};
 use super::tables::{Part, linux};
 use crate::converge::testing::bytes;
@@ -31,6 +32,8 @@ pub struct Foreign {
     parts: Vec<Part>,
     /// What its root is made of: LVM's label and md's superblock.
     signatures: Vec<(u64, Vec<u8>)>,
+    /// What of them others look for.
+    ghosts: Ghosts,
 }
 
 impl Foreign {
@@ -41,13 +44,15 @@ impl Foreign {
         write_esp(disk, &loader);
         // LVM2 looks for its label in the first four sectors; md 1.0 has its superblock 8 KiB before the end.
         let (mut label, mut superblock) = (bytes(92, 4096), bytes(93, 4096));
+        let raid = RAID.0 + RAID.1 - 8192;
         label[512..520].copy_from_slice(b"LABELONE");
-        superblock[..4].copy_from_slice(b"\xfc\x4e\x2b\xa9");
-        let signatures = vec![(LVM.0, label), (RAID.0 + RAID.1 - 8192, superblock)];
+        superblock[..4].copy_from_slice(MD);
+        let signatures = vec![(LVM.0, label), (raid, superblock)];
+        let ghosts = Ghosts(vec![(LVM.0 + 512, b"LABELONE".as_slice()), (raid, MD)]);
         for (offset, bytes) in &signatures {
             disk.write_at(*offset, bytes).unwrap();
         }
-        Self { loader: Digest::of(&loader), parts: linux(disk, "").unwrap(), signatures }
+        Self { loader: Digest::of(&loader), parts: linux(disk, "").unwrap(), signatures, ghosts }
     }
 
     /// What becomes of a machine whose firmware has started its boot loader.
@@ -63,7 +68,7 @@ impl Foreign {
 
     /// Whether something of it would come to light again.
     pub fn haunts(&self, disk: &dyn Disk) -> bool {
-        self.signatures.iter().any(|signature| is_there(disk, signature))
+        self.ghosts.haunt(disk)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::before::Start;
 use super::cut::Cut;
 use super::epoch::{Epoch, epochs};
+use super::ghosts::Ghosts;
 use super::judge::{self, Boot, Judge, Which};
 use super::lived::Kept;
 use super::releases::{Releases, sealed};
@@ -52,6 +53,7 @@ pub struct Prepared {
     /// All pages of it that are other than zero, or were.
     pages: BTreeSet<u64>,
     kept: Option<Kept>,
+    pub ghosts: Ghosts,
     /// What an OS finds that starts before the run, and after it.
     credentials: [BTreeMap<String, Vec<u8>>; 2],
     runs: Runs,
@@ -60,7 +62,7 @@ pub struct Prepared {
 impl Prepared {
     /// Runs the installer once.
     pub fn new(releases: Releases, sector_size: u32) -> Self {
-        let Start { disk: start, mut pages, judge, kept } = Start::new(&releases, sector_size);
+        let Start { disk: start, mut pages, judge, kept, ghosts } = Start::new(&releases, sector_size);
         let Releases { scenario, new, .. } = releases;
         let runs = Runs::new(new, scenario.mode);
         let end: Arc<dyn Disk> = Arc::new(start.clone());
@@ -71,7 +73,8 @@ impl Prepared {
         let credentials = [&before, &end].map(|disk| judge::credentials(disk).unwrap_or_default());
         let wanted: BTreeMap<_, _> = sealed("2").into_iter().map(|one| (one.file(), one.bytes)).collect();
         assert_eq!(credentials[1], wanted, "{}", scenario.name);
-        Self { scenario, sector_size, epochs: epochs(&outcome.log), judge, start, end, pages, kept, credentials, runs }
+        let epochs = epochs(&outcome.log);
+        Self { scenario, sector_size, epochs, judge, start, end, pages, kept, ghosts, credentials, runs }
     }
 
     /// The disk that `cut` leaves.
@@ -138,6 +141,9 @@ impl Prepared {
         }
         if self.kept.as_ref().is_some_and(|kept| !kept.is_found(disk.as_ref())) {
             return Err("what is to be kept is not in the partition table".to_owned());
+        }
+        if which == Which::New && self.ghosts.haunt(disk.as_ref()) {
+            return Err("superblocks of an earlier use of the disk are left".to_owned());
         }
         match (&self.judge.foreign, which) {
             // It knows nothing of credentials.

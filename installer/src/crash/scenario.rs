@@ -33,6 +33,9 @@ pub struct Scenario {
     pub existing: Existing,
     /// Whether /var must stay as it is.
     pub keeps: bool,
+    /// Whether the old system has superblocks of an earlier use of the disk, at the end of a partition that it has grown and at that
+    /// of the disk. What it made behind the slots is not there then, so nothing is kept.
+    pub has_ghosts: bool,
     /// Whether the old system has a slot of its own that stays as it is: then one of both starts at every point, and a
     /// second run does not count.
     pub other_good_slot: bool,
@@ -46,6 +49,7 @@ const FRESH: Scenario = Scenario {
     mode: Mode::Install,
     existing: Existing::Keep,
     keeps: false,
+    has_ghosts: false,
     other_good_slot: false,
 };
 
@@ -63,7 +67,7 @@ pub const SCENARIOS: [Scenario; 9] = [
     Scenario { name: "sysupdate-cut", before: Before::Sysupdated { cut: true }, ..REIMAGE },
     // The old release has a slot of its own here, but a disk that may be wiped is replaced as a whole: its ESP goes first. So
     // there is a time when nothing starts.
-    Scenario { name: "replace", before: Before::Old, existing: Existing::Wipe, ..FRESH },
+    Scenario { name: "replace", before: Before::Old, existing: Existing::Wipe, has_ghosts: true, ..FRESH },
     Scenario { name: "repair-in-place", before: Before::Damaged, mode: Mode::Repair, keeps: true, ..FRESH },
     Scenario { name: "single-slot", before: Before::Old, slots: 1, keeps: true, ..FRESH },
     Scenario { name: "wipe-foreign", before: Before::Foreign, existing: Existing::Wipe, ..FRESH },

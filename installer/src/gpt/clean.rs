@@ -29,18 +29,26 @@ pub(super) fn ranges(disk: &dyn Disk, steps: &[Wipe]) -> Result<()> {
     Ok(())
 }
 
-/// Looks for tables and signatures on the disk as a whole and in the plan's partitions. The target slot is not looked at:
-/// what an earlier run has written there may be right, and every block of it is checked later.
+/// Looks for tables and signatures on the disk as a whole and in the plan's partitions.
 ///
 /// # Errors
 /// [`Code::NotClean`] where there is one; [`Code::DiskIo`].
 pub(super) fn whole(disk: &dyn Disk, plan: &Plan) -> Result<()> {
     let name = disk.describe();
-    let probing = || format!("checking that {name} is clean");
-    match inventory::inspect(disk).code(Code::DiskIo, probing)? {
-        Contents::Blank => {}
-        rest => return Err(coded(Code::NotClean, format!("disk {name} was wiped, but still holds {rest}"))),
+    match inventory::inspect(disk).code(Code::DiskIo, || format!("checking that {name} is clean"))? {
+        Contents::Blank => partitions(disk, plan),
+        rest => Err(coded(Code::NotClean, format!("disk {name} was wiped, but still holds {rest}"))),
     }
+}
+
+/// Looks for signatures in the plan's partitions and in the free space. The target slot is not looked at: what an earlier run
+/// has written there may be right, and every block of it is checked later.
+///
+/// # Errors
+/// [`Code::NotClean`] where there is one; [`Code::DiskIo`].
+pub(super) fn partitions(disk: &dyn Disk, plan: &Plan) -> Result<()> {
+    let name = disk.describe();
+    let probing = || format!("checking that {name} is clean");
     let holds = |role: Role| match role {
         Role::Esp => false,
         Role::Root { slot } | Role::RootVerity { slot } => slot == plan.target,

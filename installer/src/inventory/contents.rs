@@ -5,7 +5,7 @@ use std::io;
 
 use serde::Serialize;
 
-use super::{mbr, probe};
+use super::{mbr, old_tables, probe};
 use crate::boot_files::EspContents;
 use crate::disk::Disk;
 use crate::erase;
@@ -41,6 +41,8 @@ pub enum Contents {
     Unreadable {
         /// Why.
         error: String,
+        /// What the sectors say that can be read, if that is enough to wipe it by.
+        otherwise: Option<Box<Contents>>,
     },
 }
 
@@ -86,7 +88,7 @@ pub fn inspect(disk: &dyn Disk) -> io::Result<Contents> {
     what.extend(old.as_ref().map(|_| "MBR partition table"));
     what.extend(probe::broken_tables(disk)?);
     if !what.is_empty() {
-        return Ok(Contents::Foreign { what, areas: old.unwrap_or_default() });
+        return Ok(Contents::Foreign { what, areas: old_tables::areas(disk, old)? });
     }
     let mut head = vec![0; BLANK_HEAD.min(usize::try_from(disk.size()).unwrap_or(BLANK_HEAD))];
     disk.read_at(0, &mut head)?;
@@ -123,7 +125,7 @@ impl fmt::Display for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Blank => write!(f, "nothing"),
-            Self::Unreadable { error } => write!(f, "what cannot be read ({error})"),
+            Self::Unreadable { error, .. } => write!(f, "what cannot be read ({error})"),
             Self::Foreign { what, .. } => write!(f, "{}", what.join(", ")),
             Self::Gpt { table, holds, .. } if table.partitions.is_empty() && holds.is_empty() => {
                 write!(f, "an empty GPT")

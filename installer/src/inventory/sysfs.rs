@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::by_path::by_path;
 use super::mounts::Mounts;
 use super::nvme::{self, NvmeFacts};
-use super::{Contents, inspect};
+use super::{Contents, look, partly};
 use crate::disk::{BlockDevice, Disk, FileDisk, Identity, ReadOnly, sysfs_text};
 use crate::failure::{Code, WithCode as _, coded};
 use crate::plan::PlanDisk;
@@ -201,13 +201,8 @@ fn facts(roots: &Roots, block: &Path, name: &str, mounts: &Mounts) -> DiskFacts 
 }
 
 fn contents(path: &Path, size: u64, sector_size: u32) -> Contents {
-    let look = |disk: ReadOnly| {
-        // As long as a partition is in use, the kernel keeps what it has read of the disk, whatever is written to partitions.
-        disk.forget_cache()?;
-        inspect(&disk)
-    };
-    let found = ReadOnly::open(path, size, sector_size).and_then(look);
-    found.unwrap_or_else(|error| Contents::Unreadable { error: format!("{:#}", anyhow::Error::new(error)) })
+    let opened = ReadOnly::open(path, size, sector_size);
+    opened.map_or_else(|error| partly::unreadable(error, None), |disk| look(&disk))
 }
 
 /// The way to the disk, from the devices on its path in sysfs.
@@ -310,7 +305,7 @@ impl DiskFacts {
         let same_size = disk.size() == self.identity.size && disk.sector_size() == self.sector_size;
         let reading = || format!("reading {}", self.describe());
         disk.forget_cache().code(Code::DiskIo, reading)?;
-        if !same_size || inspect(disk.as_ref()).code(Code::DiskIo, reading)? != self.contents {
+        if !same_size || !partly::still_holds(disk.as_ref(), &self.contents).code(Code::DiskIo, reading)? {
             return Err(coded(Code::DiskInUse, format!("disk {} has changed since it was looked at", self.describe())));
         }
         Ok(disk)

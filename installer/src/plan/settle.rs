@@ -2,7 +2,10 @@
 //!
 //! A destructive intent happens once. What has happened is known from three places: the GUID of the partition table, which comes
 //! from the disk's identity and the intent, so that it holds from the moment of the new table on; a file on the ESP, which
-//! knows the intents before as well; and the machine's own memory, which a wipe that is cut does not take.
+//! knows the intents before as well; and the machine's own memory, which a wipe that is cut does not take. Where a disk has bad
+//! sectors, a wipe goes by what the others say of that; where they do not say enough, nothing is wiped.
+
+use std::borrow::Cow;
 
 use anyhow::Result;
 use metalstrap_release::host::{Erase, Existing, Host, Mode};
@@ -37,13 +40,15 @@ pub(super) struct Settled<'a> {
 /// [`Code::DiskTooSmall`]; [`Code::DiskNotBlank`]; [`Code::DiskIo`].
 pub(super) fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host) -> Result<Settled<'a>> {
     // A repair wipes nothing, whatever is still to happen once.
-    let wipes = host.mode == Mode::Install && host.existing == Existing::Wipe && !is_done(disk, host);
+    let may_wipe = host.mode == Mode::Install && host.existing == Existing::Wipe;
+    let wipes = may_wipe && !is_done(&as_far_as_read(disk), host);
     // Where the slots lie does not depend on which of them is filled.
     let (partitions, _) = layout::partitions(disk, manifest, FIRST_SLOT, !wipes)?;
     let ours = Ours::new(disk, &partitions);
     let anew = |existing, target| anew(disk, manifest, existing, target);
     match (&disk.contents, ours) {
-        (Contents::Unreadable { error }, _) => {
+        // What is kept must be known.
+        (Contents::Unreadable { error, otherwise }, _) if !wipes || otherwise.is_none() => {
             Err(coded(Code::DiskIo, format!("disk {} cannot be read: {error}", disk.name)))
         }
         (Contents::Blank, _) => anew(Becomes::Blank, FIRST_SLOT),
@@ -55,7 +60,7 @@ pub(super) fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host)
             stays(disk, manifest, ours, ours.target(&partitions, manifest)?, holds.is_some())
         }
         (contents, _) if wipes => {
-            let what = contents.to_string();
+            let what = what_goes(contents);
             // What is erased is good for nothing any more; after an interruption the disk looks blank.
             let same = host.erase == Erase::None
                 && matches!(contents, Contents::Gpt { table, .. } if reuse::has_slots(&partitions, table));
@@ -90,6 +95,24 @@ pub(super) fn check_names(disk: &PlanDisk, host: &Host, names: &Names) -> Result
         return Err(not_blank(disk, "and the host config says \"existing\": \"refuse\""));
     }
     Ok(())
+}
+
+/// What is wiped, for people. Errors name the disk as the kernel does, which is no part of a plan.
+fn what_goes(contents: &Contents) -> String {
+    match contents {
+        Contents::Unreadable { otherwise: Some(known), .. } => format!("{known}; some of its sectors cannot be read"),
+        _ => contents.to_string(),
+    }
+}
+
+/// The disk with what is known of it, where some of its sectors cannot be read.
+fn as_far_as_read(disk: &PlanDisk) -> Cow<'_, PlanDisk> {
+    match &disk.contents {
+        Contents::Unreadable { otherwise: Some(known), .. } => {
+            Cow::Owned(PlanDisk { contents: (**known).clone(), ..disk.clone() })
+        }
+        _ => Cow::Borrowed(disk),
+    }
 }
 
 fn not_blank(disk: &PlanDisk, text: &str) -> anyhow::Error {
@@ -144,6 +167,7 @@ fn guid(disk: &PlanDisk, intent: Option<&str>) -> Uuid {
 
 /// The intents that the disk remembers from now on.
 pub(super) fn intents(disk: &PlanDisk, host: &Host) -> Vec<String> {
+    let disk = &*as_far_as_read(disk);
     let known = match &disk.contents {
         Contents::Gpt { esp: EspContents::Volume(files), .. } if reuse::is_made_by_us(disk) => files.intents.as_slice(),
         _ => &[],

@@ -1,3 +1,6 @@
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
 use metalstrap_release::host::Existing;
 use metalstrap_release::manifest::{Artifact, Boot, Designator, FileSystem, Layout, Payload, Salt};
 use metalstrap_release::verity::Geometry;
@@ -8,6 +11,8 @@ use crate::boot_files::EspContents;
 use crate::failure::code_of;
 use crate::gpt::Table;
 use crate::inventory::Copies;
+
+mod unreadable;
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;
@@ -215,7 +220,7 @@ fn what_is_on_the_disk_goes_only_with_permission() {
     let wipes: Vec<_> = plan.wipes.iter().map(|step| (step.what.as_str(), step.ranges.clone())).collect();
     assert_eq!(wipes[..5], expected);
     assert_eq!((wipes.len(), wipes[5].0), (6, "signatures in the new partitions"));
-    let unreadable = PlanDisk { contents: Contents::Unreadable { error: "no medium".into() }, ..disk };
+    let unreadable = PlanDisk { contents: Contents::Unreadable { error: "no medium".into(), otherwise: None }, ..disk };
     let text = "disk vda (serial X) cannot be read: no medium".to_owned();
     assert_eq!(refused(&unreadable, Existing::Wipe), (Code::DiskIo, text));
 }
@@ -330,6 +335,32 @@ fn lesson_5_what_lies_behind_a_slot_stops_a_larger_one_and_a_damaged_table_stops
 }
 
 #[test]
+fn lesson_5_partitions_of_an_mbr_are_something_to_be_kept_and_go_only_with_a_wipe() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(GIB).unwrap();
+    let mut sfdisk = Command::new("sfdisk").arg("--quiet").arg(file.path()).stdin(Stdio::piped()).spawn().unwrap();
+    let script = "label: dos\nstart=300MiB, size=100MiB, type=83\nstart=1MiB, size=100MiB, type=ef\n";
+    sfdisk.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    assert!(sfdisk.wait().unwrap().success());
+    let old = crate::disk::FileDisk::open(file.path(), 512).unwrap();
+    let on = disk(GIB, 512, crate::inventory::inspect(&old).unwrap());
+    let holds = "disk vda (serial X) holds MBR partition table, and the host config does not permit wiping it (\"existing\": \
+                 \"wipe\")";
+    for existing in [Existing::Keep, Existing::Refuse] {
+        assert_eq!(refused(&on, existing), (Code::DiskNotBlank, holds.to_owned()));
+    }
+    let plan = Plan::new(&on, &manifest(), &host(Existing::Wipe)).unwrap();
+    let area = |start: u64, size: u64| Area { start: start * MIB, size: size * MIB };
+    let expected = [
+        ("the boot sector of the old EFI system partition", vec![Area { start: MIB, size: 4096 }]),
+        ("the old EFI system partition", vec![area(1, 5), area(100, 1)]),
+        ("signatures in the old partitions", vec![area(300, 5), area(399, 1)]),
+    ];
+    let wipes: Vec<_> = plan.wipes.iter().map(|step| (step.what.as_str(), step.ranges.clone())).collect();
+    assert_eq!(wipes[..3], expected);
+}
+
+#[test]
 fn a_guarded_disk_takes_writes_only_where_the_plan_has_them() {
     let plan = plan(GIB, 512, Contents::Blank);
     let guarded = plan.guard(Arc::new(crate::disk::Memory::new(GIB, 512)));
@@ -338,6 +369,18 @@ fn a_guarded_disk_takes_writes_only_where_the_plan_has_them() {
     // In the middle of the space for the OS.
     let error = anyhow::Error::new(guarded.write_at(800 * MIB, &[1; 512]).unwrap_err());
     assert_eq!(format!("{error:#}"), "writing bytes 838860800 to 838861312 of memory: the plan does not write there");
+}
+
+#[test]
+fn an_erasure_is_planned_as_a_write_to_the_whole_disk_and_permits_no_other() {
+    for (erase, expected) in [(Erase::None, 0), (Erase::Discard, 1), (Erase::Zeroes, 1), (Erase::Secure, 1)] {
+        let host = Host { erase, ..host(Existing::Wipe) };
+        let plan = Plan::new(&disk(GIB, 512, foreign_gpt()), &manifest(), &host).unwrap();
+        let whole = Write { purpose: "erasure".to_owned(), area: Area { start: 0, size: GIB } };
+        assert_eq!(plan.writes.iter().filter(|write| **write == whole).count(), expected, "{erase:?}");
+        let guarded = plan.guard(Arc::new(crate::disk::Memory::new(GIB, 512)));
+        assert!(guarded.write_at(800 * MIB, &[1; 512]).is_err(), "{erase:?}");
+    }
 }
 
 proptest! {

@@ -5,11 +5,15 @@
 //! any order, and a boot loader or kernel that is half gone must not be found. Then the signatures go, while the old table
 //! still says where they are: an interrupted run finds them again. Then the table, from the end of the disk to its start (see
 //! [`crate::gpt`]). Last the heads and tails of the new partitions, where something older than the old table may lie.
+//!
+//! Where the old table stays until the new one is written, what lies beside it goes as late: it may be part of a table that is
+//! longer than ours.
 
 use serde::Serialize;
 
 use super::layout::ESP_TYPE;
 use super::{Area, Becomes, Partition, Plan, Role};
+use crate::gpt;
 use crate::inventory::{Contents, OldArea};
 
 /// A step of wiping: ranges that become zero, then a flush.
@@ -53,39 +57,60 @@ fn added(plan: &Plan) -> Vec<Wipe> {
     }
 }
 
-/// What goes when the release is in its slot: signatures in the slots that it came from.
+/// What goes when the release is in its slot: signatures in the slots that it came from, and of the disk as a whole.
 pub(super) fn leftovers(plan: &Plan) -> Vec<Wipe> {
     let others = plan.partitions.iter().filter(|partition| match partition.role {
         Role::Esp | Role::Data { .. } => false,
         Role::Root { slot } | Role::RootVerity { slot } => slot != plan.target,
     });
-    let ranges: Vec<Area> =
-        others.flat_map(|Partition { entry, .. }| ends(entry.start, entry.size, plan.disk.size)).collect();
-    if ranges.is_empty() { Vec::new() } else { vec![Wipe { what: "signatures in the old slots".to_owned(), ranges }] }
+    let slots = others.flat_map(|Partition { entry, .. }| ends(entry.start, entry.size, plan.disk.size)).collect();
+    listed([
+        ("signatures in the old slots", slots),
+        ("what lies between the partition table and the partitions", beside_table(plan)),
+    ])
+}
+
+/// What neither a copy of the table has nor a partition or the free space: superblocks of a disk that was used as a whole lie
+/// there, those of md 0.90 and ZFS at its end.
+fn beside_table(plan: &Plan) -> Vec<Area> {
+    let (primary, backup) = (gpt::primary_bytes(plan.sector_size), gpt::backup_bytes(plan.sector_size));
+    let first = plan.partitions.iter().map(|partition| partition.entry.start).fold(plan.free.start, u64::min);
+    let gaps = [(primary, first), (plan.free.range().end, plan.disk.size.saturating_sub(backup))];
+    let gaps = gaps.into_iter().filter(|(start, end)| start < end);
+    gaps.map(|(start, end)| Area { start, size: end - start }).collect()
 }
 
 /// The old system is made unbootable, and what lies behind the slots goes; the slots and the table stay.
 fn others_steps(plan: &Plan, old: &[OldArea]) -> Vec<Wipe> {
-    let slot = |area: &&OldArea| plan.partitions.iter().any(|partition| partition.entry.start == area.start);
+    // Of the slots nothing goes yet. A further partition that was at the same place may have been another size.
+    let slot = |area: &&OldArea| {
+        let is_it = |entry: &gpt::Entry| (entry.start, entry.size) == (area.start, area.size);
+        plan.partitions.iter().any(|Partition { role, entry }| !matches!(role, Role::Data { .. }) && is_it(entry))
+    };
     let both_ends = |boots: bool| -> Vec<Area> {
         let areas = old.iter().filter(|area| area.boots == boots && (boots || !slot(area)));
         areas.flat_map(|area| ends(area.start, area.size, plan.disk.size)).collect()
     };
-    let steps = [
+    listed([
         ("the boot sector of the old EFI system partition", boot_sectors(old, plan.disk.size)),
         ("the old EFI system partition", both_ends(true)),
         ("signatures in the old partitions", both_ends(false)),
-    ];
+    ])
+}
+
+/// The steps that have something to do.
+fn listed<const N: usize>(steps: [(&str, Vec<Area>); N]) -> Vec<Wipe> {
     let steps = steps.into_iter().filter(|(_, ranges)| !ranges.is_empty());
     steps.map(|(what, ranges)| Wipe { what: what.to_owned(), ranges }).collect()
 }
 
 fn old_areas(contents: &Contents) -> Vec<OldArea> {
     match contents {
-        Contents::Blank | Contents::Unreadable { .. } => Vec::new(),
+        Contents::Blank => Vec::new(),
+        Contents::Unreadable { otherwise, .. } => otherwise.as_deref().map(old_areas).unwrap_or_default(),
         Contents::Foreign { areas, .. } => areas.clone(),
         Contents::Gpt { table, .. } => {
-            let old = |entry: &crate::gpt::Entry| OldArea {
+            let old = |entry: &gpt::Entry| OldArea {
                 start: entry.start,
                 size: entry.size,
                 boots: entry.type_guid == ESP_TYPE,
@@ -103,15 +128,13 @@ fn old_steps(plan: &Plan, old: &[OldArea]) -> Vec<Wipe> {
     let boot = both_ends(&mut old.iter().filter(|area| area.boots));
     let rest = both_ends(&mut old.iter().filter(|area| !area.boots));
     let tail = size.saturating_sub(TAIL);
-    let steps = [
+    listed([
         ("the boot sector of the old EFI system partition", boot_sectors(old, size)),
         ("the old EFI system partition", boot),
         ("signatures in the old partitions", rest),
         ("the old partition table at the end of the disk", vec![Area { start: tail, size: size - tail }]),
         ("the old partition table at the start of the disk", vec![Area { start: 0, size: HEAD.min(size) }]),
-    ];
-    let steps = steps.into_iter().filter(|(_, ranges)| !ranges.is_empty());
-    steps.map(|(what, ranges)| Wipe { what: what.to_owned(), ranges }).collect()
+    ])
 }
 
 fn boot_sectors(old: &[OldArea], disk: u64) -> Vec<Area> {

@@ -12,10 +12,13 @@ use crate::erase;
 use crate::failure::{Code, coded};
 use crate::gpt::{self, Entry, Table};
 
+/// Purpose of the range that an erasure goes over.
+const ERASURE: &str = "erasure";
+
 /// A range that is written or protected, and what for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Write {
-    /// What for: a partition's role, or `partition table`.
+    /// What for: a partition's role, `partition table`, `erasure` or `note of the erasure`.
     pub purpose: String,
     /// Where.
     #[serde(flatten)]
@@ -71,16 +74,19 @@ impl Plan {
             writes.push(Write { purpose: "partition table".to_owned(), area: Area { start, size } });
         }
         if self.erase != Erase::None {
+            let whole = Area { start: 0, size: self.disk.size };
+            writes.push(Write { purpose: ERASURE.to_owned(), area: whole });
             writes.push(Write { purpose: "note of the erasure".to_owned(), area: erase::MARK });
         }
         writes
     }
 
-    /// `disk`, but writes go only where the plan has a wipe or a write, and discards where it has one.
+    /// `disk`, but writes go only where the plan has a wipe or a write, and discards where it has one. An erasure goes past
+    /// it, and permits nothing else to be written to the whole of the disk.
     #[must_use]
     pub fn guard(&self, disk: Arc<dyn Disk>) -> Guarded {
         let wipes = self.wipes.iter().chain(&self.leftovers).flat_map(|step| &step.ranges).map(Area::range);
-        let writes = self.writes.iter().map(|write| write.area.range());
+        let writes = self.writes.iter().filter(|write| write.purpose != ERASURE).map(|write| write.area.range());
         Guarded::new(disk, wipes.chain(writes)).discarding(self.discards.iter().map(Area::range))
     }
 }

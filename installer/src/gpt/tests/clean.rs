@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::disk::{Disk, Memory, Recorded, Recording};
 use crate::failure::{Code, code_of};
-use crate::gpt::{Entry, Image, Table, invalidate};
+use crate::gpt::{Entry, Image, Table, clear_leftovers, invalidate};
 use crate::inventory::{self, Contents};
 use crate::plan::tests::{GIB, MIB, disk as plan_disk, host, manifest, plan};
 use crate::plan::{Becomes, Plan};
@@ -142,6 +142,34 @@ fn what_no_signature_is_known_of_is_found_too() {
     let text = "disk stubborn was wiped, but bytes 629145600 to 634388480 (signatures in the old partitions) still hold other \
                 bytes than zeroes";
     assert_eq!(format!("{error:#}"), text);
+}
+
+#[test]
+fn lesson_21_what_stays_until_the_release_is_in_its_slot_is_looked_for_again_too() {
+    let disk = Memory::new(GIB, 512);
+    let first = Plan::new(&plan_disk(GIB, 512, Contents::Blank), &manifest(), &host(Existing::Keep)).unwrap();
+    Image::new(&first.table(), GIB, 512).unwrap().write(&disk).unwrap();
+    // In the slot that the release comes from, in front of the partitions, and behind them.
+    let slot = first.partitions.iter().find(|partition| partition.entry.label == "_empty").unwrap().entry.start;
+    let plan = plan(GIB, 512, inventory::inspect(&disk).unwrap());
+    assert!(matches!(plan.existing, Becomes::Replaced { .. }) && plan.target == 'a', "{:?}", plan.existing);
+    let left = |keeps: u64| {
+        let inner = disk.clone();
+        inner.write_at(keeps, &[7; 512]).unwrap();
+        clear_leftovers(&inner.clone(), &plan).unwrap();
+        let error = clear_leftovers(&Stubborn { inner, keeps: keeps..keeps + 512 }, &plan).unwrap_err();
+        assert_eq!(code_of(&error), Code::NotClean);
+        format!("{error:#}")
+    };
+    let expected = [
+        "bytes 572522496 to 573571072 (signatures in the old slots) still hold other bytes than zeroes",
+        "bytes 17408 to 1048576 (what lies between the partition table and the partitions) still hold other bytes than \
+         zeroes",
+        "bytes 1072693248 to 1073724928 (what lies between the partition table and the partitions) still hold other bytes \
+         than zeroes",
+    ];
+    let texts = [slot, MIB - 512, GIB - 65536].map(left);
+    assert_eq!(texts, expected.map(|text| format!("disk stubborn was wiped, but {text}")));
 }
 
 #[test]

@@ -1,17 +1,20 @@
 //! Wiping an old system, with blkid as the judge.
 
+use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use metalstrap_release::host::Existing;
+use uuid::Uuid;
 
 use super::{file, run, shown};
-use crate::disk::{Disk as _, FileDisk, Memory, Recorded, Recording, replay};
-use crate::gpt::{Entry, invalidate};
+use crate::disk::{Disk, Faulty, FileDisk, Memory, Operation, Recorded, Recording, replay};
+use crate::gpt::{Entry, Image, Table, clear_leftovers, commit, invalidate, read, read_backup};
 use crate::inventory::{self, Contents};
 use crate::plan::tests::{GIB, MIB, disk as plan_disk, host, manifest, plan};
-use crate::plan::{Area, Plan};
+use crate::plan::{Area, Becomes, Plan};
 
 /// An image with a table that sfdisk made and three file systems.
 fn old_system() -> tempfile::NamedTempFile {
@@ -114,4 +117,128 @@ fn until_its_last_copy_goes_the_old_table_leads_to_what_has_to_be_wiped() {
         invalidate(&disk, &again).unwrap();
         assert_eq!(inventory::inspect(&disk).unwrap(), Contents::Blank);
     }
+}
+
+/// Writes the parts of a superblock of md 1.0 that blkid goes by: the array is `size` bytes from `start` on.
+fn write_md_1_0(disk: &dyn Disk, start: u64, size: u64) {
+    let mut superblock = [0; 4096];
+    superblock[..8].copy_from_slice(b"\xfc\x4e\x2b\xa9\x01\0\0\0");
+    superblock[144..152].copy_from_slice(&((size - 8192) / 512).to_le_bytes());
+    disk.write_at(start + size - 8192, &superblock).unwrap();
+}
+
+/// The same of md 0.90 on the disk as a whole, which has it in its last whole 64 KiB.
+fn write_md_0_90(disk: &dyn Disk) {
+    let mut superblock = [0; 4096];
+    superblock[..12].copy_from_slice(b"\xfc\x4e\x2b\xa9\0\0\0\0\x5a\0\0\0");
+    disk.write_at(disk.size() - 65536, &superblock).unwrap();
+}
+
+/// What lies at the end of a partition that the OS has grown, and at that of the disk: the slots are those of the release, so
+/// the old table stays until it is written.
+#[test]
+fn lesson_21_superblocks_beside_slots_that_stay_for_now_go_and_do_not_come_back() {
+    for sector_size in [512, 4096] {
+        let file = file(GIB);
+        let disk = FileDisk::open(file.path(), sector_size).unwrap();
+        let mut manifest = manifest();
+        let var = serde_json::json!([{"type": "var", "label": "var", "size_min": 64 * MIB, "size_max": 64 * MIB}]);
+        manifest.layout.partitions = serde_json::from_value(var).unwrap();
+        let planned = |contents: Contents, intent: &str| {
+            let mut host = host(Existing::Wipe);
+            host.intent = Some(intent.to_owned());
+            Plan::new(&plan_disk(GIB, sector_size, contents), &manifest, &host).unwrap()
+        };
+        let mut table = planned(Contents::Blank, "one").table();
+        table.partitions[5].size = 256 * MIB;
+        let grown = Area::of(&table.partitions[5]);
+        Image::new(&table, GIB, sector_size).unwrap().write(&disk).unwrap();
+        write_md_1_0(&disk, grown.start, grown.size);
+        write_md_0_90(&disk);
+        assert!(blkid_sees(file.path(), grown) && wipefs_sees(file.path()).contains("linux_raid_member"));
+
+        let plan = planned(inventory::inspect(&disk).unwrap(), "two");
+        assert!(matches!(plan.existing, Becomes::Replaced { .. }), "{:?}", plan.existing);
+        invalidate(&disk, &plan).unwrap();
+        assert!(!blkid_sees(file.path(), grown));
+        clear_leftovers(&disk, &plan).unwrap();
+        // An interrupted run still finds its slot.
+        assert_eq!((read(&disk).unwrap(), read_backup(&disk).unwrap()), (Some(table.clone()), Some(table)));
+        commit(&disk, &plan).unwrap();
+        let partitions = plan.table().partitions;
+        for place in partitions.iter().map(Area::of).chain([grown, plan.free]) {
+            assert!(!blkid_sees(file.path(), place), "{place:?}");
+        }
+        assert_eq!(inventory::signatures(&disk, 0, GIB).unwrap(), [""; 0]);
+        // For wipefs a file has sectors of 512 bytes.
+        let left = wipefs_sees(file.path());
+        assert!(!left.contains("linux_raid_member"), "{left}");
+        assert!(sector_size == 4096 || left.contains("PMBR"), "{left}");
+    }
+}
+
+/// A table that only another sector size makes sense of, with LVM and md in its partitions.
+#[test]
+fn lesson_21_superblocks_go_that_only_an_unreadable_table_leads_to() {
+    for (own, other) in [(4096, 512), (512, 4096)] {
+        let file = file(GIB);
+        let entry = |index: u32, start: u64| Entry {
+            index,
+            type_guid: Uuid::from_u128(1),
+            uuid: Uuid::from_u128(index.into()),
+            label: format!("old{index}"),
+            start: start * MIB,
+            size: 100 * MIB,
+            attributes: 0,
+        };
+        let table = Table { disk_guid: Uuid::from_u128(9), partitions: vec![entry(1, 600), entry(2, 800)] };
+        let made = FileDisk::open(file.path(), other).unwrap();
+        Image::new(&table, GIB, other).unwrap().write(&made).unwrap();
+        let mut label = vec![0; 4096];
+        label[512..520].copy_from_slice(b"LABELONE");
+        made.write_at(600 * MIB, &label).unwrap();
+        write_md_1_0(&made, 800 * MIB, 100 * MIB);
+        drop(made);
+
+        let disk = FileDisk::open(file.path(), own).unwrap();
+        let plan = plan(GIB, own, inventory::inspect(&disk).unwrap());
+        invalidate(&disk, &plan).unwrap();
+        let partitions = plan.table().partitions;
+        for place in table.partitions.iter().chain(&partitions).map(Area::of).chain([plan.free]) {
+            assert!(!blkid_sees(file.path(), place), "{place:?}");
+            assert_eq!(inventory::signatures(&disk, place.start, place.size).unwrap(), [""; 0]);
+        }
+        assert_eq!(wipefs_sees(file.path()), "");
+    }
+}
+
+#[test]
+fn a_bad_sector_of_an_old_system_is_written_to_and_what_the_others_name_goes() {
+    let file = old_system();
+    // That of the superblock of ext in the second partition; a drive takes another one for it when it is written to.
+    let (bad, is_mended) = (201 * MIB + 1024, AtomicBool::new(false));
+    let judge = move |what: Operation| {
+        let hits = |start: u64, length: u64| start < bad + 512 && bad < start + length;
+        match what {
+            Operation::Write(start, length) if hits(start, length) => is_mended.store(true, Ordering::Relaxed),
+            Operation::Read(start, length) if hits(start, length) && !is_mended.load(Ordering::Relaxed) => {
+                return Some(io::Error::from_raw_os_error(5));
+            }
+            _ => {}
+        }
+        None
+    };
+    let disk = Faulty::new(Arc::new(FileDisk::open(file.path(), 512).unwrap()), judge);
+    let contents = inventory::look(&disk);
+    assert!(matches!(&contents, Contents::Unreadable { otherwise: Some(_), .. }), "{contents}");
+    let plan = plan(GIB, 512, contents);
+    invalidate(&disk, &plan).unwrap();
+    assert_eq!(inventory::inspect(&disk).unwrap(), Contents::Blank);
+    let old = [(1, 200), (201, 300), (501, 100)];
+    let old = old.map(|(start, size)| Area { start: start * MIB, size: size * MIB });
+    let partitions = plan.table().partitions;
+    for place in partitions.iter().map(Area::of).chain(old).chain([plan.free]) {
+        assert!(!blkid_sees(file.path(), place), "{place:?}");
+    }
+    assert_eq!(wipefs_sees(file.path()), "");
 }

@@ -144,11 +144,11 @@ fn a_disk_that_cannot_be_read_is_listed_as_such() {
     machine.disk("pci0000:00/virtio0/block/vda", &[]);
     fs::remove_file(machine.roots.dev.join("vda")).unwrap();
     let error = "No such file or directory (os error 2)".to_owned();
-    assert_eq!(machine.disks()[0].contents, Contents::Unreadable { error });
+    assert_eq!(machine.disks()[0].contents, Contents::Unreadable { error, otherwise: None });
     fs::write(machine.roots.dev.join("vda"), vec![0; 512]).unwrap();
     let path = machine.roots.dev.join("vda").display().to_string();
     let error = format!("reading bytes 1048064 to 1048576 of {path}: failed to fill whole buffer");
-    assert_eq!(machine.disks()[0].contents, Contents::Unreadable { error });
+    assert_eq!(machine.disks()[0].contents, Contents::Unreadable { error, otherwise: None });
 }
 
 #[test]

@@ -1,0 +1,173 @@
+//! GPTs that make no valid table: damaged, made for another sector size, or with a header longer than ours. Nobody is sure of
+//! what they say, but on a disk that is wiped as a whole it costs little to believe them: what they name is wiped as well. So no
+//! checksum is asked for.
+
+use std::io;
+
+use uuid::Uuid;
+
+use super::OldArea;
+use crate::disk::Disk;
+use crate::plan::ESP_TYPE;
+
+/// No table has more entries than this, so a header that says so is none.
+const MOST_ENTRIES: u64 = 1024;
+/// Bytes of a header that mean something.
+const HEADER: usize = 92;
+
+/// Where the partitions of such tables lie, beside those of a table that is `known`; in whole sectors of the disk.
+///
+/// # Errors
+/// The device's.
+pub(super) fn areas(disk: &dyn Disk, known: Option<Vec<OldArea>>) -> io::Result<Vec<OldArea>> {
+    let mut areas = known.unwrap_or_default();
+    for sector in [512, 4096] {
+        for lba in [1, (disk.size() / sector).saturating_sub(1)] {
+            for area in copy(disk, sector, lba)? {
+                if !areas.contains(&area) {
+                    areas.push(area);
+                }
+            }
+        }
+    }
+    Ok(areas)
+}
+
+/// The partitions of the copy whose header is in sector `lba`, with sectors of `sector` bytes; none if there is no such copy.
+fn copy(disk: &dyn Disk, sector: u64, lba: u64) -> io::Result<Vec<OldArea>> {
+    let mut header = vec![0; HEADER];
+    if !read(disk, lba.checked_mul(sector), &mut header)? {
+        return Ok(Vec::new());
+    }
+    let Some((first, entries, bytes)) = parse(&header, lba) else { return Ok(Vec::new()) };
+    let mut table = vec![0; entries.checked_mul(bytes).unwrap_or_default()];
+    if !read(disk, first.checked_mul(sector), &mut table)? {
+        return Ok(Vec::new());
+    }
+    Ok(table.chunks_exact(bytes).filter_map(|entry| area(disk, sector, entry)).collect())
+}
+
+/// Fills `bytes` from `offset`; `false` if that is not on the disk.
+fn read(disk: &dyn Disk, offset: Option<u64>, bytes: &mut [u8]) -> io::Result<bool> {
+    let length = u64::try_from(bytes.len()).map_err(io::Error::other)?;
+    let end = offset.and_then(|offset| offset.checked_add(length));
+    match (offset, end) {
+        (Some(offset), Some(end)) if end <= disk.size() => disk.read_at(offset, bytes).map(|()| true),
+        _ => Ok(false),
+    }
+}
+
+/// The sector of the first entry, how many there are, and the bytes of each (UEFI specification 2.10, table 5.5), if this is the
+/// header of sector `lba`.
+fn parse(header: &[u8], lba: u64) -> Option<(u64, usize, usize)> {
+    let (entries, bytes) = (word(header, 80)?, word(header, 84)?);
+    let is_header = header.starts_with(b"EFI PART") && long(header, 24)? == lba;
+    let is_sane = (1..=MOST_ENTRIES).contains(&entries) && (128..=4096).contains(&bytes) && bytes.is_power_of_two();
+    let number = |number: u64| usize::try_from(number).ok();
+    if is_header && is_sane { Some((long(header, 72)?, number(entries)?, number(bytes)?)) } else { None }
+}
+
+/// The partition of an entry (table 5.6), as far as it lies on the disk.
+fn area(disk: &dyn Disk, sector: u64, entry: &[u8]) -> Option<OldArea> {
+    let kind = Uuid::from_bytes_le(*entry.first_chunk()?);
+    let (first, last) = (long(entry, 32)?, long(entry, 40)?);
+    if kind.is_nil() || last < first {
+        return None;
+    }
+    let own = u64::from(disk.sector_size()).max(1);
+    let (start, end) = (first.checked_mul(sector)?, last.checked_add(1)?.checked_mul(sector)?);
+    let start = start - start % own;
+    let end = end.checked_next_multiple_of(own)?.min(disk.size() - disk.size() % own);
+    let size = end.checked_sub(start).filter(|size| *size > 0)?;
+    Some(OldArea { start, size, boots: kind == ESP_TYPE })
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Memory;
+    use crate::gpt::{Entry, Image, Table};
+    use crate::inventory::{Contents, inspect};
+
+    const MIB: u64 = 1 << 20;
+
+    /// A disk with sectors of `own` bytes and a table that was made for sectors of `sector` bytes.
+    fn disk(own: u32, sector: u32) -> Memory {
+        let entry = |index: u32, type_guid, start: u64, size: u64| Entry {
+            index,
+            type_guid,
+            uuid: Uuid::from_u128(index.into()),
+            label: "old".to_owned(),
+            start,
+            size,
+            attributes: 0,
+        };
+        let step = u64::from(sector);
+        let partitions = vec![
+            entry(1, Uuid::from_u128(1), 9 * MIB, 4 * MIB),
+            entry(2, ESP_TYPE, MIB, 8 * MIB),
+            // Whole sectors of the size that the table was made for.
+            entry(3, Uuid::from_u128(1), 20 * MIB + step, 3 * step),
+        ];
+        let table = Table { disk_guid: Uuid::from_u128(9), partitions };
+        let made = Memory::new(64 * MIB, sector);
+        Image::new(&table, 64 * MIB, sector).unwrap().write(&made).unwrap();
+        let disk = Memory::new(64 * MIB, own);
+        for start in [0, 63 * MIB] {
+            let mut piece = vec![0; 1 << 20];
+            made.read_at(start, &mut piece).unwrap();
+            disk.write_at(start, &piece).unwrap();
+        }
+        disk
+    }
+
+    fn found(disk: &Memory) -> Vec<(u64, u64, bool)> {
+        let Contents::Foreign { what, areas } = inspect(disk).unwrap() else { panic!("not foreign") };
+        assert_eq!(what, ["a GPT that is damaged or made for another sector size"]);
+        areas.iter().map(|area| (area.start, area.size, area.boots)).collect()
+    }
+
+    /// Makes a byte another one.
+    fn flip(disk: &Memory, at: u64) {
+        let mut piece = [0; 4096];
+        disk.read_at(at - at % 4096, &mut piece).unwrap();
+        piece[usize::try_from(at % 4096).unwrap()] ^= 0xff;
+        disk.write_at(at - at % 4096, &piece).unwrap();
+    }
+
+    #[test]
+    fn a_table_for_another_sector_size_says_where_partitions_were() {
+        let whole = [(9 * MIB, 4 * MIB, false), (MIB, 8 * MIB, true)];
+        let last = |start: u64, size: u64| [whole[0], whole[1], (20 * MIB + start, size, false)];
+        assert_eq!(found(&disk(4096, 512)), last(0, 4096));
+        assert_eq!(found(&disk(512, 4096)), last(4096, 3 * 4096));
+        // One copy is enough, as while it is wiped from its end to its start.
+        let half = disk(4096, 512);
+        half.write_at(63 * MIB, &vec![0; 1 << 20]).unwrap();
+        assert_eq!(found(&half), last(0, 4096));
+        half.write_at(0, &vec![0; 1 << 20]).unwrap();
+        assert_eq!(inspect(&half).unwrap(), Contents::Blank);
+    }
+
+    #[test]
+    fn a_table_whose_checksums_are_wrong_says_it_too_and_nonsense_says_nothing() {
+        let both = |offset: u64| [512 + offset, 64 * MIB - 512 + offset];
+        let damaged = |offset: u64| {
+            let disk = disk(512, 512);
+            both(offset).into_iter().for_each(|at| flip(&disk, at));
+            found(&disk)
+        };
+        // The header's checksum, and its length.
+        assert!(damaged(16).len() == 3 && damaged(12).len() == 3);
+        // Its own place, where the entries are, how many there are, and how long each is.
+        assert!([24, 79, 83, 84].into_iter().all(|offset| damaged(offset).is_empty()));
+    }
+}
