@@ -5,6 +5,7 @@ mod contents;
 mod mbr;
 mod mounts;
 mod nvme;
+mod opening;
 mod probe;
 mod sysfs;
 

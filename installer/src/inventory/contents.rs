@@ -103,6 +103,19 @@ pub fn inspect(disk: &dyn Disk) -> io::Result<Contents> {
     Ok(Contents::Foreign { what: vec!["unknown data in the first 1 MiB"], areas: Vec::new() })
 }
 
+impl Contents {
+    /// What is on `disk`, past what the kernel keeps of it; that it cannot be read is an answer too.
+    pub(super) fn of(disk: &dyn Disk) -> Self {
+        // As long as a partition is in use, the kernel keeps what it has read of the disk, whatever is written to partitions.
+        disk.forget_cache().and_then(|()| inspect(disk)).unwrap_or_else(Self::unreadable)
+    }
+
+    /// A disk that cannot be opened or read.
+    pub(super) fn unreadable(error: io::Error) -> Self {
+        Self::Unreadable { error: format!("{:#}", anyhow::Error::new(error)) }
+    }
+}
+
 /// The EFI system partition with the lowest index.
 fn read_esp(disk: &dyn Disk, table: &Table) -> EspContents {
     let Some(esp) = table.partitions.iter().find(|entry| entry.type_guid == ESP_TYPE) else {
