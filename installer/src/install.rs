@@ -89,11 +89,13 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
 
     let mut summary = Summary::new(&manifest, &bootable);
     let mut ending = Ending::Poweroff;
-    if machine.is_netboot() {
+    if machine.sets_boot_entry() {
         let partition = bootable.boot_partition()?;
         summary.boot_entry = Some(tell.step("boot-entry", "Setting the firmware's boot entry", |_| {
             Ok(machine.boot_entry(&partition, &manifest, &host))
         })?);
+    }
+    if machine.is_netboot() {
         ending = tell.step("kernel", "Preparing the handoff", |_| {
             machine.prepare_handoff(&bootable.esp, &manifest.boot, &command_line, &credentials, &host)
         })?;
