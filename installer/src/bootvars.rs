@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use metalstrap_release::host::BootOrder;
 use serde::Serialize;
 
-pub use load_option::{LoadOption, Partition};
+pub use load_option::{LoadOption, Origin, Partition};
 pub use variables::{Efivarfs, Variables};
 
 /// The boot loader's path on the ESP; `\EFI\BOOT\BOOTX64.EFI` is the same file for firmware that lost its variables.
@@ -109,13 +109,25 @@ fn own(variables: &dyn Variables, numbers: &[u16], partition: &Partition) -> Res
 fn order(variables: &dyn Variables, number: u16, policy: BootOrder) -> Result<()> {
     let order = read_order(variables)?;
     let current = variables.read(BOOT_CURRENT)?.and_then(|bytes| bytes.try_into().ok().map(u16::from_le_bytes));
-    let wanted = arrange(&order, number, policy, current);
+    let wanted = arrange(&order, number, policy, current, &|other| origin(variables, other));
     write_order(variables, &wanted)
 }
 
+/// Where the firmware gets what an entry starts. What cannot be read may be anything.
+fn origin(variables: &dyn Variables, number: u16) -> Origin {
+    let bytes = variables.read(&name_of(number)).ok().flatten();
+    bytes.and_then(|bytes| LoadOption::parse(&bytes)).map_or(Origin::Unknown, |option| option.origin())
+}
+
 /// Where the entry goes. `current` is the entry this boot came from, which may be in no order (a one-time boot menu,
-/// or firmware that names an entry that does not exist): then the network comes first only if we come last.
-fn arrange(order: &[u16], number: u16, policy: BootOrder, current: Option<u16>) -> Vec<u16> {
+/// or firmware that names an entry that does not exist).
+fn arrange(
+    order: &[u16],
+    number: u16,
+    policy: BootOrder,
+    current: Option<u16>,
+    origin: &dyn Fn(u16) -> Origin,
+) -> Vec<u16> {
     let mut others: Vec<u16> = order.iter().copied().filter(|&other| other != number).collect();
     let stays = order.contains(&number);
     let position = match policy {
@@ -123,14 +135,29 @@ fn arrange(order: &[u16], number: u16, policy: BootOrder, current: Option<u16>) 
         BootOrder::Leave if stays => return order.to_vec(),
         // This boot came from the disk: what to stay behind is unknown.
         BootOrder::NetworkFirst if current == Some(number) && stays => return order.to_vec(),
-        BootOrder::NetworkFirst => others
-            .iter()
-            .position(|&other| Some(other) == current)
-            .map_or(others.len(), |network| network.saturating_add(1)),
+        BootOrder::NetworkFirst => behind_network(&others, current, origin),
         BootOrder::Leave => others.len(),
     };
     others.insert(position.min(others.len()), number);
     others
+}
+
+/// How many entries come before ours for the network to be first: up to the network's that this boot came from. A boot from
+/// a USB stick or a BMC's virtual medium does not say which one that is, so all of the network's count. Firmware may know
+/// the network by a name of its own, which tells nothing: an entry that this boot came from and that may be such a one is never
+/// behind ours, and where no entry is seen to be the network's, any may be.
+fn behind_network(others: &[u16], current: Option<u16>, origin: &dyn Fn(u16) -> Origin) -> usize {
+    let behind_last = |counts: &dyn Fn(u16) -> bool| {
+        others.iter().rposition(|&other| counts(other)).map(|position| position.saturating_add(1))
+    };
+    let behind_current = behind_last(&|other| Some(other) == current);
+    let came_from = current.filter(|_| behind_current.is_some()).map(origin);
+    if let (Some(position), Some(Origin::Network)) = (behind_current, came_from) {
+        return position;
+    }
+    let unknown = behind_current.filter(|_| came_from == Some(Origin::Unknown));
+    let networks = behind_last(&|other| origin(other) == Origin::Network);
+    networks.map_or(others.len(), |networks| networks.max(unknown.unwrap_or(0)))
 }
 
 fn read_order(variables: &dyn Variables) -> Result<Vec<u16>> {

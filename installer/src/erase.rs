@@ -6,6 +6,7 @@
 
 mod ata;
 mod drive;
+mod locked;
 mod mark;
 mod nvme;
 mod plain;
@@ -33,6 +34,7 @@ use nvme::Abilities;
 use sample::{Rule, Samples};
 
 pub use drive::{AtaCommand, Drive, KernelDrive, NvmeCommand, Transfer};
+pub use locked::unlock;
 pub(crate) use mark::without_mark;
 pub use mark::{MARK, has_mark, remove_mark, write_mark};
 pub use sample::Checked;
@@ -119,16 +121,13 @@ pub struct Receipt {
 }
 
 impl Eraser {
-    /// Chooses how the disk is erased, by what its drive says that it can. Nothing is written.
+    /// Chooses how the disk is erased, by what its drive says that it can. Nothing is written; a password of an interrupted
+    /// erasure is taken away.
     ///
     /// # Errors
     /// [`Code::CannotErase`] with the reason.
     pub fn choose(disk: &dyn Disk, facts: &DiskFacts, erase: Erase, open: &DriveOpener) -> Result<Self> {
-        let refuse = |reason: &str| {
-            let text =
-                format!("disk {} cannot be erased as \"erase\" in the host config wants: {reason}", facts.describe());
-            coded(Code::CannotErase, text)
-        };
+        let refuse = |reason: &str| refusal(facts, reason);
         let asking = || format!("asking {} what it can", facts.describe());
         let plain = |method| Ok(Self { drive: None, able: Able::Plain, methods: vec![method] });
         match erase {
@@ -144,7 +143,7 @@ impl Eraser {
         let Some(drive) = open(disk).code(Code::CannotErase, asking)? else { return Err(refuse("it is no drive")) };
         let able = match &facts.nvme {
             Some(nvme) => Abilities::ask(drive.as_ref(), nvme.namespace).map(Able::Nvme),
-            None => Security::ask(drive.as_ref()).map(Able::Ata),
+            None => Security::ask(drive.as_ref()).and_then(|found| found.reclaimed(drive.as_ref())).map(Able::Ata),
         };
         let able = able.code(Code::CannotErase, asking)?;
         let methods = match &able {
@@ -235,6 +234,11 @@ impl Receipt {
             ("samples", serde_json::to_value(self.checked)?),
         ]))
     }
+}
+
+fn refusal(facts: &DiskFacts, reason: &str) -> anyhow::Error {
+    let text = format!("disk {} cannot be erased as \"erase\" in the host config wants: {reason}", facts.describe());
+    coded(Code::CannotErase, text)
 }
 
 /// Why no command for a secure erasure is sent to a disk, whatever it says.

@@ -38,6 +38,13 @@ struct Decided {
     credentials: Vec<Sealed>,
 }
 
+/// What follows the plan: who only looks at it leaves the disk as it is, locked or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Install,
+    Nothing,
+}
+
 /// What the repository's owner has signed for this machine.
 #[derive(Debug)]
 struct Signed {
@@ -65,7 +72,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
     let memory = Watermark::start();
     let mut machine = Machine::wake(place, tell, seams)?;
     let Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials } =
-        decide(&mut machine, place, tell).await?;
+        decide(&mut machine, place, Then::Install, tell).await?;
     machine.measure("kernel-cmdline", command_line.as_str().as_bytes())?;
 
     let intents = plan.intents.clone();
@@ -88,11 +95,13 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
 
     let mut summary = Summary::new(&manifest, &bootable);
     let mut ending = Ending::Poweroff;
-    if machine.is_netboot() {
+    if machine.sets_boot_entry() {
         let partition = bootable.boot_partition()?;
         summary.boot_entry = Some(tell.step("boot-entry", "Setting the firmware's boot entry", |_| {
             Ok(machine.boot_entry(&partition, &manifest, &host))
         })?);
+    }
+    if machine.is_netboot() {
         ending = tell.step("kernel", "Preparing the handoff", |_| {
             machine.prepare_handoff(&bootable.esp, &manifest.boot, &command_line, &credentials, &host)
         })?;
@@ -146,7 +155,7 @@ async fn converge(
 /// The first step that fails.
 pub async fn plan(place: &Place, tell: &Reporter) -> Result<Plan> {
     let mut machine = Machine::wake(place, tell, Seams::default())?;
-    Ok(decide(&mut machine, place, tell).await?.plan)
+    Ok(decide(&mut machine, place, Then::Nothing, tell).await?.plan)
 }
 
 /// Looks at the release on the disk, and writes nothing.
@@ -163,11 +172,14 @@ pub async fn verify(place: &Place, tell: &Reporter) -> Result<Findings> {
 }
 
 /// From the site config to the plan.
-async fn decide(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> Result<Decided> {
+async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Reporter) -> Result<Decided> {
     let Signed { host, mirrors, versions, manifest, settings } = believe(machine, place, tell).await?;
     let command_line =
         tell.step("manifest", "Checking the kernel command line", |_| CommandLine::for_handoff(&manifest, &host))?;
-    let disk = tell.step("disk", "Choosing the disk", |_| machine.choose_disk(&host))?;
+    let disk = tell.step("disk", "Choosing the disk", |_| {
+        let chosen = machine.choose_disk(&host)?;
+        if then == Then::Install { machine.unlock(&host, chosen) } else { Ok(chosen) }
+    })?;
     tell.say(&format!("installing {} {} to {}", manifest.name, manifest.version, disk.describe()));
     let plan = tell.step("plan", "Planning the disk", |_| {
         let plan = Plan::new(&machine.for_plan(&disk), &manifest, &host)?;

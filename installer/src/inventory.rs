@@ -6,6 +6,7 @@ mod mbr;
 mod mounts;
 mod nvme;
 mod old_tables;
+mod opening;
 mod partly;
 mod probe;
 mod sysfs;

@@ -1,5 +1,6 @@
 //! The machine under the installer: what is done to it in the netboot image, and left alone on a running system.
 
+mod boot_entry;
 mod credentials;
 mod disk;
 mod memory;
@@ -13,11 +14,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use metalstrap_release::discovery::{Discovery, repository};
 use metalstrap_release::host::{HandoffMode, Host, HostKey};
-use metalstrap_release::manifest::{Boot, Manifest};
+use metalstrap_release::manifest::Boot;
 use metalstrap_release::site::Site;
 
 use crate::access::Access;
-use crate::bootvars::{self, BootEntry, Efivarfs, choice, token};
 use crate::clock::Clock;
 use crate::config::Place;
 use crate::credentials::{Sealed, archive};
@@ -27,7 +27,7 @@ use crate::disk::Disk;
 use crate::drivers;
 use crate::ending::Ending;
 use crate::erase::{DriveOpener, KernelDrive};
-use crate::esp::{Esp, random_seed};
+use crate::esp::Esp;
 use crate::eventlog::Measurer;
 use crate::failure::{Code, WithCode as _};
 use crate::fetch::{DirectorySource, Mirrors, Source};
@@ -43,11 +43,13 @@ use crate::progress::Progress;
 use crate::report::{Reporter, fields};
 use crate::resolve::Resolver;
 
+pub use boot_entry::Firmware;
+
 /// Opens and locks a disk.
 pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>;
 
-/// What of the machine may be another thing in a test: how its disk is freed, opened and locked, the drive behind it, and
-/// how long servers are waited for.
+/// What of the machine may be another thing in a test: how its disk is freed, opened and locked, the drive behind it, its
+/// firmware, and how long servers are waited for.
 pub struct Seams {
     /// Opens and locks the disk that was chosen.
     pub open: Opener,
@@ -55,6 +57,8 @@ pub struct Seams {
     pub acts: Box<dyn Acts>,
     /// Finds the drive behind the disk.
     pub drive: DriveOpener,
+    /// Its firmware. `None` is the machine's own, which gets a boot entry in the netboot image alone.
+    pub firmware: Option<Firmware>,
     /// For the repository's server.
     pub limits: Limits,
 }
@@ -65,6 +69,7 @@ impl Default for Seams {
             open: Box::new(|facts| facts.lock(Path::new("/sys"))),
             acts: Box::new(KernelActs),
             drive: Box::new(KernelDrive::of),
+            firmware: None,
             limits: Limits::default(),
         }
     }
@@ -231,29 +236,6 @@ impl<'a> Machine<'a> {
             }
         }
         Ok(Mirrors::new(list).with_connections(site.connections).telling(self.tell))
-    }
-
-    /// In the netboot image: makes the firmware's entry for the ESP at `partition` and tells what became of it. It is
-    /// never a failure: `\EFI\BOOT\BOOTX64.EFI` is there in any case.
-    #[must_use]
-    pub fn boot_entry(&self, partition: &bootvars::Partition, manifest: &Manifest, host: &Host) -> BootEntry {
-        let title = format!("Linux ({})", manifest.name);
-        let entry = bootvars::install(&Efivarfs::default(), partition, &title, host.boot_order);
-        for warning in &entry.warnings {
-            self.tell.warn("boot-entry", warning);
-        }
-        let loader = Efivarfs::default().of_vendor(token::VENDOR).secret();
-        if let Err(error) = random_seed().and_then(|random| token::provide(&loader, &random)) {
-            self.tell.warn("boot-entry", &format!("systemd-boot's random seed is not tied to this machine: {error:#}"));
-        }
-        match choice::forget(&loader) {
-            Ok(forgotten) => forgotten.iter().for_each(|text| self.tell.say(text)),
-            Err(error) => {
-                let text = "systemd-boot may start something else than the installed OS, as an EFI variable says";
-                self.tell.warn("boot-entry", &format!("{text}: {error:#}"));
-            }
-        }
-        entry
     }
 
     /// Prepares to leave as the host config says. With `kexec` the installed kernel is loaded; where this machine's

@@ -5,6 +5,7 @@ mod allowed;
 mod credentials;
 mod disks;
 mod erasing;
+mod firmware;
 mod frames;
 mod hosts;
 mod keys;

@@ -62,7 +62,9 @@ impl Summary {
         ]);
         if machine.is_netboot() {
             details.insert("handoff".into(), serde_json::to_value(ending).unwrap_or_default());
-            details.insert("boot_entry".into(), serde_json::to_value(&self.boot_entry).unwrap_or_default());
+        }
+        if let Some(entry) = &self.boot_entry {
+            details.insert("boot_entry".into(), serde_json::to_value(entry).unwrap_or_default());
         }
         tell.tell("run", "finished", details);
         settle(tell).await;

@@ -13,8 +13,8 @@ use crate::plan::{ESP_TYPE, Plan};
 /// only a selector that knows its disk by serial, WWID or port counts, since any other might choose another one for want of it.
 ///
 /// # Errors
-/// [`Code::NoDisk`] if the list may not be complete and the selector needs it to be;
-/// [`Code::NoDisk`] and [`Code::SeveralDisks`] with every disk and the rule that kept or dropped it;
+/// With every disk and the rule that kept or dropped it: [`Code::NoDisk`] if the list may not be complete and the selector
+/// needs it to be, or if none is left, and [`Code::SeveralDisks`];
 /// [`Code::DiskInUse`] if the one is read-only, or in use and not to be wiped: it is not passed over for another.
 pub fn choose(
     disks: &[DiskFacts],
@@ -22,11 +22,13 @@ pub fn choose(
     missing: &[String],
     existing: Existing,
 ) -> Result<DiskFacts> {
+    let judged: Vec<_> = disks.iter().map(|disk| (disk, dropped_by(disk, selector))).collect();
     if !missing.is_empty() && !selector.names_one() {
         let (why, hint) = (missing.join("; "), "name the disk by serial, wwid or by_path in the host config");
-        return Err(coded(Code::NoDisk, format!("the list of disks may not be complete ({why}): {hint}")));
+        let text = format!("the list of disks may not be complete ({why}): {hint}");
+        let found = if disks.is_empty() { "no disk was found".to_owned() } else { listing("found", &judged, selector) };
+        return Err(coded(Code::NoDisk, format!("{text}; {found}")));
     }
-    let judged: Vec<_> = disks.iter().map(|disk| (disk, dropped_by(disk, selector))).collect();
     let kept: Vec<_> = judged.iter().filter(|(_, reason)| reason.is_none()).map(|(disk, _)| *disk).collect();
     match kept.as_slice() {
         [disk] => usable(disk, existing).cloned(),

@@ -231,7 +231,8 @@ pub enum HandoffMode {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum BootOrder {
-    /// Behind the entry this boot came from.
+    /// Behind the network's entry that this boot came from; where it came from something else, behind the last one of the
+    /// network, or else at the end.
     #[default]
     NetworkFirst,
     /// First.

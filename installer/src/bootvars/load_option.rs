@@ -1,5 +1,6 @@
-//! `EFI_LOAD_OPTION`, what a `Boot####` variable holds (UEFI 2.10 §3.1.3), and the two device path nodes that make an
-//! entry of ours (§10.3.5.1 hard drive, §10.3.5.4 file path).
+//! `EFI_LOAD_OPTION`, what a `Boot####` variable holds (UEFI 2.10 §3.1.3), the two device path nodes that make an
+//! entry of ours (§10.3.5.1 hard drive, §10.3.5.4 file path), and those that tell the network from a local medium (§10.3.4,
+//! §10.3.5, §10.3.6).
 
 use uuid::Uuid;
 
@@ -30,6 +31,17 @@ pub struct LoadOption {
     pub device_path: Vec<u8>,
     /// What the started program is handed.
     pub data: Vec<u8>,
+}
+
+/// Where the firmware gets what an entry starts, as far as its device path tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A network.
+    Network,
+    /// A disk, a stick, a disc: of this machine, or one that a BMC or a storage network makes of something else.
+    Local,
+    /// The path has names of the vendor's own, or is damaged: it may be either.
+    Unknown,
 }
 
 impl LoadOption {
@@ -109,6 +121,31 @@ impl LoadOption {
         }
         Some((partition?, path)).filter(|(_, path)| !path.is_empty())
     }
+
+    /// Where the firmware gets what it starts, by the last node that tells: behind the address of an iSCSI target comes its disk,
+    /// behind the USB port of an adapter its network. The bytes are firmware's or anybody's: a path without an end tells nothing.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        let mut origin = Origin::Unknown;
+        let mut rest = self.device_path.as_slice();
+        // A node has at least its header of 4 bytes, or there is none: so this ends.
+        while let Some((kind, content, after)) = split_node(rest) {
+            match kind {
+                (0x7f, _) => return origin,
+                // MAC address, IPv4, IPv6, URI.
+                (MESSAGING, 0x0b | 0x0c | 0x0d | 0x18) => origin = Origin::Network,
+                (MESSAGING, bus) if STORAGE.contains(&bus) => origin = Origin::Local,
+                // Hard drive, CD-ROM.
+                (MEDIA, 1 | 2) => origin = Origin::Local,
+                // The short form of a removable medium. What a network path names a file for is still on the network.
+                FILE_PATH if origin == Origin::Unknown => origin = Origin::Local,
+                BBS => origin = bbs_origin(content),
+                _ => {}
+            }
+            rest = after;
+        }
+        Origin::Unknown
+    }
 }
 
 /// Type and subtype of a node.
@@ -116,6 +153,26 @@ type Kind = (u8, u8);
 const HARD_DRIVE: Kind = (4, 1);
 const FILE_PATH: Kind = (4, 4);
 const END: Kind = (0x7f, 0xff);
+const BBS: Kind = (5, 1);
+/// Types whose subtypes are looked at.
+const MESSAGING: u8 = 3;
+const MEDIA: u8 = 4;
+/// Messaging nodes of what holds disks: ATAPI, SCSI, Fibre Channel, IEEE 1394, USB, USB class, USB WWID, logical unit, SATA,
+/// iSCSI, Fibre Channel Ex, SAS Ex, NVMe, UFS, SD, eMMC, NVDIMM, NVMe over fabrics.
+const STORAGE: [u8; 18] =
+    [0x01, 0x02, 0x03, 0x04, 0x05, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x15, 0x16, 0x17, 0x19, 0x1a, 0x1d, 0x20, 0x22];
+
+/// Of a device that a legacy BIOS boots: its type (UEFI 2.10 §10.3.6).
+fn bbs_origin(content: &[u8]) -> Origin {
+    match content.first_chunk().map(|kind| u16::from_le_bytes(*kind)) {
+        // Floppy, hard drive, CD-ROM, PCMCIA, USB.
+        Some(1..=5) => Origin::Local,
+        // Embedded network.
+        Some(6) => Origin::Network,
+        // Among them 80h, an option ROM, which is often the network's.
+        _ => Origin::Unknown,
+    }
+}
 
 fn push_node(path: &mut Vec<u8>, (kind, subkind): Kind, content: &[u8]) -> Option<()> {
     let length = u16::try_from(content.len().checked_add(4)?).ok()?;

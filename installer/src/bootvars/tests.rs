@@ -1,5 +1,7 @@
 //! Against bytes made by another implementation, and against firmware as it is met.
 
+mod order;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,7 +30,8 @@ fn entry(title: &str, partition: &Partition, path: &str) -> Vec<u8> {
 struct Firmware {
     store: RefCell<BTreeMap<String, Vec<u8>>>,
     writes: Cell<usize>,
-    full: bool,
+    /// What it says to a write of a variable whose name begins like this.
+    refuses: Option<(&'static str, &'static str)>,
     lying: bool,
 }
 
@@ -58,8 +61,8 @@ impl Variables for Firmware {
 
     fn write(&self, name: &str, data: &[u8]) -> Result<()> {
         self.writes.set(self.writes.get() + 1);
-        if self.full {
-            bail!("writing the EFI variable {name}: the firmware's variable store is full");
+        if let Some((_, text)) = self.refuses.filter(|(prefix, _)| name.starts_with(*prefix)) {
+            bail!("writing the EFI variable {name}: {text}");
         }
         if !self.lying {
             self.store.borrow_mut().insert(name.to_owned(), data.to_vec());
@@ -79,7 +82,7 @@ fn usual() -> Firmware {
     let other = Partition { guid: Uuid::from_u128(7), ..esp() };
     Firmware::with(&[
         ("Boot0000", &entry("Other OS", &other, LOADER)),
-        ("Boot0001", b"\x01\0\0\0\x04\0P\0X\0E\0\0\0\x7f\xff\x04\0"),
+        ("Boot0001", &order::pxe()),
         ("Boot0002", b"damaged"),
         ("BootOrder", &[0, 0, 1, 0, 2, 0]),
         ("BootCurrent", &[1, 0]),
@@ -122,21 +125,6 @@ fn a_new_entry_goes_behind_the_one_this_boot_came_from() {
 }
 
 #[test]
-fn lesson_8_the_boot_order_is_a_policy_whatever_this_boot_came_from() {
-    let place = |order: &[u16], policy, current| arrange(order, 9, policy, current);
-    assert_eq!(place(&[0, 1, 2], BootOrder::DiskFirst, Some(1)), [9, 0, 1, 2]);
-    assert_eq!(place(&[0, 9, 2], BootOrder::DiskFirst, Some(0)), [9, 0, 2]);
-    assert_eq!(place(&[0, 1, 2], BootOrder::Leave, Some(1)), [0, 1, 2, 9]);
-    assert_eq!(place(&[0, 9, 2], BootOrder::Leave, Some(2)), [0, 9, 2]);
-    assert_eq!(place(&[9, 0, 1, 2], BootOrder::NetworkFirst, Some(1)), [0, 1, 9, 2]);
-    assert_eq!(place(&[0, 1, 2], BootOrder::NetworkFirst, Some(7)), [0, 1, 2, 9]);
-    assert_eq!(place(&[0, 1, 2], BootOrder::NetworkFirst, None), [0, 1, 2, 9]);
-    assert_eq!(place(&[9, 0], BootOrder::NetworkFirst, Some(9)), [9, 0]);
-    assert_eq!(place(&[], BootOrder::NetworkFirst, None), [9]);
-    assert_eq!(place(&[], BootOrder::Leave, None), [9]);
-}
-
-#[test]
 fn lesson_7_the_own_entry_is_reused_by_guid_and_path_and_its_duplicates_go() {
     let firmware = usual();
     let moved = Partition { start_lba: 4096, ..esp() };
@@ -162,23 +150,26 @@ fn a_second_run_writes_nothing() {
 }
 
 #[test]
-fn lesson_9_a_full_store_is_a_warning_and_no_failure() {
-    let firmware = Firmware { full: true, ..usual() };
-    assert_eq!(
-        installed(&firmware, BootOrder::DiskFirst),
-        BootEntry {
-            name: None,
-            warnings: vec![
-                "the firmware has no boot entry for the installed OS: writing the EFI variable Boot0003: \
-                 the firmware's variable store is full"
-                    .to_owned()
-            ]
-        }
-    );
+fn lesson_9_a_store_that_is_full_or_read_only_is_a_warning_and_no_failure() {
+    for text in ["the firmware's variable store is full", "the firmware's variables are read-only"] {
+        let firmware = Firmware { refuses: Some(("", text)), ..usual() };
+        let missing =
+            format!("the firmware has no boot entry for the installed OS: writing the EFI variable Boot0003: {text}");
+        let expected = BootEntry { name: None, warnings: vec![missing] };
+        assert_eq!(installed(&firmware, BootOrder::DiskFirst), expected);
+        assert_eq!((firmware.get("Boot0003"), firmware.order()), (None, vec![0, 1, 2]));
+        // With room for the entry and for nothing more, it is there and can be chosen by hand.
+        let firmware = Firmware { refuses: Some(("BootOrder", text)), ..usual() };
+        let order =
+            format!("the boot order is not as the host config wants it: writing the EFI variable BootOrder: {text}");
+        let expected = BootEntry { name: Some("Boot0003".to_owned()), warnings: vec![order] };
+        assert_eq!(installed(&firmware, BootOrder::DiskFirst), expected);
+        assert_eq!(firmware.get("BootNext").unwrap(), [3, 0]);
+    }
 }
 
 #[test]
-fn a_lying_firmware_is_a_warning() {
+fn lesson_9_a_lying_firmware_is_a_warning() {
     let firmware = Firmware { lying: true, ..usual() };
     assert_eq!(
         installed(&firmware, BootOrder::DiskFirst).warnings,
@@ -235,7 +226,7 @@ proptest! {
     #[test]
     fn any_bytes_are_parsed_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Some(option) = LoadOption::parse(&bytes) {
-            let _ = option.target();
+            let _ = (option.target(), option.origin());
         }
     }
 
@@ -245,7 +236,7 @@ proptest! {
         bytes[at] = byte;
         bytes.truncate(cut);
         if let Some(option) = LoadOption::parse(&bytes) {
-            let _ = option.target();
+            let _ = (option.target(), option.origin());
         }
     }
 

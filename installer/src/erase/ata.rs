@@ -1,7 +1,8 @@
 //! What an ATA drive can do against its content, and doing it: the security feature set (ACS-4, section 4.18).
 //!
 //! The drive is given a password, and told to erase itself with it, which also takes the password away. Whatever fails in
-//! between, the password is taken away again: a drive that keeps one is locked after the next power cycle.
+//! between, the password is taken away again: a drive that keeps one is locked after the next power cycle. Where it was the
+//! power that failed, the next run takes the password away.
 
 use std::io;
 use std::time::Duration;
@@ -13,11 +14,12 @@ use super::{Method, Outcome, Telling};
 
 const IDENTIFY_DEVICE: u8 = 0xec;
 const SET_PASSWORD: u8 = 0xf1;
+const UNLOCK: u8 = 0xf2;
 const ERASE_PREPARE: u8 = 0xf3;
 const ERASE_UNIT: u8 = 0xf4;
 const DISABLE_PASSWORD: u8 = 0xf6;
 
-/// Known to everybody, so that a drive that loses power in between can be unlocked by hand.
+/// Known to everybody, so that a drive that loses power in between can be unlocked, by the next run or by hand.
 pub(super) const PASSWORD: &[u8; 10] = b"metalstrap";
 
 const SHORT: Duration = Duration::from_secs(60);
@@ -25,7 +27,7 @@ const SHORT: Duration = Duration::from_secs(60);
 const UNKNOWN: Duration = Duration::from_secs(24 * 3600);
 
 /// What a drive says of its security.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Security {
     /// Words 82, 85, 89, 90 and 128 of its identification.
     commands: u16,
@@ -33,6 +35,8 @@ pub(super) struct Security {
     minutes: u16,
     enhanced_minutes: u16,
     status: u16,
+    /// Why it still has the password that was to be taken away.
+    kept: Option<String>,
 }
 
 impl Security {
@@ -49,7 +53,61 @@ impl Security {
         };
         // Bits 15:14 of word 83 are 01 where words 82 and 83 count.
         let commands = if word(83) >> 14 == 1 { word(82) } else { 0 };
-        Ok(Self { commands, enabled: word(85), minutes: word(89), enhanced_minutes: word(90), status: word(128) })
+        let (minutes, enhanced_minutes) = (word(89), word(90));
+        Ok(Self { commands, enabled: word(85), minutes, enhanced_minutes, status: word(128), kept: None })
+    }
+
+    /// The drive without its password, where that is the one that an interrupted erasure of ours has left. It is tried once: a
+    /// drive counts wrong passwords, and after five it takes none until its power was away.
+    ///
+    /// # Errors
+    /// The drive gives no answer when it is asked again.
+    pub(super) fn reclaimed(self, drive: &dyn Drive) -> io::Result<Self> {
+        if !self.has_password() || self.shut().is_some() {
+            return Ok(self);
+        }
+        match self.take_password(drive) {
+            Ok(()) => Self::ask(drive),
+            Err(kept) => Ok(Self { kept: Some(kept), ..self }),
+        }
+    }
+
+    /// A drive that is locked knows nothing but to be unlocked; one that is not takes only its own password away.
+    fn take_password(&self, drive: &dyn Drive) -> Result<(), String> {
+        let send =
+            |code| drive.ata(&AtaCommand { code, transfer: Transfer::Out, timeout: SHORT }, &mut password(false));
+        let foreign = |error: io::Error| format!("which is not that of an interrupted erasure: {error}");
+        if !self.is_locked() {
+            return send(DISABLE_PASSWORD).map_err(foreign);
+        }
+        send(UNLOCK).map_err(foreign)?;
+        send(DISABLE_PASSWORD).map_err(|error| format!("which it keeps after it was unlocked with it: {error}"))
+    }
+
+    /// Whether the drive gives no data before it hears its password.
+    pub(super) fn is_locked(&self) -> bool {
+        self.has(2)
+    }
+
+    fn has_password(&self) -> bool {
+        self.is_locked() || self.has(1) || self.enabled & 2 != 0
+    }
+
+    fn has(&self, bit: u16) -> bool {
+        self.status >> bit & 1 == 1
+    }
+
+    /// Why the drive takes no security command, whatever the password.
+    fn shut(&self) -> Option<&'static str> {
+        let reasons = [
+            (self.commands & 2 == 0 || !self.has(0), "the drive has no security commands"),
+            (
+                self.has(3),
+                "the firmware has frozen the drive's security commands: take the drive's power away and give it back",
+            ),
+            (self.has(4), "the drive has seen too many wrong passwords: take its power away and give it back"),
+        ];
+        reasons.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
     }
 
     /// The ways to erase the drive, the best first.
@@ -57,21 +115,15 @@ impl Security {
     /// # Errors
     /// There is none, and why.
     pub(super) fn methods(&self) -> Result<Vec<Method>, String> {
-        let has = |bit: u16| self.status >> bit & 1 == 1;
-        let reasons = [
-            (self.commands & 2 == 0 || !has(0), "the drive has no security commands"),
-            (
-                has(3),
-                "the firmware has frozen the drive's security commands: take the drive's power away and give it back",
-            ),
-            (has(2), "the drive is locked by a password"),
-            (has(1) || self.enabled & 2 != 0, "the drive has a password already"),
-            (has(4), "the drive has seen too many wrong passwords: take its power away and give it back"),
-        ];
-        if let Some((_, reason)) = reasons.iter().find(|(holds, _)| *holds) {
-            return Err((*reason).to_owned());
+        if let Some(reason) = self.shut() {
+            return Err(reason.to_owned());
         }
-        let enhanced = has(5).then_some(Method::AtaEnhanced);
+        if self.has_password() {
+            let what =
+                if self.is_locked() { "the drive is locked by a password" } else { "the drive has a password already" };
+            return Err(self.kept.as_ref().map_or_else(|| what.to_owned(), |kept| format!("{what}, {kept}")));
+        }
+        let enhanced = self.has(5).then_some(Method::AtaEnhanced);
         Ok(enhanced.into_iter().chain([Method::AtaErase]).collect())
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::disk::sysfs_text;
 
 /// The name of the port of the disk whose sysfs directory is `block`, with every link resolved: `pci-0000:01:00.0-nvme-1`.
-/// `None` for what is not on PCI, and for SAS, whose names udev makes of what the expander says.
+/// `None` for what is not on PCI, and where sysfs lacks what udev makes the name of.
 pub(super) fn by_path(block: &Path) -> Option<String> {
     let parts: Vec<&str> = block.components().filter_map(|part| part.as_os_str().to_str()).collect();
     let at = parts.iter().rposition(|part| is_pci_address(part))?;
@@ -27,7 +27,8 @@ pub(super) fn by_path(block: &Path) -> Option<String> {
         return Some(name);
     };
     if below.iter().any(|part| part.starts_with("end_device-")) {
-        return None;
+        let [.., unit] = device;
+        return Some(format!("{name}-{}-{}", sas_port(block)?, unit_name(unit)));
     }
     if let Some(port) = ata_port(block) {
         let [_, bus, target, _] = device;
@@ -70,6 +71,34 @@ fn scsi_address(part: &str) -> Option<[u32; 4]> {
     let mut fields = part.split(':').map(|field| field.parse::<u32>().ok());
     let address = [fields.next()??, fields.next()??, fields.next()??, fields.next()??];
     fields.next().is_none().then_some(address)
+}
+
+/// The way to a SAS disk, or to a SATA disk on SAS: by the phy of the host adapter or of the expander that it is at. Where
+/// several phys lead to it as one port, it is the disk's own address, and no port.
+fn sas_port(block: &Path) -> Option<String> {
+    let is_end = |path: &&Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("end_device-"));
+    let end = block.ancestors().find(is_end)?;
+    // Each device has its attributes below itself, in a directory of its class and one of its own name.
+    let attribute =
+        |device: &Path, class: &str, name: &str| sysfs_text(&device.join(class).join(device.file_name()?).join(name));
+    let port = end.parent()?;
+    if attribute(port, "sas_port", "num_phys")? != "1" {
+        return Some(format!("sas-{}", attribute(end, "sas_device", "sas_address")?));
+    }
+    let phy = attribute(end, "sas_device", "phy_identifier")?;
+    let above = port.parent()?;
+    if !above.join("sas_device").is_dir() {
+        return Some(format!("sas-phy{phy}"));
+    }
+    Some(format!("sas-exp{}-phy{phy}", attribute(above, "sas_device", "sas_address")?))
+}
+
+/// udev's form of a SCSI logical unit number: a plain one, or the first two levels of the eight bytes.
+fn unit_name(unit: u32) -> String {
+    match unit {
+        0..256 => format!("lun-{unit}"),
+        _ => format!("lun-0x{:04x}{:04x}00000000", unit & 0xffff, unit >> 16),
+    }
 }
 
 /// The number that the ATA controller has for its port: those in the names `ata7` count all controllers.
@@ -131,6 +160,39 @@ mod tests {
         );
         let usb = "pci0000:00/0000:00:14.0/usb2/2-1/2-1.4/2-1.4:1.0/host6/target6:0:0/6:0:0:0/block/sdb";
         assert_eq!(name(usb, &[]), some("pci-0000:00:14.0-usb-0:1.4:1.0-scsi-0:0:0:0"));
+    }
+
+    #[test]
+    fn a_sas_disk_is_named_by_the_phy_that_it_is_at() {
+        let port = "pci0000:00/0000:00:03.0/0000:02:00.0/host0/port-0:0";
+        let disk = format!("{port}/end_device-0:0/target0:0:0/0:0:0:0/block/sda");
+        let device = format!("{port}/end_device-0:0/sas_device/end_device-0:0");
+        let (phys, phy) = (format!("{port}/sas_port/port-0:0/num_phys"), format!("{device}/phy_identifier"));
+        let address = format!("{device}/sas_address");
+        let files = |count: &'static str| {
+            [(phys.as_str(), count), (phy.as_str(), "4\n"), (address.as_str(), "0x5000c500a1b2c3d5\n")]
+        };
+        assert_eq!(name(&disk, &files("1\n")), some("pci-0000:02:00.0-sas-phy4-lun-0"));
+        // Two phys that are one port.
+        assert_eq!(name(&disk, &files("2\n")), some("pci-0000:02:00.0-sas-0x5000c500a1b2c3d5-lun-0"));
+        let unit = format!("{port}/end_device-0:0/target0:0:0/0:0:0:16640/block/sda");
+        assert_eq!(name(&unit, &files("1\n")), some("pci-0000:02:00.0-sas-phy4-lun-0x4100000000000000"));
+    }
+
+    #[test]
+    fn a_sas_disk_behind_an_expander_is_named_by_its_place_there() {
+        let expander = "pci0000:00/0000:02:00.0/host0/port-0:0/expander-0:0";
+        let port = format!("{expander}/port-0:0:9");
+        let disk = format!("{port}/end_device-0:0:9/target0:0:9/0:0:9:0/block/sdj");
+        let files = [
+            (format!("{expander}/sas_device/expander-0:0/sas_address"), "0x500304801f5bd13f\n"),
+            (format!("{port}/sas_port/port-0:0:9/num_phys"), "1\n"),
+            (format!("{port}/end_device-0:0:9/sas_device/end_device-0:0:9/phy_identifier"), "9\n"),
+        ];
+        let files = files.each_ref().map(|(path, text)| (path.as_str(), *text));
+        assert_eq!(name(&disk, &files), some("pci-0000:02:00.0-sas-exp0x500304801f5bd13f-phy9-lun-0"));
+        // Without its address no other name is made up.
+        assert_eq!(name(&disk, &[files[1], files[2], (&format!("{expander}/sas_device/x/y"), "")]), None);
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub enum Contents {
         table: Table,
         /// What each partition holds, in the table's order: names of signatures.
         holds: Vec<Vec<&'static str>>,
+        /// What the disk holds as a whole beside the partitions, of an earlier use: names of signatures. Nothing is decided
+        /// by it.
+        beside: Vec<&'static str>,
         /// The first EFI system partition.
         esp: EspContents,
     },
@@ -82,7 +85,10 @@ pub fn inspect(disk: &dyn Disk) -> io::Result<Contents> {
         let holds = table.partitions.iter().map(|entry| probe::signatures(disk, entry.start, entry.size));
         let holds = holds.collect::<io::Result<_>>()?;
         let esp = read_esp(disk, &table);
-        return Ok(Contents::Gpt { copies, table, holds, esp });
+        let partitions: Vec<_> = table.partitions.iter().map(|entry| (entry.start, entry.size)).collect();
+        // No reason to refuse a disk that is kept: what cannot be read there belongs to nobody.
+        let beside = probe::signatures_beside(disk, &partitions).unwrap_or_default();
+        return Ok(Contents::Gpt { copies, table, holds, beside, esp });
     }
     let mut what = probe::signatures(disk, 0, disk.size())?;
     what.extend(old.as_ref().map(|_| "MBR partition table"));
@@ -127,20 +133,30 @@ impl fmt::Display for Contents {
             Self::Blank => write!(f, "nothing"),
             Self::Unreadable { error, .. } => write!(f, "what cannot be read ({error})"),
             Self::Foreign { what, .. } => write!(f, "{}", what.join(", ")),
-            Self::Gpt { table, holds, .. } if table.partitions.is_empty() && holds.is_empty() => {
-                write!(f, "an empty GPT")
-            }
-            Self::Gpt { table, holds, .. } => {
-                write!(f, "a GPT with ")?;
-                for (n, (entry, holds)) in table.partitions.iter().zip(holds).enumerate() {
-                    let comma = if n == 0 { "" } else { ", " };
-                    write!(f, "{comma}{} {:?}", entry.index, entry.label)?;
-                    if !holds.is_empty() {
-                        write!(f, " ({})", holds.join(", "))?;
-                    }
+            Self::Gpt { table, holds, beside, .. } => {
+                if table.partitions.is_empty() {
+                    write!(f, "an empty GPT")?;
+                } else {
+                    write!(f, "a GPT with {}", Partitions(table, holds))?;
                 }
-                Ok(())
+                if beside.is_empty() { Ok(()) } else { write!(f, ", and beside the partitions {}", beside.join(", ")) }
             }
         }
+    }
+}
+
+/// The partitions in words: index, label, and what they hold.
+struct Partitions<'a>(&'a Table, &'a [Vec<&'static str>]);
+
+impl fmt::Display for Partitions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (entry, holds)) in self.0.partitions.iter().zip(self.1).enumerate() {
+            let comma = if n == 0 { "" } else { ", " };
+            write!(f, "{comma}{} {:?}", entry.index, entry.label)?;
+            if !holds.is_empty() {
+                write!(f, " ({})", holds.join(", "))?;
+            }
+        }
+        Ok(())
     }
 }

@@ -53,31 +53,15 @@ const MD: &[u8] = b"\xfc\x4e\x2b\xa9";
 /// # Errors
 /// The device's.
 pub(crate) fn signatures(disk: &dyn Disk, start: u64, size: u64) -> io::Result<Vec<&'static str>> {
-    let area = Area { disk, start, size };
-    let mut found = Vec::new();
-    for (name, offset, magic) in AT_START {
-        if area.has(Some(*offset), magic)? {
-            found.push(*name);
-        }
-    }
-    let sectors = size / 512;
-    let at_end: [(&str, Option<u64>, &[u8]); 4] = [
-        // md 1.0: at least 8 KiB before the end, at a multiple of 4 KiB; md 0.90: the last whole 64 KiB.
-        ("md RAID", sectors.checked_sub(16).map(|sector| (sector & !7) * 512), MD),
-        ("md RAID", (size & !0xffff).checked_sub(0x1_0000), MD),
-        ("Intel RAID", size.checked_sub(1024), b"Intel Raid ISM Cfg Sig. "),
-        ("DDF RAID", size.checked_sub(512), b"\xde\x11\xde\x11"),
-    ];
-    for (name, offset, magic) in at_end {
-        if area.has(offset, magic)? {
-            found.push(name);
-        }
-    }
-    if area.has_zfs()? {
-        found.push("ZFS");
-    }
-    found.dedup();
-    Ok(found)
+    Area { disk, start, size, except: &[] }.signatures()
+}
+
+/// Names of what the disk holds as a whole beside its `partitions` (first byte and bytes): a place inside of one is its own.
+///
+/// # Errors
+/// The device's.
+pub(super) fn signatures_beside(disk: &dyn Disk, partitions: &[(u64, u64)]) -> io::Result<Vec<&'static str>> {
+    Area { disk, start: 0, size: disk.size(), except: partitions }.signatures()
 }
 
 /// GPT headers that make no valid table: damaged, or made for another sector size.
@@ -85,7 +69,7 @@ pub(crate) fn signatures(disk: &dyn Disk, start: u64, size: u64) -> io::Result<V
 /// # Errors
 /// The device's.
 pub(super) fn broken_tables(disk: &dyn Disk) -> io::Result<Option<&'static str>> {
-    let area = Area { disk, start: 0, size: disk.size() };
+    let area = Area { disk, start: 0, size: disk.size(), except: &[] };
     for sector in [512, 4096] {
         if area.has(Some(sector), GPT)? || area.has(disk.size().checked_sub(sector), GPT)? {
             return Ok(Some("a GPT that is damaged or made for another sector size"));
@@ -100,9 +84,39 @@ struct Area<'a> {
     disk: &'a dyn Disk,
     start: u64,
     size: u64,
+    /// First byte and bytes of parts that are no part of it.
+    except: &'a [(u64, u64)],
 }
 
 impl Area<'_> {
+    fn signatures(&self) -> io::Result<Vec<&'static str>> {
+        let mut found = Vec::new();
+        for (name, offset, magic) in AT_START {
+            if self.has(Some(*offset), magic)? {
+                found.push(*name);
+            }
+        }
+        let size = self.size;
+        let sectors = size / 512;
+        let at_end: [(&str, Option<u64>, &[u8]); 4] = [
+            // md 1.0: at least 8 KiB before the end, at a multiple of 4 KiB; md 0.90: the last whole 64 KiB.
+            ("md RAID", sectors.checked_sub(16).map(|sector| (sector & !7) * 512), MD),
+            ("md RAID", (size & !0xffff).checked_sub(0x1_0000), MD),
+            ("Intel RAID", size.checked_sub(1024), b"Intel Raid ISM Cfg Sig. "),
+            ("DDF RAID", size.checked_sub(512), b"\xde\x11\xde\x11"),
+        ];
+        for (name, offset, magic) in at_end {
+            if self.has(offset, magic)? {
+                found.push(name);
+            }
+        }
+        if self.has_zfs()? {
+            found.push("ZFS");
+        }
+        found.dedup();
+        Ok(found)
+    }
+
     /// Whether `magic` is at `offset`; what lies outside of the area is not there.
     fn has(&self, offset: Option<u64>, magic: &[u8]) -> io::Result<bool> {
         let mut bytes = [0; 32];
@@ -117,6 +131,10 @@ impl Area<'_> {
         let length = u64::try_from(bytes.len()).map_err(io::Error::other)?;
         let inside = offset.checked_add(length).is_some_and(|end| end <= self.size);
         let Some(position) = self.start.checked_add(offset).filter(|_| inside) else { return Ok(false) };
+        let end = position.saturating_add(length);
+        if self.except.iter().any(|(start, size)| *start < end && position < start.saturating_add(*size)) {
+            return Ok(false);
+        }
         self.disk.read_at(position, bytes)?;
         Ok(true)
     }

@@ -3,18 +3,17 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use super::Contents;
 use super::by_path::by_path;
 use super::mounts::Mounts;
 use super::nvme::{self, NvmeFacts};
 use super::{Contents, look, partly};
-use crate::disk::{BlockDevice, Disk, FileDisk, Identity, ReadOnly, sysfs_text};
+use crate::disk::{Identity, ReadOnly, sysfs_text};
 use crate::failure::{Code, WithCode as _, coded};
-use crate::plan::PlanDisk;
 
 /// A disk as it was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -258,58 +257,6 @@ pub(crate) fn used_by(block: &Path, name: &str, mounts: &Mounts) -> Vec<String> 
             .extend(holders.iter().map(|holder| format!("{name} is held by {}", holder.file_name().to_string_lossy())));
     }
     users
-}
-
-impl DiskFacts {
-    /// The disk in messages: kernel name, and serial where there is one.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        match &self.identity.serial {
-            Some(serial) => format!("{} (serial {serial})", self.name),
-            None => self.name.clone(),
-        }
-    }
-
-    /// What the plan has to know, but for what the machine remembers.
-    #[must_use]
-    pub fn for_plan(&self) -> PlanDisk {
-        PlanDisk {
-            name: self.describe(),
-            identity: self.identity.clone(),
-            sector_size: self.sector_size,
-            contents: self.contents.clone(),
-            remembered: Vec::new(),
-        }
-    }
-
-    /// Opens the disk to be read only, also while it is in use.
-    ///
-    /// # Errors
-    /// [`Code::DiskIo`].
-    pub fn open_to_read(&self) -> Result<Arc<dyn Disk>> {
-        let opened = ReadOnly::open(&self.path, self.identity.size, self.sector_size);
-        Ok(Arc::new(opened.code(Code::DiskIo, || format!("opening {}", self.describe()))?))
-    }
-
-    /// Opens the disk for the whole run, exclusively, after checking that it still is the one described here and holds
-    /// what it held.
-    ///
-    /// # Errors
-    /// [`Code::DiskInUse`] if somebody else has it, or it is another disk by now; [`Code::DiskIo`] otherwise.
-    pub fn lock(&self, sys: &Path) -> Result<Arc<dyn Disk>> {
-        let disk: Arc<dyn Disk> = if self.transport == "file" {
-            Arc::new(FileDisk::open(&self.path, self.sector_size)?)
-        } else {
-            Arc::new(BlockDevice::open(&self.path, &self.identity, sys)?)
-        };
-        let same_size = disk.size() == self.identity.size && disk.sector_size() == self.sector_size;
-        let reading = || format!("reading {}", self.describe());
-        disk.forget_cache().code(Code::DiskIo, reading)?;
-        if !same_size || !partly::still_holds(disk.as_ref(), &self.contents).code(Code::DiskIo, reading)? {
-            return Err(coded(Code::DiskInUse, format!("disk {} has changed since it was looked at", self.describe())));
-        }
-        Ok(disk)
-    }
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use metalstrap_release::host::{Existing, Host};
+use metalstrap_release::host::{Erase, Existing, Host, Mode};
 
 use super::Machine;
 use crate::config::Place;
 use crate::disk::Disk;
-use crate::erase::Eraser;
+use crate::erase::{self, Eraser};
 use crate::holders;
-use crate::inventory::{self, DiskFacts};
+use crate::inventory::{self, Contents, DiskFacts};
 use crate::plan::Plan;
 use crate::stages::Locked;
 use crate::target;
@@ -34,6 +34,26 @@ impl Machine<'_> {
                 target::usable(&facts, target::may_go(host)).cloned()
             }
         }
+    }
+
+    /// Unlocks the disk that was chosen if it cannot be read because a secure erasure of ours was interrupted, and the host
+    /// config wants one. There is nothing to plan with before; no data is written.
+    ///
+    /// # Errors
+    /// The drive is locked, and stays so; or somebody has the disk.
+    pub fn unlock(&self, host: &Host, facts: DiskFacts) -> Result<DiskFacts> {
+        let erases = host.mode == Mode::Install && host.existing == Existing::Wipe && host.erase == Erase::Secure;
+        let unreadable = matches!(facts.contents, Contents::Unreadable { .. });
+        if !erases || !unreadable || !facts.used_by.is_empty() {
+            return Ok(facts);
+        }
+        let held = facts.hold(Path::new("/sys"))?;
+        if !erase::unlock(held.as_ref(), &facts, &self.seams.drive)? {
+            return Ok(facts);
+        }
+        let text = format!("disk {} was locked by an erasure that was interrupted: it is unlocked", facts.describe());
+        self.tell.warn("disk", &text);
+        Ok(facts.looked_at_again(held.as_ref()))
     }
 
     /// Tells what will be taken down for the plan. Where the plan wipes nothing, nothing may hold the disk.

@@ -80,7 +80,7 @@ pub(crate) fn host(existing: Existing) -> Host {
 /// What is on a disk with this table, whose ESP has nothing.
 pub(crate) fn holding(table: Table) -> Contents {
     let holds = vec![Vec::new(); table.partitions.len()];
-    Contents::Gpt { copies: Copies::Both, table, holds, esp: EspContents::Absent }
+    Contents::Gpt { copies: Copies::Both, table, holds, beside: Vec::new(), esp: EspContents::Absent }
 }
 
 pub(crate) fn disk(size: u64, sector_size: u32, contents: Contents) -> PlanDisk {
@@ -196,7 +196,8 @@ fn foreign_gpt() -> Contents {
     let partitions =
         vec![entry(1, linux, "data", 600 * MIB, 100 * MIB), entry(2, layout::ESP_TYPE, "EFI", MIB, 100 * MIB)];
     let table = Table { disk_guid: Uuid::from_u128(7), partitions };
-    Contents::Gpt { copies: Copies::Both, table, holds: vec![vec!["LUKS"], vec!["FAT"]], esp: EspContents::Absent }
+    let holds = vec![vec!["LUKS"], vec!["FAT"]];
+    Contents::Gpt { copies: Copies::Both, table, holds, beside: Vec::new(), esp: EspContents::Absent }
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub struct Trial {
     pub limits: Limits,
     /// What happens right before the disk is locked.
     pub before_lock: Arc<dyn Fn(&Path) + Send + Sync>,
+    /// What else of the machine is another thing.
+    pub changes: Arc<dyn Fn(Seams) -> Seams + Send + Sync>,
     mode: Mode,
     read_back: bool,
     sector_size: u32,
@@ -104,6 +106,7 @@ impl Trial {
             directory: None,
             limits: short(),
             before_lock: Arc::new(|_| {}),
+            changes: Arc::new(|seams| seams),
             mode: Mode::Install,
             read_back: true,
             sector_size: 512,
@@ -234,7 +237,7 @@ impl Trial {
         };
         let told = Told::default();
         let tell = Reporter::new("run".to_owned(), Box::new(told.clone()), None);
-        let seams = Seams { open: Box::new(open), limits: self.limits, ..Seams::default() };
+        let seams = (self.changes)(Seams { open: Box::new(open), limits: self.limits, ..Seams::default() });
         let result = install_with(&place, &tell, seams).await;
         let log = opened.lock().unwrap().as_ref().map(|disk| disk.log()).unwrap_or_default();
         let (place, source) = (Arc::clone(&self.place), self.source.clone());

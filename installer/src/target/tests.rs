@@ -116,8 +116,8 @@ fn lesson_7_an_esp_on_another_disk_is_told() {
     let mut disks = machine();
     assert_eq!(foreign_esps(&disks, &disks[0]), Vec::<String>::new());
     let table = Table { disk_guid: uuid::Uuid::from_u128(2), partitions: vec![esp] };
-    let (copies, esp) = (Copies::Both, EspContents::Absent);
-    disks[1].contents = Contents::Gpt { copies, table, holds: vec![Vec::new()], esp };
+    let (copies, holds, beside, esp) = (Copies::Both, vec![Vec::new()], Vec::new(), EspContents::Absent);
+    disks[1].contents = Contents::Gpt { copies, table, holds, beside, esp };
     let text = "disk sda (serial B) has an EFI system partition too: firmware may start what is there";
     assert_eq!(foreign_esps(&disks, &disks[0]), [text]);
     assert_eq!(foreign_esps(&disks, &disks[1]), Vec::<String>::new());
@@ -150,8 +150,14 @@ fn of_an_incomplete_list_only_a_disk_with_a_name_is_chosen() {
     let by_size = DiskSelector { size: some("> 1 KB"), ..DiskSelector::default() };
     let error = choose(&machine(), &by_size, &missing, Existing::Refuse).unwrap_err();
     let text = "the list of disks may not be complete (device 1000:0097 (class 010700) at 0000:03:00.0 has no driver; \
-        devices had not settled in 150 s): name the disk by serial, wwid or by_path in the host config";
-    assert_eq!((code_of(&error), format!("{error:#}")), (Code::NoDisk, text.to_owned()));
+        devices had not settled in 150 s): name the disk by serial, wwid or by_path in the host config; ";
+    let found = "found (size > 1 KB): \
+        nvme0n1 (serial A, WWID eui.nvme0n1, model Model, pci-nvme0n1, nvme, 2000 bytes) kept by size > 1 KB; \
+        sda (serial B, WWID eui.sda, model Model, pci-sda, sata, 1000 bytes) dropped, since it has 1000 bytes; \
+        sdb (serial none, WWID eui.sdb, model Model, pci-sdb, usb, 500 bytes) dropped, since it has 500 bytes";
+    assert_eq!((code_of(&error), format!("{error:#}")), (Code::NoDisk, format!("{text}{found}")));
+    let error = choose(&[], &by_size, &missing, Existing::Refuse).unwrap_err();
+    assert_eq!(format!("{error:#}"), format!("{text}no disk was found"));
     let by_serial = DiskSelector { serial: some("B"), ..DiskSelector::default() };
     let by_wwid = DiskSelector { wwid: some("eui.nvme0n1"), ..DiskSelector::default() };
     for (selector, name) in [(by_serial, "sda"), (by_wwid, "nvme0n1")] {

@@ -41,10 +41,11 @@ fn a_drive_is_erased_by_its_security_only_where_that_can_end_well() {
     assert_eq!(methods(drive_with(0x0001)), ["ata"]);
     let frozen = "the firmware has frozen the drive's security commands: take the drive's power away and give it back";
     assert_eq!(refusal(drive_with(0x0029)), frozen);
-    assert_eq!(refusal(drive_with(0x0027)), "the drive is locked by a password");
-    assert_eq!(refusal(drive_with(0x0023)), "the drive has a password already");
+    // No password is tried then.
+    assert_eq!(refusal(drive_with(0x002f)), frozen);
     let counted = "the drive has seen too many wrong passwords: take its power away and give it back";
     assert_eq!(refusal(drive_with(0x0031)), counted);
+    assert_eq!(refusal(drive_with(0x0037)), counted);
     assert_eq!(refusal(drive_with(0x0000)), "the drive has no security commands");
     // QEMU's disk: words 82 and 83 count, and have no security.
     let qemu = identification([(82, 0x4021), (83, 0x7400), (85, 0x4021), (89, 0), (90, 0), (128, 0)]);
@@ -98,4 +99,97 @@ fn a_failed_erasure_leaves_no_password_and_the_next_method_is_tried() {
     let text = "erasing memory by ata-enhanced: the erasure failed: gone; the drive keeps the user password \"metalstrap\": \
                 gone too";
     assert_eq!((code_of(&failed), format!("{failed:#}").as_str()), (Code::EraseFailed, text));
+}
+
+/// A drive that cannot be read, as an erasure finds it that the power has interrupted.
+fn unlock(drive: &Replay) -> Result<bool> {
+    crate::erase::unlock(&Memory::new(SIZE, 512), &facts("sata"), &opener(drive.clone()))
+}
+
+#[test]
+fn a_drive_that_an_interrupted_erasure_has_locked_is_unlocked_and_erased() {
+    let drive = Replay::nothing();
+    drive.answers(IDENTIFY, data(drive_with(0x0027)));
+    drive.answers("f2 within 1 min 0000metalstrap", done(|| ()));
+    drive.answers("f6 within 1 min 0000metalstrap", done(|| ()));
+    drive.answers(IDENTIFY, data(drive_with(0x0021)));
+    assert!(unlock(&drive).unwrap());
+    drive.is_over();
+
+    let disk = used();
+    drive.answers(IDENTIFY, data(drive_with(0x0021)));
+    let eraser = Eraser::choose(disk.as_ref(), &facts("sata"), Erase::Secure, &opener(drive.clone())).unwrap();
+    drive.answers("f1 within 1 min 0000metalstrap", done(|| ()));
+    drive.answers("f3 within 1 min", done(|| ()));
+    let erased = Arc::clone(&disk);
+    drive.answers("f4 within 72 min 0200metalstrap", done(move || erased.write_zeroes(0, SIZE).unwrap()));
+    assert_eq!(erase(&eraser, disk.as_ref()).result.unwrap().method, Method::AtaEnhanced);
+    drive.is_over();
+}
+
+#[test]
+fn a_drive_with_the_password_of_an_interrupted_erasure_that_kept_its_power_is_erased() {
+    let drive = Replay::nothing();
+    drive.answers(IDENTIFY, data(drive_with(0x0023)));
+    drive.answers("f6 within 1 min 0000metalstrap", done(|| ()));
+    drive.answers(IDENTIFY, data(drive_with(0x0021)));
+    let disk = Memory::new(SIZE, 512);
+    let eraser = Eraser::choose(&disk, &facts("sata"), Erase::Secure, &opener(drive.clone())).unwrap();
+    drive.is_over();
+    assert_eq!(eraser.methods, [Method::AtaEnhanced, Method::AtaErase]);
+}
+
+#[test]
+fn somebody_elses_password_is_guessed_at_once_and_never_again() {
+    const WRONG: &str = "the drive said status 0x51, error 0x04";
+    let text = "disk disk0 (serial S1) cannot be erased as \"erase\" in the host config wants: the drive";
+    let refusal = |result: Result<bool>| {
+        let error = result.unwrap_err();
+        assert_eq!(code_of(&error), Code::CannotErase);
+        format!("{error:#}")
+    };
+    let drive = Replay::nothing();
+    drive.answers(IDENTIFY, data(drive_with(0x0027)));
+    drive.answers("f2 within 1 min 0000metalstrap", error(WRONG));
+    let foreign = format!("{text} is locked by a password, which is not that of an interrupted erasure: {WRONG}");
+    assert_eq!(refusal(unlock(&drive)), foreign);
+    drive.is_over();
+    // None is tried where it would not be heard.
+    for (status, reason) in [(0x002f, "the firmware has frozen the drive's"), (0x0037, "the drive has seen too many")] {
+        drive.answers(IDENTIFY, data(drive_with(status)));
+        let said = refusal(unlock(&drive));
+        assert!(said.contains(reason), "{said}");
+        drive.is_over();
+    }
+    drive.answers(IDENTIFY, data(drive_with(0x0027)));
+    drive.answers("f2 within 1 min 0000metalstrap", done(|| ()));
+    drive.answers("f6 within 1 min 0000metalstrap", error(WRONG));
+    let keeps = format!("{text} is locked by a password, which it keeps after it was unlocked with it: {WRONG}");
+    assert_eq!(refusal(unlock(&drive)), keeps);
+    drive.is_over();
+
+    let disk = Memory::new(SIZE, 512);
+    drive.answers(IDENTIFY, data(drive_with(0x0023)));
+    drive.answers("f6 within 1 min 0000metalstrap", error(WRONG));
+    let said = refused(&disk, &facts("sata"), Erase::Secure, &opener(drive.clone()));
+    let foreign = format!("the drive has a password already, which is not that of an interrupted erasure: {WRONG}");
+    assert_eq!(said, foreign);
+    drive.is_over();
+}
+
+#[test]
+fn what_is_not_locked_is_left_alone() {
+    let drive = Replay::nothing();
+    for status in [0x0000, 0x0021, 0x0023] {
+        drive.answers(IDENTIFY, data(drive_with(status)));
+        assert!(!unlock(&drive).unwrap(), "{status:#x}");
+    }
+    drive.answers(IDENTIFY, error("SCSI status 0x2, sense key 0x5"));
+    assert!(!unlock(&drive).unwrap());
+    drive.is_over();
+    // No command at all is sent to these.
+    for transport in ["nvme", "usb", "virtio", "file"] {
+        let open = opener(drive.clone());
+        assert!(!crate::erase::unlock(&Memory::new(SIZE, 512), &facts(transport), &open).unwrap(), "{transport}");
+    }
 }

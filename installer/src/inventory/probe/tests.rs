@@ -2,6 +2,7 @@ use std::process::Command;
 
 use super::*;
 use crate::disk::{FileDisk, Memory};
+use crate::gpt::{Entry, Image, Table};
 use crate::inventory::{Contents, OldArea, inspect};
 
 const MIB: u64 = 1 << 20;
@@ -89,6 +90,25 @@ fn every_signature_is_found_at_its_place() {
     ];
     for (name, offset, magic) in ends {
         assert_eq!(found_with(*offset, magic), *name, "{offset}");
+    }
+}
+
+#[test]
+fn what_the_disk_held_as_a_whole_is_named_beside_its_table() {
+    // The partition of the second one reaches over the place.
+    for (size, beside) in [(62 * MIB, &["md RAID"][..]), (63 * MIB + (160 << 10), &[][..])] {
+        let disk = Memory::new(64 * MIB + (192 << 10), 512);
+        let (type_guid, uuid) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+        let entry = Entry { index: 1, type_guid, uuid, label: "data".to_owned(), start: MIB, size, attributes: 0 };
+        let table = Table { disk_guid: uuid::Uuid::from_u128(3), partitions: vec![entry] };
+        Image::new(&table, disk.size(), 512).unwrap().write(&disk).unwrap();
+        let mut sector = [0; 512];
+        sector[..4].copy_from_slice(MD);
+        disk.write_at(64 * MIB + (128 << 10), &sector).unwrap();
+        let found = inspect(&disk).unwrap();
+        let more = if beside.is_empty() { "" } else { ", and beside the partitions md RAID" };
+        assert_eq!(found.to_string(), format!("a GPT with 1 \"data\"{more}"));
+        assert_eq!(serde_json::to_value(&found).unwrap()["beside"], serde_json::json!(beside));
     }
 }
 
