@@ -39,6 +39,8 @@ pub(super) struct Goal {
     pub at_risk: u64,
     /// Whether what is written is read back while the network is waited for.
     pub reads_back: bool,
+    /// Whether the blocks right before it are read through the page cache meanwhile, with a readahead that may run into it.
+    pub read_beside: bool,
     /// Where progress goes.
     pub progress: Progress,
 }
@@ -71,6 +73,7 @@ impl Goal {
             window: WINDOW,
             at_risk: AT_RISK,
             reads_back: false,
+            read_beside: false,
             progress: progress.clone(),
         })
     }
@@ -90,7 +93,8 @@ impl Goal {
     /// # Errors
     /// No thread can be started.
     pub fn writer(&self) -> Result<Writer> {
-        Writer::start(self.region.clone(), DEPTH).context("starting the write queue")
+        let start = if self.read_beside { Writer::start_threads } else { Writer::start };
+        start(self.region.clone(), DEPTH).context("starting the write queue")
     }
 }
 

@@ -84,6 +84,13 @@ fn what_a_flush_has_covered_is_read_back() {
 }
 
 #[test]
+fn what_lies_behind_blocks_that_are_read_meanwhile_is_written_synchronously() {
+    let bench = Bench::new(&bytes(28, 8 << 12));
+    let goal = Goal { read_beside: true, ..bench.goal.clone() };
+    assert_eq!(goal.writer().unwrap().engine(), "threads");
+}
+
+#[test]
 fn a_flush_that_fails_ends_it() {
     let content = bytes(25, 8 << 12);
     let bench = Bench::new(&content);
