@@ -10,6 +10,7 @@ use metalstrap_release::verity::BLOCK;
 
 use super::expected::Expected;
 use super::frames::Frames;
+use super::scan::Sampling;
 use crate::disk::{Region, Writer};
 use crate::progress::Progress;
 
@@ -35,6 +36,8 @@ pub(super) struct Goal {
     pub blocks: Range<u64>,
     /// How many blocks are looked at in one go.
     pub window: u64,
+    /// How much is tried of a place before all of it is looked at.
+    pub sampling: Sampling,
     /// Bytes of frames that a cut may cost.
     pub at_risk: u64,
     /// Whether what is written is read back while the network is waited for.
@@ -71,6 +74,7 @@ impl Goal {
             expected,
             blocks,
             window: WINDOW,
+            sampling: Sampling::default(),
             at_risk: AT_RISK,
             reads_back: false,
             read_beside: false,
