@@ -211,13 +211,21 @@ pub async fn damaged(
         None
     });
     let mut sound = there.as_ref().is_some_and(There::is_sound);
-    let (loader, uki) = (&manifest.boot.loader, &manifest.boot.uki);
-    let mut files = Vec::new();
-    for (path, artifact) in [(FALLBACK_LOADER, loader), (LOADER, loader), (&uki_path(manifest), uki)] {
+    let (loader, uki, uki_path) = (&manifest.boot.loader, &manifest.boot.uki, uki_path(manifest));
+    let mut places = Vec::new();
+    for (path, artifact) in [(FALLBACK_LOADER, loader), (LOADER, loader), (uki_path.as_str(), uki)] {
         let place = match &there {
             Some(there) => there.find(path, artifact.size).await?,
             None => None,
         };
+        places.push((path, artifact, place));
+    }
+    // Of each file that is there its tree, and then itself.
+    let is_there = places.iter().filter(|(.., place)| place.is_some());
+    let bytes = is_there.map(|(_, file, _)| file.hash_tree.content_size.saturating_add(file.data.content_size));
+    progress.expect(bytes.fold(0, u64::saturating_add));
+    let mut files = Vec::new();
+    for (path, artifact, place) in places {
         let all = artifact.data.content_size / BLOCK;
         let Some((name, place)) = place else {
             sound = false;

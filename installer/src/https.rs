@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use url::Url;
 
 use crate::access::Access;
-use crate::fetch::parts::{Versions, check_range, length_beside};
+use crate::fetch::parts::{Sent, Versions, check_range, length_beside};
 use crate::fetch::trouble::{Patience, fetching};
 use crate::fetch::{Again, Attempting, Fetching, Finding, Getting, NoRanges, Source, Trouble, Unranged};
 use crate::http::{Answer, Ask, Client, Limits};
@@ -105,20 +105,25 @@ impl HttpsSource {
         Err(Trouble::lasting(anyhow!("the server redirected more than {REDIRECTS} times")))
     }
 
-    /// Asks for a part of the file, if it is still the file that the first answer from this URL was of.
+    /// Asks for a part of the file, by its version for as long as the answers from this URL agree on one.
     async fn ask_part(&self, ask: &mut Ask, range: &Range<u64>) -> Result<Answer, Trouble> {
         let text = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
-        let if_range = self.versions.if_range(&ask.url);
-        ask.headers = vec![(RANGE, HeaderValue::try_from(text).context("forming the request")?)];
-        ask.headers.extend(if_range.clone().map(|version| (IF_RANGE, version)));
-        let answer = self.client.exchange(ask).await?;
-        let beside = length_beside(&answer);
-        if beside.is_some() || answer.status.is_success() {
-            self.versions.check(&ask.url, &answer, if_range.as_ref()).map_err(Trouble::lasting)?;
-        }
-        match beside {
-            Some(total) => Err(Trouble::lasting(anyhow!("the file has only {total} bytes, not {}", range.end))),
-            None => Ok(answer),
+        let bytes = HeaderValue::try_from(text).context("forming the request")?;
+        let mut if_range = self.versions.if_range(&ask.url);
+        loop {
+            ask.headers = vec![(RANGE, bytes.clone())];
+            ask.headers.extend(if_range.clone().map(|version| (IF_RANGE, version)));
+            let answer = self.client.exchange(ask).await?;
+            let beside = length_beside(&answer);
+            if (beside.is_some() || answer.status.is_success())
+                && self.versions.check(&ask.url, &answer, if_range.as_ref()).map_err(Trouble::lasting)? == Sent::Whole
+            {
+                if_range = None;
+                answer.finish().await;
+                continue;
+            }
+            let Some(total) = beside else { return Ok(answer) };
+            return Err(Trouble::lasting(anyhow!("the file has only {total} bytes, not {}", range.end)));
         }
     }
 

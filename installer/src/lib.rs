@@ -77,6 +77,8 @@ mod crash;
 #[cfg(test)]
 mod https_tests;
 #[cfg(test)]
+mod not_run;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod test_server;

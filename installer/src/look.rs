@@ -97,7 +97,10 @@ pub async fn look(
     let damaged = overlay.written(place.start, root.hash_tree.content_size);
     let mut parts = vec![Part::new("hash-tree", tally.blocks(), damaged)];
     let (tree, region) = (Arc::new(tree), plan.region(&disk, Role::Root { slot })?);
-    let check = async |progress: Progress| converge::damaged(&region, &tree, &progress).await;
+    let check = async |progress: Progress| {
+        progress.expect(root.data.content_size);
+        converge::damaged(&region, &tree, &progress).await
+    };
     let runs = tell.wait("root", "Checking the root file system", check).await?;
     parts.push(Part::new("root", tree.geometry().data_blocks(), runs));
     let region: Region = plan.region(&disk, Role::Esp)?;

@@ -1,4 +1,5 @@
-//! A set of blocks: one bit each, which many threads set at once.
+//! A set of blocks: one bit each, which many threads set at once. What a thread has done before it added a block, or took one
+//! out, is seen by whoever finds that so: that a write was queued, or that somebody fills a place.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,27 +30,27 @@ impl BlockSet {
 
     /// Adds `block`; whether it was not there before. A block outside of the range is not added.
     pub fn insert(&self, block: u64) -> bool {
-        self.place(block).is_some_and(|(word, bit)| word.fetch_or(bit, Ordering::Relaxed) & bit == 0)
+        self.place(block).is_some_and(|(word, bit)| word.fetch_or(bit, Ordering::AcqRel) & bit == 0)
     }
 
     /// Takes `block` out; whether it was there.
     pub fn remove(&self, block: u64) -> bool {
-        self.place(block).is_some_and(|(word, bit)| word.fetch_and(!bit, Ordering::Relaxed) & bit != 0)
+        self.place(block).is_some_and(|(word, bit)| word.fetch_and(!bit, Ordering::AcqRel) & bit != 0)
     }
 
     /// Whether `block` is in it.
     pub fn contains(&self, block: u64) -> bool {
-        self.place(block).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+        self.place(block).is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
     }
 
     /// How many blocks are in it.
     pub fn len(&self) -> u64 {
-        self.words.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
+        self.words.iter().map(|word| u64::from(word.load(Ordering::Acquire).count_ones())).sum()
     }
 
     /// Whether no block is in it.
     pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+        self.words.iter().all(|word| word.load(Ordering::Acquire) == 0)
     }
 
     /// Whether every block of the range is in it.
@@ -82,7 +83,7 @@ impl BlockSet {
         let mut block = from;
         while block < end {
             let (word, bit) = self.place(block)?;
-            let word = word.load(Ordering::Relaxed);
+            let word = word.load(Ordering::Acquire);
             let word = if wanted { word } else { !word };
             // The bits from this block's on.
             let rest = word & !(bit - 1);

@@ -10,6 +10,7 @@ use metalstrap_release::verity::BLOCK;
 
 use super::expected::Expected;
 use super::frames::Frames;
+use super::scan::Sampling;
 use crate::disk::{Region, Writer};
 use crate::progress::Progress;
 
@@ -35,10 +36,14 @@ pub(super) struct Goal {
     pub blocks: Range<u64>,
     /// How many blocks are looked at in one go.
     pub window: u64,
+    /// How much is tried of a place before all of it is looked at.
+    pub sampling: Sampling,
     /// Bytes of frames that a cut may cost.
     pub at_risk: u64,
     /// Whether what is written is read back while the network is waited for.
     pub reads_back: bool,
+    /// Whether the blocks right before it are read through the page cache meanwhile, with a readahead that may run into it.
+    pub read_beside: bool,
     /// Where progress goes.
     pub progress: Progress,
 }
@@ -69,8 +74,10 @@ impl Goal {
             expected,
             blocks,
             window: WINDOW,
+            sampling: Sampling::default(),
             at_risk: AT_RISK,
             reads_back: false,
+            read_beside: false,
             progress: progress.clone(),
         })
     }
@@ -90,7 +97,8 @@ impl Goal {
     /// # Errors
     /// No thread can be started.
     pub fn writer(&self) -> Result<Writer> {
-        Writer::start(self.region.clone(), DEPTH).context("starting the write queue")
+        let start = if self.read_beside { Writer::start_threads } else { Writer::start };
+        start(self.region.clone(), DEPTH).context("starting the write queue")
     }
 }
 

@@ -72,7 +72,7 @@ impl Output {
     /// No thread can be started.
     pub fn new(goal: &Goal, proven: Option<&Arc<BlockSet>>) -> Result<Self> {
         let region = goal.region.clone();
-        let proven = proven.filter(|_| region.disk.direct_file(region.start, 0).is_some());
+        let proven = proven.filter(|_| is_read_past_the_cache(&region));
         let behind = proven.map(|proven| Behind {
             queued: BlockSet::new(goal.blocks.clone()),
             stable: BlockSet::new(goal.blocks.clone()),
@@ -180,17 +180,23 @@ impl Output {
         self.writer.drain().code(Code::DiskIo, || "writing verified blocks".to_owned())
     }
 
-    /// Reads one piece back; false when there is none.
+    /// Reads one piece back; false when there is none, or where that would prove nothing.
     ///
     /// # Errors
     /// [`Code::DiskIo`]: the drive returns something else than what it was given, or fails.
     pub fn read_a_piece_back(&self, judge: &mut dyn Judge) -> Result<bool> {
-        let Some(behind) = &self.behind else { return Ok(false) };
+        let Some(behind) = self.behind.as_ref().filter(|_| is_read_past_the_cache(&self.region)) else {
+            return Ok(false);
+        };
         let Some(piece) = behind.take() else { return Ok(false) };
         let length = piece.end.saturating_sub(piece.start).saturating_mul(BLOCK);
         let mut buffer = Buffer::new(usize::try_from(length)?);
         let read = self.region.read_at(piece.start.saturating_mul(BLOCK), &mut buffer);
         read.code(Code::DiskIo, || "reading back".to_owned())?;
+        // It may have been this read that was refused, and then it was the kernel's cache that answered.
+        if !is_read_past_the_cache(&self.region) {
+            return Ok(false);
+        }
         let blocks = piece.zip(buffer.as_chunks::<BLOCK_SIZE>().0);
         check_each(judge, &self.salt, blocks, |index, checked| {
             checked.or_else(|fault| lost(&self.region, index, fault))?;
@@ -199,6 +205,11 @@ impl Output {
         })?;
         Ok(true)
     }
+}
+
+/// Whether what is read comes from the device. Not for good: a file system may take `O_DIRECT` at open(2) and refuse a request.
+fn is_read_past_the_cache(region: &Region) -> bool {
+    region.disk.direct_file(region.start, 0).is_some()
 }
 
 impl Behind {

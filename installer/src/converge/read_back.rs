@@ -94,7 +94,7 @@ pub(super) fn lost(region: &Region, index: u64, fault: Fault) -> Result<()> {
 }
 
 /// The blocks of `region` that are not what `tree` says, or that the drive cannot read: in order, in runs. Nothing is
-/// written.
+/// written. A part of a step, which says itself how much there is to do.
 ///
 /// # Errors
 /// [`Code::DiskIo`]: the tree cannot be read.
@@ -106,7 +106,6 @@ pub async fn damaged<S: BlockStore + Debug + 'static>(
     let (region, tree, progress) = (region.clone(), Arc::clone(tree), progress.clone());
     blocking(move || {
         let blocks = tree.geometry().data_blocks();
-        progress.expect(blocks.saturating_mul(BLOCK));
         let right = BlockSet::new(0..blocks);
         let all = pieces(std::iter::once(0..blocks));
         find_right(&region, tree.as_ref(), all, &right, |bytes| progress.advance(bytes), |_| ())?;

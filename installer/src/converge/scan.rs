@@ -14,13 +14,25 @@ use crate::disk::Region;
 use crate::failure::{Code, WithCode as _};
 use crate::progress::LooksAt;
 
-/// A stretch that is looked at as a whole without asking whether that is worth it: 64 MiB.
-const SMALL: u64 = 1 << 14;
-/// Blocks that are tried, spread evenly, before a longer one is.
-const SAMPLES: u64 = 256;
-/// How many are tried in its first part, and how far apart those are: 1 MiB.
-const EARLY_SAMPLES: usize = 64;
-const EARLY: usize = 256;
+/// What is tried of a place before all of it is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sampling {
+    /// Blocks of a stretch that is looked at as a whole without asking whether that is worth it.
+    pub small: u64,
+    /// Blocks that are tried, spread evenly, before a longer one is.
+    pub samples: u64,
+    /// How many are tried in its first part besides.
+    pub early_samples: usize,
+    /// How many blocks those are apart.
+    pub early: usize,
+}
+
+impl Default for Sampling {
+    /// A stretch of up to 64 MiB is small; early samples are 1 MiB apart.
+    fn default() -> Self {
+        Self { small: 1 << 14, samples: 256, early_samples: 64, early: 256 }
+    }
+}
 
 /// Adds to `kept` the blocks that are right in their place. A disk that fails a read does not hold that block.
 pub(super) fn in_place(goal: &Goal, kept: &BlockSet) -> Result<()> {
@@ -38,13 +50,14 @@ pub(super) fn in_place(goal: &Goal, kept: &BlockSet) -> Result<()> {
 /// part that counts.
 pub(super) fn is_promising(goal: &Goal) -> Result<bool> {
     let count = goal.blocks.end.saturating_sub(goal.blocks.start);
-    if count <= SMALL {
+    let Sampling { small, samples, early_samples, early } = goal.sampling;
+    if count <= small {
         return Ok(true);
     }
     let found = BlockSet::new(goal.blocks.clone());
     // More of them at its start, where a run that was cut early has been.
-    let mut wanted = with_content(goal, EARLY).take(EARLY_SAMPLES).collect::<Result<Vec<_>>>()?;
-    let step = usize::try_from(count / SAMPLES).unwrap_or(usize::MAX);
+    let mut wanted = with_content(goal, early).take(early_samples).collect::<Result<Vec<_>>>()?;
+    let step = usize::try_from(count.checked_div(samples).unwrap_or(count)).unwrap_or(usize::MAX);
     wanted.extend(with_content(goal, step).collect::<Result<Vec<_>>>()?);
     let wanted = wanted.into_iter().map(|block| block..block.saturating_add(1));
     let looked = |bytes| goal.progress.looked(bytes);

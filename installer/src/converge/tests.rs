@@ -16,6 +16,7 @@ use crate::fetch::Source;
 
 mod authors;
 mod behind;
+mod cases;
 mod cuts;
 mod faults;
 mod looking;

@@ -61,6 +61,8 @@ pub async fn hash_tree(
     for (level, blocks) in stretches {
         let expected = Arc::new(Level { reader: reader.clone(), level });
         let goal = Goal::new(Arc::clone(&frames), region, expected, blocks, progress)?;
+        // What each block must be is read from the level above, which ends where this one begins.
+        let goal = Goal { read_beside: true, ..goal };
         tally += fill(&goal, None, seeds, &kept).await?;
     }
     let path = payload_path(tree.payload);

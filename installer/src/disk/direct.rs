@@ -9,7 +9,9 @@
 //! One gap is the kernel's: an *asynchronous* direct write to a block device (`blkdev_direct_write` sees
 //! `-EIOCBQUEUED`) is not followed by the second drop, so a buffered read of the same range at the same time could leave
 //! old bytes in the page cache. [`forget`] narrows it for whoever writes like that: a page that is being read at that moment
-//! stays. Nobody here reads a range that is being written.
+//! stays. Nobody here asks for a range that is being written, but the kernel's readahead may run into one, from what lies before
+//! it. That happens to a hash tree, of which a level is read through the cache while the next one is written: those writes are
+//! synchronous (`Goal::read_beside`). What else is read through the cache is small and far away, and file contents are not.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,6 +1,7 @@
 //! A disk that fails where a test says so.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -27,18 +28,26 @@ pub struct Faulty {
     inner: Arc<dyn Disk>,
     judge: Box<Judge>,
     tears: bool,
+    passed_by: bool,
 }
 
 impl Faulty {
     /// `judge` is asked before every operation on `inner`; the error it returns is the operation's.
     pub fn new(inner: Arc<dyn Disk>, judge: impl Fn(Operation) -> Option<io::Error> + Send + Sync + 'static) -> Self {
-        Self { inner, judge: Box::new(judge), tears: false }
+        Self { inner, judge: Box::new(judge), tears: false, passed_by: false }
     }
 
     /// A write that fails leaves the first half of its sectors on the disk.
     #[must_use]
     pub fn tearing(self) -> Self {
         Self { tears: true, ..self }
+    }
+
+    /// Writes may go past it through the direct file of `inner`, where that has one: the judge is not asked about those, only
+    /// about reads, flushes and what is written otherwise.
+    #[must_use]
+    pub fn passed_by(self) -> Self {
+        Self { passed_by: true, ..self }
     }
 
     /// Bytes that a failing write of `length` leaves.
@@ -88,6 +97,10 @@ impl Disk for Faulty {
             Some(error) => Err(at(WRITING, self, offset, length, error)),
             None => self.inner.write_zeroes(offset, length),
         }
+    }
+
+    fn direct_file(&self, offset: u64, length: u64) -> Option<Arc<File>> {
+        self.inner.direct_file(offset, length).filter(|_| self.passed_by)
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -55,7 +55,8 @@ impl Writer {
         }
     }
 
-    /// The same by threads whatever there is, as for a comparison.
+    /// The same by threads whatever there is: their writes are synchronous, after which no page that was read meanwhile stays in
+    /// the page cache (see `disk/direct.rs`).
     ///
     /// # Errors
     /// No thread can be started.

@@ -17,6 +17,7 @@ use crate::fetch::Source as _;
 
 mod credentials;
 mod staying;
+mod telling;
 
 const MIB: u64 = 1 << 20;
 /// The partition, and the least that FAT32 takes in whole MiB at both sector sizes.

@@ -95,7 +95,9 @@ async fn bring<'a>(
         let file = Wanted { path, place, artifact, tree: Arc::clone(tree) };
         if file.check(&Progress::default()).await.is_ok() {
             tally.kept = tally.kept.saturating_add(tree.geometry().data_blocks());
-            progress.advance(artifact.data.content_size.saturating_mul(2));
+            // Brought to its place, and read back.
+            progress.keeps(artifact.data.content_size);
+            progress.advance(artifact.data.content_size);
             return Ok((file, None));
         }
     }

@@ -1,4 +1,7 @@
 //! Which part of a file an answer brings (RFC 9110 section 14), and whether it is still the same file.
+//!
+//! Validators only save what would be fetched in vain: whatever comes is checked by whoever receives it. So servers behind one
+//! name that have several for the same bytes cost a request, and no more.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -20,10 +23,21 @@ const APART: i64 = 60;
 /// What a file was when its first bytes came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Version {
-    /// A strong validator: an `ETag`, or else a `Last-Modified`.
+    /// A strong validator: an `ETag`, or else a `Last-Modified`. None from when another one came with the same length on: then
+    /// they say nothing of the bytes.
     validator: Option<HeaderValue>,
     /// Its length.
     total: Option<u64>,
+}
+
+/// What an answer is to a request that named a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// What was asked for.
+    Asked,
+    /// The whole file in place of the part, for the version that was named: the part is to be asked for without one, and is
+    /// never answered so then.
+    Whole,
 }
 
 /// The versions of files seen so far, by the URL that sent them. Clones know the same.
@@ -36,27 +50,30 @@ impl Versions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(url)?.validator.clone()
     }
 
-    /// Looks at an answer from `url` to a request with `if_range`: the first one says what all others must be of.
+    /// Looks at an answer from `url` to a request with `if_range`: the first one says how long the file is, and what the next
+    /// requests name. Where another answer has a validator of its own, none is named any more.
     ///
     /// # Errors
-    /// When it is of another version.
-    pub fn check(&self, url: &Url, answer: &Answer, if_range: Option<&HeaderValue>) -> Result<()> {
+    /// When it is of a file of another length.
+    pub fn check(&self, url: &Url, answer: &Answer, if_range: Option<&HeaderValue>) -> Result<Sent> {
         let now = Version { validator: validator(answer), total: total(answer) };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST {
             known.clear();
         }
         let before = known.entry(url.clone()).or_insert_with(|| now.clone());
+        if before.total.zip(now.total).is_some_and(|(before, now)| before != now) {
+            bail!("the file changed while it was fetched");
+        }
         // A server that ignores ranges answers with the whole of the same version.
         let refused =
             answer.status == StatusCode::OK && if_range.is_some_and(|sent| Some(sent) != now.validator.as_ref());
         let differ = |(before, now): (&HeaderValue, &HeaderValue)| before != now && is_tag(before) == is_tag(now);
         let other = before.validator.as_ref().zip(now.validator.as_ref()).is_some_and(differ);
-        let resized = before.total.zip(now.total).is_some_and(|(before, now)| before != now);
-        if refused || other || resized {
-            bail!("the file changed while it was fetched");
+        if refused || other {
+            before.validator = None;
         }
-        Ok(())
+        Ok(if refused { Sent::Whole } else { Sent::Asked })
     }
 }
 

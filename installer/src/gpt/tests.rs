@@ -1,7 +1,6 @@
 mod clean;
 mod wiping;
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -89,9 +88,7 @@ impl Loop {
     /// `None` for an ordinary user, who cannot attach one.
     pub(crate) fn attach(path: &Path, sector_size: u32) -> Option<Self> {
         if !nix::unistd::Uid::effective().is_root() {
-            // Not by eprintln, which the test runner keeps to itself when a test passes.
-            let test = std::thread::current().name().unwrap_or_default().to_owned();
-            writeln!(std::io::stderr(), "{test}: not run: only root can attach loop devices").unwrap();
+            crate::not_run::not_run("only root can attach loop devices");
             return None;
         }
         let size = sector_size.to_string();

@@ -140,10 +140,7 @@ impl Answer {
     /// 10.2.3), which is judged by this machine's clock.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        let text = self.header(&RETRY_AFTER)?.trim();
-        let until = |date: i64| u64::try_from(date.saturating_sub(clock::now())).unwrap_or_default();
-        let seconds = text.parse().ok().or_else(|| parse_date(text).map(until))?;
-        Some(Duration::from_secs(seconds))
+        seconds_asked(self.header(&RETRY_AFTER)?.trim(), clock::now()).map(Duration::from_secs)
     }
 
     /// A header's text; `None` where it is absent or no text.
@@ -168,9 +165,42 @@ impl Answer {
     }
 }
 
+/// The seconds that a `Retry-After` asks for at `now`. A number that is larger than any is long, not none: how long is waited has
+/// a limit anyway.
+fn seconds_asked(text: &str, now: i64) -> Option<u64> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(text.parse().unwrap_or(u64::MAX));
+    }
+    parse_date(text).map(|date| u64::try_from(date.saturating_sub(now)).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_retry_after_is_a_number_of_any_length_or_a_date() {
+        let now = 784_111_777;
+        for (text, seconds) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", Some(u64::MAX)),
+            ("99999999999999999999999999", Some(u64::MAX)),
+            ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
+            ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
+            ("", None),
+            ("+5", None),
+            ("-5", None),
+            ("soon", None),
+        ] {
+            assert_eq!(seconds_asked(text, now), seconds, "{text}");
+        }
+        // However long that is, the machine comes back.
+        let limits = Limits::default();
+        let pause = super::super::pause(&limits, Some(Duration::from_secs(u64::MAX)), 1);
+        assert!((limits.asked_most..=limits.asked_most * 2).contains(&pause), "{pause:?}");
+    }
 
     /// What becomes of an answer of `bytes` that comes evenly at `rate` bytes a second: the seconds after which it is given
     /// up, if it is.

@@ -84,6 +84,13 @@ fn what_a_flush_has_covered_is_read_back() {
 }
 
 #[test]
+fn what_lies_behind_blocks_that_are_read_meanwhile_is_written_synchronously() {
+    let bench = Bench::new(&bytes(28, 8 << 12));
+    let goal = Goal { read_beside: true, ..bench.goal.clone() };
+    assert_eq!(goal.writer().unwrap().engine(), "threads");
+}
+
+#[test]
 fn a_flush_that_fails_ends_it() {
     let content = bytes(25, 8 << 12);
     let bench = Bench::new(&content);
@@ -124,6 +131,58 @@ fn a_disk_without_direct_reads_is_left_to_the_step_that_reads_back() {
     output.write(0, buffer(&content)).unwrap();
     output.flush_now_and_then(ENOUGH, Share::default()).unwrap();
     assert_eq!(bench.read_back(&output).unwrap(), 0);
+}
+
+/// A disk whose file system refuses the first direct read, which is made through the page cache then.
+#[derive(Debug)]
+struct Refusing {
+    inner: Arc<dyn Disk>,
+    refused: AtomicBool,
+}
+
+impl Disk for Refusing {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.inner.sector_size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.refused.store(true, Ordering::SeqCst);
+        self.inner.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.inner.write_at(offset, bytes)
+    }
+
+    fn direct_file(&self, offset: u64, length: u64) -> Option<Arc<fs::File>> {
+        self.inner.direct_file(offset, length).filter(|_| !self.refused.load(Ordering::SeqCst))
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.inner.flush()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[test]
+fn what_the_page_cache_returned_proves_nothing() {
+    let content = bytes(27, 300 << 12);
+    let bench = Bench::new(&content);
+    let disk = Refusing { inner: Arc::clone(&bench.goal.region.disk), refused: AtomicBool::new(false) };
+    let region = region_on(Arc::new(disk), 3 << 20);
+    let output = Output::new(&Goal { region, ..bench.goal.clone() }, Some(&bench.proven)).unwrap();
+    output.write(0, buffer(&content)).unwrap();
+    output.flush_now_and_then(ENOUGH, Share::default()).unwrap();
+    assert_eq!(bench.read_back(&output).unwrap(), 0);
+    output.drain().unwrap();
+    assert!(on_disk(&bench.goal.region, content.len()) == content);
 }
 
 /// A disk that tells of reads behind the first flush.

@@ -1,6 +1,7 @@
 //! Two descriptors of one disk: each sees what the other wrote.
 
 use super::*;
+use crate::not_run::not_run;
 
 /// One thing done to a disk, in sectors of 512 bytes; `odd` starts the buffer at an address that direct I/O refuses.
 #[derive(Debug, Clone)]
@@ -96,9 +97,7 @@ fn the_direct_file_is_for_whole_aligned_writes_that_are_allowed() {
     let file = file(1 << 20);
     let disk = Arc::new(FileDisk::open(file.path(), 512).unwrap());
     if disk.direct_file(0, 0).is_none() {
-        use std::io::Write as _;
-        writeln!(io::stderr(), "not run: the file system of {} has no direct I/O", file.path().display()).unwrap();
-        return;
+        return not_run("the file system of temporary files has no direct I/O");
     }
     let given = |disk: &dyn Disk, offset, length| disk.direct_file(offset, length).is_some();
     for (offset, length, expected) in [
@@ -116,7 +115,8 @@ fn the_direct_file_is_for_whole_aligned_writes_that_are_allowed() {
         assert_eq!(given(&guarded, offset, length), expected, "{length} bytes at {offset} in the plan");
     }
     assert!(!given(&Recording::new(disk.clone()), 0, 4096));
-    assert!(!given(&Faulty::new(disk, |_| None), 0, 4096));
+    assert!(!given(&Faulty::new(disk.clone(), |_| None), 0, 4096));
+    assert!(given(&Faulty::new(disk, |_| None).passed_by(), 0, 4096), "unless it is told to be passed by");
     assert!(!given(&ReadOnly::open(file.path(), 1 << 20, 512).unwrap(), 0, 4096));
 }
 

@@ -108,15 +108,14 @@ mod tests {
     /// A file of 12288 bytes, a queue for it with one ticket out, its ring, and a write of all of it in ones.
     type Bench = (tempfile::NamedTempFile, Queue, WriteRing<u64>, RingWrite<u64>);
 
-    /// `None`, said on the console, where there is no ring.
+    /// `None`, said on the console, where there is no ring; fails where there has to be one.
     fn bench() -> Option<Bench> {
         let backing = tempfile::NamedTempFile::new().unwrap();
         backing.as_file().set_len(12288).unwrap();
         let disk = Arc::new(FileDisk::open(backing.path(), 512).unwrap());
         let region = Region { disk: disk.clone(), start: 0, size: 12288 };
         let (Some(ring), Some(file)) = (ring_for(&region, 1), disk.direct_file(0, 12288)) else {
-            use std::io::Write as _;
-            writeln!(io::stderr(), "io_uring: not run: this kernel or file system does not have it").unwrap();
+            crate::not_run::not_run("this kernel or file system does not have io_uring");
             return None;
         };
         let queue = Queue::new(region, 1);

@@ -31,14 +31,11 @@ async fn later_requests_name_the_version_of_the_first_answer() {
     assert_eq!(sent_with("X: y").await, [None, None]);
 }
 
-/// The error of the second of two parts, when the answer to its request is another one, and the number of requests.
-async fn changed(
-    headers: &'static str,
-    second: impl Fn(&[u8], &str) -> Reply + Send + Sync + 'static,
-) -> (String, usize) {
+/// The error of the second of two parts, when the answer to its request is of another file, and the number of requests.
+async fn changed(second: impl Fn(&[u8], &str) -> Reply + Send + Sync + 'static) -> (String, usize) {
     let bytes = content();
     let server = server(move |number, request| match number {
-        1 => with_header(partial(&bytes, request), headers),
+        1 => with_header(partial(&bytes, request), "ETag: \"a1\""),
         _ => second(&bytes, request),
     })
     .await;
@@ -52,18 +49,73 @@ async fn changed(
 }
 
 #[tokio::test]
-async fn a_file_that_changes_between_two_parts_is_not_mixed() {
+async fn a_file_of_another_length_is_not_mixed_with_the_one_before() {
     let said = ("the file changed while it was fetched".to_owned(), 2);
-    let tag = "ETag: \"a1\"";
-    // A server that knows If-Range sends the whole of the new file.
-    assert_eq!(changed(tag, |bytes, _| with_header(reply("200 OK", bytes), "ETag: \"b2\"")).await, said);
-    assert_eq!(changed(DATES, |bytes, _| reply("200 OK", bytes)).await, said);
-    // One that does not still says what it sends.
-    assert_eq!(changed(tag, |bytes, request| with_header(partial(bytes, request), "ETag: \"b2\"")).await, said);
-    // And the length tells where nothing else does.
-    assert_eq!(changed("X: y", |bytes, request| partial(&bytes[1..], request)).await, said);
-    assert_eq!(changed("X: y", |bytes, _| reply("200 OK", &bytes[1..])).await, said);
-    assert_eq!(changed("X: y", |_, request| partial(&[0; 5], request)).await, said);
+    // A server that knows If-Range sends the whole of the new file; one that does not still says what it sends.
+    assert_eq!(changed(|bytes, _| with_header(reply("200 OK", &bytes[1..]), "ETag: \"b2\"")).await, said);
+    assert_eq!(changed(|bytes, _| reply("200 OK", &bytes[1..])).await, said);
+    assert_eq!(changed(|bytes, request| partial(&bytes[1..], request)).await, said);
+    assert_eq!(changed(|_, request| partial(&[0; 5], request)).await, said);
+}
+
+/// A server behind whose name there are two, by turns, whose files have tags of their own. Those that know `If-Range` send the
+/// whole file for the other's tag.
+async fn two_behind_one_name(knows_if_range: bool) -> crate::test_server::TestServer {
+    let bytes = content();
+    server(move |number, request| {
+        let tag = if number % 2 == 1 { "\"a1\"" } else { "\"b2\"" };
+        let other = header(request, "if-range").is_some_and(|sent| sent != tag);
+        let answer = if knows_if_range && other { reply("200 OK", &bytes) } else { partial(&bytes, request) };
+        with_header(answer, &format!("ETag: {tag}"))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn tags_that_differ_for_the_same_bytes_cost_a_request_and_no_more() {
+    let bytes = content();
+    let ranges = [0..10, 10..20, 20..70_000, 70_000..300_000_u64];
+    for (knows_if_range, sent) in [
+        (true, &[None, Some("\"a1\""), None, None, None][..]),
+        // The other tag comes with the part itself.
+        (false, &[None, Some("\"a1\""), None, None][..]),
+    ] {
+        let server = two_behind_one_name(knows_if_range).await;
+        let source = source(&server);
+        for range in ranges.clone() {
+            let (sent, got) = collect(&source, PATH, range.clone()).await;
+            sent.unwrap();
+            assert!(got == bytes[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()]);
+        }
+        let requests = server.requests();
+        let named: Vec<_> = requests.iter().map(|request| header(request, "if-range")).collect();
+        assert_eq!(named, sent, "knows If-Range: {knows_if_range}");
+        // Nor is it left alone for it, where there is no other.
+        let server = two_behind_one_name(knows_if_range).await;
+        let mirrors = super::testing::mirrors([&server]);
+        for range in ranges.clone() {
+            super::testing::collect(&mirrors, range).await.result.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_date_that_differs_for_the_same_length_is_not_named_again() {
+    let bytes = content();
+    let server = server(move |number, request| match number {
+        1 => with_header(partial(&bytes, request), DATES),
+        // It has been copied there since: for the old date it sends the whole.
+        2 => reply("200 OK", &bytes),
+        _ => partial(&bytes, request),
+    })
+    .await;
+    let source = source(&server);
+    for range in [0..10, 10..20, 20..30] {
+        collect(&source, PATH, range).await.0.unwrap();
+    }
+    let requests = server.requests();
+    let named: Vec<_> = requests.iter().map(|request| header(request, "if-range").is_some()).collect();
+    assert_eq!(named, [false, true, false, false]);
 }
 
 #[tokio::test]

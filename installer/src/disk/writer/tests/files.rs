@@ -6,15 +6,9 @@ use std::{fs, thread};
 use super::*;
 use crate::disk::{BlockDevice, BufferPool, Identity};
 use crate::gpt::tests::Loop;
+use crate::not_run::not_run;
 
 const MIB: usize = 1 << 20;
-
-fn skip(why: &str) {
-    use std::io::Write as _;
-    let test = thread::current().name().unwrap_or_default().to_owned();
-    // Not by eprintln, which the test runner keeps to itself when a test passes.
-    writeln!(io::stderr(), "{test}: not run: {why}").unwrap();
-}
 
 fn file(size: usize) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -28,7 +22,7 @@ fn writers(region: &Region, depth: usize) -> Vec<Writer> {
     match first.engine() {
         "io_uring" => vec![first, Writer::start_threads(region.clone(), depth).unwrap()],
         _ => {
-            skip("by io_uring, which this kernel or file system does not have");
+            not_run("by io_uring, which this kernel or file system does not have");
             vec![first]
         }
     }
@@ -140,7 +134,7 @@ fn the_identity_is_checked_before_the_first_write_of_every_engine() {
 #[test]
 fn an_error_of_the_kernel_names_the_disk_and_the_range() {
     if !nix::unistd::Uid::effective().is_root() {
-        return skip("only root can mount a file system that is too small");
+        return not_run("only root can mount a file system that is too small");
     }
     let directory = tempfile::tempdir().unwrap();
     let mount = sys_mount::Mount::builder().fstype("tmpfs").data("size=64k");
