@@ -17,8 +17,8 @@
 //!
 //! Every block is checked before it is written, so what is on the disk is the only state: a run that was killed goes on
 //! where it was by looking; the [`budget`] says what is lost. Memory is bounded: blocks are looked at 16 GiB at a time, with
-//! one bit for each and, while seeds are looked through, 8 bytes for each missing one (later only for those that others are
-//! equal to); buffers come from a pool.
+//! one bit for each and, while seeds are looked through, 8 bytes for each missing one (later some 10, and 8, for those alone that
+//! others are equal to); buffers come from a pool.
 //!
 //! Trust comes from the manifest alone: the seek table has its digest there, the hash tree leads up to the root hash
 //! there. What a mirror sends can delay an installation or end it with [`Code::Corrupt`], but not reach the disk.
@@ -36,6 +36,7 @@ mod index;
 mod needed;
 mod output;
 mod read_back;
+mod repeats;
 mod round;
 mod scan;
 mod seed;

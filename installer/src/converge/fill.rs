@@ -17,6 +17,7 @@ use super::goal::Goal;
 use super::index::Index;
 use super::needed::Needed;
 use super::output::Output;
+use super::repeats::Repeats;
 use super::round::Round;
 use super::seed::{self, Seed};
 use super::{scan, streamed};
@@ -53,9 +54,9 @@ async fn fill_window(goal: &Goal, fine: Option<&Arc<Frames>>, seeds: &[Seed], pr
     let fetched_before: u64 = payloads().map(|frames| frames.fetched_bytes()).sum();
     let (task, seeds, proven) = (goal.clone(), seeds.to_vec(), Arc::clone(proven));
     let local = blocking(move || Local::find(&task, &seeds, &proven)).await?;
-    let Local { have, index, output, mut tally } = local;
+    let Local { have, repeats, output, mut tally } = local;
     if let Some(output) = output {
-        let copies = fetch(goal, fine, &have, index, &output).await?;
+        let copies = fetch(goal, fine, &have, repeats, &output).await?;
         let done = goal.blocks.end.saturating_sub(goal.blocks.start);
         tally.copied += copies;
         tally.fetched = done.saturating_sub(tally.kept + tally.zero + tally.copied);
@@ -70,7 +71,7 @@ async fn fill_window(goal: &Goal, fine: Option<&Arc<Frames>>, seeds: &[Seed], pr
 struct Local {
     have: Arc<BlockSet>,
     /// What is missing at several places.
-    index: Arc<Index>,
+    repeats: Arc<Repeats>,
     /// `None`: nothing was missing.
     output: Option<Arc<Output>>,
     tally: Tally,
@@ -86,7 +87,7 @@ impl Local {
         have.present(have.range()).flatten().for_each(|block| _ = proven.insert(block));
         let mut index = Index::new(&goal.blocks);
         if have.is_full() {
-            return Ok(Self { have, index: Arc::new(index), output: None, tally });
+            return Ok(Self { have, repeats: Arc::default(), output: None, tally });
         }
         let output = Arc::new(Output::new(goal, goal.reads_back.then_some(proven))?);
         tally.zero = sort_missing(goal, &have, &mut index, &output)?;
@@ -98,8 +99,9 @@ impl Local {
             seed::copy(seed, goal, &index, &have, &output)?;
         }
         tally.copied = have.len().saturating_sub(before);
-        index.keep_repeats(&have);
-        Ok(Self { have, index: Arc::new(index), output: Some(output), tally })
+        let repeats = index.into_repeats(&have, goal.expected.reader().as_mut());
+        let repeats = Arc::new(repeats.code(Code::DiskIo, || "reading the hash tree".to_owned())?);
+        Ok(Self { have, repeats, output: Some(output), tally })
     }
 }
 
@@ -137,7 +139,7 @@ async fn fetch(
     goal: &Goal,
     fine: Option<&Arc<Frames>>,
     have: &Arc<BlockSet>,
-    index: Arc<Index>,
+    repeats: Arc<Repeats>,
     output: &Arc<Output>,
 ) -> Result<u64> {
     let mirrors = &goal.frames.mirrors;
@@ -149,7 +151,7 @@ async fn fetch(
         }
         let suspects = mirrors.dropped().len();
         let before = (have.len(), careful());
-        let ended = match choose(goal, fine, have, &index).await {
+        let ended = match choose(goal, fine, have, &repeats).await {
             Ok((goal, needed, largest)) => {
                 let round = Arc::new(Round::new(&goal, have, needed, largest, output)?);
                 let ended = round.by_ranges().await;
@@ -183,7 +185,7 @@ async fn choose(
     goal: &Goal,
     fine: Option<&Arc<Frames>>,
     have: &Arc<BlockSet>,
-    index: &Arc<Index>,
+    repeats: &Arc<Repeats>,
 ) -> Result<(Goal, Needed, u64)> {
     let total = goal.blocks.end.saturating_sub(goal.blocks.start);
     let missing = total.saturating_sub(have.len());
@@ -201,11 +203,10 @@ async fn choose(
             Err(error) => return Err(error),
         };
         let largest = table.frames().iter().map(|frame| frame.content_size).max().unwrap_or(0);
-        let (task, have, index, frames) = (goal.clone(), Arc::clone(have), Arc::clone(index), Arc::clone(frames));
+        let (task, have, repeats, frames) = (goal.clone(), Arc::clone(have), Arc::clone(repeats), Arc::clone(frames));
         let needed = blocking(move || {
             let table = frames.known_table().context("a seek table that was fetched")?;
-            let needed = Needed::new(table, &have, &index, task.expected.reader().as_mut());
-            let needed = needed.code(Code::DiskIo, || "reading the hash tree".to_owned())?;
+            let needed = Needed::new(table, &have, &repeats);
             Ok((Goal { frames, ..task }, needed, largest))
         })
         .await?;

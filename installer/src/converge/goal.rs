@@ -14,8 +14,9 @@ use super::scan::Sampling;
 use crate::disk::{Region, Writer};
 use crate::progress::Progress;
 
-/// Blocks that are looked at in one go: 16 GiB. Memory is bounded by it: 32 MiB for the index of what is missing, and some 20
-/// bytes for each block that another one is equal to. Equal blocks in different windows are fetched once for each.
+/// Blocks that are looked at in one go: 16 GiB. Memory is bounded by it: 32 MiB for the index of what is missing, and of each
+/// block that another one is equal to 4 bytes more when the index is left, then some 10 in its place, then 8. Equal blocks in
+/// different windows are fetched once for each.
 const WINDOW: u64 = 1 << 22;
 /// What a cut may cost: bytes of frames that were asked for and are not on stable storage. With what every run fetches anew
 /// (metadata, and seek tables of at most 4 MiB each) it stays below 64 MiB.

@@ -7,8 +7,11 @@
 use std::ops::Range;
 
 use metalstrap_release::digest::Digest;
+use metalstrap_release::verity::TreeError;
 
 use super::blocks::BlockSet;
+use super::expected::Judge;
+use super::repeats::Repeats;
 
 /// Missing blocks by digest.
 #[derive(Debug)]
@@ -37,34 +40,20 @@ impl Index {
         self.entries.sort_unstable();
     }
 
-    /// Forgets the blocks that are in `have`, and those that no other one of the rest may be equal to: where seeds are done
-    /// with, what is wanted at one place only is not looked for any more. Gives the memory back.
-    pub fn keep_repeats(&mut self, have: &BlockSet) {
-        let (first, numbers) = (self.first, self.numbers);
-        self.entries.retain(|entry| !have.contains(first.saturating_add(entry & numbers)));
-        let repeated = BlockSet::new(0..u64::try_from(self.entries.len()).unwrap_or(u64::MAX));
-        let mut place = 0_u64;
-        for group in self.entries.chunk_by(|a, b| a & !numbers == b & !numbers) {
-            let end = place.saturating_add(u64::try_from(group.len()).unwrap_or(u64::MAX));
-            if group.len() > 1 {
-                (place..end).for_each(|place| _ = repeated.insert(place));
-            }
-            place = end;
+    /// What is left of it where seeds are done with: the blocks that `have` lacks and that others of those must be equal to. What
+    /// is wanted at one place only is not looked for any more.
+    ///
+    /// # Errors
+    /// The tree that says what blocks must be cannot be read.
+    pub fn into_repeats(self, have: &BlockSet, judge: &mut dyn Judge) -> Result<Repeats, TreeError> {
+        let mut repeats = Repeats::new(self.first);
+        let alike = self.entries.chunk_by(|a, b| a & !self.numbers == b & !self.numbers);
+        for entries in alike.filter(|entries| entries.len() > 1) {
+            let blocks = entries.iter().map(|entry| self.block(*entry));
+            repeats.add(blocks.filter(|block| !have.contains(*block)), judge)?;
         }
-        let mut places = 0..;
-        self.entries.retain(|_| places.next().is_some_and(|place| repeated.contains(place)));
-        self.entries.shrink_to_fit();
-    }
-
-    /// The first block that it may have.
-    pub fn first(&self) -> u64 {
-        self.first
-    }
-
-    /// How many blocks it has.
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.entries.len()
+        repeats.shrink();
+        Ok(repeats)
     }
 
     fn key(&self, digest: &Digest) -> u64 {
@@ -83,22 +72,33 @@ impl Index {
         let rest = self.entries.get(start..).unwrap_or_default();
         rest.iter().take_while(move |entry| **entry & !self.numbers == key).map(|entry| self.block(*entry))
     }
-
-    /// Blocks that may want the same digest, group by group, each in order.
-    pub fn groups(&self) -> impl Iterator<Item = impl Iterator<Item = u64> + Clone> {
-        self.entries
-            .chunk_by(|a, b| a & !self.numbers == b & !self.numbers)
-            .map(|group| group.iter().map(|entry| self.block(*entry)))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
+    use metalstrap_release::verity::Block;
     use proptest::prelude::*;
 
+    use super::super::expected::Fault;
     use super::*;
+
+    /// What blocks must be, one after the other.
+    struct Says {
+        first: u64,
+        digests: Vec<Digest>,
+    }
+
+    impl Judge for Says {
+        fn digest(&mut self, index: u64) -> Result<Option<Digest>, TreeError> {
+            Ok(self.digests.get(usize::try_from(index - self.first).unwrap()).copied())
+        }
+
+        fn check(&mut self, _: u64, _: &Block, _: Digest) -> Result<(), Fault> {
+            unreachable!("nothing is checked here")
+        }
+    }
 
     proptest! {
         /// It finds what a plain map finds, also where digests begin alike.
@@ -123,22 +123,30 @@ mod tests {
                 let found: Vec<u64> = index.find(&digest(kind)).collect();
                 prop_assert_eq!(found, alike.get(&(kind / 2)).cloned().unwrap_or_default());
             }
-            let mut groups: Vec<Vec<u64>> = index.groups().map(Iterator::collect).collect();
-            groups.sort();
-            let mut expected: Vec<Vec<u64>> = alike.into_values().collect();
-            expected.sort();
-            prop_assert_eq!(&groups, &expected);
-            prop_assert_eq!(index.len(), kinds.len());
-            // Where every third block has come, what is left are those that look like another one.
+            // Where every third block has come, what is left are those that are equal to another one.
             let have = BlockSet::new(first..first + kinds.len() as u64);
             have.range().step_by(3).for_each(|block| _ = have.insert(block));
-            index.keep_repeats(&have);
-            let mut groups: Vec<Vec<u64>> = index.groups().map(Iterator::collect).collect();
-            groups.sort();
-            expected.iter_mut().for_each(|group| group.retain(|block| !have.contains(*block)));
-            expected.retain(|group| group.len() > 1);
-            expected.sort();
-            prop_assert_eq!(groups, expected);
+            let mut equal: BTreeMap<u8, Vec<u64>> = BTreeMap::new();
+            for (block, kind) in have.range().zip(&kinds).filter(|(block, _)| !have.contains(*block)) {
+                equal.entry(*kind).or_default().push(block);
+            }
+            let digests = kinds.iter().map(|kind| digest(*kind)).collect();
+            let repeats = index.into_repeats(&have, &mut Says { first, digests }).unwrap();
+            let groups = |have: &BlockSet| -> Vec<Vec<u64>> {
+                let members = |place| repeats.members(place).map(|number| repeats.block(number)).collect::<Vec<u64>>();
+                repeats.missing(have).into_iter().map(members).collect()
+            };
+            let expected = |least: usize| {
+                let mut groups: Vec<_> = equal.values().filter(|group| group.len() >= least).cloned().collect();
+                groups.sort();
+                groups
+            };
+            prop_assert_eq!(groups(&have), expected(2));
+            // The first of each has come since: a group begins behind it, and is none where one block is left.
+            expected(1).iter().for_each(|group| _ = have.insert(group[0]));
+            let mut rest: Vec<_> = expected(3).into_iter().map(|group| group[1..].to_vec()).collect();
+            rest.sort();
+            prop_assert_eq!(groups(&have), rest);
         }
     }
 }

@@ -26,8 +26,16 @@ const LEAST: u64 = 256 << 10;
 const ROUNDS: u64 = 3;
 /// Memory for content that waits to be written, beside what each thread is at.
 const MEMORY: u64 = 12 << 20;
+/// Threads that decode, at most: each has a frame, its content and what zstd needs, some 3 MB. More would bring content faster
+/// than drives take it.
+const MOST_DECODERS: usize = 12;
 /// Batches that wait for a thread.
 const WAITING: usize = 4;
+
+/// How many threads decode.
+fn decoders() -> usize {
+    threads().min(MOST_DECODERS)
+}
 
 /// What is left to be fetched.
 #[derive(Debug)]
@@ -63,7 +71,7 @@ impl Round {
     /// A round for `needed` frames of the goal's payload, of which the largest has `largest` bytes of content.
     pub fn new(goal: &Goal, have: &Arc<BlockSet>, needed: Needed, largest: u64, output: &Arc<Output>) -> Result<Self> {
         let capacity = largest.max(PIECE.saturating_mul(BLOCK));
-        let count = usize::try_from(MEMORY / capacity)?.saturating_add(threads());
+        let count = usize::try_from(MEMORY / capacity)?.saturating_add(decoders());
         let spans = needed.frames.present(needed.frames.range()).collect();
         Ok(Self {
             goal: goal.clone(),
@@ -179,7 +187,7 @@ impl Round {
     ) -> Result<()> {
         let (batches, waiting) = mpsc::channel(WAITING);
         let waiting = Arc::new(Mutex::new(waiting));
-        let workers: Vec<_> = (0..threads())
+        let workers: Vec<_> = (0..decoders())
             .map(|_| {
                 let (round, waiting) = (Arc::clone(self), Arc::clone(&waiting));
                 tokio::task::spawn_blocking(move || worker::work(&round, &waiting))
