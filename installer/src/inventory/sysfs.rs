@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::Contents;
 use super::by_path::by_path;
 use super::mounts::Mounts;
 use super::nvme::{self, NvmeFacts};
