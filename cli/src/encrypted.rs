@@ -30,8 +30,12 @@ pub fn decrypt(der: &[u8], passphrase: &Passphrase) -> Result<Option<PrivateKey>
     let encrypted = EncryptedPrivateKeyInfo::try_from(der).map_err(unknown)?;
     let key = match encrypted.decrypt(passphrase.as_bytes()) {
         Ok(key) => key,
-        // A wrong passphrase shows as wrong padding, but for one in 256, which shows as what is no DER.
-        Err(pkcs8::Error::EncryptedPrivateKey(pkcs5::Error::DecryptFailed) | pkcs8::Error::Asn1(_)) => return Ok(None),
+        // A wrong passphrase shows as wrong padding, but for one in 256, which shows as what is no DER. The library calls a failed
+        // decryption by CBC an encryption.
+        Err(
+            pkcs8::Error::EncryptedPrivateKey(pkcs5::Error::DecryptFailed | pkcs5::Error::EncryptFailed)
+            | pkcs8::Error::Asn1(_),
+        ) => return Ok(None),
         Err(error) => return Err(unknown(error)),
     };
     Ok(Some(PrivateKey::from_pkcs8(key.as_bytes()).context("decrypting it")?))

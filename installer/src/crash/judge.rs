@@ -9,7 +9,7 @@
 //!   which it starts after 10 s (`config_select_default_entry` in its src/boot/boot.c).
 //! - Linux has rules of its own for the table ([`super::tables`]). The root file system comes up when all of it verifies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use metalstrap_release::digest::Digest;
@@ -100,22 +100,18 @@ impl Judge {
         first_failure.map_or(Boot::NoUki, Boot::Stuck)
     }
 
-    /// Whether every UKI that has a name is a whole one, and, where `fallback`, one of the old system comes up too if it is chosen.
-    /// An empty one does not count: systemd-boot passes over it, and it is not the installer that leaves one.
-    pub fn check_named(&self, disk: &Arc<dyn Disk>, fallback: bool) -> Result<(), String> {
-        let parts = tables::firmware(disk.as_ref()).ok_or("no partition table")?;
-        let files = parts.iter().find_map(|part| Files::open(region(disk, part))).ok_or("no file system")?;
-        let named = files.find(UKIS).and_then(|directory| files.list(&directory)).unwrap_or_default();
+    /// Whether every UKI that has a name is a whole one, or as it was `before` the run, and, where `fallback`, one of the old
+    /// system comes up too if it is chosen.
+    pub fn check_named(&self, disk: &Arc<dyn Disk>, before: &BTreeSet<Digest>, fallback: bool) -> Result<(), String> {
         let mut comes_up = false;
-        for file in named.into_iter().filter(|file| Entry::new(file.clone()).is_some()) {
-            let bytes = files.read(&file).ok_or_else(|| format!("{} cannot be read", file.name))?;
-            if bytes.is_empty() {
-                continue;
+        for (name, digest) in named(disk) {
+            let digest = digest.ok_or_else(|| format!("{name} cannot be read"))?;
+            match self.releases.iter().find(|(_, manifest)| manifest.boot.uki.sha256 == digest) {
+                Some((Which::Old, manifest)) => comes_up |= fallback && root(disk, manifest).is_ok(),
+                Some((Which::New, _)) => {}
+                None if before.contains(&digest) => {}
+                None => return Err(format!("{name} is named and damaged")),
             }
-            let digest = Digest::of(&bytes);
-            let known = self.releases.iter().find(|(_, manifest)| manifest.boot.uki.sha256 == digest);
-            let (which, manifest) = known.ok_or_else(|| format!("{} is named and damaged", file.name))?;
-            comes_up |= fallback && *which == Which::Old && root(disk, manifest).is_ok();
         }
         (comes_up || !fallback).then_some(()).ok_or_else(|| "the fallback does not come up".to_owned())
     }
@@ -136,6 +132,15 @@ pub fn credentials(disk: &Arc<dyn Disk>) -> Option<BTreeMap<String, Vec<u8>>> {
     let Some(directory) = files.find("loader/credentials") else { return Some(BTreeMap::new()) };
     let named = files.list(&directory)?.into_iter().filter(|named| named.name.ends_with(".cred"));
     named.map(|named| Some((named.name.clone(), files.read(&named)?))).collect()
+}
+
+/// The UKIs that systemd-boot finds, by name, with their digests, where they can be read.
+pub fn named(disk: &Arc<dyn Disk>) -> Vec<(String, Option<Digest>)> {
+    let parts = tables::firmware(disk.as_ref()).unwrap_or_default();
+    let Some(files) = parts.iter().find_map(|part| Files::open(region(disk, part))) else { return Vec::new() };
+    let listed = files.find(UKIS).and_then(|directory| files.list(&directory)).unwrap_or_default();
+    let ukis = listed.into_iter().filter(|file| Entry::new(file.clone()).is_some());
+    ukis.map(|file| (file.name.clone(), files.read(&file).map(|bytes| Digest::of(&bytes)))).collect()
 }
 
 fn region(disk: &Arc<dyn Disk>, part: &Part) -> Region {

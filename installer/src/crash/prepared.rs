@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use metalstrap_release::digest::Digest;
+
 use super::before::Start;
 use super::cut::Cut;
 use super::epoch::{Epoch, epochs};
@@ -53,6 +55,8 @@ pub struct Prepared {
     /// All pages of it that are other than zero, or were.
     pages: BTreeSet<u64>,
     kept: Option<Kept>,
+    /// The UKIs that had names before the run.
+    named: BTreeSet<Digest>,
     pub ghosts: Ghosts,
     /// What an OS finds that starts before the run, and after it.
     credentials: [BTreeMap<String, Vec<u8>>; 2],
@@ -73,8 +77,9 @@ impl Prepared {
         let credentials = [&before, &end].map(|disk| judge::credentials(disk).unwrap_or_default());
         let wanted: BTreeMap<_, _> = sealed("2").into_iter().map(|one| (one.file(), one.bytes)).collect();
         assert_eq!(credentials[1], wanted, "{}", scenario.name);
+        let named = judge::named(&before).into_iter().filter_map(|(_, digest)| digest).collect();
         let epochs = epochs(&outcome.log);
-        Self { scenario, sector_size, epochs, judge, start, end, pages, kept, ghosts, credentials, runs }
+        Self { scenario, sector_size, epochs, judge, start, end, pages, kept, named, ghosts, credentials, runs }
     }
 
     /// The disk that `cut` leaves.
@@ -137,7 +142,7 @@ impl Prepared {
     fn check_started(&self, which: Which, disk: &Arc<dyn Disk>) -> Result<(), String> {
         self.check_kept(disk.as_ref())?;
         if self.judge.foreign.is_none() || which == Which::New {
-            self.judge.check_named(disk, self.scenario.other_good_slot)?;
+            self.judge.check_named(disk, &self.named, self.scenario.other_good_slot)?;
         }
         if self.kept.as_ref().is_some_and(|kept| !kept.is_found(disk.as_ref())) {
             return Err("what is to be kept is not in the partition table".to_owned());

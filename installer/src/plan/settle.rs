@@ -165,7 +165,7 @@ fn guid(disk: &PlanDisk, intent: Option<&str>) -> Uuid {
     layout::derived_uuid(&disk.identity, &role)
 }
 
-/// The intents that the disk remembers from now on.
+/// The intents that the disk remembers from now on. Of a repair they are those before.
 pub(super) fn intents(disk: &PlanDisk, host: &Host) -> Vec<String> {
     let disk = &*as_far_as_read(disk);
     let known = match &disk.contents {
@@ -176,7 +176,7 @@ pub(super) fn intents(disk: &PlanDisk, host: &Host) -> Vec<String> {
     let lost = disk.remembered.iter().filter(|intent| !known.contains(intent));
     let all = lost.chain(known).fold(Vec::new(), |all, intent| boot_files::with_intent(&all, intent));
     match &host.intent {
-        Some(intent) if !all.contains(intent) => boot_files::with_intent(&all, intent),
+        Some(intent) if host.mode == Mode::Install && !all.contains(intent) => boot_files::with_intent(&all, intent),
         _ => all,
     }
 }

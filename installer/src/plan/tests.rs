@@ -7,7 +7,7 @@ use metalstrap_release::verity::Geometry;
 use proptest::prelude::*;
 
 use super::*;
-use crate::boot_files::EspContents;
+use crate::boot_files::{BootFiles, EspContents};
 use crate::failure::code_of;
 use crate::gpt::Table;
 use crate::inventory::Copies;
@@ -77,10 +77,11 @@ pub(crate) fn host(existing: Existing) -> Host {
     serde_json::from_value(host).unwrap()
 }
 
-/// What is on a disk with this table, whose ESP has nothing.
+/// What is on a disk with this table, whose ESP has no files.
 pub(crate) fn holding(table: Table) -> Contents {
     let holds = vec![Vec::new(); table.partitions.len()];
-    Contents::Gpt { copies: Copies::Both, table, holds, beside: Vec::new(), esp: EspContents::Absent }
+    let files = BootFiles { free: GIB, cluster: 4096, ..BootFiles::default() };
+    Contents::Gpt { copies: Copies::Both, table, holds, beside: Vec::new(), esp: EspContents::Volume(files) }
 }
 
 pub(crate) fn disk(size: u64, sector_size: u32, contents: Contents) -> PlanDisk {

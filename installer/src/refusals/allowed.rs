@@ -63,12 +63,23 @@ async fn a_list_that_only_hosts_have_signed_counts_for_nothing() {
     let mut published = good().allowing(&["tiny_2"]);
     published.set_target("hosts", TARGET, &open);
     published.files.insert(target_path(TARGET, &open), open);
-    let path = published.role_path("hosts");
+    let text = format!(
+        "{CHECKING}the host config default names the release tiny 1, but allowed-releases.json, which the role targets has \
+         signed, allows only tiny_2"
+    );
+    Trial::of(&published).run().await.before_the_plan(Code::ReleaseNotAllowed, &text);
+    // And where `targets` says nothing of it.
+    let outcome = refused(|mut published| {
+        let open = serde_json::to_vec(&json!({"format": 1, "releases": ["tiny_2"]})).unwrap();
+        published.set_target("hosts", TARGET, &open);
+        published
+    });
+    let path = good().role_path("hosts");
     let text = format!(
         "checking the repository's metadata: REPOSITORY: {path} is not valid: it holds \"allowed-releases.json\", which this \
          role may not sign"
     );
-    Trial::of(&published).run().await.before_the_plan(Code::Metadata, &text);
+    outcome.await.before_the_plan(Code::Metadata, &text);
 }
 
 #[tokio::test]

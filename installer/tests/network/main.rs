@@ -253,7 +253,7 @@ fn settings_come_by_dhcp() -> Result<()> {
             far.dnsmasq(&[
                 "--dhcp-range=10.77.0.50,10.77.0.50,255.255.255.0,2m",
                 "--dhcp-option=option:dns-server,10.77.0.1",
-                "--dhcp-option=224,\"metalstrap.repository=https://os.example.com/repo\"",
+                "--dhcp-option=224,metalstrap.repository=https://os.example.com/repo",
                 "--dhcp-boot=https://os.example.com/boot/netboot.efi",
                 "--host-record=deploy.example,10.77.0.1",
             ])
@@ -278,7 +278,7 @@ fn the_boot_url_of_http_clients_is_asked_for() -> Result<()> {
                 "--dhcp-range=10.77.0.50,10.77.0.50,255.255.255.0,2m",
                 "--dhcp-option=option:dns-server,10.77.0.1",
                 "--dhcp-vendorclass=set:http,HTTPClient:Arch:00016",
-                "--dhcp-option=tag:!http,224,\"metalstrap.repository=https://os.example.com/lease\"",
+                "--dhcp-option=tag:!http,224,metalstrap.repository=https://os.example.com/lease",
                 "--dhcp-boot=tag:http,https://os.example.com/boot/netboot.efi",
                 "--host-record=deploy.example,10.77.0.1",
             ])
@@ -297,7 +297,7 @@ const SIX: [&str; 5] = [
     "--dhcp-range=fd77::123,fd77::123,64,2m",
     "--dhcp-vendorclass=set:http,enterprise:343,HTTPClient:Arch:00016",
     "--dhcp-option=tag:http,option6:bootfile-url,https://os.example.com/boot/netboot.efi",
-    "--dhcp-option=option6:bootfile-param,\"metalstrap.repository=https://os.example.com/repo\"",
+    "--dhcp-option=option6:bootfile-param,metalstrap.repository=https://os.example.com/repo",
     "--host-record=deploy.example,fd77::1",
 ];
 

@@ -323,7 +323,9 @@ fn an_esp_that_cannot_be_kept_or_has_no_room_is_refused() {
 #[test]
 fn an_esp_that_is_not_made_yet_is_made_where_no_other_slot_is_filled() {
     let cut = keep(&disk(GIB, 512, Contents::Blank), &manifest()).table();
-    assert_eq!(keep(&disk(GIB, 512, holding(cut)), &manifest()).existing, Becomes::Kept);
+    let Contents::Gpt { copies, table, holds, beside, .. } = holding(cut) else { panic!() };
+    let contents = Contents::Gpt { copies, table, holds, beside, esp: EspContents::Absent };
+    assert_eq!(keep(&disk(GIB, 512, contents), &manifest()).existing, Becomes::Kept);
 }
 
 #[test]
