@@ -27,6 +27,7 @@ pub struct Passphrase(String);
 
 impl Passphrase {
     /// As it is.
+    #[cfg(test)]
     pub fn new(text: String) -> Self {
         Self(text)
     }

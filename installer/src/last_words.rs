@@ -48,7 +48,7 @@ pub fn report_from_stdin() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         let resolver = Resolver::learnt(net::recall()?);
-        tell.outbox().start(Poster::new(url, Access::of_site(&site)?, resolver)?);
+        tell.outbox().start(Poster::new(url, Access::of_site(site)?, resolver)?);
         tell.outbox().settle(LIMIT).await
     })
 }
