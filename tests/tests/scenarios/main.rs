@@ -21,6 +21,7 @@ mod a_machine_without_the_tpm_that_it_must_have_is_refused;
 mod a_network_without_dhcp_is_told;
 mod a_payload_is_nearly_as_small_as_one_frame;
 mod a_server_of_another_name_is_refused;
+mod an_error_with_a_backtrace_is_told_too;
 mod an_installed_system_updates_itself;
 mod another_release_goes_beside_the_one_that_works;
 mod debian_is_installed_and_boots_from_its_disk;
