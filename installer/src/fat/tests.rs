@@ -89,8 +89,33 @@ fn read_with_mtools(image: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
+/// What is to be read. Directories whose names differ in case only are one, which is called as the first of them.
 fn expected(files: &[File]) -> BTreeMap<String, Vec<u8>> {
-    files.iter().map(|file| (file.path.clone(), content(&file.path, file.size))).collect()
+    let mut called = BTreeMap::new();
+    let mut found = BTreeMap::new();
+    for File { path, size } in files {
+        let (mut at, mut parts) = (String::new(), path.split('/').peekable());
+        while let Some(part) = parts.next() {
+            at.push_str(part);
+            if parts.peek().is_some() {
+                at = called.entry(at.to_ascii_lowercase()).or_insert(at).clone() + "/";
+            }
+        }
+        found.insert(at, content(path, *size));
+    }
+    found
+}
+
+#[test]
+fn directories_whose_names_differ_in_case_only_are_one() {
+    let file = |path: &str| File { path: path.to_owned(), size: 5 };
+    let files = [file("Top/A/a"), file("top/a/B"), file("Top/A/c")];
+    let layout = Layout::new(300 * MIB, 512, 7, "ANY", &files).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("any");
+    write(&layout, &image, 300 * MIB, &ALL);
+    assert_eq!(read_with_mtools(&image), expected(&files));
+    assert_eq!(expected(&files).keys().collect::<Vec<_>>(), ["Top/A/B", "Top/A/a", "Top/A/c"]);
 }
 
 #[test]
