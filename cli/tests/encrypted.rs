@@ -17,10 +17,9 @@ use serde_json::json;
 mod command;
 mod support;
 
-use command::{Operator, PUBLISH};
+use command::{ON, Operator, PUBLISH};
 use support::{Inputs, contents};
 
-const ON: &str = "--repository D/repository --keys D/keys";
 const PASS: &str = "--passphrase-file D/pass";
 
 /// With a passphrase in a file and encrypted keys.

@@ -18,10 +18,8 @@ use serde_json::json;
 mod command;
 mod support;
 
-use command::{Operator, PUBLISH};
+use command::{ON, Operator, PUBLISH};
 use support::{Inputs, contents, files};
-
-const ON: &str = "--repository D/repository --keys D/keys";
 
 #[test]
 fn keys_are_their_owners_and_never_overwritten() {

@@ -18,10 +18,9 @@ use serde_json::{Value, json};
 mod command;
 mod support;
 
-use command::{Operator, PUBLISH};
+use command::{ON, Operator, PUBLISH};
 use support::{Inputs, files};
 
-const ON: &str = "--repository D/repository --keys D/keys";
 const NAMES: [&str; 4] = ["os_1.json", "host-default.json", "allowed-releases.json", "host-other.json"];
 
 fn tree() -> PathBuf {

@@ -15,10 +15,8 @@ use serde_json::{Value, json};
 mod command;
 mod support;
 
-use command::{Operator, PUBLISH};
+use command::{ON, Operator, PUBLISH};
 use support::{Inputs, contents, files};
-
-const ON: &str = "--repository D/repository --keys D/keys";
 
 /// Moves private keys to a directory of their own, beside what is public.
 fn give(operator: &Operator, person: &str, names: &[&str]) {

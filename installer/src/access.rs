@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use metalstrap_release::site::Site;
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
@@ -13,7 +13,7 @@ use url::Url;
 use crate::http::Limits;
 use crate::proxy::Proxy;
 use crate::resolve::Resolver;
-use crate::tls::{self, greet};
+use crate::tls::{self, greet, host_and_port};
 
 /// Bytes asked of the kernel at once: rustls by itself asks for the rest of one record (16 KiB) at a time.
 const RECEIVE: usize = 128 << 10;
@@ -105,11 +105,6 @@ impl Access {
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         Ok(Box::new(greet(&connector, url, BufReader::with_capacity(RECEIVE, stream), patience).await?))
     }
-}
-
-fn host_and_port(url: &Url) -> Result<(&str, u16)> {
-    let host = url.host_str().context("the URL names no host")?;
-    Ok((host, url.port_or_known_default().context("the URL names no port")?))
 }
 
 #[cfg(test)]

@@ -67,14 +67,31 @@ pub async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     patience: Duration,
 ) -> Result<TlsStream<S>> {
-    let host = url.host_str().context("the URL names no host")?;
-    let port = url.port_or_known_default().context("the URL names no port")?;
-    let plain = host.trim_start_matches('[').trim_end_matches(']');
-    let name = ServerName::try_from(plain.to_owned()).with_context(|| format!("{host} is no host name"))?;
+    let (host, port) = host_and_port(url)?;
+    let (plain, name) = server_name(host)?;
     tokio::time::timeout(patience, connector.connect(name, stream))
         .await
         .map_err(|_elapsed| anyhow!("no TLS answer from {host}:{port} in {} s", patience.as_secs_f32()))?
         .map_err(|error| handshake_error(error, plain, &format!("{host}:{port}")))
+}
+
+/// The server that a URL names.
+///
+/// # Errors
+/// It names no host, or no port that is known.
+pub fn host_and_port(url: &Url) -> Result<(&str, u16)> {
+    let host = url.host_str().context("the URL names no host")?;
+    Ok((host, url.port_or_known_default().context("the URL names no port")?))
+}
+
+/// The host of a URL as a certificate names it, without the brackets of an IPv6 address: as text, and for a handshake.
+///
+/// # Errors
+/// It is no host name.
+pub fn server_name(host: &str) -> Result<(&str, ServerName<'static>)> {
+    let plain = host.trim_start_matches('[').trim_end_matches(']');
+    let name = ServerName::try_from(plain.to_owned()).with_context(|| format!("{host} is no host name"))?;
+    Ok((plain, name))
 }
 
 fn handshake_error(error: io::Error, host: &str, authority: &str) -> anyhow::Error {

@@ -46,6 +46,8 @@ impl Operator {
     }
 }
 
+/// The repository, and the keys that sign it.
+pub const ON: &str = "--repository D/repository --keys D/keys";
 /// Publishes version 1.
 pub const PUBLISH: &str = "publish --name os --version 1 --level 1 --root D/root --verity D/verity --uki D/uki \
                        --loader D/loader --repository D/repository --keys D/keys";

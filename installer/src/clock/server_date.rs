@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use hyper::header::DATE;
 use rustls::client::Resumption;
-use rustls::pki_types::{ServerName, UnixTime};
+use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ClientConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -110,10 +110,9 @@ impl<'a> Server<'a> {
 
     /// A handshake by a clock that stands at `at`.
     async fn greet(&self, at: i64) -> Result<Greeted> {
-        let host = self.url.host_str().context("the URL names no host")?;
+        let (host, _) = tls::host_and_port(&self.url)?;
         let stream = self.access.reach(&self.url, self.resolver, WAIT).await?;
-        let plain = host.trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(plain.to_owned()).with_context(|| format!("{host} is no host name"))?;
+        let (plain, name) = tls::server_name(host)?;
         let connector = TlsConnector::from(Arc::new(standing(self.access.tls(), at)?));
         let error = match connector.connect(name, stream).await {
             Ok(stream) => return Ok(Greeted::Good(Box::new(stream))),
