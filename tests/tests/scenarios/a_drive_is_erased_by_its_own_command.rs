@@ -14,12 +14,18 @@ use metalstrap_tests::scene::{DISK, Scene, is_blank};
 use metalstrap_tests::workbench::{self, Said};
 use serde_json::{Value, json};
 
-/// Names come in the order in which drivers find disks, so each is looked for by what it is.
+/// Names come in the order in which drivers find disks, so each is looked for by what it is. That goes for the namespaces of
+/// one drive too: since Linux 6.12 they are looked at side by side (`nvme_scan_ns_async`), and n1 is the first that is ready.
 const SCRIPT: &str = r#"
-nvme() { grep -l "^$1 *$" /sys/class/nvme/*/serial | cut -d/ -f5; }
+nvme() {
+    for disk in /sys/block/nvme*; do
+        [ -b "/dev/${disk##*/}" ] && grep -q "^$1 *$" "$disk/device/serial" && [ "$(cat "$disk/nsid")" = "$2" ] &&
+            echo "${disk##*/}" || true
+    done
+}
 scsi() { for disk in /sys/block/sd*; do readlink -f "$disk" | grep -q "/$1" && basename "$disk" || true; done; }
-until [ -n "$(nvme ONE)" ] && [ -n "$(nvme TWO)" ] && [ -n "$(scsi virtio)" ] && [ -n "$(scsi ata)" ]; do usleep 20000; done
-one=/dev/$(nvme ONE)n1 two=/dev/$(nvme TWO)n1 scsi=/dev/$(scsi virtio) sata=/dev/$(scsi ata)
+until [ -n "$(nvme ONE 1)" ] && [ -n "$(nvme TWO 1)" ] && [ -n "$(scsi virtio)" ] && [ -n "$(scsi ata)" ]; do usleep 20000; done
+one=/dev/$(nvme ONE 1) two=/dev/$(nvme TWO 1) scsi=/dev/$(scsi virtio) sata=/dev/$(scsi ata)
 there "$one" "$two" /dev/vda "$scsi" "$sata"
 run two-formatted installer install "$two" serial-secure
 run one-formatted installer install "$one" serial-secure
