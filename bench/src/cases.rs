@@ -37,7 +37,7 @@ pub enum Case {
     Repair,
     /// `resume-10`, `resume-50`, `resume-90`.
     Resume,
-    /// `size-0.25`, `size-1`, `size-4`, `size-16`.
+    /// `size-0.25`, `size-1`, `size-4`, `size-16`, `size-4-repeated`.
     Size,
     /// `link-10`, `link-100`, `link-1000`, `link-50ms-1pct`, `link-50ms-1pct-small`.
     Link,
@@ -59,7 +59,6 @@ pub fn run(options: Options) -> Result<()> {
         let name = case.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         stop::check()?;
         eprintln!("==> {name}");
-        lab.at_most(u32::MAX);
         case.run(&lab).with_context(|| format!("measuring {name}"))?;
     }
     println!("written to {}", lab.options.out.join("result.json").display());

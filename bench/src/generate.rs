@@ -12,11 +12,11 @@ use crate::changes::RUN;
 use crate::noise::Noise;
 use crate::stop;
 
-/// Writes an image of `blocks` blocks.
+/// Writes an image of `blocks` blocks, of which the first `unique` are there again behind themselves.
 ///
 /// # Errors
 /// There is no room.
-pub fn image(path: &Path, blocks: u64) -> Result<()> {
+pub fn image(path: &Path, blocks: u64, unique: u64) -> Result<()> {
     let writing = || format!("writing {}", path.display());
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path).with_context(writing)?);
     let mut bytes = [0; BLOCK_SIZE];
@@ -24,7 +24,7 @@ pub fn image(path: &Path, blocks: u64) -> Result<()> {
         if index.is_multiple_of(1 << 14) {
             stop::check()?;
         }
-        block(index, &mut bytes);
+        block(index.checked_rem(unique).unwrap_or(index), &mut bytes);
         out.write_all(&bytes).with_context(writing)?;
     }
     out.flush().with_context(writing)
@@ -48,6 +48,16 @@ fn block(index: u64, bytes: &mut Block) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_there_again_behind_what_is_unique() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        image(&path, 7 * RUN, 4 * RUN).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let (first, again) = bytes.split_at(4 * usize::try_from(RUN).unwrap() * BLOCK_SIZE);
+        assert!(first.starts_with(again) && again.len() == first.len() / 4 * 3);
+    }
 
     #[test]
     fn the_mix_is_as_said() {

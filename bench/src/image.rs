@@ -34,8 +34,8 @@ pub enum Recipe {
     Demo { new: bool },
     /// Another image with changed blocks.
     Changed { of: Image, places: Vec<Range<u64>> },
-    /// Generated.
-    Mix { size: u64 },
+    /// Generated; what is behind the first `unique` bytes is the same once more.
+    Mix { size: u64, unique: u64 },
 }
 
 /// What peers fetch.
@@ -148,7 +148,7 @@ impl Recipe {
                 copy(&of.root(), root)?;
                 changes::change(root, of.blocks(), places)
             }
-            Self::Mix { size } => generate::image(root, size / BLOCK),
+            Self::Mix { size, unique } => generate::image(root, size / BLOCK, unique / BLOCK),
         }
     }
 }

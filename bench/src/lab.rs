@@ -1,6 +1,6 @@
 //! What all cases share: the server, the repository, the images, and the loop that measures.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -20,11 +20,6 @@ use crate::server::{PORT, Server};
 const ADDRESSES: [&str; 2] = [LOOPBACK, crate::link::SERVER];
 /// Where the server is for tools on its side of a link.
 pub const LOOPBACK: &str = "127.0.0.1";
-
-/// Seconds. What takes longer is not done again, except where metalstrap is held to it.
-const LONG: f64 = 60.0;
-/// The cases in which that is so.
-const REPEATED: [&str; 2] = ["reimage-upgrade", "reimage-5pct"];
 
 /// The place where everything is measured.
 #[derive(Debug)]
@@ -47,7 +42,6 @@ pub struct Lab {
     pub coreos: PathBuf,
     records: RefCell<Vec<Record>>,
     absent: RefCell<Vec<Absent>>,
-    most_runs: Cell<u32>,
 }
 
 impl Lab {
@@ -82,7 +76,6 @@ impl Lab {
             coreos: out.join("peers/bin/coreos-installer"),
             records: RefCell::new(records),
             absent: RefCell::new(absent),
-            most_runs: Cell::new(options.runs),
             options,
         };
         lab.believe()?;
@@ -119,11 +112,6 @@ impl Lab {
         job::directory(&self.options.out, tool)
     }
 
-    /// From now on no more than so many runs of each.
-    pub fn at_most(&self, runs: u32) {
-        self.most_runs.set(runs);
-    }
-
     /// Whether the tools that were asked for have this one.
     pub fn wants(&self, tool: Tool) -> bool {
         self.options.tools.is_empty() || self.options.tools.contains(&tool)
@@ -150,11 +138,8 @@ impl Lab {
         }
         self.absent(case, absent)?;
         present.iter().try_for_each(|(tool, _)| tool.provide(image))?;
-        for _ in 0..self.options.runs.min(self.most_runs.get()) {
+        for _ in 0..self.options.runs {
             for (tool, samples) in &mut present {
-                if samples.first().is_some_and(|first: &Sample| first.seconds > LONG) && !REPEATED.contains(&case) {
-                    continue;
-                }
                 samples.push(once(*tool).with_context(|| format!("measuring {case} with {}", tool.name()))?);
             }
         }

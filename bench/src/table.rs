@@ -19,6 +19,7 @@ pub fn title(case: &str) -> String {
         ("repair", "1") => "Repair of 1 damaged block".to_owned(),
         ("repair", count) => format!("Repair of {count} damaged blocks"),
         ("resume", percent) => format!("Second run after a kill at {percent}% of the bytes"),
+        ("size", "4-repeated") => "Generated image of 4 GiB whose second half is the first once more".to_owned(),
         ("size", size) => format!("Generated image of {size} GiB, blank disk"),
         ("link", "50ms-1pct-small") => "The same with an image of 25 MB".to_owned(),
         ("link", "50ms-1pct") => "50 ms round trip, 1% of the packets lost".to_owned(),

@@ -10,10 +10,16 @@ use crate::lab::Lab;
 use crate::peers::Tool;
 use crate::release::Layout;
 
-/// Names and bytes. All are generated in the same way, so that nothing but the size differs.
-const SIZES: [(&str, u64); 4] = [("0.25", 1 << 28), ("1", 1 << 30), ("4", 1 << 32), ("16", 1 << 34)];
-/// What takes minutes is measured once.
-const OFTEN: u64 = 1 << 32;
+/// Names, bytes, and how many of them are unlike all others'. All are generated in the same way, so that nothing but that differs.
+const SIZES: [(&str, u64, u64); 5] = [
+    ("0.25", 1 << 28, 1 << 28),
+    ("1", 1 << 30, 1 << 30),
+    ("4", 1 << 32, 1 << 32),
+    ("16", 1 << 34, 1 << 34),
+    ("4-repeated", 1 << 32, 1 << 31),
+];
+/// Bytes of the largest that peers get too: a payload of 16 GiB would be another 6 GB on the disk, and tell nothing new.
+const FOR_PEERS: u64 = 1 << 32;
 /// Bytes of memory that stay free beside a disk in memory.
 const BESIDE: u64 = 4 << 30;
 
@@ -24,18 +30,14 @@ const BESIDE: u64 = 4 << 30;
 pub fn all(lab: &Lab) -> Result<()> {
     let limit = lab.options.size.saturating_mul(8);
     // Quick runs with a smaller --size leave the large ones out.
-    for (name, size) in SIZES.into_iter().filter(|(_, size)| *size <= limit) {
+    for (name, size, unique) in SIZES.into_iter().filter(|(_, size, _)| *size <= limit) {
         let layout = Layout { slots: 1, root: size };
-        let image = lab.image(&format!("mix-{name}"), &Recipe::Mix { size }, |_| layout)?;
+        let image = lab.image(&format!("mix-{name}"), &Recipe::Mix { size, unique }, |_| layout)?;
         // Where memory has no room for the largest, it goes to the real disk.
         let fits = layout.disk_size().saturating_add(BESIDE) <= available()?;
         let medium = if fits { Medium::Ram } else { Medium::Real };
-        if size > OFTEN {
-            lab.at_most(1);
-        }
         let mut tools = vec![Tool::Metalstrap, Tool::MetalstrapNoReadBack];
-        // A peer's payload of the largest would be another 6 GB on the disk, and tell nothing new.
-        tools.extend((size <= OFTEN).then_some(Tool::CurlZstdDd));
+        tools.extend((size <= FOR_PEERS).then_some(Tool::CurlZstdDd));
         lab.measure(&format!("size-{name}"), &tools, &image, |tool| {
             let disk = Disk::blank(&lab.options.out, medium, layout.disk_size())?;
             if medium == Medium::Real {
