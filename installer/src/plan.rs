@@ -201,7 +201,7 @@ impl Plan {
             plan.seeds = reuse::seeds(&plan);
         }
         if matches!(plan.existing, Becomes::Replaced { .. }) {
-            plan.leftovers = wipes::leftovers(&plan);
+            plan.leftovers = wipes::leftovers(&plan, &disk.contents);
         }
         plan.discards = discards::areas(&plan);
         plan.check_protected()?;

@@ -21,8 +21,8 @@ fn release(version: &str) -> Manifest {
 fn with_ukis(table: &Table, names: &[&str]) -> PlanDisk {
     let ukis = names.iter().map(|name| Uki { name: (*name).to_owned(), size: 8 * MIB, root_hash: None }).collect();
     let files = BootFiles { ukis, intents: Vec::new(), free: 100 * MIB, cluster: 4096 };
-    let Contents::Gpt { copies, table, holds, beside, .. } = holding(table.clone()) else { panic!() };
-    disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, esp: EspContents::Volume(files) })
+    let Contents::Gpt { copies, table, holds, beside, others, .. } = holding(table.clone()) else { panic!() };
+    disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, others, esp: EspContents::Volume(files) })
 }
 
 fn keep(on: &PlanDisk, manifest: &Manifest) -> Plan {
@@ -224,8 +224,8 @@ fn an_intent_happens_once() {
     let Contents::Gpt { esp: EspContents::Volume(mut files), .. } = on.contents.clone() else { panic!() };
     files.intents = vec!["first".to_owned(), "test".to_owned()];
     let contents = |table: Table| {
-        let Contents::Gpt { copies, table, holds, beside, .. } = holding(table) else { panic!() };
-        disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, esp: EspContents::Volume(files.clone()) })
+        let Contents::Gpt { copies, table, holds, beside, others, .. } = holding(table) else { panic!() };
+        disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, others, esp: EspContents::Volume(files.clone()) })
     };
     assert_eq!(by(&contents(table.clone()), "first", &manifest()).existing, Becomes::Kept);
     assert_eq!(by(&contents(table.clone()), "third", &manifest()).intents, ["first", "test", "third"]);
@@ -301,8 +301,8 @@ fn what_is_erased_is_wiped_as_a_whole_and_once_for_each_intent() {
 fn an_esp_that_cannot_be_kept_or_has_no_room_is_refused() {
     let table = installed(&["13.1"]);
     let refused = |esp: EspContents| {
-        let Contents::Gpt { copies, table, holds, beside, .. } = holding(table.clone()) else { panic!() };
-        let disk = disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, esp });
+        let Contents::Gpt { copies, table, holds, beside, others, .. } = holding(table.clone()) else { panic!() };
+        let disk = disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, others, esp });
         let error = Plan::new(&disk, &release("13.2"), &host(Existing::Keep)).unwrap_err();
         (code_of(&error), format!("{error:#}"))
     };
@@ -323,8 +323,8 @@ fn an_esp_that_cannot_be_kept_or_has_no_room_is_refused() {
 #[test]
 fn an_esp_that_is_not_made_yet_is_made_where_no_other_slot_is_filled() {
     let cut = keep(&disk(GIB, 512, Contents::Blank), &manifest()).table();
-    let Contents::Gpt { copies, table, holds, beside, .. } = holding(cut) else { panic!() };
-    let contents = Contents::Gpt { copies, table, holds, beside, esp: EspContents::Absent };
+    let Contents::Gpt { copies, table, holds, beside, others, .. } = holding(cut) else { panic!() };
+    let contents = Contents::Gpt { copies, table, holds, beside, others, esp: EspContents::Absent };
     assert_eq!(keep(&disk(GIB, 512, contents), &manifest()).existing, Becomes::Kept);
 }
 
