@@ -196,26 +196,23 @@ pub async fn write(
 pub type Damage = (String, u64, Vec<Range<u64>>);
 
 /// Whether the file system of the ESP is sound and names the files of `manifest`, and which blocks of them are damaged.
-/// Nothing is written.
+/// Nothing is written. What cannot be read is damaged.
 ///
 /// # Errors
-/// The disk's; a hash tree that is needed cannot be fetched.
+/// A hash tree that is needed cannot be fetched.
 pub async fn damaged(
     mirrors: &Arc<Mirrors>,
     manifest: &Manifest,
     region: &Region,
     progress: &Progress,
 ) -> Result<(bool, Vec<Damage>)> {
-    let there = There::open(region).await.unwrap_or_else(|error| {
-        log::warn!("{error:#}");
-        None
-    });
+    let there = if_readable(There::open(region).await);
     let mut sound = there.as_ref().is_some_and(There::is_sound);
     let (loader, uki, uki_path) = (&manifest.boot.loader, &manifest.boot.uki, uki_path(manifest));
     let mut places = Vec::new();
     for (path, artifact) in [(FALLBACK_LOADER, loader), (LOADER, loader), (uki_path.as_str(), uki)] {
         let place = match &there {
-            Some(there) => there.find(path, artifact.size).await?,
+            Some(there) => if_readable(there.find(path, artifact.size).await),
             None => None,
         };
         places.push((path, artifact, place));
@@ -239,18 +236,20 @@ pub async fn damaged(
     Ok((sound, files))
 }
 
-/// Whether the ESP has these credentials, and of ours no others. Nothing is written.
-///
-/// # Errors
-/// The disk's.
-pub async fn has_credentials(region: &Region, credentials: &[Sealed]) -> Result<bool> {
-    let there = There::open(region).await.unwrap_or_else(|error| {
+/// Whether the ESP has these credentials, and of ours no others. Nothing is written. What cannot be read is not there.
+pub async fn has_credentials(region: &Region, credentials: &[Sealed]) -> bool {
+    let Some(there) = if_readable(There::open(region).await) else { return credentials.is_empty() };
+    let credentials = credentials.to_vec();
+    let look = there.with(move |volume, read, _| credentials::are_there(volume, read, &credentials).map(Some)).await;
+    if_readable(look).unwrap_or_default()
+}
+
+/// What was found. For who only looks, an error is no more than that there is none.
+fn if_readable<T>(found: Result<Option<T>>) -> Option<T> {
+    found.unwrap_or_else(|error| {
         log::warn!("{error:#}");
         None
-    });
-    let Some(there) = there else { return Ok(credentials.is_empty()) };
-    let credentials = credentials.to_vec();
-    there.with(move |volume, read, _| credentials::are_there(volume, read, &credentials)).await
+    })
 }
 
 /// Fresh entropy, from the generator that TLS uses: the kernel's, which was seeded before the first connection.

@@ -167,7 +167,8 @@ pub async fn verify(place: &Place, tell: &Reporter) -> Result<Findings> {
     let Signed { host, mirrors, manifest, .. } = believe(&mut machine, place, tell).await?;
     let credentials = credentials::seal_all(&host)?;
     let facts = machine.look_at_disk()?;
-    let plan = tell.step("plan", "Finding the release", |_| Plan::new(&machine.for_plan(&facts), &manifest, &host))?;
+    let found = machine.for_plan(&facts);
+    let plan = tell.step("plan", "Finding the release", |_| Plan::to_look(&found, &manifest, &host))?;
     look(facts.open_to_read()?, &plan, (&manifest, &credentials), &mirrors, tell).await
 }
 

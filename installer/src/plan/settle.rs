@@ -13,14 +13,15 @@ use metalstrap_release::manifest::Manifest;
 use uuid::Uuid;
 
 use super::reuse::{self, Names, Ours};
-use super::{Area, Becomes, FIRST_SLOT, Partition, PlanDisk, layout};
+use super::{Area, Becomes, FIRST_SLOT, Partition, Plan, PlanDisk, Release, layout};
 use crate::boot_files::{self, EspContents};
+use crate::credentials::{self, Sealed};
 use crate::failure::{Code, coded};
 use crate::inventory::Contents;
 
 /// What becomes of a disk.
 #[derive(Debug)]
-pub(super) struct Settled<'a> {
+struct Settled<'a> {
     pub existing: Becomes,
     /// The slot that gets the release.
     pub target: char,
@@ -34,11 +35,83 @@ pub(super) struct Settled<'a> {
     pub free: Area,
 }
 
+impl Plan {
+    /// Finds `manifest`'s release on `disk` for who writes nothing: whatever is on the ESP, and where some sectors cannot be read.
+    ///
+    /// # Errors
+    /// As [`Plan::new`], but for the ESP, and for sectors that say nothing of where the release is.
+    pub fn to_look(disk: &PlanDisk, manifest: &Manifest, host: &Host) -> Result<Self> {
+        let disk = as_far_as_read(disk);
+        Ok(Self::settled(&disk, manifest, host, &credentials::seal_all(host)?)?.0)
+    }
+
+    /// What becomes of the disk, without what is done for it, and what of it is ours.
+    pub(super) fn settled<'a>(
+        disk: &'a PlanDisk,
+        manifest: &Manifest,
+        host: &Host,
+        credentials: &[Sealed],
+    ) -> Result<(Self, Option<Ours<'a>>)> {
+        if !matches!(disk.sector_size, 512 | 4096) {
+            let text = format!("disk {} has sectors of {} bytes, not 512 or 4096", disk.name, disk.sector_size);
+            return Err(coded(Code::DiskIo, text));
+        }
+        let Settled { existing, target, ours, holds, partitions, free } = self::existing(disk, manifest, host)?;
+        let names = ours.map(|ours| ours.names(&partitions, target, manifest, holds)).unwrap_or_default();
+        check_names(disk, host, &names)?;
+        let fallback = ours.and_then(|ours| ours.fallback(&partitions, target, &names.removed));
+        let mut plan = Self {
+            format: 1,
+            release: Release {
+                name: manifest.name.clone(),
+                version: manifest.version.clone(),
+                root_hash: manifest.root()?.root_hash,
+            },
+            disk: disk.identity.clone(),
+            sector_size: disk.sector_size,
+            disk_guid: ours.map_or_else(|| disk_guid(disk, host), |ours| ours.table.disk_guid),
+            erase: if existing.stays() { Erase::None } else { host.erase },
+            existing,
+            target,
+            fallback,
+            names,
+            intents: intents(disk, host),
+            credentials: credentials.iter().map(Sealed::listed).collect(),
+            partitions,
+            kept: Vec::new(),
+            free,
+            wipes: Vec::new(),
+            discards: Vec::new(),
+            seeds: Vec::new(),
+            writes: Vec::new(),
+            protects: Vec::new(),
+            leftovers: Vec::new(),
+        };
+        plan.check_mode(disk, host.mode)?;
+        if let Some(ours) = ours {
+            plan.keep(ours.table);
+        }
+        Ok((plan, ours))
+    }
+
+    /// Whether the disk must hold the release already, as the host config's mode says.
+    ///
+    /// # Errors
+    /// [`Code::NotInstalled`] where it does not.
+    fn check_mode(&self, disk: &PlanDisk, mode: Mode) -> Result<()> {
+        if mode == Mode::Install || self.existing == Becomes::Kept {
+            return Ok(());
+        }
+        let (Release { name, version, .. }, contents) = (&self.release, &disk.contents);
+        Err(coded(Code::NotInstalled, format!("disk {} does not hold {name} {version}, but {contents}", disk.name)))
+    }
+}
+
 /// Decides it.
 ///
 /// # Errors
 /// [`Code::DiskTooSmall`]; [`Code::DiskNotBlank`]; [`Code::DiskIo`].
-pub(super) fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host) -> Result<Settled<'a>> {
+fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host) -> Result<Settled<'a>> {
     // A repair wipes nothing, whatever is still to happen once.
     let may_wipe = host.mode == Mode::Install && host.existing == Existing::Wipe;
     let wipes = may_wipe && !is_done(&as_far_as_read(disk), host);
@@ -89,7 +162,7 @@ pub(super) fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host)
 ///
 /// # Errors
 /// [`Code::DiskNotBlank`].
-pub(super) fn check_names(disk: &PlanDisk, host: &Host, names: &Names) -> Result<()> {
+fn check_names(disk: &PlanDisk, host: &Host, names: &Names) -> Result<()> {
     let changes = !names.removed.is_empty() || !names.renamed.is_empty();
     if changes && host.existing == Existing::Refuse && host.mode == Mode::Install {
         return Err(not_blank(disk, "and the host config says \"existing\": \"refuse\""));
@@ -156,7 +229,7 @@ fn is_done(disk: &PlanDisk, host: &Host) -> bool {
 }
 
 /// The GUID of a new table.
-pub(super) fn disk_guid(disk: &PlanDisk, host: &Host) -> Uuid {
+fn disk_guid(disk: &PlanDisk, host: &Host) -> Uuid {
     guid(disk, host.intent.as_deref())
 }
 
@@ -166,7 +239,7 @@ fn guid(disk: &PlanDisk, intent: Option<&str>) -> Uuid {
 }
 
 /// The intents that the disk remembers from now on. Of a repair they are those before.
-pub(super) fn intents(disk: &PlanDisk, host: &Host) -> Vec<String> {
+fn intents(disk: &PlanDisk, host: &Host) -> Vec<String> {
     let disk = &*as_far_as_read(disk);
     let known = match &disk.contents {
         Contents::Gpt { esp: EspContents::Volume(files), .. } if reuse::is_made_by_us(disk) => files.intents.as_slice(),

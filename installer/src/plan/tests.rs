@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::boot_files::{BootFiles, EspContents};
-use crate::failure::code_of;
+use crate::failure::{Code, code_of};
 use crate::gpt::Table;
 use crate::inventory::Copies;
 

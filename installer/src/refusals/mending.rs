@@ -155,6 +155,24 @@ async fn an_esp_whose_root_directory_is_lost_is_not_whole() {
 }
 
 #[tokio::test]
+async fn an_esp_that_is_none_is_damaged_for_who_looks_and_the_slot_is_looked_at() {
+    let trial = installed().await;
+    damage(&trial, ROOT + 5 * 4096);
+    // What its boot sector says of its sectors.
+    let disk = std::fs::File::options().write(true).open(trial.disk()).unwrap();
+    disk.write_all_at(&[0x5A; 8], ESP + 11).unwrap();
+    let found = look(&trial).await;
+    assert_eq!((found.whole, found.partition_table, found.boot_files_named), (false, true, false));
+    let runs: Vec<_> = found.parts.iter().map(|part| (part.name.as_str(), part.runs.clone())).collect();
+    assert_eq!(runs[..2], [("hash-tree", vec![]), ("root", std::iter::once(5..6).collect())]);
+    assert!(found.parts.len() == 5 && found.parts[2..].iter().all(|file| file.damaged == file.blocks), "{found:?}");
+    assert_eq!(trial.verify_by_command(), Ok(3));
+    // What is on it may be somebody's: a repair does not make it anew.
+    let (outcome, _trial) = trial.in_mode(Mode::Repair).run_and_keep().await;
+    assert_eq!((outcome.failure().code, written(&outcome)), (Code::Esp, vec![]));
+}
+
+#[tokio::test]
 async fn a_lost_copy_of_the_table_is_named_and_comes_back() {
     let trial = installed().await;
     let size = trial.disk().metadata().unwrap().len();
