@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use metalstrap_release::discovery::{Chosen, Discovery, Settings};
-use metalstrap_release::host::Host;
+use metalstrap_release::host::{Host, Mode};
 use metalstrap_release::manifest::Manifest;
 use metalstrap_release::metadata::Versions;
 
@@ -91,7 +91,10 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
     machine.measure("uki", manifest.boot.uki.sha256.to_string().as_bytes())?;
 
     machine.remember(&versions);
-    machine.remember_intents(&disk, intents.iter());
+    // Nothing has happened to a disk that was mended.
+    if host.mode == Mode::Install {
+        machine.remember_intents(&disk, intents.iter());
+    }
 
     let mut summary = Summary::new(&manifest, &bootable);
     let mut ending = Ending::Poweroff;

@@ -57,7 +57,9 @@ impl Plan {
             return Err(coded(Code::DiskIo, text));
         }
         let Settled { existing, target, ours, holds, partitions, free } = self::existing(disk, manifest, host)?;
-        let names = ours.map(|ours| ours.names(&partitions, target, manifest, holds)).unwrap_or_default();
+        // A repair mends what is there, and leaves to others what is started first.
+        let ours_to_name = ours.filter(|_| host.mode == Mode::Install);
+        let names = ours_to_name.map(|ours| ours.names(&partitions, target, manifest, holds)).unwrap_or_default();
         check_names(disk, host, &names)?;
         let fallback = ours.and_then(|ours| ours.fallback(&partitions, target, &names.removed));
         let mut plan = Self {
@@ -238,18 +240,21 @@ fn guid(disk: &PlanDisk, intent: Option<&str>) -> Uuid {
     layout::derived_uuid(&disk.identity, &role)
 }
 
-/// The intents that the disk remembers from now on. Of a repair they are those before.
+/// The intents that the disk remembers from now on. A repair leaves those that it has.
 fn intents(disk: &PlanDisk, host: &Host) -> Vec<String> {
     let disk = &*as_far_as_read(disk);
     let known = match &disk.contents {
         Contents::Gpt { esp: EspContents::Volume(files), .. } if reuse::is_made_by_us(disk) => files.intents.as_slice(),
         _ => &[],
     };
+    if host.mode == Mode::Repair {
+        return known.to_vec();
+    }
     // What only the machine remembers was before what the disk has had since.
     let lost = disk.remembered.iter().filter(|intent| !known.contains(intent));
     let all = lost.chain(known).fold(Vec::new(), |all, intent| boot_files::with_intent(&all, intent));
     match &host.intent {
-        Some(intent) if host.mode == Mode::Install && !all.contains(intent) => boot_files::with_intent(&all, intent),
+        Some(intent) if !all.contains(intent) => boot_files::with_intent(&all, intent),
         _ => all,
     }
 }

@@ -1,5 +1,5 @@
 use metalstrap_release::digest::Digest;
-use metalstrap_release::host::{Erase, Existing, Host};
+use metalstrap_release::host::{Erase, Existing, Host, Mode};
 use uuid::Uuid;
 
 use super::super::tests::{GIB, MIB, disk, holding, host, manifest, plan};
@@ -264,6 +264,22 @@ fn an_intent_happens_once_also_where_only_the_machine_knows() {
     let on = remembering(with_ukis(&second.table(), &["debian_13.1.efi"]));
     let kept = Plan::new(&on, &manifest(), &host("first")).unwrap();
     assert_eq!((kept.existing, kept.intents), (Becomes::Kept, vec!["first".to_owned()]));
+}
+
+#[test]
+fn a_repair_notes_no_intent_and_renames_nothing() {
+    let table = installed(&["13.1", "13.2"]);
+    // What the machine remembers the disk has lost, and the other release would start before.
+    let mut on = with_ukis(&table, &["debian_13.1.efi", "debian_13.2.efi"]);
+    on.remembered = vec!["first".to_owned()];
+    let Contents::Gpt { esp: EspContents::Volume(files), .. } = &mut on.contents else { panic!() };
+    files.intents = vec!["second".to_owned()];
+    let install = Plan::new(&on, &release("13.1"), &host(Existing::Keep)).unwrap();
+    assert_eq!((install.intents.len(), install.names.renamed.len()), (2, 1));
+    let repair = Host { mode: Mode::Repair, ..host(Existing::Wipe) };
+    let plan = Plan::new(&on, &release("13.1"), &repair).unwrap();
+    let nothing = (Becomes::Kept, vec!["second".to_owned()], Names::default());
+    assert_eq!((plan.existing, plan.intents, plan.names), nothing);
 }
 
 #[test]
