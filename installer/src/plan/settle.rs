@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::reuse::{self, Names, Ours};
 use super::{Area, Becomes, FIRST_SLOT, Partition, Plan, PlanDisk, Release, layout};
-use crate::boot_files::{self, EspContents};
+use crate::boot_files;
 use crate::credentials::{self, Sealed};
 use crate::failure::{Code, coded};
 use crate::inventory::Contents;
@@ -130,7 +130,7 @@ fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host) -> Result<
         (_, Some(ours)) if !wipes => {
             let holds = reuse::with_root_hash(ours.table, &partitions, manifest)?;
             if holds.is_none() && host.existing == Existing::Refuse && host.mode == Mode::Install {
-                return Err(not_blank(disk, "and the host config says \"existing\": \"refuse\""));
+                return Err(refused(disk));
             }
             stays(disk, manifest, ours, ours.target(&partitions, manifest)?, holds.is_some())
         }
@@ -167,7 +167,7 @@ fn existing<'a>(disk: &'a PlanDisk, manifest: &Manifest, host: &Host) -> Result<
 fn check_names(disk: &PlanDisk, host: &Host, names: &Names) -> Result<()> {
     let changes = !names.removed.is_empty() || !names.renamed.is_empty();
     if changes && host.existing == Existing::Refuse && host.mode == Mode::Install {
-        return Err(not_blank(disk, "and the host config says \"existing\": \"refuse\""));
+        return Err(refused(disk));
     }
     Ok(())
 }
@@ -188,6 +188,11 @@ fn as_far_as_read(disk: &PlanDisk) -> Cow<'_, PlanDisk> {
         }
         _ => Cow::Borrowed(disk),
     }
+}
+
+/// A disk that is not blank, where only such a one is wanted.
+fn refused(disk: &PlanDisk) -> anyhow::Error {
+    not_blank(disk, "and the host config says \"existing\": \"refuse\"")
 }
 
 fn not_blank(disk: &PlanDisk, text: &str) -> anyhow::Error {
@@ -220,14 +225,30 @@ fn stays<'a>(
 
 /// Whether what the host config wants to happen once has happened on this disk.
 fn is_done(disk: &PlanDisk, host: &Host) -> bool {
-    let Some(intent) = &host.intent else { return false };
-    if disk.remembered.contains(intent) {
-        return true;
+    host.intent.as_ref().is_some_and(|intent| happened(disk, host).contains(intent))
+}
+
+/// What has happened to the disk, the newest last: all that is asked of that goes by this. It does not matter who has made the
+/// disk, nor where it has been since: one that has grown or moved is not wiped a second time. Of the intents that only the GUID
+/// of the table knows it has that of the host config.
+fn happened(disk: &PlanDisk, host: &Host) -> Vec<String> {
+    let noted = noted(disk);
+    // What only the machine remembers was before what the disk has had since.
+    let lost = disk.remembered.iter().filter(|intent| !noted.contains(intent));
+    let by_guid = host.intent.as_ref().filter(|intent| {
+        let guid = guid(disk, Some(intent.as_str()));
+        matches!(&disk.contents, Contents::Gpt { table, .. } if table.disk_guid == guid) && reuse::is_made_by_us(disk)
+    });
+    let unknown = by_guid.filter(|intent| !disk.remembered.contains(intent) && !noted.contains(intent));
+    lost.chain(noted).chain(unknown).cloned().collect()
+}
+
+/// What the ESP says of that.
+fn noted(disk: &PlanDisk) -> &[String] {
+    match &disk.contents {
+        Contents::Gpt { esp, .. } => esp.files().map(|files| files.intents.as_slice()).unwrap_or_default(),
+        Contents::Blank | Contents::Foreign { .. } | Contents::Unreadable { .. } => &[],
     }
-    let Contents::Gpt { table, esp, .. } = &disk.contents else { return false };
-    // Whoever wrote it down: a disk that has grown or moved is not wiped a second time.
-    let known = esp.files().is_some_and(|files| files.intents.contains(intent));
-    known || (reuse::is_made_by_us(disk) && table.disk_guid == guid(disk, Some(intent)))
 }
 
 /// The GUID of a new table.
@@ -243,17 +264,13 @@ fn guid(disk: &PlanDisk, intent: Option<&str>) -> Uuid {
 /// The intents that the disk remembers from now on. A repair leaves those that it has.
 fn intents(disk: &PlanDisk, host: &Host) -> Vec<String> {
     let disk = &*as_far_as_read(disk);
-    let known = match &disk.contents {
-        Contents::Gpt { esp: EspContents::Volume(files), .. } if reuse::is_made_by_us(disk) => files.intents.as_slice(),
-        _ => &[],
-    };
     if host.mode == Mode::Repair {
-        return known.to_vec();
+        return noted(disk).to_vec();
     }
-    // What only the machine remembers was before what the disk has had since.
-    let lost = disk.remembered.iter().filter(|intent| !known.contains(intent));
-    let all = lost.chain(known).fold(Vec::new(), |all, intent| boot_files::with_intent(&all, intent));
+    let happened = happened(disk, host);
+    let all = happened.iter().fold(Vec::new(), |all, intent| boot_files::with_intent(&all, intent));
     match &host.intent {
+        // A new one, or one that was among the oldest: while it is wanted it is not forgotten.
         Some(intent) if !all.contains(intent) => boot_files::with_intent(&all, intent),
         _ => all,
     }

@@ -220,13 +220,14 @@ fn an_intent_happens_once() {
     let other = by(&on, "other", &manifest());
     assert!(matches!(other.existing, Becomes::Replaced { .. }));
     assert_eq!((other.target, other.intents), ('a', vec!["other".to_owned()]));
-    // The ESP knows those before, on a disk of ours.
-    let Contents::Gpt { esp: EspContents::Volume(mut files), .. } = on.contents.clone() else { panic!() };
-    files.intents = vec!["first".to_owned(), "test".to_owned()];
-    let contents = |table: Table| {
-        let Contents::Gpt { copies, table, holds, beside, others, .. } = holding(table) else { panic!() };
-        disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, others, esp: EspContents::Volume(files.clone()) })
+    // The ESP knows those before.
+    let noting = |table: Table, intents: &[String]| {
+        let mut contents = holding(table);
+        let Contents::Gpt { esp: EspContents::Volume(files), .. } = &mut contents else { panic!() };
+        files.intents = intents.to_vec();
+        disk(GIB, 512, contents)
     };
+    let contents = |table: Table| noting(table, &["first".to_owned(), "test".to_owned()]);
     assert_eq!(by(&contents(table.clone()), "first", &manifest()).existing, Becomes::Kept);
     assert_eq!(by(&contents(table.clone()), "third", &manifest()).intents, ["first", "test", "third"]);
     let mut foreign = table;
@@ -240,7 +241,25 @@ fn an_intent_happens_once() {
     assert!(code_of(&error) == Code::DiskNotBlank && format!("{error:#}").ends_with(text), "{error:#}");
     let plan = by(&foreign, "third", &manifest());
     assert!(matches!(plan.existing, Becomes::Replaced { .. }), "{:?}", plan.existing);
-    assert_eq!(plan.intents, ["third"]);
+    // What has happened stays known, so that going back to the first one does not wipe it again.
+    assert_eq!(plan.intents, ["first", "test", "third"]);
+    let again = by(&noting(plan.table(), &plan.intents), "first", &manifest());
+    assert_eq!(again.existing, Becomes::Kept);
+}
+
+/// More has happened than a disk is told from now on. What the host config still wants is not among what is forgotten.
+#[test]
+fn an_intent_happens_once_also_where_many_have() {
+    let table = installed(&["13.1"]);
+    let mut on = with_ukis(&table, &["debian_13.1.efi"]);
+    on.remembered = (0..32).map(|number| format!("a{number}")).collect();
+    let Contents::Gpt { esp: EspContents::Volume(files), .. } = &mut on.contents else { panic!() };
+    files.intents = (0..32).map(|number| format!("b{number}")).collect();
+    for intent in ["a0", "b31"] {
+        let host = Host { intent: Some(intent.to_owned()), ..host(Existing::Wipe) };
+        let plan = Plan::new(&on, &release("13.1"), &host).unwrap();
+        assert_eq!((plan.existing, plan.intents.len(), plan.intents[31].as_str()), (Becomes::Kept, 32, intent));
+    }
 }
 
 /// What the machine remembers holds where the disk has lost it: to a wipe that was cut, or to a person.
