@@ -13,7 +13,7 @@ use super::{
     ENTRIES_SREL, Esp, FALLBACK_LOADER, FileTree, LOADER, LOADER_CONF, Order, RANDOM_SEED, credentials, loader_conf,
     random_seed, uki_path,
 };
-use crate::boot_files::{INTENTS, MOST_INTENTS_BYTES, intents_file};
+use crate::boot_files::{INTENTS, Noted, intents_file};
 use crate::converge::{Seed, Tally};
 use crate::credentials::Sealed;
 use crate::disk::Region;
@@ -165,8 +165,8 @@ fn settings(volume: &Volume, read: ReadAt<'_>, intents: &[String]) -> Result<Vec
     if let Ok(Some(there)) = volume.read_file(LOADER_CONF.0, loader_conf::MOST_BYTES, read) {
         wrong.extend(loader_conf::without_choice(&there).map(|rest| (LOADER_CONF.0, rest)));
     }
-    let known = volume.read_file(INTENTS, MOST_INTENTS_BYTES, read).ok().flatten().unwrap_or_default();
-    if !String::from_utf8_lossy(&known).lines().eq(intents) {
+    // Where it cannot be read, it is written anew.
+    if Noted::on(volume, read).unwrap_or_default().intents != intents {
         wrong.push((INTENTS, intents_file(intents)));
     }
     Ok(wrong)

@@ -3,9 +3,10 @@
 use metalstrap_release::metadata::Versions;
 
 use super::Machine;
+use crate::boot_files::INTENTS;
 use crate::config::Place;
 use crate::intents::Intents;
-use crate::inventory::DiskFacts;
+use crate::inventory::{Contents, DiskFacts};
 use crate::plan::{PlanDisk, lasting_uuid};
 use crate::remembered::Memory;
 
@@ -36,12 +37,26 @@ impl Machine<'_> {
     /// What the plan has to know of a disk, with what has happened to it as far as the machine remembers.
     #[must_use]
     pub fn for_plan(&self, disk: &DiskFacts) -> PlanDisk {
+        self.tell_dropped(disk);
         let Some(lasting) = lasting_uuid(&disk.identity) else { return disk.for_plan() };
         let known = self.memory().intents().unwrap_or_else(|error| {
             self.tell.warn("plan", &format!("{error:#}; going on with what the disk knows of its intents"));
             Intents::default()
         });
         PlanDisk { remembered: known.of(lasting).to_vec(), ..disk.for_plan() }
+    }
+
+    /// Tells of lines in the ESP's file of intents that are none.
+    fn tell_dropped(&self, disk: &DiskFacts) {
+        let files = match &disk.contents {
+            Contents::Gpt { esp, .. } => esp.files(),
+            Contents::Blank | Contents::Foreign { .. } | Contents::Unreadable { .. } => None,
+        };
+        if let Some(number) = files.map(|files| files.dropped_intents).filter(|number| *number > 0) {
+            let disk = disk.describe();
+            let text = format!("lines of {INTENTS} on {disk} that are no intents do not count: {number}");
+            self.tell.warn("plan", &text);
+        }
     }
 
     /// Remembers that `intents` have happened to the disk. One that nothing tells from others of its kind must know by itself.

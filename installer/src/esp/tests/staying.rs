@@ -85,6 +85,37 @@ async fn what_has_happened_to_the_disk_is_noted_where_it_is_not() {
 }
 
 #[tokio::test]
+async fn lines_of_the_note_that_are_no_intents_do_not_count_and_go_when_it_is_written() {
+    let repository = Repository::new();
+    let old = manifest(&repository, &[b"MZ".to_vec(), bytes(1, 20_000)].concat(), &bytes(2, 30_000));
+    let mut before = installed(&repository, &old, 512).await;
+    let (disk, so_far) = replayed(&before, 512);
+    let there = There::open(&region(&disk)).await.unwrap().unwrap();
+    // More than is read of it.
+    let text = [&b"one\n\xff\xfe\n\0\0\0\ntwo\n"[..], "x\n".repeat(2100).as_bytes()].concat();
+    let write = |volume: &mut crate::fat::Volume, read: crate::fat::ReadAt<'_>, region: &Region| {
+        update::small(volume, read, region, INTENTS, text)?;
+        there::apply(region, vec![volume.fat_writes()])
+    };
+    there.with(write).await.unwrap();
+    before.extend(disk.log().split_off(so_far));
+    let read = |offset: u64, buffer: &mut [u8]| region(&disk).read_at(offset, buffer);
+    let found = boot_files::EspContents::read(SIZE, 512, &read);
+    let files = found.files().unwrap();
+    assert_eq!((files.intents.join(" ").as_str(), files.dropped_intents), ("one two x", 3));
+    // The others are right: they are no reason to write it.
+    let intents = ["one", "two", "x", "new"].map(str::to_owned);
+    for (intents, written) in [(&intents[..3], false), (&intents[..], true)] {
+        let (esp, log) = changed(&repository, &before, Order { intents, ..staying(&old) }, 512).await;
+        assert!(esp.is_ok() && log.iter().any(|what| *what != Recorded::Flush) == written, "{log:?}");
+        let image = Image::new();
+        before.iter().chain(&log).for_each(|what| image.apply(what));
+        assert!(!written || image.read(INTENTS).unwrap() == b"one\ntwo\nx\nnew\n");
+        assert_eq!(complaints(&image.path()), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
 async fn a_new_uki_is_copied_from_the_old_one_as_far_as_that_has_its_blocks() {
     let repository = Repository::new();
     let loader = [b"MZ".to_vec(), bytes(1, 20_000)].concat();

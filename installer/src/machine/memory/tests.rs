@@ -1,12 +1,15 @@
 use std::sync::{Arc, Mutex};
 
 use metalstrap_release::host::Mode;
+use uuid::Uuid;
 
 use super::*;
+use crate::boot_files::EspContents;
 use crate::disk::Identity;
 use crate::eventlog::Measurer;
-use crate::inventory::Contents;
+use crate::gpt::Table;
 use crate::machine::Seams;
+use crate::plan::tests::holding;
 use crate::report::{Reporter, Screen};
 
 #[derive(Debug, Clone, Default)]
@@ -69,6 +72,13 @@ fn the_plan_of_a_disk_knows_what_the_machine_remembers_of_it_and_of_no_other() {
     );
     std::fs::write(directory.path().join("intents.json"), "{").unwrap();
     assert_eq!(known(&ours), none);
+    // And of what the disk knows not all may be to be read.
+    let mut contents = holding(Table { disk_guid: Uuid::nil(), partitions: Vec::new() });
+    let Contents::Gpt { esp: EspContents::Volume(files), .. } = &mut contents else { panic!("no ESP") };
+    files.dropped_intents = 2;
+    assert_eq!(known(&DiskFacts { contents, ..disk(Some("S2")) }), none);
     let text = format!("{told:?}");
     assert!(text.contains("; going on with what the disk knows of its intents"), "{text}");
+    let line = "warning: lines of EFI/metalstrap/intents on vda (serial S2) that are no intents do not count: 2";
+    assert!(text.contains(line), "{text}");
 }

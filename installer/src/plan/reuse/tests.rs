@@ -20,7 +20,7 @@ fn release(version: &str) -> Manifest {
 /// A disk with this table, and UKIs of 8 MiB with these names.
 fn with_ukis(table: &Table, names: &[&str]) -> PlanDisk {
     let ukis = names.iter().map(|name| Uki { name: (*name).to_owned(), size: 8 * MIB, root_hash: None }).collect();
-    let files = BootFiles { ukis, intents: Vec::new(), free: 100 * MIB, cluster: 4096 };
+    let files = BootFiles { ukis, free: 100 * MIB, cluster: 4096, ..BootFiles::default() };
     let Contents::Gpt { copies, table, holds, beside, others, .. } = holding(table.clone()) else { panic!() };
     disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, others, esp: EspContents::Volume(files) })
 }
@@ -345,7 +345,7 @@ fn an_esp_that_cannot_be_kept_or_has_no_room_is_refused() {
     let text = "disk vda (serial X): the EFI system partition holds another FAT than FAT32".to_owned();
     assert_eq!(refused(EspContents::Unusable { problem }), (Code::Esp, text));
     let uki = Uki { name: "debian_13.1.efi".to_owned(), size: 8 * MIB, root_hash: None };
-    let files = BootFiles { ukis: vec![uki], intents: vec![], free: 8 * MIB + 4096, cluster: 4096 };
+    let files = BootFiles { ukis: vec![uki], free: 8 * MIB + 4096, cluster: 4096, ..BootFiles::default() };
     let text = "disk vda (serial X): the EFI system partition has 8392704 bytes free, but the boot files need 8396800; it has \
                 [\"EFI/Linux/debian_13.1.efi\"]";
     assert_eq!(refused(EspContents::Volume(files)), (Code::Esp, text.to_owned()));
