@@ -90,6 +90,8 @@ pub struct Esp {
     pub uki_path: String,
     /// What it took to bring the files to their places.
     pub tally: Tally,
+    /// Intents that its file of them does not have, and cannot get.
+    pub unnoted: Vec<String>,
 }
 
 /// Whether an ESP as `order` says can be laid out on a partition of `size` bytes: what the plan asks before the first write
@@ -103,8 +105,9 @@ pub fn check(order: Order<'_>, size: u64, sector_size: u32) -> Result<()> {
 }
 
 /// Whether an ESP that stays has room for the release's boot files, once the UKIs at `removed` are gone; `disk` is for the
-/// message. One that has its UKI already needs some for the credentials, and for the intents, only; where that UKI turns out to be
-/// damaged, and there is no room for another one, the run ends with the same error later, and what is there stays.
+/// message. One that has its UKI already needs some for the credentials only; where that UKI turns out to be damaged, and there is
+/// no room for another one, the run ends with the same error later, and what is there stays. For the note of intents nothing is
+/// refused.
 ///
 /// # Errors
 /// [`Code::Esp`] with what is needed, what there is, and what takes it.
@@ -118,10 +121,8 @@ pub fn check_room(order: Order<'_>, files: &BootFiles, removed: &[String], disk:
     let (uki, loader) = (whole(manifest.boot.uki.size), whole(manifest.boot.loader.size));
     // Both copies of the loader may have to be replaced, and are whole until the new ones are.
     let boot_files = if is_there { 0 } else { uki.saturating_add(loader.saturating_mul(2)) };
-    // A file, and the directory it is in.
-    let intents = if files.intents == order.intents { 0 } else { whole(1).saturating_mul(2) };
     let credentials = credentials::room(order.credentials, files.cluster.max(1));
-    let needed = boot_files.saturating_add(intents).saturating_add(credentials);
+    let needed = boot_files.saturating_add(credentials);
     let freed: u64 = files.ukis.iter().filter(|uki| gone(uki)).map(|uki| whole(uki.size)).sum();
     let free = files.free.saturating_add(freed);
     if needed <= free {

@@ -93,7 +93,8 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
     machine.remember(&versions);
     // Nothing has happened to a disk that was mended.
     if host.mode == Mode::Install {
-        machine.remember_intents(&disk, intents.iter());
+        let remembers = machine.remember_intents(&disk, intents.iter());
+        machine.tell_unnoted(&bootable.esp.unnoted, remembers, |intent| bootable.guid_knows(intent));
     }
 
     let mut summary = Summary::new(&manifest, &bootable);

@@ -59,15 +59,37 @@ impl Machine<'_> {
         }
     }
 
-    /// Remembers that `intents` have happened to the disk. One that nothing tells from others of its kind must know by itself.
-    pub fn remember_intents<'i>(&self, disk: &DiskFacts, intents: impl Iterator<Item = &'i String>) {
+    /// Remembers that `intents` have happened to the disk; whether it does. One that nothing tells from others of its kind must
+    /// know by itself.
+    pub fn remember_intents<'i>(&self, disk: &DiskFacts, intents: impl Iterator<Item = &'i String>) -> bool {
         let (Some(lasting), intents) = (lasting_uuid(&disk.identity), intents.cloned().collect::<Vec<_>>()) else {
-            return;
+            return false;
         };
-        if let Err(error) = self.memory().remember_intents(lasting, &intents) {
+        let remembered = self.memory().remember_intents(lasting, &intents);
+        if let Err(error) = &remembered {
             let disk = disk.describe();
             self.tell.warn("plan", &format!("what has happened to {disk} is remembered by the disk only: {error:#}"));
         }
+        remembered.is_ok()
+    }
+
+    /// Tells of intents that the ESP could not note, and who knows of them instead: the machine, if it `remembers`, or the GUID of
+    /// the partition table.
+    pub fn tell_unnoted(&self, unnoted: &[String], remembers: bool, guid_knows: impl Fn(&str) -> bool) {
+        if unnoted.is_empty() {
+            return;
+        }
+        let forgotten: Vec<&String> = unnoted.iter().filter(|intent| !remembers && !guid_knows(intent)).collect();
+        let rest = match forgotten.as_slice() {
+            [] if remembers => "this machine remembers it".to_owned(),
+            [] => "until the next wipe the partition table says it".to_owned(),
+            forgotten => format!("nothing else knows it of {forgotten:?}, which may happen again"),
+        };
+        let text = format!(
+            "that {unnoted:?} happened is not noted on the EFI system partition, which has no room for that, or whose {INTENTS} is \
+             damaged: {rest}"
+        );
+        self.tell.warn("esp", &text);
     }
 }
 

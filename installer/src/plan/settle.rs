@@ -16,6 +16,7 @@ use super::reuse::{self, Names, Ours};
 use super::{Area, Becomes, FIRST_SLOT, Partition, Plan, PlanDisk, Release, layout};
 use crate::boot_files;
 use crate::credentials::{self, Sealed};
+use crate::disk::Identity;
 use crate::failure::{Code, coded};
 use crate::inventory::Contents;
 
@@ -94,6 +95,12 @@ impl Plan {
             plan.keep(ours.table);
         }
         Ok((plan, ours))
+    }
+
+    /// Whether the GUID of the table says that `intent` has happened.
+    #[must_use]
+    pub fn guid_knows(&self, intent: &str) -> bool {
+        self.disk_guid == guid(&self.disk, Some(intent))
     }
 
     /// Whether the disk must hold the release already, as the host config's mode says.
@@ -236,7 +243,7 @@ fn happened(disk: &PlanDisk, host: &Host) -> Vec<String> {
     // What only the machine remembers was before what the disk has had since.
     let lost = disk.remembered.iter().filter(|intent| !noted.contains(intent));
     let by_guid = host.intent.as_ref().filter(|intent| {
-        let guid = guid(disk, Some(intent.as_str()));
+        let guid = guid(&disk.identity, Some(intent.as_str()));
         matches!(&disk.contents, Contents::Gpt { table, .. } if table.disk_guid == guid) && reuse::is_made_by_us(disk)
     });
     let unknown = by_guid.filter(|intent| !disk.remembered.contains(intent) && !noted.contains(intent));
@@ -253,12 +260,12 @@ fn noted(disk: &PlanDisk) -> &[String] {
 
 /// The GUID of a new table.
 fn disk_guid(disk: &PlanDisk, host: &Host) -> Uuid {
-    guid(disk, host.intent.as_deref())
+    guid(&disk.identity, host.intent.as_deref())
 }
 
-fn guid(disk: &PlanDisk, intent: Option<&str>) -> Uuid {
+fn guid(disk: &Identity, intent: Option<&str>) -> Uuid {
     let role = intent.map_or_else(|| "disk".to_owned(), |intent| format!("disk {intent}"));
-    layout::derived_uuid(&disk.identity, &role)
+    layout::derived_uuid(disk, &role)
 }
 
 /// The intents that the disk remembers from now on. A repair leaves those that it has.
