@@ -1,10 +1,14 @@
 //! What the machine remembers from one installation to the next. A memory that fails is told, and is no failure.
 
+use std::path::Path;
+
 use metalstrap_release::metadata::Versions;
+use uuid::Uuid;
 
 use super::Machine;
 use crate::boot_files::INTENTS;
 use crate::config::Place;
+use crate::disk::Identity;
 use crate::intents::Intents;
 use crate::inventory::{Contents, DiskFacts};
 use crate::plan::{PlanDisk, lasting_uuid};
@@ -14,8 +18,20 @@ impl Machine<'_> {
     fn memory(&self) -> Memory {
         match self.place {
             Place::Netboot => Memory::of_machine(),
-            Place::Ordinary { remembered, .. } => Memory::File(remembered.clone()),
+            Place::Ordinary { remembered, .. } => Memory::at(remembered.as_deref()),
         }
+    }
+
+    /// The memory of what has happened to a disk, and what the disk is called there. `None` if nothing tells it from the next one
+    /// that looks like it.
+    fn memory_of(&self, disk: &DiskFacts) -> Option<(Memory, Uuid)> {
+        if disk.transport != "file" {
+            return Some((self.memory(), lasting_uuid(&disk.identity)?));
+        }
+        Some(match self.place {
+            Place::Ordinary { remembered: None, .. } => (Memory::of_image(&disk.path), Uuid::nil()),
+            _ => (self.memory(), image_uuid(&disk.path)?),
+        })
     }
 
     /// The versions of metadata that this machine has accepted before; one that cannot tell trusts like a new one.
@@ -38,8 +54,8 @@ impl Machine<'_> {
     #[must_use]
     pub fn for_plan(&self, disk: &DiskFacts) -> PlanDisk {
         self.tell_dropped(disk);
-        let Some(lasting) = lasting_uuid(&disk.identity) else { return disk.for_plan() };
-        let known = self.memory().intents().unwrap_or_else(|error| {
+        let Some((memory, lasting)) = self.memory_of(disk) else { return disk.for_plan() };
+        let known = memory.intents().unwrap_or_else(|error| {
             self.tell.warn("plan", &format!("{error:#}; going on with what the disk knows of its intents"));
             Intents::default()
         });
@@ -62,10 +78,8 @@ impl Machine<'_> {
     /// Remembers that `intents` have happened to the disk; whether it does. One that nothing tells from others of its kind must
     /// know by itself.
     pub fn remember_intents<'i>(&self, disk: &DiskFacts, intents: impl Iterator<Item = &'i String>) -> bool {
-        let (Some(lasting), intents) = (lasting_uuid(&disk.identity), intents.cloned().collect::<Vec<_>>()) else {
-            return false;
-        };
-        let remembered = self.memory().remember_intents(lasting, &intents);
+        let Some((memory, lasting)) = self.memory_of(disk) else { return false };
+        let remembered = memory.remember_intents(lasting, &intents.cloned().collect::<Vec<_>>());
         if let Err(error) = &remembered {
             let disk = disk.describe();
             self.tell.warn("plan", &format!("what has happened to {disk} is remembered by the disk only: {error:#}"));
@@ -91,6 +105,12 @@ impl Machine<'_> {
         );
         self.tell.warn("esp", &text);
     }
+}
+
+/// What an image is called in a memory that is not its own: by its path, since it has no serial number.
+pub(crate) fn image_uuid(image: &Path) -> Option<Uuid> {
+    let path = std::fs::canonicalize(image).unwrap_or_else(|_| image.to_owned());
+    lasting_uuid(&Identity { serial: Some(path.display().to_string()), ..Identity::default() })
 }
 
 #[cfg(test)]

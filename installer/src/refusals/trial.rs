@@ -189,7 +189,7 @@ impl Trial {
             sector_size: self.sector_size,
             directory: self.directory.clone(),
             host: Some(HostKey::Default),
-            remembered: at.join("versions.json"),
+            remembered: Some(at.join("versions.json")),
             read_back: self.read_back,
             mode,
         }
@@ -208,7 +208,7 @@ impl Trial {
         let Place::Ordinary { site, disk, directory, remembered, .. } = self.ordinary(Mode::Repair) else {
             panic!("a trial is an ordinary command");
         };
-        let paths = [site, disk, directory.unwrap(), remembered].map(|path| path.to_str().unwrap().to_owned());
+        let paths = [site, disk, directory.unwrap(), remembered.unwrap()].map(|path| path.to_str().unwrap().to_owned());
         let [site, disk, repository, remembered] = &paths;
         let mut words = vec!["metalstrap-installer", "verify", "--host", "default", "--site", site, "--disk", disk];
         words.extend(["--repository", repository, "--remembered", remembered]);

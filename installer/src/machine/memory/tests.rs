@@ -50,7 +50,7 @@ fn place(directory: &Path) -> Place {
         sector_size: 512,
         directory: None,
         host: None,
-        remembered: directory.join("versions.json"),
+        remembered: Some(directory.join("versions.json")),
         read_back: true,
         mode: Mode::Install,
     }
@@ -111,4 +111,28 @@ fn an_esp_without_room_for_the_note_is_told_with_who_knows_instead() {
         "nothing else knows it of [\"one\"], which may happen again",
     ];
     assert_eq!(*told.0.lock().unwrap(), rest.map(|rest| format!("{text}{rest}")));
+}
+
+#[test]
+fn images_do_not_share_what_has_happened_to_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = |name: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, "").unwrap();
+        DiskFacts { transport: "file".to_owned(), path, ..disk(None) }
+    };
+    let images = ["one.img", "two.img"].map(image);
+    let told = Told::default();
+    let tell = Reporter::new("run".to_owned(), Box::new(told.clone()), None);
+    let shared = place(directory.path());
+    let mut own = shared.clone();
+    let Place::Ordinary { remembered, .. } = &mut own else { panic!("not ordinary") };
+    *remembered = None;
+    for (place, intent, file) in [(&own, "own", "one.img.intents"), (&shared, "shared", "intents.json")] {
+        let machine = machine(place, &tell);
+        assert!(machine.remember_intents(&images[0], [intent.to_owned()].iter()));
+        let known = images.each_ref().map(|image| machine.for_plan(image).remembered);
+        assert_eq!((known, directory.path().join(file).exists()), ([vec![intent.to_owned()], vec![]], true));
+    }
+    assert_eq!(*told.0.lock().unwrap(), [""; 0]);
 }
