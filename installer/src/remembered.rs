@@ -14,7 +14,9 @@ use metalstrap_release::metadata::Versions;
 use uuid::Uuid;
 
 use crate::bootvars::{Efivarfs, Variables as _};
+use crate::disk::Identity;
 use crate::intents::Intents;
+use crate::plan::lasting_uuid;
 
 /// Our own namespace of EFI variables (a random UUID).
 const VENDOR: &str = "6f6b9b5c-2f0e-4b7b-9d57-0b5b4f6e8a31";
@@ -151,6 +153,13 @@ impl Files {
     fn of(&self, what: &str) -> &Path {
         if what == INTENTS { &self.intents } else { &self.versions }
     }
+}
+
+/// What an image is called in a memory that is not its own: by its path, since it has no serial number.
+#[must_use]
+pub fn image_uuid(image: &Path) -> Option<Uuid> {
+    let path = fs::canonicalize(image).unwrap_or_else(|_| image.to_owned());
+    lasting_uuid(&Identity { serial: Some(path.display().to_string()), ..Identity::default() })
 }
 
 /// What is in the file, unless it is older than `since`.

@@ -1,18 +1,15 @@
 //! What the machine remembers from one installation to the next. A memory that fails is told, and is no failure.
 
-use std::path::Path;
-
 use metalstrap_release::metadata::Versions;
 use uuid::Uuid;
 
 use super::Machine;
 use crate::boot_files::INTENTS;
 use crate::config::Place;
-use crate::disk::Identity;
 use crate::intents::Intents;
 use crate::inventory::{Contents, DiskFacts};
 use crate::plan::{PlanDisk, lasting_uuid};
-use crate::remembered::Memory;
+use crate::remembered::{Memory, image_uuid};
 
 impl Machine<'_> {
     fn memory(&self) -> Memory {
@@ -105,12 +102,6 @@ impl Machine<'_> {
         );
         self.tell.warn("esp", &text);
     }
-}
-
-/// What an image is called in a memory that is not its own: by its path, since it has no serial number.
-pub(crate) fn image_uuid(image: &Path) -> Option<Uuid> {
-    let path = std::fs::canonicalize(image).unwrap_or_else(|_| image.to_owned());
-    lasting_uuid(&Identity { serial: Some(path.display().to_string()), ..Identity::default() })
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::install::{install_with, verify};
 use crate::inventory::DiskFacts;
 use crate::look::Findings;
 use crate::machine::Seams;
+use crate::remembered::{Memory, image_uuid};
 use crate::report::{Reporter, Screen};
 use crate::summary;
 use crate::test_server::TestServer;
@@ -162,6 +163,13 @@ impl Trial {
     /// The machine has accepted these before.
     pub fn remembering(self, versions: &Versions) -> Self {
         fs::write(self.place.path().join("versions.json"), versions.to_bytes()).unwrap();
+        self
+    }
+
+    /// The machine knows that these have happened to the disk.
+    pub fn remembering_intents(self, intents: &[String]) -> Self {
+        let memory = Memory::at(Some(&self.place.path().join("versions.json")));
+        memory.remember_intents(image_uuid(&self.disk()).unwrap(), intents).unwrap();
         self
     }
 
