@@ -151,9 +151,11 @@ fn old_steps(plan: &Plan, old: &[OldArea]) -> Vec<Wipe> {
         without(areas.flat_map(|area| ends(area.start, area.size, size)).collect(), &tables)
     };
     let (boot, rest) = (both_ends(true), both_ends(false));
+    let mbr = Area { start: 0, size: u64::from(plan.sector_size) };
     let tail = size.saturating_sub(TAIL);
     listed([
-        ("the boot sector of the old EFI system partition", without(boot_sectors(old, size), &tables)),
+        // One of an MBR may begin where a GPT would be, and goes first all the same.
+        ("the boot sector of the old EFI system partition", without(boot_sectors(old, size), &[mbr])),
         ("the old EFI system partition", boot),
         ("signatures in the old partitions", rest),
         ("the old partition table at the end of the disk", vec![Area { start: tail, size: size - tail }]),

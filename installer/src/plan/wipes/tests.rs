@@ -53,6 +53,16 @@ fn what_another_table_names_goes_and_the_tables_themselves_go_last() {
 }
 
 #[test]
+fn a_boot_sector_that_lies_where_a_gpt_would_be_goes_first() {
+    let areas =
+        vec![OldArea { start: 512, size: 100 * MIB, boots: true }, OldArea { start: 0, size: MIB, boots: true }];
+    let contents = Contents::Foreign { what: vec!["MBR partition table"], areas };
+    let plan = plan(GIB, 512, contents);
+    let sectors = vec![Area { start: 512, size: 4096 }, Area { start: 512, size: 4096 - 512 }];
+    assert_eq!(listed(&plan.wipes)[0], ("the boot sector of the old EFI system partition", sectors));
+}
+
+#[test]
 fn where_slots_stay_for_now_it_goes_around_them_and_in_them_when_the_release_is_there() {
     // Slot A, which has the release, is from 513 to 546, slot B to 579; the table stays as long.
     let first = plan(GIB, 512, Contents::Blank);
