@@ -1,7 +1,8 @@
 //! What an ESP that is there has to say before anything is planned: which UKIs it names, and what has been done to the disk.
 
+mod noted;
+
 use std::cmp::Ordering;
-use std::fmt::Write as _;
 use std::io::Read as _;
 
 use metalstrap_release::digest::Digest;
@@ -13,14 +14,10 @@ use serde::Serialize;
 use crate::fat::{Listed, ReadAt, Volume, VolumeError};
 use crate::gpt::Entry;
 
+pub use noted::{INTENTS, Noted, intents_file, with_intent};
+
 /// Where systemd-boot looks for UKIs (Boot Loader Specification, type 2).
 pub const UKI_DIRECTORY: &str = "EFI/Linux";
-/// The intents that were carried out on this disk, a line each, the newest last.
-pub const INTENTS: &str = "EFI/metalstrap/intents";
-/// So many intents are remembered.
-const MOST_INTENTS: usize = 32;
-/// The file is never larger: each line has at most 64 bytes and its end.
-pub const MOST_INTENTS_BYTES: u32 = 4096;
 
 /// An EFI system partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,6 +41,8 @@ pub struct BootFiles {
     pub ukis: Vec<Uki>,
     /// Intents that were carried out on the disk, the newest last.
     pub intents: Vec<String>,
+    /// Lines of the file of them that are none: they do not count, and go when it is written next.
+    pub dropped_intents: u64,
     /// Bytes that are free, in whole clusters.
     pub free: u64,
     /// Bytes of a cluster.
@@ -181,9 +180,9 @@ impl BootFiles {
             .map(|entry| Uki { root_hash: root_hash(&volume, &entry, read), size: entry.size.into(), name: entry.name })
             .collect();
         ukis.sort_by(|a, b| a.name.cmp(&b.name));
-        let intents = volume.read_file(INTENTS, MOST_INTENTS_BYTES, read)?.unwrap_or_default();
-        let intents = String::from_utf8_lossy(&intents).lines().map(str::to_owned).collect();
-        Ok(Self { ukis, intents, free: volume.free_bytes(), cluster: volume.cluster_bytes() })
+        let Noted { intents, dropped: dropped_intents } = Noted::on(&volume, read)?;
+        let (free, cluster) = (volume.free_bytes(), volume.cluster_bytes());
+        Ok(Self { ukis, intents, dropped_intents, free, cluster })
     }
 
     /// The UKI of the slot of this data partition that is most likely to start.
@@ -203,25 +202,6 @@ fn root_hash(volume: &Volume, file: &Listed, read: ReadAt<'_>) -> Option<Digest>
     let sections = Sections::parse(&head).ok()?;
     let cmdline = read_section(&mut reader, sections.get(".cmdline")?, MAX_CMDLINE).ok()?;
     uki::root_hash(std::str::from_utf8(&cmdline).ok()?).ok()
-}
-
-/// The intents with a new one behind them, once.
-#[must_use]
-pub fn with_intent(intents: &[String], new: &str) -> Vec<String> {
-    let mut all: Vec<String> = intents.iter().filter(|intent| *intent != new).cloned().collect();
-    all.push(new.to_owned());
-    let surplus = all.len().saturating_sub(MOST_INTENTS);
-    all.split_off(surplus)
-}
-
-/// The bytes of [`INTENTS`].
-#[must_use]
-pub fn intents_file(intents: &[String]) -> Vec<u8> {
-    let mut text = String::new();
-    for intent in intents {
-        let _ = writeln!(text, "{intent}");
-    }
-    text.into_bytes()
 }
 
 #[cfg(test)]
@@ -258,18 +238,5 @@ mod tests {
         assert_eq!(compare_labels("debian_13.10", "debian_13.9"), Ordering::Greater);
         assert_eq!(compare_labels("debian_13.2~rc1", "Debian_13.2"), Ordering::Less);
         assert_eq!(compare_labels("b_1", "a_2"), Ordering::Greater);
-    }
-
-    #[test]
-    fn intents_are_remembered_once_and_not_for_ever() {
-        let mut all = Vec::new();
-        for intent in ["one", "two", "one"] {
-            all = with_intent(&all, intent);
-        }
-        assert_eq!(all, ["two", "one"]);
-        assert_eq!(intents_file(&all), b"two\none\n");
-        (0..40).for_each(|number| all = with_intent(&all, &format!("x{number}")));
-        assert_eq!((all.len(), all[0].as_str(), all[31].as_str()), (32, "x8", "x39"));
-        assert!(intents_file(&vec!["x".repeat(64); 32]).len() < MOST_INTENTS_BYTES as usize);
     }
 }

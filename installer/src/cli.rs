@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use clap::builder::TypedValueParser as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use metalstrap_release::host::{HostKey, Mode};
 
@@ -96,9 +97,10 @@ struct Target {
     /// Take the host config of this key instead of this machine's: default, uuid-…, serial-… or mac-…
     #[arg(long, value_name = "KEY")]
     host: Option<HostKey>,
-    /// Where the versions of the repository's metadata are remembered, against older ones
-    #[arg(long, value_name = "FILE", default_value = remembered::FILE)]
-    remembered: PathBuf,
+    /// Where the versions of the repository's metadata are remembered, against older ones (/var/lib/metalstrap/versions.json); what
+    /// has happened to disks is in intents.json beside it, where --disk is a file and this is not given in DISK.intents
+    #[arg(long, value_name = "FILE", value_parser = clap::value_parser!(PathBuf).try_map(memory))]
+    remembered: Option<PathBuf>,
     /// Do not read back from the disk what was written to it: faster, and a drive that loses writes is not noticed
     #[arg(long)]
     no_read_back: bool,
@@ -113,6 +115,14 @@ fn sector_size(text: &str) -> Result<u32, String> {
         "4096" => Ok(4096),
         _ => Err("a sector has 512 or 4096 bytes".to_owned()),
     }
+}
+
+/// The file of versions: not that of the intents, which would be written over.
+fn memory(file: PathBuf) -> Result<PathBuf, String> {
+    if file.file_name().is_some_and(|name| name == remembered::INTENTS_FILE) {
+        return Err(format!("{} has what happened to disks: name another file beside it", remembered::INTENTS_FILE));
+    }
+    Ok(file)
 }
 
 impl Target {

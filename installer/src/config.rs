@@ -29,8 +29,8 @@ pub enum Place {
         directory: Option<PathBuf>,
         /// The host config's key instead of what this machine says of itself.
         host: Option<HostKey>,
-        /// Where the versions of metadata are remembered.
-        remembered: PathBuf,
+        /// Where the versions of metadata are remembered, and beside it what has happened to disks, if not where it is usual.
+        remembered: Option<PathBuf>,
         /// Whether what was written is read back from the device.
         read_back: bool,
         /// What the person asked for.
@@ -150,7 +150,7 @@ mod tests {
             sector_size: 512,
             directory: None,
             host: None,
-            remembered: "r".into(),
+            remembered: Some("r".into()),
             read_back: true,
             mode: Mode::Install,
         };

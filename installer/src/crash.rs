@@ -54,7 +54,9 @@ fn prepare(scenario: Scenario, sector_size: u32) -> Prepared {
     let (before, after) = prepared.before_and_after();
     let as_it_should_be = match scenario.before {
         Before::Nothing => matches!(before, Boot::Nothing(_)),
-        Before::Old | Before::Sysupdated { .. } | Before::Foreign => before == Boot::Starts(Which::Old),
+        Before::Old | Before::Sysupdated { .. } | Before::Remembered | Before::Foreign => {
+            before == Boot::Starts(Which::Old)
+        }
         Before::Damaged => matches!(before, Boot::Stuck(_)),
     };
     assert!(as_it_should_be, "{}: before the run {before:?}", scenario.name);
@@ -88,6 +90,11 @@ fn a_release_beside_another_one_survives_a_power_cut_at_any_write() {
 #[test]
 fn an_older_release_beside_another_one_survives_a_power_cut_at_any_write() {
     survives("downgrade");
+}
+
+#[test]
+fn a_release_by_an_intent_that_has_happened_survives_a_power_cut_at_any_write() {
+    survives("reimage-remembered");
 }
 
 #[test]

@@ -90,6 +90,8 @@ pub struct Esp {
     pub uki_path: String,
     /// What it took to bring the files to their places.
     pub tally: Tally,
+    /// Intents that its file of them does not have, and cannot get.
+    pub unnoted: Vec<String>,
 }
 
 /// Whether an ESP as `order` says can be laid out on a partition of `size` bytes: what the plan asks before the first write
@@ -103,8 +105,9 @@ pub fn check(order: Order<'_>, size: u64, sector_size: u32) -> Result<()> {
 }
 
 /// Whether an ESP that stays has room for the release's boot files, once the UKIs at `removed` are gone; `disk` is for the
-/// message. One that has its UKI already needs some for the credentials, and for the intents, only; where that UKI turns out to be
-/// damaged, and there is no room for another one, the run ends with the same error later, and what is there stays.
+/// message. One that has its UKI already needs some for the credentials only; where that UKI turns out to be damaged, and there is
+/// no room for another one, the run ends with the same error later, and what is there stays. For the note of intents nothing is
+/// refused.
 ///
 /// # Errors
 /// [`Code::Esp`] with what is needed, what there is, and what takes it.
@@ -118,10 +121,8 @@ pub fn check_room(order: Order<'_>, files: &BootFiles, removed: &[String], disk:
     let (uki, loader) = (whole(manifest.boot.uki.size), whole(manifest.boot.loader.size));
     // Both copies of the loader may have to be replaced, and are whole until the new ones are.
     let boot_files = if is_there { 0 } else { uki.saturating_add(loader.saturating_mul(2)) };
-    // A file, and the directory it is in.
-    let intents = if files.intents == order.intents { 0 } else { whole(1).saturating_mul(2) };
     let credentials = credentials::room(order.credentials, files.cluster.max(1));
-    let needed = boot_files.saturating_add(intents).saturating_add(credentials);
+    let needed = boot_files.saturating_add(credentials);
     let freed: u64 = files.ukis.iter().filter(|uki| gone(uki)).map(|uki| whole(uki.size)).sum();
     let free = files.free.saturating_add(freed);
     if needed <= free {
@@ -196,26 +197,23 @@ pub async fn write(
 pub type Damage = (String, u64, Vec<Range<u64>>);
 
 /// Whether the file system of the ESP is sound and names the files of `manifest`, and which blocks of them are damaged.
-/// Nothing is written.
+/// Nothing is written. What cannot be read is damaged.
 ///
 /// # Errors
-/// The disk's; a hash tree that is needed cannot be fetched.
+/// A hash tree that is needed cannot be fetched.
 pub async fn damaged(
     mirrors: &Arc<Mirrors>,
     manifest: &Manifest,
     region: &Region,
     progress: &Progress,
 ) -> Result<(bool, Vec<Damage>)> {
-    let there = There::open(region).await.unwrap_or_else(|error| {
-        log::warn!("{error:#}");
-        None
-    });
+    let there = if_readable(There::open(region).await);
     let mut sound = there.as_ref().is_some_and(There::is_sound);
     let (loader, uki, uki_path) = (&manifest.boot.loader, &manifest.boot.uki, uki_path(manifest));
     let mut places = Vec::new();
     for (path, artifact) in [(FALLBACK_LOADER, loader), (LOADER, loader), (uki_path.as_str(), uki)] {
         let place = match &there {
-            Some(there) => there.find(path, artifact.size).await?,
+            Some(there) => if_readable(there.find(path, artifact.size).await),
             None => None,
         };
         places.push((path, artifact, place));
@@ -239,18 +237,20 @@ pub async fn damaged(
     Ok((sound, files))
 }
 
-/// Whether the ESP has these credentials, and of ours no others. Nothing is written.
-///
-/// # Errors
-/// The disk's.
-pub async fn has_credentials(region: &Region, credentials: &[Sealed]) -> Result<bool> {
-    let there = There::open(region).await.unwrap_or_else(|error| {
+/// Whether the ESP has these credentials, and of ours no others. Nothing is written. What cannot be read is not there.
+pub async fn has_credentials(region: &Region, credentials: &[Sealed]) -> bool {
+    let Some(there) = if_readable(There::open(region).await) else { return credentials.is_empty() };
+    let credentials = credentials.to_vec();
+    let look = there.with(move |volume, read, _| credentials::are_there(volume, read, &credentials).map(Some)).await;
+    if_readable(look).unwrap_or_default()
+}
+
+/// What was found. For who only looks, an error is no more than that there is none.
+fn if_readable<T>(found: Result<Option<T>>) -> Option<T> {
+    found.unwrap_or_else(|error| {
         log::warn!("{error:#}");
         None
-    });
-    let Some(there) = there else { return Ok(credentials.is_empty()) };
-    let credentials = credentials.to_vec();
-    there.with(move |volume, read, _| credentials::are_there(volume, read, &credentials)).await
+    })
 }
 
 /// Fresh entropy, from the generator that TLS uses: the kernel's, which was seeded before the first connection.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use metalstrap_release::discovery::{Chosen, Discovery, Settings};
-use metalstrap_release::host::Host;
+use metalstrap_release::host::{Host, Mode};
 use metalstrap_release::manifest::Manifest;
 use metalstrap_release::metadata::Versions;
 
@@ -91,7 +91,11 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
     machine.measure("uki", manifest.boot.uki.sha256.to_string().as_bytes())?;
 
     machine.remember(&versions);
-    machine.remember_intents(&disk, intents.iter());
+    // Nothing has happened to a disk that was mended.
+    if host.mode == Mode::Install {
+        let remembers = machine.remember_intents(&disk, intents.iter());
+        machine.tell_unnoted(&bootable.esp.unnoted, remembers, |intent| bootable.guid_knows(intent));
+    }
 
     let mut summary = Summary::new(&manifest, &bootable);
     let mut ending = Ending::Poweroff;
@@ -167,7 +171,8 @@ pub async fn verify(place: &Place, tell: &Reporter) -> Result<Findings> {
     let Signed { host, mirrors, manifest, .. } = believe(&mut machine, place, tell).await?;
     let credentials = credentials::seal_all(&host)?;
     let facts = machine.look_at_disk()?;
-    let plan = tell.step("plan", "Finding the release", |_| Plan::new(&machine.for_plan(&facts), &manifest, &host))?;
+    let found = machine.for_plan(&facts);
+    let plan = tell.step("plan", "Finding the release", |_| Plan::to_look(&found, &manifest, &host))?;
     look(facts.open_to_read()?, &plan, (&manifest, &credentials), &mirrors, tell).await
 }
 

@@ -18,3 +18,6 @@ pub(crate) use partly::look;
 pub(crate) use probe::signatures;
 pub use sysfs::{DiskFacts, Roots, disk_at, disks, disks_in};
 pub(crate) use sysfs::{parts, read_mounts, used_by};
+
+/// Bytes that sectors have, as those who write partition tables see them.
+const SECTOR_SIZES: [u64; 2] = [512, 4096];

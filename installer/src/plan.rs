@@ -21,12 +21,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use metalstrap_release::digest::Digest;
-use metalstrap_release::host::{Erase, Host, Mode};
+use metalstrap_release::host::{Erase, Host};
 use metalstrap_release::manifest::Manifest;
 
-use crate::credentials::{self, Listed, Sealed};
+use crate::credentials::{self, Listed};
 use crate::disk::{Disk, Identity, Region};
-use crate::failure::{Code, coded};
 use crate::gpt::{Entry, Table};
 use crate::inventory::Contents;
 use crate::progress::Progress;
@@ -34,7 +33,6 @@ use crate::progress::Progress;
 pub use layout::{ESP_TYPE, lasting_uuid};
 pub use partition::{Area, Partition, Role};
 pub use reuse::{Holds, Names, SeedArea};
-use settle::Settled;
 pub use wipes::Wipe;
 pub use writes::Write;
 
@@ -149,75 +147,26 @@ impl Plan {
     /// Plans the installation of `manifest`'s release to `disk`, as `site` permits.
     ///
     /// # Errors
-    /// [`Code::DiskTooSmall`] if the layout does not fit, or the boot files not the ESP; [`Code::Manifest`] if their hash
-    /// trees are too large; [`Code::DiskNotBlank`] if there is something on the disk that may not go; [`Code::Esp`] if the
-    /// ESP that is to stay cannot; [`Code::Credentials`] if the host config's credentials have variables left;
-    /// [`Code::DiskIo`] if the disk cannot be read or has sectors of an odd size.
+    /// By its [`Code`](crate::failure::Code): `DiskTooSmall` if the layout does not fit, or the boot files not the ESP; `Manifest`
+    /// if their hash trees are too large; `DiskNotBlank` if there is something on the disk that may not go; `NotInstalled` if
+    /// what is to be repaired is not there; `Esp` if the ESP that is to stay cannot; `Credentials` if the host config's
+    /// credentials have variables left; `DiskIo` if the disk cannot be read or has sectors of an odd size.
     pub fn new(disk: &PlanDisk, manifest: &Manifest, host: &Host) -> Result<Self> {
-        if !matches!(disk.sector_size, 512 | 4096) {
-            let text = format!("disk {} has sectors of {} bytes, not 512 or 4096", disk.name, disk.sector_size);
-            return Err(coded(Code::DiskIo, text));
-        }
-        let (root, credentials) = (manifest.root()?, credentials::seal_all(host)?);
-        let Settled { existing, target, ours, holds, partitions, free } = settle::existing(disk, manifest, host)?;
-        let names = ours.map(|ours| ours.names(&partitions, target, manifest, holds)).unwrap_or_default();
-        settle::check_names(disk, host, &names)?;
-        let fallback = ours.and_then(|ours| ours.fallback(&partitions, target, &names.removed));
-        let mut plan = Self {
-            format: 1,
-            release: Release {
-                name: manifest.name.clone(),
-                version: manifest.version.clone(),
-                root_hash: root.root_hash,
-            },
-            disk: disk.identity.clone(),
-            sector_size: disk.sector_size,
-            disk_guid: ours.map_or_else(|| settle::disk_guid(disk, host), |ours| ours.table.disk_guid),
-            erase: if existing.stays() { Erase::None } else { host.erase },
-            existing,
-            target,
-            fallback,
-            names,
-            intents: settle::intents(disk, host),
-            credentials: credentials.iter().map(Sealed::listed).collect(),
-            partitions,
-            kept: Vec::new(),
-            free,
-            wipes: Vec::new(),
-            discards: Vec::new(),
-            seeds: Vec::new(),
-            writes: Vec::new(),
-            protects: Vec::new(),
-            leftovers: Vec::new(),
-        };
-        plan.check_mode(disk, host.mode)?;
+        let credentials = credentials::seal_all(host)?;
+        let (mut plan, ours) = Self::settled(disk, manifest, host, &credentials)?;
         plan.check_esp(disk, plan.esp_order(manifest, &credentials)?, ours.map(|ours| ours.esp))?;
-        if let Some(ours) = ours {
-            plan.keep(ours.table);
-        }
+        let root = manifest.root()?;
         plan.wipes = wipes::steps(&plan, &disk.contents, root.data.content_size, root.hash_tree.content_size);
         plan.writes = plan.list_writes(root.data.content_size, root.hash_tree.content_size);
         if matches!(plan.existing, Becomes::Replaced { .. } | Becomes::Updated { .. }) {
             plan.seeds = reuse::seeds(&plan);
         }
         if matches!(plan.existing, Becomes::Replaced { .. }) {
-            plan.leftovers = wipes::leftovers(&plan);
+            plan.leftovers = wipes::leftovers(&plan, &disk.contents);
         }
         plan.discards = discards::areas(&plan);
         plan.check_protected()?;
         Ok(plan)
-    }
-
-    /// Whether the disk must hold the release already, as the host config's mode says.
-    ///
-    /// # Errors
-    /// [`Code::NotInstalled`] where it does not.
-    fn check_mode(&self, disk: &PlanDisk, mode: Mode) -> Result<()> {
-        if mode == Mode::Install || self.existing == Becomes::Kept {
-            return Ok(());
-        }
-        let (Release { name, version, .. }, contents) = (&self.release, &disk.contents);
-        Err(coded(Code::NotInstalled, format!("disk {} does not hold {name} {version}, but {contents}", disk.name)))
     }
 
     /// The partition table as it will be.

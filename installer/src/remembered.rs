@@ -7,13 +7,16 @@
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::metadata::Versions;
 use uuid::Uuid;
 
 use crate::bootvars::{Efivarfs, Variables as _};
+use crate::disk::Identity;
 use crate::intents::Intents;
+use crate::plan::lasting_uuid;
 
 /// Our own namespace of EFI variables (a random UUID).
 const VENDOR: &str = "6f6b9b5c-2f0e-4b7b-9d57-0b5b4f6e8a31";
@@ -21,9 +24,11 @@ const VENDOR: &str = "6f6b9b5c-2f0e-4b7b-9d57-0b5b4f6e8a31";
 const VERSIONS: &str = "MetalstrapVersions";
 const INTENTS: &str = "MetalstrapIntents";
 /// The file of an ordinary command.
-pub const FILE: &str = "/var/lib/metalstrap/versions.json";
+const FILE: &str = "/var/lib/metalstrap/versions.json";
 /// The file beside it that has the intents.
-const INTENTS_FILE: &str = "intents.json";
+pub const INTENTS_FILE: &str = "intents.json";
+/// What the file beside an image has behind the image's name.
+const OF_IMAGE: &str = ".intents";
 /// No memory is longer.
 const MAX_BYTES: u64 = 4096;
 
@@ -32,8 +37,19 @@ const MAX_BYTES: u64 = 4096;
 pub enum Memory {
     /// EFI variables.
     Variable(Efivarfs),
-    /// The file of the versions; that of the intents is beside it.
-    File(PathBuf),
+    /// Files.
+    Files(Files),
+}
+
+/// The files of an ordinary command.
+#[derive(Debug)]
+pub struct Files {
+    /// The versions.
+    versions: PathBuf,
+    /// The intents.
+    intents: PathBuf,
+    /// A file of intents that is older is about another image that had this name.
+    since: Option<SystemTime>,
 }
 
 impl Memory {
@@ -41,6 +57,24 @@ impl Memory {
     #[must_use]
     pub fn of_machine() -> Self {
         Self::Variable(Efivarfs::default().of_vendor(VENDOR))
+    }
+
+    /// The versions in `file`, or in that of all ordinary commands, and the intents beside it.
+    #[must_use]
+    pub fn at(file: Option<&Path>) -> Self {
+        let versions = file.unwrap_or_else(|| Path::new(FILE)).to_owned();
+        let intents = versions.with_file_name(INTENTS_FILE);
+        Self::Files(Files { versions, intents, since: None })
+    }
+
+    /// The intents beside an `image`: those of others that look like it are no business of its.
+    #[must_use]
+    pub fn of_image(image: &Path) -> Self {
+        let mut intents = image.as_os_str().to_owned();
+        intents.push(OF_IMAGE);
+        // Where the file system does not know when it was made, the file counts.
+        let since = fs::metadata(image).and_then(|found| found.created()).ok();
+        Self::Files(Files { versions: FILE.into(), intents: intents.into(), since })
     }
 
     /// The versions that are remembered; `None`: nothing yet.
@@ -89,9 +123,10 @@ impl Memory {
     fn read(&self, what: &str) -> Result<Option<Vec<u8>>> {
         match self {
             Self::Variable(variables) => variables.read(what),
-            Self::File(_) => {
-                let path = self.file(what);
-                read(&path).with_context(|| format!("reading {}", path.display()))
+            Self::Files(files) => {
+                let path = files.of(what);
+                let since = files.since.filter(|_| what == INTENTS);
+                read(path, since).with_context(|| format!("reading {}", path.display()))
             }
         }
     }
@@ -99,33 +134,44 @@ impl Memory {
     fn write(&self, what: &str, bytes: &[u8]) -> Result<()> {
         match self {
             Self::Variable(variables) => variables.write(what, bytes),
-            Self::File(_) => {
-                let path = self.file(what);
-                replace(&path, bytes).with_context(|| format!("writing {}", path.display()))
+            Self::Files(files) => {
+                let path = files.of(what);
+                replace(path, bytes).with_context(|| format!("writing {}", path.display()))
             }
-        }
-    }
-
-    fn file(&self, what: &str) -> PathBuf {
-        match self {
-            Self::File(path) if what == INTENTS => path.with_file_name(INTENTS_FILE),
-            Self::File(path) => path.clone(),
-            Self::Variable(_) => PathBuf::new(),
         }
     }
 
     fn place(&self, what: &str) -> String {
         match self {
             Self::Variable(_) => format!("the EFI variable {what}-{VENDOR}"),
-            Self::File(_) => self.file(what).display().to_string(),
+            Self::Files(files) => files.of(what).display().to_string(),
         }
     }
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::metadata(path) {
+impl Files {
+    fn of(&self, what: &str) -> &Path {
+        if what == INTENTS { &self.intents } else { &self.versions }
+    }
+}
+
+/// What an image is called in a memory that is not its own: by its path, since it has no serial number.
+#[must_use]
+pub fn image_uuid(image: &Path) -> Option<Uuid> {
+    let path = fs::canonicalize(image).unwrap_or_else(|_| image.to_owned());
+    lasting_uuid(&Identity { serial: Some(path.display().to_string()), ..Identity::default() })
+}
+
+/// What is in the file, unless it is older than `since`.
+fn read(path: &Path, since: Option<SystemTime>) -> Result<Option<Vec<u8>>> {
+    let found = match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        found => anyhow::ensure!(found?.len() <= MAX_BYTES, "it has more than {MAX_BYTES} bytes"),
+        found => found?,
+    };
+    anyhow::ensure!(found.len() <= MAX_BYTES, "it has more than {MAX_BYTES} bytes");
+    let written = found.modified()?;
+    if since.is_some_and(|since| written < since) {
+        return Ok(None);
     }
     Ok(Some(fs::read(path)?))
 }
@@ -133,6 +179,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 /// Replaces the file as a whole, so that a power cut leaves the old one or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let directory = path.parent().context("the path names no directory")?;
+    let directory = if directory == Path::new("") { Path::new(".") } else { directory };
     fs::create_dir_all(directory)?;
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(bytes)?;
@@ -173,7 +220,8 @@ mod tests {
     #[test]
     fn a_file_and_a_variable_remember_the_same() {
         let place = tempfile::tempdir().unwrap();
-        remembers(&Memory::File(place.path().join("lib/versions.json")));
+        remembers(&Memory::at(Some(&place.path().join("lib/versions.json"))));
+        assert!(place.path().join("lib/intents.json").exists());
         remembers(&Memory::Variable(Efivarfs::at(place.path()).of_vendor(VENDOR)));
         assert!(place.path().join(format!("{VERSIONS}-{VENDOR}")).exists());
     }
@@ -182,11 +230,28 @@ mod tests {
     fn what_is_not_a_memory_is_named() {
         let place = tempfile::NamedTempFile::new().unwrap();
         fs::write(place.path(), "{}").unwrap();
-        let error = format!("{:#}", Memory::File(place.path().to_owned()).recall().unwrap_err());
+        let error = format!("{:#}", Memory::at(Some(place.path())).recall().unwrap_err());
         let expected = format!(
             "reading the metadata versions in {}: the memory of metadata versions is not valid",
             place.path().display()
         );
         assert!(error.starts_with(&expected), "{error}");
+    }
+
+    #[test]
+    fn images_have_memories_of_their_own_which_say_nothing_of_those_made_later() {
+        let place = tempfile::tempdir().unwrap();
+        let images = ["one.img", "two.img"].map(|name| place.path().join(name));
+        images.iter().for_each(|image| fs::write(image, "").unwrap());
+        let known = |image: &Path| Memory::of_image(image).intents().unwrap().of(Uuid::nil()).to_vec();
+        let intents = ["first".to_owned()];
+        Memory::of_image(&images[0]).remember_intents(Uuid::nil(), &intents).unwrap();
+        assert!(place.path().join("one.img.intents").exists());
+        assert_eq!((known(&images[0]), known(&images[1])), (intents.to_vec(), vec![]));
+        // As it is when the first one is deleted and another one made.
+        let Memory::Files(files) = Memory::of_image(&images[0]) else { panic!("no files") };
+        let later = Some(fs::metadata(&files.intents).unwrap().modified().unwrap() + std::time::Duration::from_secs(1));
+        let memory = Memory::Files(Files { since: later, ..files });
+        assert_eq!(memory.intents().unwrap(), Intents::default());
     }
 }

@@ -283,6 +283,12 @@ impl Bootable {
         tally
     }
 
+    /// Whether the GUID of the table says that `intent` has happened.
+    #[must_use]
+    pub fn guid_knows(&self, intent: &str) -> bool {
+        self.at.at.0.plan.guid_knows(intent)
+    }
+
     /// The ESP as the firmware's boot entry names it.
     ///
     /// # Errors

@@ -241,6 +241,13 @@ pub enum BootOrder {
     Leave,
 }
 
+/// Whether a word may be an intent: 1 to 64 letters, digits and `._-`.
+#[must_use]
+pub fn is_intent(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=MAX_INTENT).contains(&text.len()) && text.bytes().all(plain)
+}
+
 impl Host {
     /// Parses and checks a host config.
     ///
@@ -275,13 +282,12 @@ impl Host {
     }
 
     fn check_intent(&self) -> Result<(), DocumentError> {
-        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         match (&self.intent, self.existing) {
             (None, Existing::Wipe) => KIND.refuse("intent", "is missing: `wipe` happens once for each intent"),
             (Some(_), Existing::Keep | Existing::Refuse) => {
                 KIND.refuse("intent", "is there, but `existing` is not `wipe`")
             }
-            (Some(text), Existing::Wipe) if !(1..=MAX_INTENT).contains(&text.len()) || !plain(text) => {
+            (Some(text), Existing::Wipe) if !is_intent(text) => {
                 KIND.refuse("intent", format!("{text:?} is not 1 to {MAX_INTENT} of a-z, A-Z, 0-9 and '._-'"))
             }
             _ => Ok(()),

@@ -51,7 +51,7 @@ impl Start {
             Before::Nothing => {}
             Before::Old => {
                 let old = releases.old.as_ref().unwrap();
-                install(old, &disk);
+                install(old, &recording);
                 kept = Some(live(&disk, &old.manifest));
                 if scenario.has_ghosts {
                     ghosts = Ghosts::raise(disk.as_ref());
@@ -60,15 +60,23 @@ impl Start {
             }
             Before::Sysupdated { cut } => {
                 let (first, second) = (releases.first.as_ref().unwrap(), releases.old.as_ref().unwrap());
-                install(first, &disk);
+                install(first, &recording);
                 kept = Some(live(&disk, &first.manifest));
                 sysupdated::update(&disk, second, cut);
                 // The other one starts never again: it goes first.
                 let starts = if cut { first } else { second };
                 judge.releases.push((Which::Old, starts.manifest.clone()));
             }
+            Before::Remembered => {
+                let (first, second) = (releases.first.as_ref().unwrap(), releases.old.as_ref().unwrap());
+                install(first, &recording);
+                kept = Some(live(&disk, &first.manifest));
+                install(second, &recording);
+                // The other one is the older: it goes first.
+                judge.releases.push((Which::Old, second.manifest.clone()));
+            }
             Before::Damaged => {
-                install(new, &disk);
+                install(new, &recording);
                 kept = Some(live(&disk, &new.manifest));
                 damage(disk.as_ref(), &new.manifest);
                 if !releases.for_machines {
@@ -83,8 +91,9 @@ impl Start {
     }
 }
 
-fn install(published: &Published, disk: &Arc<dyn Disk>) {
-    let outcome = Runs::new(published.clone(), Mode::Install).run(disk, &BTreeSet::new());
+fn install(published: &Published, recording: &Arc<Recording>) {
+    let disk = Arc::clone(recording) as Arc<dyn Disk>;
+    let outcome = Runs::new(published.clone(), Mode::Install).run(&disk, &pages(&recording.log()));
     outcome.result.unwrap();
 }
 

@@ -15,7 +15,7 @@ use super::judge::{self, Boot, Judge, Which};
 use super::lived::Kept;
 use super::releases::{Releases, sealed};
 use super::runs::{Runs, pages, show};
-use super::scenario::{Before, Scenario};
+use super::scenario::{Before, REMEMBERED, Scenario};
 use super::tables;
 use crate::disk::{Disk, Memory, Recorded};
 
@@ -68,7 +68,8 @@ impl Prepared {
     pub fn new(releases: Releases, sector_size: u32) -> Self {
         let Start { disk: start, mut pages, judge, kept, ghosts } = Start::new(&releases, sector_size);
         let Releases { scenario, new, .. } = releases;
-        let runs = Runs::new(new, scenario.mode);
+        let is_known = scenario.before == Before::Remembered;
+        let runs = Runs::new(new, scenario.mode).remembering(if is_known { &[REMEMBERED] } else { &[] });
         let end: Arc<dyn Disk> = Arc::new(start.clone());
         let outcome = runs.run(&end, &pages);
         outcome.result.unwrap();

@@ -9,7 +9,7 @@ use metalstrap_release::manifest::Layout;
 use serde_json::{Value, json};
 
 use super::lived::DATA;
-use super::scenario::{Before, Scenario};
+use super::scenario::{Before, REMEMBERED, Scenario};
 use crate::converge::testing::{SALT, bytes};
 use crate::credentials::{Sealed, seal_all};
 use crate::refusals::published::{ESP_BYTES, Ingredients, Published};
@@ -83,9 +83,10 @@ impl Releases {
 
     fn of(scenario: Scenario, new: Content, old: impl Fn() -> Content, first: impl Fn() -> Content) -> Self {
         let new = new.publish(&scenario, "2");
-        let has_old = matches!(scenario.before, Before::Old | Before::Sysupdated { .. });
+        let has_old = matches!(scenario.before, Before::Old | Before::Sysupdated { .. } | Before::Remembered);
         let old = has_old.then(|| old().publish(&scenario, scenario.old));
-        let first = matches!(scenario.before, Before::Sysupdated { .. }).then(|| first().publish(&scenario, "0"));
+        let has_first = matches!(scenario.before, Before::Sysupdated { .. } | Before::Remembered);
+        let first = has_first.then(|| first().publish(&scenario, "0"));
         Self { scenario, new, old, first, for_machines: false }
     }
 }
@@ -102,8 +103,11 @@ impl Content {
             free_size: MIB,
             partitions: serde_json::from_value(data).unwrap(),
         };
-        // What one release may wipe, another has not wiped.
-        let intent = (scenario.existing == Existing::Wipe).then(|| format!("for-{version}"));
+        // What one release may wipe, another has not wiped, unless it is to be known that it has.
+        let intent = (scenario.existing == Existing::Wipe).then(|| match scenario.before {
+            Before::Remembered => REMEMBERED.to_owned(),
+            _ => format!("for-{version}"),
+        });
         let host = json!({
             "format": 1, "release": {"name": "tiny", "version": version}, "existing": scenario.existing,
             "intent": intent, "credentials": credentials(version),

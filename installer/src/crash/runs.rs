@@ -22,6 +22,8 @@ pub struct Runs {
     repository: tempfile::TempDir,
     runtime: Runtime,
     mode: Mode,
+    /// The intents that the machine knows to have happened.
+    remembered: Vec<String>,
 }
 
 impl Runs {
@@ -29,12 +31,18 @@ impl Runs {
         let repository = tempfile::tempdir().unwrap();
         published.write_to(repository.path());
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        Self { published, repository, runtime, mode }
+        Self { published, repository, runtime, mode, remembered: Vec::new() }
+    }
+
+    /// On a machine that knows that these have happened.
+    pub fn remembering(self, intents: &[&str]) -> Self {
+        Self { remembered: intents.iter().map(|intent| (*intent).to_owned()).collect(), ..self }
     }
 
     /// Runs it on `disk`, which is zero but for `pages`.
     pub fn run(&self, disk: &Arc<dyn Disk>, pages: &BTreeSet<u64>) -> Outcome {
         let trial = Trial::from_directory(&self.published, self.repository.path()).in_mode(self.mode).onto(disk);
+        let trial = trial.remembering_intents(&self.remembered);
         show(disk.as_ref(), pages, &trial.disk());
         self.runtime.block_on(trial.run())
     }

@@ -17,6 +17,8 @@ pub enum Before {
     },
     /// The release itself, which has run, with damaged blocks.
     Damaged,
+    /// A release that has run, and the other one beside it: both by the intent that is wanted again, as disk and machine know.
+    Remembered,
     /// A system that this installer has not made.
     Foreign,
 }
@@ -57,7 +59,10 @@ const FRESH: Scenario = Scenario {
 const REIMAGE: Scenario =
     Scenario { name: "reimage", before: Before::Old, keeps: true, other_good_slot: true, ..FRESH };
 
-pub const SCENARIOS: [Scenario; 9] = [
+/// The intent of all that is installed where it is [`Before::Remembered`].
+pub const REMEMBERED: &str = "once";
+
+pub const SCENARIOS: [Scenario; 10] = [
     FRESH,
     REIMAGE,
     Scenario { name: "downgrade", old: "3", ..REIMAGE },
@@ -65,6 +70,8 @@ pub const SCENARIOS: [Scenario; 9] = [
     Scenario { name: "sysupdate", before: Before::Sysupdated { cut: false }, ..REIMAGE },
     // The first release is all that starts, and stays.
     Scenario { name: "sysupdate-cut", before: Before::Sysupdated { cut: true }, ..REIMAGE },
+    // What may be wiped once has been: all goes on as if nothing might be.
+    Scenario { name: "reimage-remembered", before: Before::Remembered, existing: Existing::Wipe, ..REIMAGE },
     // The old release has a slot of its own here, but a disk that may be wiped is replaced as a whole: its ESP goes first. So
     // there is a time when nothing starts.
     Scenario { name: "replace", before: Before::Old, existing: Existing::Wipe, has_ghosts: true, ..FRESH },

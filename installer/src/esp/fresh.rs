@@ -60,7 +60,8 @@ pub(super) async fn lay_out(
     // One sector: all of it can be found, or nothing. A boot loader without a UKI would wait for a person.
     place.stage(Stage::BootSector).await.context("writing the boot sector")?;
     let [_, _, uki] = files;
-    Ok(Esp { uki: uki.place, uki_size: uki.artifact.size, uki_tree: uki.tree, uki_path: uki.path, tally })
+    let unnoted = Vec::new();
+    Ok(Esp { uki: uki.place, uki_size: uki.artifact.size, uki_tree: uki.tree, uki_path: uki.path, tally, unnoted })
 }
 
 /// The boot loader at both its places, and the UKI.

@@ -13,11 +13,11 @@ use super::{
     ENTRIES_SREL, Esp, FALLBACK_LOADER, FileTree, LOADER, LOADER_CONF, Order, RANDOM_SEED, credentials, loader_conf,
     random_seed, uki_path,
 };
-use crate::boot_files::{INTENTS, MOST_INTENTS_BYTES, intents_file};
+use crate::boot_files::{INTENTS, Noted, intents_file};
 use crate::converge::{Seed, Tally};
 use crate::credentials::Sealed;
 use crate::disk::Region;
-use crate::failure::{Code, WithCode as _};
+use crate::failure::{Code, WithCode as _, code_of};
 use crate::fat::{ReadAt, Volume};
 use crate::fetch::Mirrors;
 use crate::progress::Progress;
@@ -57,14 +57,15 @@ pub(super) async fn update(
         files.push(file);
     }
     let (behind, intents, credentials) = (order.renamed.to_vec(), order.intents.to_vec(), order.credentials.to_vec());
-    there
+    let unnoted = there
         .with(move |volume, read, region| {
-            let small = settings(volume, read, &intents)?;
-            publish(volume, read, region, (small, new), &behind, &credentials)
+            let small = settings(volume, read)?;
+            publish(volume, read, region, (small, new), &behind, &credentials)?;
+            note(volume, read, region, &intents)
         })
         .await?;
     let uki = files.pop().context("an ESP without a UKI")?;
-    Ok(Esp { uki: uki.place, uki_size: uki.artifact.size, uki_tree: uki.tree, uki_path: uki.path, tally })
+    Ok(Esp { uki: uki.place, uki_size: uki.artifact.size, uki_tree: uki.tree, uki_path: uki.path, tally, unnoted })
 }
 
 /// The hash tree of a file, from the file itself where that is there.
@@ -154,7 +155,7 @@ fn in_order(volume: &Volume, read: ReadAt<'_>, mut new: Vec<New>) -> Result<Vec<
 }
 
 /// The small files beside boot loader and UKI that are missing, or that say something else.
-fn settings(volume: &Volume, read: ReadAt<'_>, intents: &[String]) -> Result<Vec<Small>> {
+fn settings(volume: &Volume, read: ReadAt<'_>) -> Result<Vec<Small>> {
     let mut wrong = Vec::new();
     for (path, bytes) in [LOADER_CONF, ENTRIES_SREL, (RANDOM_SEED, &[])] {
         if coded(look_up(volume, path, read))?.is_none() {
@@ -165,11 +166,40 @@ fn settings(volume: &Volume, read: ReadAt<'_>, intents: &[String]) -> Result<Vec
     if let Ok(Some(there)) = volume.read_file(LOADER_CONF.0, loader_conf::MOST_BYTES, read) {
         wrong.extend(loader_conf::without_choice(&there).map(|rest| (LOADER_CONF.0, rest)));
     }
-    let known = volume.read_file(INTENTS, MOST_INTENTS_BYTES, read).ok().flatten().unwrap_or_default();
-    if !String::from_utf8_lossy(&known).lines().eq(intents) {
-        wrong.push((INTENTS, intents_file(intents)));
-    }
     Ok(wrong)
+}
+
+/// Notes the intents, where the file says something else, and gives those that it does not say afterwards. It comes behind all
+/// that a machine needs to start, and what keeps it from being written is no reason to end a run: others know of them too.
+fn note(volume: &mut Volume, read: ReadAt<'_>, region: &Region, intents: &[String]) -> Result<Vec<String>> {
+    let known = Noted::on(volume, read).unwrap_or_default().intents;
+    if known == intents {
+        return Ok(Vec::new());
+    }
+    let unnoted = || -> Vec<String> { intents.iter().filter(|intent| !known.contains(intent)).cloned().collect() };
+    if !takes_note(volume, read)? {
+        return Ok(unnoted());
+    }
+    apply(region, vec![coded(volume.uncount(read))?.into_iter().collect()])?;
+    match small(volume, read, region, INTENTS, intents_file(intents)) {
+        Ok(()) => apply(region, vec![volume.fat_writes()]).map(|()| Vec::new()),
+        Err(error) if code_of(&error) == Code::Esp => {
+            log::warn!("{error:#}");
+            Ok(unnoted())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether there is room for the file of intents: a cluster of its own, one for its directory, and one by which a directory may
+/// have to grow. One that is there can be replaced only where its clusters are known.
+fn takes_note(volume: &Volume, read: ReadAt<'_>) -> Result<bool> {
+    let clusters = match coded(look_up(volume, INTENTS, read))? {
+        Some((_, entry)) if volume.runs(entry.cluster, entry.size.into()).is_err() => return Ok(false),
+        Some(_) => 1,
+        None => 3,
+    };
+    Ok(volume.free_bytes() >= volume.cluster_bytes().saturating_mul(clusters))
 }
 
 /// Lets the clusters be found as the file at `path`, instead of what was found there before.

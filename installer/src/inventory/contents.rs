@@ -30,6 +30,9 @@ pub enum Contents {
         /// What the disk holds as a whole beside the partitions, of an earlier use: names of signatures. Nothing is decided
         /// by it.
         beside: Vec<&'static str>,
+        /// Where further partitions lay by other tables: a copy that differs, a stale one, or one for another sector size. Nothing
+        /// is decided by it, but a wipe goes for them as well.
+        others: Vec<OldArea>,
         /// The first EFI system partition.
         esp: EspContents,
     },
@@ -88,7 +91,9 @@ pub fn inspect(disk: &dyn Disk) -> io::Result<Contents> {
         let partitions: Vec<_> = table.partitions.iter().map(|entry| (entry.start, entry.size)).collect();
         // No reason to refuse a disk that is kept: what cannot be read there belongs to nobody.
         let beside = probe::signatures_beside(disk, &partitions).unwrap_or_default();
-        return Ok(Contents::Gpt { copies, table, holds, beside, esp });
+        let mut others = old_tables::areas(disk, None).unwrap_or_default();
+        others.retain(|area| !partitions.contains(&(area.start, area.size)));
+        return Ok(Contents::Gpt { copies, table, holds, beside, others, esp });
     }
     let mut what = probe::signatures(disk, 0, disk.size())?;
     what.extend(old.as_ref().map(|_| "MBR partition table"));

@@ -2,12 +2,14 @@
 
 use std::io;
 
-use super::OldArea;
+use super::{OldArea, SECTOR_SIZES, old_tables};
 use crate::disk::Disk;
 use crate::gpt::is_protective;
 
 /// No chain of logical partitions is followed farther.
 const MOST_LOGICAL: usize = 128;
+/// Bytes of a sector that mean something, whatever its size.
+const RECORD: usize = 512;
 
 struct Slot {
     kind: u8,
@@ -15,33 +17,35 @@ struct Slot {
     sectors: u64,
 }
 
-/// Partitions of an MBR table; `None` when there is none (a protective one is none, nor is a boot sector of FAT or NTFS).
+/// Partitions of an MBR table; `None` when there is none (a protective one is none, nor is a boot sector of FAT or NTFS). It
+/// counts in sectors, and does not say of how many bytes: whoever wrote it may have seen others, behind another adapter or
+/// bridge. So they are counted both ways, first in those of the disk: what is wrong of it costs a wipe little.
 ///
 /// # Errors
 /// The device's.
 pub(super) fn read(disk: &dyn Disk) -> io::Result<Option<Vec<OldArea>>> {
-    let Some(first) = sector(disk, 0)? else { return Ok(None) };
+    let Some(first) = record(disk, Some(0))? else { return Ok(None) };
     let Some(slots) = slots(&first) else { return Ok(None) };
     if is_protective(&first) || slots.is_empty() || is_boot_sector(&first) {
         return Ok(None);
     }
+    let own = u64::from(disk.sector_size());
     let mut areas = Vec::new();
-    for slot in &slots {
-        if is_extended(slot.kind) {
-            logical(disk, slot.start, &mut areas)?;
+    for sector in std::iter::once(own).chain(SECTOR_SIZES.into_iter().filter(|size| *size != own)) {
+        for slot in &slots {
+            if is_extended(slot.kind) {
+                old_tables::add(&mut areas, logical(disk, sector, slot.start)?);
+            }
+            old_tables::add(&mut areas, area(disk, sector, slot.start, slot).into_iter().collect());
         }
-        areas.extend(area(disk, slot.start, slot));
     }
     Ok(Some(areas))
 }
 
-fn sector(disk: &dyn Disk, lba: u64) -> io::Result<Option<Vec<u8>>> {
-    let size = u64::from(disk.sector_size());
-    let offset = lba.checked_mul(size).filter(|offset| offset.checked_add(size).is_some_and(|end| end <= disk.size()));
-    let Some(offset) = offset else { return Ok(None) };
-    let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
-    disk.read_at(offset, &mut bytes)?;
-    Ok(Some(bytes))
+/// The record at `offset`; `None` if that is not on the disk.
+fn record(disk: &dyn Disk, offset: Option<u64>) -> io::Result<Option<[u8; RECORD]>> {
+    let mut bytes = [0; RECORD];
+    Ok(old_tables::read(disk, offset, &mut bytes)?.then_some(bytes))
 }
 
 /// The used entries of a table's sector; `None` without the signature or with an entry that cannot be one.
@@ -73,27 +77,25 @@ fn is_boot_sector(sector: &[u8]) -> bool {
     at(0x36, b"FAT") || at(0x52, b"FAT32") || at(3, b"NTFS    ") || at(3, b"EXFAT   ")
 }
 
-fn area(disk: &dyn Disk, start: u64, slot: &Slot) -> Option<OldArea> {
-    let size = u64::from(disk.sector_size());
-    let start = start.checked_mul(size).filter(|start| *start < disk.size())?;
-    let length = slot.sectors.checked_mul(size)?.min(disk.size() - start);
-    Some(OldArea { start, size: length, boots: slot.kind == 0xef })
+fn area(disk: &dyn Disk, sector: u64, start: u64, slot: &Slot) -> Option<OldArea> {
+    let end = start.saturating_add(slot.sectors).saturating_mul(sector);
+    old_tables::in_sectors(disk, start.checked_mul(sector)?, end, slot.kind == 0xef)
 }
 
-/// Follows the chain of extended boot records: the first entry of each is a partition (relative to its record), the
-/// second the next record (relative to the first).
-fn logical(disk: &dyn Disk, extended: u64, areas: &mut Vec<OldArea>) -> io::Result<()> {
-    let mut record = extended;
+/// The partitions of the chain of extended boot records that begins in sector `extended`: the first entry of each is a partition
+/// (relative to its record), the second the next record (relative to the first).
+fn logical(disk: &dyn Disk, sector: u64, extended: u64) -> io::Result<Vec<OldArea>> {
+    let (mut areas, mut at) = (Vec::new(), extended);
     for _ in 0..MOST_LOGICAL {
-        let Some(slots) = sector(disk, record)?.as_deref().and_then(slots) else { return Ok(()) };
+        let Some(slots) = record(disk, at.checked_mul(sector))?.and_then(|record| slots(&record)) else { break };
         for slot in slots.iter().filter(|slot| !is_extended(slot.kind)) {
-            areas.extend(record.checked_add(slot.start).and_then(|start| area(disk, start, slot)));
+            areas.extend(at.checked_add(slot.start).and_then(|start| area(disk, sector, start, slot)));
         }
         let next = slots.iter().find(|slot| is_extended(slot.kind)).and_then(|slot| extended.checked_add(slot.start));
         match next {
-            Some(next) if next != record => record = next,
-            _ => return Ok(()),
+            Some(next) if next != at => at = next,
+            _ => break,
         }
     }
-    Ok(())
+    Ok(areas)
 }

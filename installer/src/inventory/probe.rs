@@ -70,7 +70,7 @@ pub(super) fn signatures_beside(disk: &dyn Disk, partitions: &[(u64, u64)]) -> i
 /// The device's.
 pub(super) fn broken_tables(disk: &dyn Disk) -> io::Result<Option<&'static str>> {
     let area = Area { disk, start: 0, size: disk.size(), except: &[] };
-    for sector in [512, 4096] {
+    for sector in super::SECTOR_SIZES {
         if area.has(Some(sector), GPT)? || area.has(disk.size().checked_sub(sector), GPT)? {
             return Ok(Some("a GPT that is damaged or made for another sector size"));
         }

@@ -13,7 +13,9 @@ use crate::failure::{Code, coded};
 impl Plan {
     /// Whether the ESP can hold what it is to hold.
     pub(super) fn check_esp(&self, disk: &PlanDisk, order: esp::Order<'_>, there: Option<&EspContents>) -> Result<()> {
-        esp::check(order, self.partition(Role::Esp)?.size, disk.sector_size)?;
+        // Where there is a file system, it gets the note of intents if it has room for it.
+        let intents: &[String] = if matches!(there, Some(EspContents::Volume(_))) { &[] } else { order.intents };
+        esp::check(esp::Order { intents, ..order }, self.partition(Role::Esp)?.size, disk.sector_size)?;
         match there {
             Some(EspContents::Unusable { problem }) => Err(coded(Code::Esp, format!("disk {}: {problem}", disk.name))),
             Some(EspContents::Volume(files)) => esp::check_room(order, files, &self.names.removed, &disk.name),

@@ -80,6 +80,22 @@ impl Area {
         self.start < other.range().end && other.start < self.range().end
     }
 
+    /// The bytes that both have; `None` where there are none.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Option<Self> {
+        let (start, end) = (self.start.max(other.start), self.range().end.min(other.range().end));
+        (start < end).then(|| Self { start, size: end - start })
+    }
+
+    /// What is left of it without the bytes of the other: those before them, and those behind.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Vec<Self> {
+        let (mine, theirs) = (self.range(), other.range());
+        let parts = [(mine.start, mine.end.min(theirs.start)), (mine.start.max(theirs.end), mine.end)];
+        let parts = parts.into_iter().filter(|(start, end)| start < end);
+        parts.map(|(start, end)| Self { start, size: end - start }).collect()
+    }
+
     /// The bytes as a range.
     #[must_use]
     pub fn range(&self) -> Range<u64> {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::boot_files::{BootFiles, EspContents};
-use crate::failure::code_of;
+use crate::failure::{Code, code_of};
 use crate::gpt::Table;
 use crate::inventory::Copies;
 
@@ -81,7 +81,8 @@ pub(crate) fn host(existing: Existing) -> Host {
 pub(crate) fn holding(table: Table) -> Contents {
     let holds = vec![Vec::new(); table.partitions.len()];
     let files = BootFiles { free: GIB, cluster: 4096, ..BootFiles::default() };
-    Contents::Gpt { copies: Copies::Both, table, holds, beside: Vec::new(), esp: EspContents::Volume(files) }
+    let (copies, beside, others) = (Copies::Both, Vec::new(), Vec::new());
+    Contents::Gpt { copies, table, holds, beside, others, esp: EspContents::Volume(files) }
 }
 
 pub(crate) fn disk(size: u64, sector_size: u32, contents: Contents) -> PlanDisk {
@@ -198,7 +199,8 @@ fn foreign_gpt() -> Contents {
         vec![entry(1, linux, "data", 600 * MIB, 100 * MIB), entry(2, layout::ESP_TYPE, "EFI", MIB, 100 * MIB)];
     let table = Table { disk_guid: Uuid::from_u128(7), partitions };
     let holds = vec![vec!["LUKS"], vec!["FAT"]];
-    Contents::Gpt { copies: Copies::Both, table, holds, beside: Vec::new(), esp: EspContents::Absent }
+    let (copies, beside, others) = (Copies::Both, Vec::new(), Vec::new());
+    Contents::Gpt { copies, table, holds, beside, others, esp: EspContents::Absent }
 }
 
 #[test]

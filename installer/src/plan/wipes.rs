@@ -38,7 +38,7 @@ pub(super) fn steps(plan: &Plan, contents: &Contents, data: u64, tree: u64) -> V
     let mut steps = match plan.existing {
         Becomes::Kept | Becomes::Updated { .. } => return added(plan),
         Becomes::Blank => Vec::new(),
-        Becomes::Replaced { .. } => others_steps(plan, &old_areas(contents)),
+        Becomes::Replaced { .. } => replaced_steps(plan, &old_areas(contents)),
         Becomes::Wiped { .. } => old_steps(plan, &old_areas(contents)),
     };
     steps.push(Wipe { what: "signatures in the new partitions".to_owned(), ranges: new_ranges(plan, data, tree) });
@@ -58,12 +58,21 @@ fn added(plan: &Plan) -> Vec<Wipe> {
 }
 
 /// What goes when the release is in its slot: signatures in the slots that it came from, and of the disk as a whole.
-pub(super) fn leftovers(plan: &Plan) -> Vec<Wipe> {
+pub(super) fn leftovers(plan: &Plan, contents: &Contents) -> Vec<Wipe> {
     let others = plan.partitions.iter().filter(|partition| match partition.role {
         Role::Esp | Role::Data { .. } => false,
         Role::Root { slot } | Role::RootVerity { slot } => slot != plan.target,
     });
-    let slots = others.flat_map(|Partition { entry, .. }| ends(entry.start, entry.size, plan.disk.size)).collect();
+    let others: Vec<Area> = others.map(|partition| Area::of(&partition.entry)).collect();
+    let mut slots: Vec<Area> = others.iter().flat_map(|area| ends(area.start, area.size, plan.disk.size)).collect();
+    // What another table than that with the slots had there.
+    let old = old_areas(contents);
+    let within = old.iter().flat_map(|area| ends(area.start, area.size, plan.disk.size));
+    for range in within.flat_map(|range| others.iter().filter_map(move |slot| slot.common(&range))) {
+        if !slots.contains(&range) {
+            slots.push(range);
+        }
+    }
     listed([
         ("signatures in the old slots", slots),
         ("what lies between the partition table and the partitions", beside_table(plan)),
@@ -73,26 +82,39 @@ pub(super) fn leftovers(plan: &Plan) -> Vec<Wipe> {
 /// What neither a copy of the table has nor a partition or the free space: superblocks of a disk that was used as a whole lie
 /// there, those of md 0.90 and ZFS at its end.
 fn beside_table(plan: &Plan) -> Vec<Area> {
-    let (primary, backup) = (gpt::primary_bytes(plan.sector_size), gpt::backup_bytes(plan.sector_size));
+    let tables = tables(plan);
+    edges(plan).into_iter().flat_map(|edge| without(vec![edge], &tables)).collect()
+}
+
+/// What lies before all partitions and the free space, and behind them.
+fn edges(plan: &Plan) -> [Area; 2] {
     let first = plan.partitions.iter().map(|partition| partition.entry.start).fold(plan.free.start, u64::min);
-    let gaps = [(primary, first), (plan.free.range().end, plan.disk.size.saturating_sub(backup))];
-    let gaps = gaps.into_iter().filter(|(start, end)| start < end);
-    gaps.map(|(start, end)| Area { start, size: end - start }).collect()
+    let end = plan.free.range().end;
+    [Area { start: 0, size: first }, Area { start: end, size: plan.disk.size.saturating_sub(end) }]
+}
+
+/// Where the copies of a table like ours are.
+fn tables(plan: &Plan) -> [Area; 2] {
+    let (primary, backup) = (gpt::primary_bytes(plan.sector_size), gpt::backup_bytes(plan.sector_size));
+    [Area { start: 0, size: primary }, Area { start: plan.disk.size.saturating_sub(backup), size: backup }]
+}
+
+/// What is left of `ranges` without what is in `holes`.
+fn without(ranges: Vec<Area>, holes: &[Area]) -> Vec<Area> {
+    holes.iter().fold(ranges, |ranges, hole| ranges.iter().flat_map(|range| range.without(hole)).collect())
 }
 
 /// The old system is made unbootable, and what lies behind the slots goes; the slots and the table stay.
-fn others_steps(plan: &Plan, old: &[OldArea]) -> Vec<Wipe> {
-    // Of the slots nothing goes yet. A further partition that was at the same place may have been another size.
-    let slot = |area: &&OldArea| {
-        let is_it = |entry: &gpt::Entry| (entry.start, entry.size) == (area.start, area.size);
-        plan.partitions.iter().any(|Partition { role, entry }| !matches!(role, Role::Data { .. }) && is_it(entry))
-    };
+fn replaced_steps(plan: &Plan, old: &[OldArea]) -> Vec<Wipe> {
+    // Of the slots and the table nothing goes yet, whatever else another table says that they are.
+    let slots = plan.partitions.iter().filter(|it| matches!(it.role, Role::Root { .. } | Role::RootVerity { .. }));
+    let stays: Vec<Area> = slots.map(|partition| Area::of(&partition.entry)).chain(edges(plan)).collect();
     let both_ends = |boots: bool| -> Vec<Area> {
-        let areas = old.iter().filter(|area| area.boots == boots && (boots || !slot(area)));
-        areas.flat_map(|area| ends(area.start, area.size, plan.disk.size)).collect()
+        let areas = old.iter().filter(|area| area.boots == boots);
+        without(areas.flat_map(|area| ends(area.start, area.size, plan.disk.size)).collect(), &stays)
     };
     listed([
-        ("the boot sector of the old EFI system partition", boot_sectors(old, plan.disk.size)),
+        ("the boot sector of the old EFI system partition", without(boot_sectors(old, plan.disk.size), &stays)),
         ("the old EFI system partition", both_ends(true)),
         ("signatures in the old partitions", both_ends(false)),
     ])
@@ -109,27 +131,31 @@ fn old_areas(contents: &Contents) -> Vec<OldArea> {
         Contents::Blank => Vec::new(),
         Contents::Unreadable { otherwise, .. } => otherwise.as_deref().map(old_areas).unwrap_or_default(),
         Contents::Foreign { areas, .. } => areas.clone(),
-        Contents::Gpt { table, .. } => {
+        Contents::Gpt { table, others, .. } => {
             let old = |entry: &gpt::Entry| OldArea {
                 start: entry.start,
                 size: entry.size,
                 boots: entry.type_guid == ESP_TYPE,
             };
-            table.partitions.iter().map(old).collect()
+            table.partitions.iter().map(old).chain(others.iter().cloned()).collect()
         }
     }
 }
 
 fn old_steps(plan: &Plan, old: &[OldArea]) -> Vec<Wipe> {
     let size = plan.disk.size;
-    let both_ends = |areas: &mut dyn Iterator<Item = &OldArea>| -> Vec<Area> {
-        areas.flat_map(|area| ends(area.start, area.size, size)).collect()
+    // Whatever another table says is there: while they stay, an interrupted run finds the partitions again.
+    let tables = tables(plan);
+    let both_ends = |boots: bool| -> Vec<Area> {
+        let areas = old.iter().filter(|area| area.boots == boots);
+        without(areas.flat_map(|area| ends(area.start, area.size, size)).collect(), &tables)
     };
-    let boot = both_ends(&mut old.iter().filter(|area| area.boots));
-    let rest = both_ends(&mut old.iter().filter(|area| !area.boots));
+    let (boot, rest) = (both_ends(true), both_ends(false));
+    let mbr = Area { start: 0, size: u64::from(plan.sector_size) };
     let tail = size.saturating_sub(TAIL);
     listed([
-        ("the boot sector of the old EFI system partition", boot_sectors(old, size)),
+        // One of an MBR may begin where a GPT would be, and goes first all the same.
+        ("the boot sector of the old EFI system partition", without(boot_sectors(old, size), &[mbr])),
         ("the old EFI system partition", boot),
         ("signatures in the old partitions", rest),
         ("the old partition table at the end of the disk", vec![Area { start: tail, size: size - tail }]),
@@ -180,3 +206,6 @@ fn new_ranges(plan: &Plan, data: u64, tree: u64) -> Vec<Area> {
     ranges.extend(ends(plan.free.start, plan.free.size, plan.disk.size));
     ranges
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,6 +124,21 @@ async fn a_repair_wipes_nothing_whatever_is_still_to_happen() {
 }
 
 #[tokio::test]
+async fn a_repair_remembers_no_intent() {
+    let mut wipes = host();
+    (wipes["existing"], wipes["intent"]) = ("wipe".into(), "new".into());
+    let published = good().with_host(serde_json::to_vec(&wipes).unwrap());
+    let (outcome, trial) = Trial::of(&published).run_and_keep().await;
+    outcome.result.as_ref().unwrap();
+    let memory = trial.disk().with_file_name("intents.json");
+    std::fs::remove_file(&memory).unwrap();
+    damage(&trial, ROOT + 5 * 4096);
+    let (outcome, _trial) = trial.in_mode(Mode::Repair).run_and_keep().await;
+    outcome.result.as_ref().unwrap();
+    assert_eq!((written(&outcome), memory.exists()), (vec![(ROOT + 5 * 4096, 4096)], false));
+}
+
+#[tokio::test]
 async fn the_exit_code_of_verify_says_whole_damaged_or_not_looked_at() {
     let trial = installed().await;
     assert_eq!(trial.verify_by_command(), Ok(0));
@@ -133,6 +148,9 @@ async fn the_exit_code_of_verify_says_whole_damaged_or_not_looked_at() {
     assert_eq!(Trial::of(&good()).verify_by_command(), Ok(1));
     // And what clap says of wrong usage is none of these.
     assert_eq!(crate::cli::exit_code_of(&["metalstrap-installer", "verify", "--wrong"]), Err(2));
+    // The versions may not take the place of the intents, which are beside them.
+    let words = ["metalstrap-installer", "verify", "--site", "s", "--disk", "d", "--remembered", "m/intents.json"];
+    assert_eq!(crate::cli::exit_code_of(&words), Err(2));
 }
 
 #[tokio::test]
@@ -152,6 +170,24 @@ async fn an_esp_whose_root_directory_is_lost_is_not_whole() {
     let (outcome, trial) = trial.in_mode(Mode::Repair).run_and_keep().await;
     outcome.result.as_ref().unwrap();
     assert!(look(&trial).await.whole);
+}
+
+#[tokio::test]
+async fn an_esp_that_is_none_is_damaged_for_who_looks_and_the_slot_is_looked_at() {
+    let trial = installed().await;
+    damage(&trial, ROOT + 5 * 4096);
+    // What its boot sector says of its sectors.
+    let disk = std::fs::File::options().write(true).open(trial.disk()).unwrap();
+    disk.write_all_at(&[0x5A; 8], ESP + 11).unwrap();
+    let found = look(&trial).await;
+    assert_eq!((found.whole, found.partition_table, found.boot_files_named), (false, true, false));
+    let runs: Vec<_> = found.parts.iter().map(|part| (part.name.as_str(), part.runs.clone())).collect();
+    assert_eq!(runs[..2], [("hash-tree", vec![]), ("root", std::iter::once(5..6).collect())]);
+    assert!(found.parts.len() == 5 && found.parts[2..].iter().all(|file| file.damaged == file.blocks), "{found:?}");
+    assert_eq!(trial.verify_by_command(), Ok(3));
+    // What is on it may be somebody's: a repair does not make it anew.
+    let (outcome, _trial) = trial.in_mode(Mode::Repair).run_and_keep().await;
+    assert_eq!((outcome.failure().code, written(&outcome)), (Code::Esp, vec![]));
 }
 
 #[tokio::test]

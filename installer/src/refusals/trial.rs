@@ -24,6 +24,7 @@ use crate::install::{install_with, verify};
 use crate::inventory::DiskFacts;
 use crate::look::Findings;
 use crate::machine::Seams;
+use crate::remembered::{Memory, image_uuid};
 use crate::report::{Reporter, Screen};
 use crate::summary;
 use crate::test_server::TestServer;
@@ -165,6 +166,13 @@ impl Trial {
         self
     }
 
+    /// The machine knows that these have happened to the disk.
+    pub fn remembering_intents(self, intents: &[String]) -> Self {
+        let memory = Memory::at(Some(&self.place.path().join("versions.json")));
+        memory.remember_intents(image_uuid(&self.disk()).unwrap(), intents).unwrap();
+        self
+    }
+
     /// In this mode.
     pub fn in_mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
@@ -189,7 +197,7 @@ impl Trial {
             sector_size: self.sector_size,
             directory: self.directory.clone(),
             host: Some(HostKey::Default),
-            remembered: at.join("versions.json"),
+            remembered: Some(at.join("versions.json")),
             read_back: self.read_back,
             mode,
         }
@@ -208,7 +216,7 @@ impl Trial {
         let Place::Ordinary { site, disk, directory, remembered, .. } = self.ordinary(Mode::Repair) else {
             panic!("a trial is an ordinary command");
         };
-        let paths = [site, disk, directory.unwrap(), remembered].map(|path| path.to_str().unwrap().to_owned());
+        let paths = [site, disk, directory.unwrap(), remembered.unwrap()].map(|path| path.to_str().unwrap().to_owned());
         let [site, disk, repository, remembered] = &paths;
         let mut words = vec!["metalstrap-installer", "verify", "--host", "default", "--site", site, "--disk", disk];
         words.extend(["--repository", repository, "--remembered", remembered]);

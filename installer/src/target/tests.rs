@@ -117,7 +117,7 @@ fn lesson_7_an_esp_on_another_disk_is_told() {
     assert_eq!(foreign_esps(&disks, &disks[0]), Vec::<String>::new());
     let table = Table { disk_guid: uuid::Uuid::from_u128(2), partitions: vec![esp] };
     let (copies, holds, beside, esp) = (Copies::Both, vec![Vec::new()], Vec::new(), EspContents::Absent);
-    disks[1].contents = Contents::Gpt { copies, table, holds, beside, esp };
+    disks[1].contents = Contents::Gpt { copies, table, holds, beside, others: Vec::new(), esp };
     let text = "disk sda (serial B) has an EFI system partition too: firmware may start what is there";
     assert_eq!(foreign_esps(&disks, &disks[0]), [text]);
     assert_eq!(foreign_esps(&disks, &disks[1]), Vec::<String>::new());

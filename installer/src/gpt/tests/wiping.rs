@@ -177,10 +177,23 @@ fn lesson_21_superblocks_beside_slots_that_stay_for_now_go_and_do_not_come_back(
     }
 }
 
+/// The first sector of a disk with an MBR that has these partitions.
+fn mbr(table: &Table, sector: u32) -> Vec<u8> {
+    let mut first = vec![0; usize::try_from(sector).unwrap()];
+    let number = |bytes: u64| u32::try_from(bytes / u64::from(sector)).unwrap().to_le_bytes();
+    for (slot, entry) in first[446..510].chunks_exact_mut(16).zip(&table.partitions) {
+        slot[4] = 0x83;
+        slot[8..12].copy_from_slice(&number(entry.start));
+        slot[12..].copy_from_slice(&number(entry.size));
+    }
+    first[510..512].copy_from_slice(&[0x55, 0xaa]);
+    first
+}
+
 /// A table that only another sector size makes sense of, with LVM and md in its partitions.
 #[test]
 fn lesson_21_superblocks_go_that_only_an_unreadable_table_leads_to() {
-    for (own, other) in [(4096, 512), (512, 4096)] {
+    for (own, other, is_gpt) in [(4096, 512, true), (512, 4096, true), (4096, 512, false), (512, 4096, false)] {
         let file = file(GIB);
         let entry = |index: u32, start: u64| Entry {
             index,
@@ -193,7 +206,11 @@ fn lesson_21_superblocks_go_that_only_an_unreadable_table_leads_to() {
         };
         let table = Table { disk_guid: Uuid::from_u128(9), partitions: vec![entry(1, 600), entry(2, 800)] };
         let made = FileDisk::open(file.path(), other).unwrap();
-        Image::new(&table, GIB, other).unwrap().write(&made).unwrap();
+        if is_gpt {
+            Image::new(&table, GIB, other).unwrap().write(&made).unwrap();
+        } else {
+            made.write_at(0, &mbr(&table, other)).unwrap();
+        }
         let mut label = vec![0; 4096];
         label[512..520].copy_from_slice(b"LABELONE");
         made.write_at(600 * MIB, &label).unwrap();

@@ -144,13 +144,16 @@ fn partitions_of_an_mbr_table_are_found_with_the_logical_ones() {
         })
         .collect();
     assert_eq!(expected.len(), 4);
-    let Contents::Foreign { what, mut areas } = inspect(&FileDisk::open(file.path(), 512).unwrap()).unwrap() else {
-        panic!("not foreign")
-    };
-    assert_eq!(what, ["MBR partition table"]);
-    areas.sort_by_key(|area| area.start);
-    expected.sort_by_key(|area| area.start);
-    assert_eq!(areas, expected);
+    // With sectors of the other size the first one would be from 8 MiB to the end, and the others not on the disk.
+    expected.push(OldArea { start: 8 * MIB, size: 56 * MIB, boots: true });
+    expected.sort_by_key(|area| (area.start, area.size));
+    for sector_size in [512, 4096] {
+        let contents = inspect(&FileDisk::open(file.path(), sector_size).unwrap()).unwrap();
+        let Contents::Foreign { what, mut areas } = contents else { panic!("not foreign") };
+        assert_eq!(what, ["MBR partition table"]);
+        areas.sort_by_key(|area| (area.start, area.size));
+        assert_eq!(areas, expected);
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use metalstrap_release::digest::Digest;
-use metalstrap_release::host::{Erase, Existing, Host};
+use metalstrap_release::host::{Erase, Existing, Host, Mode};
 use uuid::Uuid;
 
 use super::super::tests::{GIB, MIB, disk, holding, host, manifest, plan};
@@ -20,9 +20,9 @@ fn release(version: &str) -> Manifest {
 /// A disk with this table, and UKIs of 8 MiB with these names.
 fn with_ukis(table: &Table, names: &[&str]) -> PlanDisk {
     let ukis = names.iter().map(|name| Uki { name: (*name).to_owned(), size: 8 * MIB, root_hash: None }).collect();
-    let files = BootFiles { ukis, intents: Vec::new(), free: 100 * MIB, cluster: 4096 };
-    let Contents::Gpt { copies, table, holds, beside, .. } = holding(table.clone()) else { panic!() };
-    disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, esp: EspContents::Volume(files) })
+    let files = BootFiles { ukis, free: 100 * MIB, cluster: 4096, ..BootFiles::default() };
+    let Contents::Gpt { copies, table, holds, beside, others, .. } = holding(table.clone()) else { panic!() };
+    disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, others, esp: EspContents::Volume(files) })
 }
 
 fn keep(on: &PlanDisk, manifest: &Manifest) -> Plan {
@@ -220,13 +220,14 @@ fn an_intent_happens_once() {
     let other = by(&on, "other", &manifest());
     assert!(matches!(other.existing, Becomes::Replaced { .. }));
     assert_eq!((other.target, other.intents), ('a', vec!["other".to_owned()]));
-    // The ESP knows those before, on a disk of ours.
-    let Contents::Gpt { esp: EspContents::Volume(mut files), .. } = on.contents.clone() else { panic!() };
-    files.intents = vec!["first".to_owned(), "test".to_owned()];
-    let contents = |table: Table| {
-        let Contents::Gpt { copies, table, holds, beside, .. } = holding(table) else { panic!() };
-        disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, esp: EspContents::Volume(files.clone()) })
+    // The ESP knows those before.
+    let noting = |table: Table, intents: &[String]| {
+        let mut contents = holding(table);
+        let Contents::Gpt { esp: EspContents::Volume(files), .. } = &mut contents else { panic!() };
+        files.intents = intents.to_vec();
+        disk(GIB, 512, contents)
     };
+    let contents = |table: Table| noting(table, &["first".to_owned(), "test".to_owned()]);
     assert_eq!(by(&contents(table.clone()), "first", &manifest()).existing, Becomes::Kept);
     assert_eq!(by(&contents(table.clone()), "third", &manifest()).intents, ["first", "test", "third"]);
     let mut foreign = table;
@@ -240,7 +241,25 @@ fn an_intent_happens_once() {
     assert!(code_of(&error) == Code::DiskNotBlank && format!("{error:#}").ends_with(text), "{error:#}");
     let plan = by(&foreign, "third", &manifest());
     assert!(matches!(plan.existing, Becomes::Replaced { .. }), "{:?}", plan.existing);
-    assert_eq!(plan.intents, ["third"]);
+    // What has happened stays known, so that going back to the first one does not wipe it again.
+    assert_eq!(plan.intents, ["first", "test", "third"]);
+    let again = by(&noting(plan.table(), &plan.intents), "first", &manifest());
+    assert_eq!(again.existing, Becomes::Kept);
+}
+
+/// More has happened than a disk is told from now on. What the host config still wants is not among what is forgotten.
+#[test]
+fn an_intent_happens_once_also_where_many_have() {
+    let table = installed(&["13.1"]);
+    let mut on = with_ukis(&table, &["debian_13.1.efi"]);
+    on.remembered = (0..32).map(|number| format!("a{number}")).collect();
+    let Contents::Gpt { esp: EspContents::Volume(files), .. } = &mut on.contents else { panic!() };
+    files.intents = (0..32).map(|number| format!("b{number}")).collect();
+    for intent in ["a0", "b31"] {
+        let host = Host { intent: Some(intent.to_owned()), ..host(Existing::Wipe) };
+        let plan = Plan::new(&on, &release("13.1"), &host).unwrap();
+        assert_eq!((plan.existing, plan.intents.len(), plan.intents[31].as_str()), (Becomes::Kept, 32, intent));
+    }
 }
 
 /// What the machine remembers holds where the disk has lost it: to a wipe that was cut, or to a person.
@@ -264,6 +283,22 @@ fn an_intent_happens_once_also_where_only_the_machine_knows() {
     let on = remembering(with_ukis(&second.table(), &["debian_13.1.efi"]));
     let kept = Plan::new(&on, &manifest(), &host("first")).unwrap();
     assert_eq!((kept.existing, kept.intents), (Becomes::Kept, vec!["first".to_owned()]));
+}
+
+#[test]
+fn a_repair_notes_no_intent_and_renames_nothing() {
+    let table = installed(&["13.1", "13.2"]);
+    // What the machine remembers the disk has lost, and the other release would start before.
+    let mut on = with_ukis(&table, &["debian_13.1.efi", "debian_13.2.efi"]);
+    on.remembered = vec!["first".to_owned()];
+    let Contents::Gpt { esp: EspContents::Volume(files), .. } = &mut on.contents else { panic!() };
+    files.intents = vec!["second".to_owned()];
+    let install = Plan::new(&on, &release("13.1"), &host(Existing::Keep)).unwrap();
+    assert_eq!((install.intents.len(), install.names.renamed.len()), (2, 1));
+    let repair = Host { mode: Mode::Repair, ..host(Existing::Wipe) };
+    let plan = Plan::new(&on, &release("13.1"), &repair).unwrap();
+    let nothing = (Becomes::Kept, vec!["second".to_owned()], Names::default());
+    assert_eq!((plan.existing, plan.intents, plan.names), nothing);
 }
 
 #[test]
@@ -301,8 +336,8 @@ fn what_is_erased_is_wiped_as_a_whole_and_once_for_each_intent() {
 fn an_esp_that_cannot_be_kept_or_has_no_room_is_refused() {
     let table = installed(&["13.1"]);
     let refused = |esp: EspContents| {
-        let Contents::Gpt { copies, table, holds, beside, .. } = holding(table.clone()) else { panic!() };
-        let disk = disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, esp });
+        let Contents::Gpt { copies, table, holds, beside, others, .. } = holding(table.clone()) else { panic!() };
+        let disk = disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, others, esp });
         let error = Plan::new(&disk, &release("13.2"), &host(Existing::Keep)).unwrap_err();
         (code_of(&error), format!("{error:#}"))
     };
@@ -310,7 +345,7 @@ fn an_esp_that_cannot_be_kept_or_has_no_room_is_refused() {
     let text = "disk vda (serial X): the EFI system partition holds another FAT than FAT32".to_owned();
     assert_eq!(refused(EspContents::Unusable { problem }), (Code::Esp, text));
     let uki = Uki { name: "debian_13.1.efi".to_owned(), size: 8 * MIB, root_hash: None };
-    let files = BootFiles { ukis: vec![uki], intents: vec![], free: 8 * MIB + 4096, cluster: 4096 };
+    let files = BootFiles { ukis: vec![uki], free: 8 * MIB + 4096, cluster: 4096, ..BootFiles::default() };
     let text = "disk vda (serial X): the EFI system partition has 8392704 bytes free, but the boot files need 8396800; it has \
                 [\"EFI/Linux/debian_13.1.efi\"]";
     assert_eq!(refused(EspContents::Volume(files)), (Code::Esp, text.to_owned()));
@@ -323,8 +358,8 @@ fn an_esp_that_cannot_be_kept_or_has_no_room_is_refused() {
 #[test]
 fn an_esp_that_is_not_made_yet_is_made_where_no_other_slot_is_filled() {
     let cut = keep(&disk(GIB, 512, Contents::Blank), &manifest()).table();
-    let Contents::Gpt { copies, table, holds, beside, .. } = holding(cut) else { panic!() };
-    let contents = Contents::Gpt { copies, table, holds, beside, esp: EspContents::Absent };
+    let Contents::Gpt { copies, table, holds, beside, others, .. } = holding(cut) else { panic!() };
+    let contents = Contents::Gpt { copies, table, holds, beside, others, esp: EspContents::Absent };
     assert_eq!(keep(&disk(GIB, 512, contents), &manifest()).existing, Becomes::Kept);
 }
 

@@ -1,5 +1,7 @@
 //! Disks of which some sectors cannot be read.
 
+use metalstrap_release::host::Mode;
+
 use super::*;
 
 /// A disk of which nothing but this is known.
@@ -45,4 +47,32 @@ fn what_was_wiped_once_is_not_wiped_again_because_some_of_it_cannot_be_read() {
     assert!(matches!(plan.existing, Becomes::Wiped { .. }) && plan.seeds.is_empty(), "{:?}", plan.existing);
     let error = Plan::new(&on, &manifest(), &Host { mode: Mode::Repair, ..again }).unwrap_err();
     assert_eq!(code_of(&error), Code::DiskIo);
+}
+
+/// Nothing is written, so whatever is on the ESP only needs to be told.
+#[test]
+fn who_only_looks_goes_by_what_can_be_read_whatever_the_esp_is() {
+    let first = plan(GIB, 512, Contents::Blank);
+    let repair = Host { mode: Mode::Repair, ..host(Existing::Keep) };
+    let (problem, var) =
+        ("is odd".to_owned(), Entry { index: 9, start: 600 * MIB, ..first.table().partitions.remove(4) });
+    let mut table = first.table();
+    table.partitions.push(Entry { uuid: Uuid::from_u128(9), ..var });
+    // A release in the other slot, whose boot files would not be ours to make anew.
+    table.partitions.iter_mut().skip(4).take(1).for_each(|entry| entry.label = "debian_13.0".to_owned());
+    for there in [EspContents::Absent, EspContents::Unusable { problem }] {
+        let mut known = holding(table.clone());
+        let Contents::Gpt { esp, .. } = &mut known else { panic!("no table") };
+        *esp = there;
+        for on in [disk(GIB, 512, known.clone()), partly(known)] {
+            let code = code_of(&Plan::new(&on, &manifest(), &repair).unwrap_err());
+            assert!(matches!(code, Code::Esp | Code::DiskIo), "{code:?}");
+            let found = Plan::to_look(&on, &manifest(), &repair).unwrap();
+            assert_eq!((&found.existing, found.target), (&Becomes::Kept, 'a'));
+            assert_eq!(found.table(), table);
+        }
+    }
+    let on = disk(GIB, 512, Contents::Unreadable { error: "I/O error".into(), otherwise: None });
+    let failed = Plan::to_look(&on, &manifest(), &repair).unwrap_err();
+    assert_eq!((code_of(&failed), format!("{failed:#}")), error());
 }
