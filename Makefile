@@ -24,7 +24,7 @@ deps:
 check: deps
 	scripts/fetch-kernels
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked $(MACHINES) -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --locked $(MACHINES) --features metalstrap-token/program -- -D warnings
 	$(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --locked
 	scripts/attacks $(CARGO) test --workspace --locked
 
