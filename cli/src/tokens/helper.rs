@@ -50,7 +50,8 @@ impl Helper {
         self.send(request)?;
         let mut origin = "typed at the token".to_owned();
         loop {
-            let answer = receive(&mut self.output).with_context(|| format!("reading the answer of {PROGRAM}"))?;
+            let answer =
+                receive::<Answer>(&mut self.output).with_context(|| format!("reading the answer of {PROGRAM}"))?;
             match answer.with_context(|| format!("{PROGRAM} ended without an answer"))? {
                 Answer::Pin(question) => {
                     let (from, pin) = pin::find(uri, &question)?;

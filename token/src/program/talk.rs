@@ -29,7 +29,7 @@ impl Talk {
     /// Asks for a PIN.
     pub fn pin(&mut self, question: Question) -> Result<Pin> {
         self.answer(&Answer::Pin(question))?;
-        let reply = receive(&mut self.input).context("reading a PIN")?;
+        let reply = receive::<Reply>(&mut self.input).context("reading a PIN")?;
         let Reply::Pin(pin) = reply.context("nobody gave a PIN")?;
         Ok(pin)
     }
