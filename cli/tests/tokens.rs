@@ -153,6 +153,8 @@ fn what_is_wrong_with_pin_token_or_key_is_said_and_changes_nothing() {
     let text = token.0.refused(&token.run(&timestamp, Some("40404040")));
     let start = "the PIN in METALSTRAP_TOKEN_PIN is not that of the token \"metalstrap\"; ";
     assert!(text.starts_with(&format!("{reading}{start}")), "{text}");
+    let text = token.0.refused(&token.run(&timestamp, Some("")));
+    assert_eq!(text, format!("{reading}the PIN in METALSTRAP_TOKEN_PIN is empty"));
     let text = with("&pin-source=file:D/pin", &format!("&pin-value={PIN}"));
     assert!(text.starts_with(&format!("{reading}a PIN does not belong there (pin-value): ")), "{text}");
 

@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::File;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use metalstrap_token::KeyUri;
 use metalstrap_token::protocol::{Pin, Question};
 
@@ -25,7 +25,10 @@ pub fn find(uri: &KeyUri, question: &Question) -> Result<(String, Pin)> {
             return Ok((format!("in {}", path.display()), Pin(first_line(path, "PIN")?)));
         }
         match env::var_os(VARIABLE).map(|value| value.into_string()) {
-            Some(Ok(text)) => return Ok((format!("in {VARIABLE}"), Pin(text))),
+            Some(Ok(text)) => {
+                ensure!(!text.is_empty(), "the PIN in {VARIABLE} is empty");
+                return Ok((format!("in {VARIABLE}"), Pin(text)));
+            }
             Some(Err(_)) => bail!("{VARIABLE} is not UTF-8"),
             None => {}
         }
@@ -44,5 +47,7 @@ pub fn find(uri: &KeyUri, question: &Question) -> Result<(String, Pin)> {
     let terminal = File::options().read(true).write(true).open(TERMINAL).with_context(why)?;
     let last = if question.last { " (the last try before it locks)" } else { "" };
     let pin = ask(&terminal, &format!("PIN of the token {token:?}{last}: "))?;
+    // What a person does not know is no try that counts.
+    ensure!(!pin.is_empty(), "no PIN was typed");
     Ok(("that was typed".to_owned(), Pin(pin)))
 }

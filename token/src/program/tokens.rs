@@ -122,7 +122,7 @@ impl Token {
         if !self.info.user_pin_initialized() {
             return Err(anyhow!("the token {label:?} has no user PIN yet").into());
         }
-        // A token with keys of its own asks there.
+        // A token with a keypad of its own asks there.
         let pin = if self.info.protected_authentication_path() {
             None
         } else {
