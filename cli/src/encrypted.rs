@@ -44,7 +44,7 @@ pub fn decrypt(der: &[u8], passphrase: &Passphrase) -> Result<Option<PrivateKey>
 /// Encrypts a key, in PEM.
 ///
 /// # Errors
-/// The passphrase is empty; the system gives no random bytes.
+/// The passphrase is empty; the system gives no random bytes; the key is on a token.
 pub fn to_pem(key: &PrivateKey, passphrase: &Passphrase) -> Result<String> {
     if passphrase.as_bytes().is_empty() {
         bail!("an empty passphrase encrypts nothing");
@@ -56,7 +56,8 @@ pub fn to_pem(key: &PrivateKey, passphrase: &Passphrase) -> Result<String> {
     let encrypting = |error: pkcs8::Error| anyhow!("encrypting a key: {error}");
     let by =
         pbes2::Parameters::pbkdf2_sha256_aes256cbc(ITERATIONS, &salt, &iv).map_err(|error| encrypting(error.into()))?;
-    let plain = PrivateKeyInfo::try_from(key.to_pkcs8()).map_err(encrypting)?;
+    let pkcs8 = key.to_pkcs8().context("encrypting a key that is on a token")?;
+    let plain = PrivateKeyInfo::try_from(pkcs8).map_err(encrypting)?;
     let encrypted = plain.encrypt_with_params(by, passphrase.as_bytes()).map_err(encrypting)?;
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     Ok(pem::encode_config(&pem::Pem::new(TAG, encrypted.as_bytes()), config))
@@ -96,7 +97,8 @@ mod tests {
         for name in ["made.pem", "aes.pem", "short.pem", "scrypt.pem"] {
             let der = find(&fs::read_to_string(at.path().join(name)).unwrap()).unwrap();
             let key = decrypt(&der, &passphrase("secret")).unwrap().unwrap();
-            assert_eq!(key.to_pem(), openssl(at.path(), &format!("pkey -in {name} -passin pass:secret")), "{name}");
+            let plain = openssl(at.path(), &format!("pkey -in {name} -passin pass:secret"));
+            assert_eq!(key.to_pem().unwrap(), plain, "{name}");
             assert!(decrypt(&der, &passphrase("Secret")).unwrap().is_none(), "{name}");
         }
         assert!(find(&fs::read_to_string(at.path().join("plain.pem")).unwrap()).is_none());
@@ -109,7 +111,7 @@ mod tests {
         let text = to_pem(&key, &passphrase("long and secret")).unwrap();
         fs::write(at.path().join("key.pem"), &text).unwrap();
         fs::write(at.path().join("pass"), "long and secret\n").unwrap();
-        assert_eq!(openssl(at.path(), "pkey -in key.pem -passin file:pass"), key.to_pem());
+        assert_eq!(openssl(at.path(), "pkey -in key.pem -passin file:pass"), key.to_pem().unwrap());
         let der = find(&text).unwrap();
         assert_eq!(decrypt(&der, &passphrase("long and secret")).unwrap().unwrap().to_pem(), key.to_pem());
         for wrong in ["", "long and secret\n", "long and secre"] {

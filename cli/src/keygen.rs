@@ -5,8 +5,9 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
-use metalstrap_release::metadata::{Keyring, PrivateKey, RoleName, RoleSigners, delegation, new_root};
+use anyhow::{Context as _, Result, bail, ensure};
+use metalstrap_release::metadata::{Keyring, NotARole, PrivateKey, RoleName, RoleSigners, delegation, new_root};
+use metalstrap_token::{KeyUri, UriError};
 use serde_json::{Value, json};
 
 use crate::files::create;
@@ -14,6 +15,7 @@ use crate::keys::{DELEGATION, Keys, ROOT};
 use crate::lifetimes::LifetimeArgs;
 use crate::passphrase::{Passphrase, PassphraseArgs, Passphrases};
 use crate::stage::StageArgs;
+use crate::tokens::Tokens;
 use crate::wait::wait;
 use crate::{clock, encrypted, output};
 
@@ -38,6 +40,7 @@ const MAX_KEYS: u64 = 16;
   metalstrap keygen --keys keys
   metalstrap keygen --keys keys --root-keys 3 --root-threshold 2
   metalstrap keygen --keys keys --encrypt                              # asks for a passphrase
+  metalstrap keygen --keys keys --token 'root=pkcs11:token=safe;object=root?module-path=/usr/lib/softhsm/libsofthsm2.so'
   metalstrap keygen --keys keys --rotate timestamp --rotate snapshot   # then publish or refresh
   metalstrap keygen --keys keys --renew                                # the same keys, a root that holds longer
   metalstrap keygen --keys keys --renew --stage stage                  # for root keys that are elsewhere
@@ -70,6 +73,10 @@ pub struct Args {
     /// Address that the server certificate is good for too. May be repeated
     #[arg(long, value_name = "IP", requires = "tls")]
     tls_ip: Vec<std::net::IpAddr>,
+    /// Takes the key of this role from a PKCS#11 token, where it was made, instead of making one: ROLE.uri says which it is
+    /// (docs/repository.md). May be repeated, for the root with several keys too
+    #[arg(long, value_name = "ROLE=URI", value_parser = on_token, conflicts_with_all = ["tls", "root_public"])]
+    token: Vec<(RoleName, KeyUri)>,
     /// Encrypts the new private keys by a passphrase
     #[arg(long, conflicts_with = "tls")]
     encrypt: bool,
@@ -102,6 +109,9 @@ impl Args {
             self.root_public.is_empty() || self.rotate.contains(&RoleName::Root),
             "--root-public is for new root keys: say --rotate root too"
         );
+        if let Some((role, _)) = self.token.iter().find(|(role, _)| rotates && !self.rotate.contains(role)) {
+            bail!("--token is for new keys: say --rotate {role} too");
+        }
         make_directory(&self.keys)?;
         let keys = Keys(self.keys.clone());
         let result = if let Some(name) = &self.tls {
@@ -116,10 +126,18 @@ impl Args {
 
     fn make(&self, keys: &Keys) -> Result<Value> {
         let (count, threshold) = self.root_signers(1, 1)?;
-        let root = signers(count, threshold)?;
-        let seal = Seal::new(self.encrypt, &self.passphrase.open()?)?;
-        let one = || signers(1, NonZeroU64::MIN);
-        let keyring = Keyring { root, targets: one()?, snapshot: one()?, timestamp: one()?, hosts: one()? };
+        let passphrases = self.passphrase.open()?;
+        let tokens = passphrases.tokens();
+        let root = self.signers(RoleName::Root, count, threshold, tokens)?;
+        let seal = Seal::new(self.encrypt, &passphrases)?;
+        let one = |role| self.signers(role, 1, NonZeroU64::MIN, tokens);
+        let keyring = Keyring {
+            root,
+            targets: one(RoleName::Targets)?,
+            snapshot: one(RoleName::Snapshot)?,
+            timestamp: one(RoleName::Timestamp)?,
+            hosts: one(RoleName::Hosts)?,
+        };
         let root = wait(new_root(&keyring, &self.lifetimes.lifetimes(), self.lifetimes.now()?))?;
         let root = root.context("making the root metadata")?.bytes;
         let delegation = document(&delegation(&keyring.hosts)?)?;
@@ -131,7 +149,7 @@ impl Args {
             (RoleName::Timestamp, &keyring.timestamp),
             (RoleName::Hosts, &keyring.hosts),
         ] {
-            for (name, key) in names(role, signers.keys.len()).into_iter().zip(&signers.keys) {
+            for (name, key) in names(role, &signers.keys).into_iter().zip(&signers.keys) {
                 files.push((name, seal.file(key)?, SECRET));
             }
         }
@@ -143,13 +161,42 @@ impl Args {
         result(keys, files.into_iter().map(|(name, ..)| name).collect())
     }
 
+    /// The keys on tokens that a role gets.
+    fn on_tokens(&self, role: RoleName) -> impl Iterator<Item = &KeyUri> {
+        self.token.iter().filter(move |(of, _)| *of == role).map(|(_, uri)| uri)
+    }
+
+    /// The new keys of a role: those on tokens first.
+    fn signers(&self, role: RoleName, count: u64, threshold: NonZeroU64, tokens: &Tokens) -> Result<RoleSigners> {
+        let mut keys: Vec<PrivateKey> = Vec::new();
+        for uri in self.on_tokens(role) {
+            let key = tokens.key(uri).with_context(|| format!("looking for the key {uri}"))?;
+            ensure!(keys.iter().all(|other| other.id() != key.id()), "the key {uri} is given for {role} twice");
+            keys.push(key);
+        }
+        let given = keys.len() as u64;
+        ensure!(given <= count, "the role {role} gets {count} keys, and --token names {given} of them");
+        for _ in given..count {
+            keys.push(PrivateKey::generate()?);
+        }
+        Ok(RoleSigners { keys, threshold })
+    }
+
     /// How many keys the root gets, and how many of them must sign.
     fn root_signers(&self, keys: u64, threshold: u64) -> Result<(u64, NonZeroU64)> {
-        let keys = self.root_keys.unwrap_or(keys);
+        let keys = self.root_keys.unwrap_or_else(|| keys.max(self.on_tokens(RoleName::Root).count() as u64));
         let threshold = self.root_threshold.unwrap_or(threshold);
         ensure!(threshold <= keys, "a root with {keys} keys cannot be signed by {threshold} of them");
         Ok((keys, NonZeroU64::new(threshold).context("a root must be signed by a key")?))
     }
+}
+
+/// A role, and the key on a token that it gets.
+fn on_token(text: &str) -> Result<(RoleName, KeyUri), String> {
+    let (role, uri) = text.split_once('=').ok_or("it is not ROLE=URI")?;
+    let role = role.parse().map_err(|error: NotARole| error.to_string())?;
+    let uri = uri.parse().map_err(|error: UriError| error.to_string())?;
+    Ok((role, uri))
 }
 
 /// How new private keys are written.
@@ -160,10 +207,14 @@ impl Seal {
         Ok(Self(if encrypt { Some(passphrases.for_new_keys()?) } else { None }))
     }
 
-    /// What the file of a key holds.
+    /// What the file of a key holds: where it is, if it is on a token.
     fn file(&self, key: &PrivateKey) -> Result<Vec<u8>> {
-        let pem = self.0.as_ref().map_or_else(|| Ok(key.to_pem()), |passphrase| encrypted::to_pem(key, passphrase));
-        Ok(pem?.into_bytes())
+        let text = match (key.place(), key.to_pem(), &self.0) {
+            (Some(uri), ..) => format!("{uri}\n"),
+            (None, _, Some(passphrase)) => encrypted::to_pem(key, passphrase)?,
+            (None, pem, None) => pem.context("writing a key that is not here")?,
+        };
+        Ok(text.into_bytes())
     }
 }
 
@@ -176,17 +227,12 @@ fn make_directory(path: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-/// New keys.
-fn signers(count: u64, threshold: NonZeroU64) -> Result<RoleSigners> {
-    let keys: Result<Vec<_>, _> = (0..count).map(|_| PrivateKey::generate()).collect();
-    Ok(RoleSigners { keys: keys?, threshold })
-}
-
 /// Names of the files with the keys of a role.
-fn names(role: RoleName, count: usize) -> Vec<String> {
-    match count {
-        1 => vec![format!("{role}.pem")],
-        _ => (1..=count).map(|number| format!("{role}-{number}.pem")).collect(),
+fn names(role: RoleName, keys: &[PrivateKey]) -> Vec<String> {
+    let end = |key: &PrivateKey| if key.place().is_some() { "uri" } else { "pem" };
+    match keys {
+        [key] => vec![format!("{role}.{}", end(key))],
+        _ => keys.iter().zip(1..).map(|(key, number)| format!("{role}-{number}.{}", end(key))).collect(),
     }
 }
 

@@ -1,21 +1,31 @@
 //! The directory of keys: private keys as `ROLE.pem` (`ROLE-1.pem` and so on where a role has several,
-//! `ROLE.old-1.pem` for what was replaced), root metadata as `root.json` and `N.root.json`, and `delegation.json`.
+//! `ROLE.old-1.pem` for what was replaced), or `ROLE.uri` with the PKCS#11 URI of one on a token; root metadata as
+//! `root.json` and `N.root.json`, and `delegation.json`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use metalstrap_release::metadata::{DIRECTORY, PrivateKey, RoleName, TrustedRoot, Written};
+use metalstrap_token::KeyUri;
 use serde_json::Value;
 
 use crate::encrypted;
 use crate::passphrase::Passphrases;
+use crate::tokens::{Found, Tokens};
 
 /// The newest root metadata.
 pub const ROOT: &str = "root.json";
 /// Who may sign host configs.
 pub const DELEGATION: &str = "delegation.json";
+
+/// How a file with a private key ends.
+const PEM: &str = ".pem";
+/// How a file ends that says which key on a token it is.
+const URI: &str = ".uri";
+/// What the names of keys have that were replaced.
+const OLD: &str = ".old-";
 
 /// A directory of keys. Which private ones are there depends on the machine.
 #[derive(Debug, Clone)]
@@ -27,31 +37,43 @@ impl Keys {
         self.0.join(name)
     }
 
-    /// The private keys of a role, old ones too: which of them count is for the root to say. Encrypted ones are decrypted.
+    /// The private keys of a role, old ones too: which of them count is for the root to say. Encrypted ones are decrypted,
+    /// and tokens are logged in to. A token that is not there is no error where the role has other keys: of several people's
+    /// tokens one is plugged in at a time.
     ///
     /// # Errors
-    /// A file that holds no key, or one whose passphrase is not to be had.
+    /// A file that holds no key, one whose passphrase or PIN is not to be had, or only tokens that are not there.
     pub fn private(&self, role: RoleName, passphrases: &Passphrases) -> Result<Vec<PrivateKey>> {
-        let read = |name: &String| {
-            let path = self.path(name);
-            let mode = fs::metadata(&path).map(|found| found.permissions().mode() & 0o777).unwrap_or_default();
-            ensure!(mode & 0o077 == 0, "the key {} is open to others (mode {mode:03o}): chmod 600 it", path.display());
-            let text = fs::read_to_string(&path).with_context(|| format!("reading the key {}", path.display()))?;
-            match encrypted::find(&text) {
-                Some(der) => passphrases.unlock(&path, &der),
-                None => PrivateKey::from_pem(&text).with_context(|| format!("reading the key {}", path.display())),
+        let (mut keys, mut absent) = (Vec::new(), Vec::new());
+        for name in self.files(role)? {
+            let path = self.path(&name);
+            let reading = || format!("reading the key {}", path.display());
+            if !name.ends_with(URI) {
+                keys.push(read(&path, passphrases)?);
+                continue;
             }
-        };
-        self.files(role)?.iter().map(read).collect()
+            let uri = read_uri(&path)?;
+            // An old key is not worth asking a person for its PIN, as long as nothing is to be signed by it.
+            match find(passphrases.tokens(), &uri, !name.contains(OLD)).with_context(reading)? {
+                Found::Key(key) => keys.push(*key),
+                Found::Absent(text) => absent.push(format!("the key {} is not at hand: {text}", path.display())),
+            }
+        }
+        match absent.first() {
+            Some(text) if keys.is_empty() => bail!("{text}"),
+            _ => absent.iter().for_each(|text| eprintln!("warning: {text}")),
+        }
+        Ok(keys)
     }
 
-    /// Names of the files with private keys of a role, sorted.
+    /// Names of the files with private keys of a role, or with URIs of such keys, sorted.
     ///
     /// # Errors
     /// When the directory cannot be read.
     pub fn files(&self, role: RoleName) -> Result<Vec<String>> {
         let of_role = |name: &String| {
-            let rest = name.strip_suffix(".pem").and_then(|stem| stem.strip_prefix(role.as_str()));
+            let stem = name.strip_suffix(PEM).or_else(|| name.strip_suffix(URI));
+            let rest = stem.and_then(|stem| stem.strip_prefix(role.as_str()));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
         };
         Ok(self.names()?.into_iter().filter(of_role).collect())
@@ -131,6 +153,38 @@ impl Keys {
         names.sort();
         Ok(names)
     }
+}
+
+/// Reads a private key from a file.
+fn read(path: &Path, passphrases: &Passphrases) -> Result<PrivateKey> {
+    let (shown, mode) = (path.display(), mode(path));
+    ensure!(mode & 0o077 == 0, "the key {shown} is open to others (mode {mode:03o}): chmod 600 it");
+    let text = fs::read_to_string(path).with_context(|| format!("reading the key {shown}"))?;
+    match encrypted::find(&text) {
+        Some(der) => passphrases.unlock(path, &der),
+        None => PrivateKey::from_pem(&text).with_context(|| format!("reading the key {shown}")),
+    }
+}
+
+/// Reads which key on a token a file means. It names a module, whose code is run: nobody else may write it.
+fn read_uri(path: &Path) -> Result<KeyUri> {
+    let (shown, mode) = (path.display(), mode(path));
+    ensure!(mode & 0o022 == 0, "the key {shown} can be changed by others (mode {mode:03o}): chmod go-w it");
+    let reading = || format!("reading the key {shown}");
+    fs::read_to_string(path).with_context(reading)?.trim().parse().with_context(reading)
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).map(|found| found.permissions().mode() & 0o777).unwrap_or_default()
+}
+
+/// Looks for a key on a token, and now whether it can sign: not after an hour of compression.
+fn find(tokens: &Tokens, uri: &KeyUri, check: bool) -> Result<Found> {
+    let found = tokens.find(uri)?;
+    if check && matches!(found, Found::Key(_)) {
+        tokens.check(uri)?;
+    }
+    Ok(found)
 }
 
 /// Reads root metadata from a file.

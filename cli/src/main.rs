@@ -34,6 +34,8 @@ mod stage;
 mod sysupdate;
 mod terminal;
 mod timestamp;
+mod token;
+mod tokens;
 mod uki;
 mod verify;
 mod vm;
@@ -61,6 +63,7 @@ enum Verb {
     Timestamp(timestamp::Args),
     Sign(sign::Args),
     Finish(Box<finish::Args>),
+    Token(token::Args),
     Site(site::Args),
     Netboot(netboot::Args),
     Verify(verify::Args),
@@ -80,6 +83,7 @@ impl Verb {
             Self::Timestamp(args) => args.run()?,
             Self::Sign(args) => args.run()?,
             Self::Finish(args) => args.run()?,
+            Self::Token(args) => args.run()?,
             Self::Site(args) => args.run()?,
             Self::Netboot(args) => args.run()?,
             Self::Verify(args) => return args.run(),

@@ -13,9 +13,10 @@ use metalstrap_release::metadata::PrivateKey;
 
 use crate::encrypted::decrypt;
 use crate::terminal::{TERMINAL, ask};
+use crate::tokens::Tokens;
 
 /// Where a passphrase may be, for what runs without a person.
-const VARIABLE: &str = "METALSTRAP_PASSPHRASE";
+pub const VARIABLE: &str = "METALSTRAP_PASSPHRASE";
 /// No passphrase has more bytes.
 const MAX_BYTES: u64 = 1024;
 /// How often a person may mistype.
@@ -60,25 +61,28 @@ impl PassphraseArgs {
     /// The file cannot be read, or others can read it.
     pub fn open(&self) -> Result<Passphrases> {
         let given = match &self.passphrase_file {
-            Some(path) => Some((path.display().to_string(), read(path)?)),
+            Some(path) => Some((path.display().to_string(), Passphrase(first_line(path, "passphrase")?))),
             None => match env::var_os(VARIABLE).map(|value| value.into_string()) {
                 Some(Ok(text)) => Some((VARIABLE.to_owned(), Passphrase(text))),
                 Some(Err(_)) => bail!("{VARIABLE} is not UTF-8"),
                 None => None,
             },
         };
-        Ok(Passphrases { given, told: RefCell::default() })
+        Ok(Passphrases { given, told: RefCell::default(), tokens: Tokens::default() })
     }
 }
 
-/// The first line of a file. One on a disk must be its owner's alone, like the keys.
-fn read(path: &Path) -> Result<Passphrase> {
-    let reading = || format!("reading the passphrase {}", path.display());
+/// The first line of a file, a passphrase, say. One on a disk must be its owner's alone, like the keys.
+///
+/// # Errors
+/// It cannot be read, others can read it, or it is none.
+pub fn first_line(path: &Path, what: &str) -> Result<String> {
+    let reading = || format!("reading the {what} {}", path.display());
     let metadata = fs::metadata(path).with_context(reading)?;
     let mode = metadata.permissions().mode() & 0o777;
     ensure!(
         !metadata.is_file() || mode & 0o077 == 0,
-        "the passphrase {} is open to others (mode {mode:03o}): chmod 600 it",
+        "the {what} {} is open to others (mode {mode:03o}): chmod 600 it",
         path.display()
     );
     let mut line = String::new();
@@ -88,22 +92,28 @@ fn read(path: &Path) -> Result<Passphrase> {
     line.truncate(length);
     ensure!(
         (1..=MAX_BYTES).contains(&(length as u64)),
-        "the first line of {} is no passphrase of 1 to {MAX_BYTES} bytes",
+        "the first line of {} is no {what} of 1 to {MAX_BYTES} bytes",
         path.display()
     );
-    Ok(Passphrase(line))
+    Ok(line)
 }
 
-/// The passphrases that are known, and a person to ask for others.
+/// The passphrases that are known, and a person to ask for others; and the tokens, which have PINs.
 #[derive(Debug)]
 pub struct Passphrases {
     /// From a file or the environment, and which.
     given: Option<(String, Passphrase)>,
     /// What a person has said so far: keys often have the same one.
     told: RefCell<Vec<Passphrase>>,
+    tokens: Tokens,
 }
 
 impl Passphrases {
+    /// The tokens that keys are on.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
     /// Decrypts the key of the file `path`, which is `der`.
     ///
     /// # Errors
@@ -165,18 +175,19 @@ mod tests {
         let of = |text: &str| {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-            read(&path).map_err(|error| format!("{error:#}").replace(&path.display().to_string(), "PASS"))
+            first_line(&path, "passphrase")
+                .map_err(|error| format!("{error:#}").replace(&path.display().to_string(), "PASS"))
         };
         for text in ["a b ", "a b \n", "a b \nanother\n"] {
-            assert_eq!(of(text).unwrap().as_bytes(), b"a b ");
+            assert_eq!(of(text).unwrap(), "a b ");
         }
-        assert_eq!(of(&"x".repeat(1024)).unwrap().as_bytes().len(), 1024);
+        assert_eq!(of(&"x".repeat(1024)).unwrap().len(), 1024);
         for text in ["", "\nanother\n", &"x".repeat(1025)] {
             assert_eq!(of(text).unwrap_err(), "the first line of PASS is no passphrase of 1 to 1024 bytes");
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let text = format!("the passphrase {} is open to others (mode 640): chmod 600 it", path.display());
-        assert_eq!(read(&path).unwrap_err().to_string(), text);
+        assert_eq!(first_line(&path, "passphrase").unwrap_err().to_string(), text);
         assert_eq!(format!("{:?}", Passphrase::new("secret".to_owned())), "Passphrase(…)");
     }
 }

@@ -253,7 +253,10 @@ impl Signing {
 
     fn name_file(&self, error: SignError) -> anyhow::Error {
         let file = match &error {
-            SignError::KeysMissing { role, .. } => self.keys.path(&format!("{role}.pem")),
+            SignError::KeysMissing { role, .. } => {
+                let on_token = self.keys.path(&format!("{role}.uri"));
+                if on_token.exists() { on_token } else { self.keys.path(&format!("{role}.pem")) }
+            }
             _ => return error.into(),
         };
         anyhow::Error::new(error).context(format!("looking for the key {}", file.display()))

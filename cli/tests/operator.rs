@@ -221,6 +221,7 @@ fn completions_and_manual_pages_name_every_verb() {
         "host",
         "refresh",
         "timestamp",
+        "token",
         "site",
         "netboot",
         "verify",

@@ -8,51 +8,28 @@
 )]
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use metalstrap_release::digest::Digest;
 use serde_json::{Value, json};
 
 #[path = "support/operator.rs"]
 mod command;
+#[path = "support/readers.rs"]
+mod readers;
 mod support;
 
 use command::{ON, Operator, PUBLISH};
-use support::{Inputs, files};
+use readers::target;
+use support::Inputs;
 
 const NAMES: [&str; 4] = ["os_1.json", "host-default.json", "allowed-releases.json", "host-other.json"];
 
-fn tree() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// What python-tuf finds, or the last line of what it says.
 fn read(operator: &Operator, root: &str) -> Result<Value, String> {
-    let output = Command::new(tree().join("out/python-tuf/bin/python3"))
-        .arg(tree().join("cli/tests/python_tuf/client.py"))
-        .args([operator.0.path("repository"), operator.0.path(root)])
-        .args(NAMES)
-        .output()
-        .unwrap();
-    if output.status.success() {
-        return Ok(serde_json::from_slice(&output.stdout).unwrap());
-    }
-    Err(String::from_utf8(output.stderr).unwrap().trim_end().lines().last().unwrap_or_default().to_owned())
-}
-
-/// SHA-256 of the target that the repository has under a name.
-fn target(operator: &Operator, name: &str) -> Value {
-    let directory = operator.0.path("repository/targets");
-    let names = files(&directory);
-    let file = names.iter().find(|file| file.ends_with(&format!(".{name}"))).unwrap();
-    json!(Digest::of(&fs::read(directory.join(file)).unwrap()))
+    readers::python_tuf(operator, root, &NAMES)
 }
 
 #[test]
 fn python_tuf_reads_what_we_publish_through_rotations_and_thresholds() {
-    let status = Command::new(tree().join("scripts/fetch-python-tuf")).status().unwrap();
-    assert!(status.success(), "scripts/fetch-python-tuf: {status}");
+    readers::fetch_python_tuf();
     let operator = Operator(Inputs::new());
     operator.ok("keygen --keys D/keys --root-keys 3 --root-threshold 2");
     operator.ok(PUBLISH);

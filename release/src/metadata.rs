@@ -12,6 +12,7 @@ use crate::digest::Digest;
 mod error;
 mod key;
 mod load;
+mod public;
 mod role;
 mod sign;
 mod source;
@@ -20,8 +21,9 @@ mod tests;
 mod versions;
 
 pub use error::MetadataError;
-pub use key::{PrivateKey, PublicKey};
+pub use key::{PrivateKey, Signer};
 pub use load::Anchor;
+pub use public::PublicKey;
 pub use role::{NotARole, RoleName};
 pub use sign::{
     Draft, Keyring, Lifetimes, PublicSigners, Quorum, RoleSigners, RootRole, SignError, Staged, Written, delegation,

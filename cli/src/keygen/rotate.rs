@@ -10,7 +10,7 @@ use metalstrap_release::metadata::{
 };
 use serde_json::{Value, json};
 
-use super::{Args, PUBLIC, SECRET, Seal, document, names, result, signers};
+use super::{Args, PUBLIC, SECRET, Seal, document, names, result};
 use crate::files::{create, replace};
 use crate::keys::{DELEGATION, Keys, ROOT};
 use crate::passphrase::Passphrases;
@@ -24,6 +24,7 @@ pub fn rotate(keys: &Keys, args: &Args) -> Result<Value> {
     let mut roles = args.rotate.clone();
     roles.sort_unstable();
     roles.dedup();
+    let passphrases = args.passphrase.open()?;
     let mut changes: Vec<(RoleName, RoleSigners)> = Vec::new();
     for role in roles {
         let (count, threshold) = match (role, old.signers(role)) {
@@ -31,9 +32,8 @@ pub fn rotate(keys: &Keys, args: &Args) -> Result<Value> {
             (RoleName::Root, Some((count, threshold))) => args.root_signers(count as u64, threshold)?,
             _ => (1, NonZeroU64::MIN),
         };
-        changes.push((role, signers(count, threshold)?));
+        changes.push((role, args.signers(role, count, threshold, passphrases.tokens())?));
     }
-    let passphrases = args.passphrase.open()?;
     let stage = args.stage.stage.as_deref().map(Stage::create).transpose()?;
     let (staged, next) = match &stage {
         Some(_) => (Some(unsigned(args, &old, &changes)?), None),
@@ -126,7 +126,7 @@ fn next(
 
 /// Gives the old keys of a role other names and the new ones theirs.
 fn exchange(keys: &Keys, role: RoleName, new: &RoleSigners, seal: &Seal) -> Result<Vec<String>> {
-    let names = names(role, new.keys.len());
+    let names = names(role, &new.keys);
     let bytes = new.keys.iter().map(|key| seal.file(key)).collect::<Result<Vec<_>>>()?;
     for name in keys.files(role)?.iter().filter(|name| !name.contains(".old-")) {
         let (path, old) = (keys.path(name), keys.path(&free_name(keys, name)?));
@@ -138,7 +138,7 @@ fn exchange(keys: &Keys, role: RoleName, new: &RoleSigners, seal: &Seal) -> Resu
 
 /// `timestamp.old-1.pem` for `timestamp.pem`, or the first number that is free.
 fn free_name(keys: &Keys, name: &str) -> Result<String> {
-    let stem = name.strip_suffix(".pem").unwrap_or(name);
-    let mut names = (1..=u16::MAX).map(|number| format!("{stem}.old-{number}.pem"));
+    let (stem, end) = name.rsplit_once('.').unwrap_or((name, "pem"));
+    let mut names = (1..=u16::MAX).map(|number| format!("{stem}.old-{number}.{end}"));
     names.find(|name| keys.path(name).symlink_metadata().is_err()).context("finding a name for the old key")
 }

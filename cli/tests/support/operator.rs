@@ -18,10 +18,18 @@ impl Operator {
         operator
     }
 
-    pub fn run(&self, line: &str) -> Output {
+    /// The command; tests with tokens have SoftHSM look into this directory.
+    pub fn command(&self, line: &str) -> Command {
         let directory = self.0.directory.path().to_str().unwrap();
         let words = line.split(' ').map(|word| word.replace("D/", &format!("{directory}/")));
-        Command::new(env!("CARGO_BIN_EXE_metalstrap")).args(words).output().unwrap()
+        let mut command = Command::new(env!("CARGO_BIN_EXE_metalstrap"));
+        command.args(words).env("SOFTHSM2_CONF", self.0.path("softhsm2.conf"));
+        command.env_remove("METALSTRAP_PASSPHRASE").env_remove("METALSTRAP_TOKEN_PIN");
+        command
+    }
+
+    pub fn run(&self, line: &str) -> Output {
+        self.command(line).output().unwrap()
     }
 
     /// The result, and what was said.
@@ -38,10 +46,14 @@ impl Operator {
     }
 
     pub fn refusal(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert!(!output.status.success(), "{line}");
+        self.refused(&self.run(line))
+    }
+
+    /// The last line of what was said.
+    pub fn refused(&self, output: &Output) -> String {
+        assert!(!output.status.success(), "{output:?}");
         assert_eq!(output.stdout, b"");
-        let text = String::from_utf8(output.stderr).unwrap();
+        let text = String::from_utf8(output.stderr.clone()).unwrap();
         text.replace(self.0.directory.path().to_str().unwrap(), "D").lines().last().unwrap().to_owned()
     }
 }

@@ -24,7 +24,7 @@ fn above(role: &str) -> Option<&'static str> {
 /// `signed` with the signature of `key`. Its canonical form is JSON with sorted keys and without white space, as long
 /// as no text in it needs an escape.
 fn signature(key: &PrivateKey, signed: &Value) -> Value {
-    let der = PrivatePkcs8KeyDer::from_pem_slice(key.to_pem().as_bytes()).unwrap();
+    let der = PrivatePkcs8KeyDer::from_pem_slice(key.to_pem().unwrap().as_bytes()).unwrap();
     let signer = any_eddsa_type(&der).unwrap().choose_scheme(&[SignatureScheme::ED25519]).unwrap();
     let sig = signer.sign(&serde_json::to_vec(signed).unwrap()).unwrap();
     json!({"keyid": key.id(), "sig": to_hex(&sig)})

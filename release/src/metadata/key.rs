@@ -1,67 +1,49 @@
-//! A key that signs metadata: Ed25519, kept as PKCS#8 in PEM, as `openssl genpkey -algorithm ed25519` makes it.
+//! A key that signs metadata: Ed25519 in PKCS#8 and PEM, as `openssl genpkey -algorithm ed25519` makes it, or whatever signs
+//! elsewhere: a key on a token.
 
-use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
 
+use aws_lc_rs::rand::SecureRandom;
 use aws_lc_rs::signature::Ed25519KeyPair;
+use tough::async_trait;
 use tough::key_source::KeySource;
-use tough::schema::key::{Ed25519Key, Ed25519Scheme, Key};
-use tough::sign::{Sign, parse_keypair};
-use tough::{async_trait, schema};
+use tough::schema::decoded::{Decoded, Hex};
+use tough::schema::key::Key;
+use tough::sign::Sign;
 
-use super::SignError;
+use super::{BoxError, PublicKey, SignError};
 
 const TAG: &str = "PRIVATE KEY";
-const PUBLIC_TAG: &str = "PUBLIC KEY";
-/// What stands before the 32 bytes of an Ed25519 key in DER (RFC 8410, section 4: SubjectPublicKeyInfo).
-const PUBLIC_START: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-const PUBLIC_BYTES: usize = 32;
+
+/// What signs with a key that never comes here.
+pub trait Signer: Send + Sync {
+    /// Where the key is: the PKCS#11 URI of one on a token.
+    fn place(&self) -> &str;
+
+    /// The signature of a message, in the form that metadata has.
+    ///
+    /// # Errors
+    /// The key cannot be reached, or does not sign.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, BoxError>;
+}
 
 /// A private key. Its debug form shows the id only.
 #[derive(Clone)]
 pub struct PrivateKey {
-    pkcs8: Vec<u8>,
-    public: Key,
-    id: schema::decoded::Decoded<schema::decoded::Hex>,
+    secret: Secret,
+    public: PublicKey,
 }
 
-/// The public half of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublicKey {
-    key: Key,
-    id: schema::decoded::Decoded<schema::decoded::Hex>,
+#[derive(Clone)]
+enum Secret {
+    /// PKCS#8, in DER.
+    Here(Vec<u8>),
+    Elsewhere(Arc<dyn Signer>),
 }
 
-impl PublicKey {
-    /// Reads a key from PEM, as `openssl pkey -pubout` writes it.
-    ///
-    /// # Errors
-    /// It is not PEM with an Ed25519 public key.
-    pub fn from_pem(text: &str) -> Result<Self, SignError> {
-        let pem = pem::parse(text).ok().filter(|pem| pem.tag() == PUBLIC_TAG).ok_or(SignError::NoPublicKey)?;
-        let bytes = pem.contents().strip_prefix(&PUBLIC_START).filter(|bytes| bytes.len() == PUBLIC_BYTES);
-        let keyval =
-            Ed25519Key { public: bytes.ok_or(SignError::NoPublicKey)?.to_vec().into(), _extra: HashMap::new() };
-        Self::new(Key::Ed25519 { keyval, scheme: Ed25519Scheme::Ed25519, _extra: HashMap::new() })
-    }
-
-    fn new(key: Key) -> Result<Self, SignError> {
-        let id = key.key_id().map_err(|error| SignError::Tough(error.to_string()))?;
-        Ok(Self { key, id })
-    }
-
-    /// Its id in metadata, hexadecimal.
-    #[must_use]
-    pub fn id(&self) -> String {
-        crate::digest::to_hex(&self.id)
-    }
-
-    pub(super) fn parts(&self) -> (schema::decoded::Decoded<schema::decoded::Hex>, Key) {
-        (self.id.clone(), self.key.clone())
-    }
-}
-
-impl std::fmt::Debug for PrivateKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PrivateKey({})", self.id())
     }
 }
@@ -83,9 +65,7 @@ impl PrivateKey {
     /// It is not that, or no Ed25519 key.
     pub fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, SignError> {
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| SignError::NoKey)?;
-        let public = pair.tuf_key();
-        let id = public.key_id().map_err(|error| SignError::Tough(error.to_string()))?;
-        Ok(Self { pkcs8: pkcs8.to_vec(), public, id })
+        Ok(Self { secret: Secret::Here(pkcs8.to_vec()), public: PublicKey::new(pair.tuf_key())? })
     }
 
     /// Reads a key.
@@ -100,55 +80,90 @@ impl PrivateKey {
         Self::from_pkcs8(pem.contents())
     }
 
-    /// As a file holds it: for its owner's eyes only.
+    /// The key that `signer` signs with, whose public half is `public`.
     #[must_use]
-    pub fn to_pem(&self) -> String {
-        pem::encode_config(
-            &pem::Pem::new(TAG, self.pkcs8.clone()),
-            pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
-        )
+    pub fn elsewhere(public: PublicKey, signer: Arc<dyn Signer>) -> Self {
+        Self { secret: Secret::Elsewhere(signer), public }
     }
 
-    /// In PKCS#8, DER: for its owner's eyes only.
+    /// Where the key is, if that is not here.
     #[must_use]
-    pub fn to_pkcs8(&self) -> &[u8] {
-        &self.pkcs8
+    pub fn place(&self) -> Option<&str> {
+        match &self.secret {
+            Secret::Here(_) => None,
+            Secret::Elsewhere(signer) => Some(signer.place()),
+        }
+    }
+
+    /// As a file holds it: for its owner's eyes only. `None` for a key that is elsewhere.
+    #[must_use]
+    pub fn to_pem(&self) -> Option<String> {
+        let pem = pem::Pem::new(TAG, self.to_pkcs8()?);
+        Some(pem::encode_config(&pem, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF)))
+    }
+
+    /// In PKCS#8, DER: for its owner's eyes only. `None` for a key that is elsewhere.
+    #[must_use]
+    pub fn to_pkcs8(&self) -> Option<&[u8]> {
+        match &self.secret {
+            Secret::Here(pkcs8) => Some(pkcs8),
+            Secret::Elsewhere(_) => None,
+        }
     }
 
     /// Its id in metadata, hexadecimal.
     #[must_use]
     pub fn id(&self) -> String {
-        crate::digest::to_hex(&self.id)
+        self.public.id()
     }
 
     /// The signature of a message.
-    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        let pair = Ed25519KeyPair::from_pkcs8(&self.pkcs8).map_err(|_| SignError::NoKey)?;
-        Ok(pair.sign(message).as_ref().to_vec())
+    pub(super) fn signature(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        match &self.secret {
+            Secret::Here(pkcs8) => {
+                let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| SignError::NoKey)?;
+                Ok(pair.sign(message).as_ref().to_vec())
+            }
+            Secret::Elsewhere(signer) => {
+                let signature = signer.sign(message).map_err(|error| SignError::Elsewhere(error.to_string()))?;
+                // It may be another key by now, under the same name.
+                if !self.public.has_signed(message, &signature) {
+                    return Err(SignError::OtherKey { place: signer.place().to_owned(), id: self.id() });
+                }
+                Ok(signature)
+            }
+        }
     }
 
     /// Its public half.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
-        PublicKey { key: self.public.clone(), id: self.id.clone() }
+        self.public.clone()
     }
 
-    pub(super) fn public(&self) -> (schema::decoded::Decoded<schema::decoded::Hex>, Key) {
-        (self.id.clone(), self.public.clone())
+    pub(super) fn public(&self) -> (Decoded<Hex>, Key) {
+        self.public.parts()
+    }
+}
+
+#[async_trait]
+impl Sign for PrivateKey {
+    fn tuf_key(&self) -> Key {
+        self.public.parts().1
+    }
+
+    async fn sign(&self, message: &[u8], _random: &(dyn SecureRandom + Sync)) -> Result<Vec<u8>, BoxError> {
+        Ok(self.signature(message)?)
     }
 }
 
 #[async_trait]
 impl KeySource for PrivateKey {
-    async fn as_sign(&self) -> Result<Box<dyn Sign>, Box<dyn std::error::Error + Send + Sync + 'static>> {
-        Ok(Box::new(parse_keypair(&self.pkcs8)?))
+    async fn as_sign(&self) -> Result<Box<dyn Sign>, BoxError> {
+        Ok(Box::new(self.clone()))
     }
 
-    async fn write(
-        &self,
-        _value: &str,
-        _key_id_hex: &str,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
+    async fn write(&self, _value: &str, _key_id_hex: &str) -> Result<(), BoxError> {
         Err("a key is not written through this".into())
     }
 }

@@ -43,8 +43,19 @@ pub enum SignError {
     #[error("this is no Ed25519 private key in PKCS#8 and PEM")]
     NoKey,
     /// Not the public half of one.
-    #[error("this is no Ed25519 public key in PEM, as `openssl pkey -pubout` writes it")]
+    #[error("this is no public key of Ed25519 or P-256 in PEM, as `openssl pkey -pubout` writes it")]
     NoPublicKey,
+    /// A key that is elsewhere did not sign.
+    #[error("{0}")]
+    Elsewhere(String),
+    /// A key that is elsewhere is another one by now.
+    #[error("the signature by {place} is not by the key {id}: it is of another key by now")]
+    OtherKey {
+        /// Where it is.
+        place: String,
+        /// The id of the key that should have signed.
+        id: String,
+    },
     /// The keys at hand are not enough.
     #[error("the role {role} must be signed by {needed} of its keys, and {at_hand} of them are at hand")]
     KeysMissing {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod elsewhere;
 mod staging;
 
 const NOW: i64 = 1_800_000_000;

@@ -182,7 +182,7 @@ impl Staged {
         for key in keys.iter().filter(|key| quorums.iter().any(|quorum| quorum.names(key))) {
             let keyid = key.public().0;
             if kept.iter().all(|signature| signature.keyid != keyid) {
-                kept.push(Signature { keyid, sig: key.sign(&message)?.into() });
+                kept.push(Signature { keyid, sig: key.signature(&message)?.into() });
                 new.push(key.id());
             }
         }
