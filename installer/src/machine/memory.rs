@@ -19,11 +19,12 @@ impl Machine<'_> {
 
     /// The versions of metadata that this machine has accepted before; one that cannot tell trusts like a new one.
     #[must_use]
-    pub fn recall(&self) -> Option<Versions> {
-        self.memory().recall().unwrap_or_else(|error| {
+    pub fn recall(&self) -> Vec<Versions> {
+        let known = self.memory().recall().unwrap_or_else(|error| {
             self.tell.warn("metadata", &format!("{error:#}; going on without them"));
             None
-        })
+        });
+        known.into_iter().collect()
     }
 
     /// Remembers them for the next installation.

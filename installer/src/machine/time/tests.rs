@@ -101,7 +101,7 @@ async fn refused(own: i64, from: i32, to: i32) -> (String, usize, i64) {
     let mut machine = machine(&Place::Netboot, &tell, Some(boot.run_of(&BUILT.to_string()).unwrap()));
     let (site, resolver) = (site(&server), Resolver::learnt(Servers::default()));
     let source = machine.repository(&site, &resolver).unwrap();
-    let error = machine.load_repository(source, &site, &resolver, None).await.unwrap_err();
+    let error = machine.load_repository(source, &site, &resolver, &[]).await.unwrap_err();
     assert_eq!(code_of(&error), Code::Certificate);
     (format!("{error:#}"), server.connections(), boot.wall.shows())
 }
