@@ -12,6 +12,7 @@ use crate::digest::Digest;
 mod error;
 mod key;
 mod load;
+mod record;
 mod role;
 mod sign;
 mod source;
@@ -22,6 +23,7 @@ mod versions;
 pub use error::MetadataError;
 pub use key::{PrivateKey, PublicKey};
 pub use load::Anchor;
+pub use record::{RECORD_BYTES, RecordError};
 pub use role::{NotARole, RoleName};
 pub use sign::{
     Draft, Keyring, Lifetimes, PublicSigners, Quorum, RoleSigners, RootRole, SignError, Staged, Written, delegation,
