@@ -274,7 +274,7 @@ pub fn load(root: &TrustedRoot, directory: &std::path::Path, now: i64) -> Result
 
 fn judge(root: &TrustedRoot, source: Arc<dyn MetadataSource>, now: i64) -> Result<Metadata> {
     let scratch = tempfile::tempdir().context("making a temporary directory")?;
-    Ok(wait(TrustedRoot::load(source, scratch.path(), Anchor { root, known: None, now }))??)
+    Ok(wait(TrustedRoot::load(source, scratch.path(), Anchor { root, known: &[], now }))??)
 }
 
 /// Versions and expiries, for the result.

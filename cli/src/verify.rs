@@ -81,7 +81,7 @@ impl Args {
                 Arc::new(HttpsSource::new(repository(&site)?, access, Resolver::system()?)?)
             }
         };
-        let repository = Repository::load(source, &site, None).await.context("checking the metadata")?;
+        let repository = Repository::load(source, &site, &[]).await.context("checking the metadata")?;
         let mirrors = Arc::new(Mirrors::new(vec![Arc::clone(&repository.source)]));
         let mut report = Report::new(&repository, self.warn_days);
         let allowed = report.check(allowed(&repository).await).flatten();

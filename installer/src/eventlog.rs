@@ -255,6 +255,18 @@ impl Measurer {
         }
     }
 
+    /// The TPM, for what is not measured; `None` where there is none, or it is left alone.
+    ///
+    /// # Errors
+    /// It has failed before, so it is not asked any more.
+    pub fn tpm(&mut self) -> Result<Option<&mut (dyn Tpm + 'static)>> {
+        match &mut self.state {
+            State::Measuring { tpm, .. } => Ok(Some(tpm.as_mut())),
+            State::Failed { cause, .. } => bail!("{cause}"),
+            State::Absent | State::Off => Ok(None),
+        }
+    }
+
     /// The value of PCR 13 in every active bank; empty where nothing is measured.
     ///
     /// # Errors

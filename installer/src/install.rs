@@ -219,7 +219,7 @@ async fn believe(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> R
     machine.ask_time(&site, &resolver).await;
     let source = machine.repository(&site, &resolver)?;
     let known = machine.recall();
-    let load = async |_| machine.load_repository(source, &site, &resolver, known.as_ref()).await;
+    let load = async |_| machine.load_repository(source, &site, &resolver, &known).await;
     let repository = tell.wait("metadata", "Checking the repository's metadata", load).await?;
     tell.tell("metadata", "info", fields([("versions", serde_json::to_value(&repository.metadata.versions)?)]));
 

@@ -40,6 +40,7 @@ use crate::link::Which;
 use crate::net::{self, Network};
 use crate::post::Poster;
 use crate::progress::Progress;
+use crate::remembered::nv::NvMemory;
 use crate::report::{Reporter, fields};
 use crate::resolve::Resolver;
 
@@ -49,7 +50,7 @@ pub use boot_entry::Firmware;
 pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>;
 
 /// What of the machine may be another thing in a test: how its disk is freed, opened and locked, the drive behind it, its
-/// firmware, and how long servers are waited for.
+/// firmware, its TPM, and how long servers are waited for.
 pub struct Seams {
     /// Opens and locks the disk that was chosen.
     pub open: Opener,
@@ -59,6 +60,8 @@ pub struct Seams {
     pub drive: DriveOpener,
     /// Its firmware. `None` is the machine's own, which gets a boot entry in the netboot image alone.
     pub firmware: Option<Firmware>,
+    /// Its TPM and the log of measurements. `None` is the machine's own, which an ordinary command leaves alone.
+    pub measurer: Option<Measurer>,
     /// For the repository's server.
     pub limits: Limits,
 }
@@ -70,6 +73,7 @@ impl Default for Seams {
             acts: Box::new(KernelActs),
             drive: Box::new(KernelDrive::of),
             firmware: None,
+            measurer: None,
             limits: Limits::default(),
         }
     }
@@ -95,6 +99,8 @@ pub struct Machine<'a> {
     missing: Vec<String>,
     /// The host config that kernel command line or SMBIOS name.
     host: Option<HostKey>,
+    /// What the TPM remembers, from when it was asked.
+    nv: NvMemory,
     seams: Seams,
 }
 
@@ -103,10 +109,12 @@ impl<'a> Machine<'a> {
     ///
     /// # Errors
     /// The kernel's; a driver that fails or a device without one is told, and no error.
-    pub fn wake(place: &'a Place, tell: &'a Reporter, seams: Seams) -> Result<Self> {
+    pub fn wake(place: &'a Place, tell: &'a Reporter, mut seams: Seams) -> Result<Self> {
+        let nv = NvMemory::default();
+        let measurer = seams.measurer.take();
         if *place != Place::Netboot {
-            let (measurer, missing) = (Measurer::off(), Vec::new());
-            return Ok(Self { place, tell, measurer, network: None, clock: None, missing, host: None, seams });
+            let (measurer, missing) = (measurer.unwrap_or_else(Measurer::off), Vec::new());
+            return Ok(Self { place, tell, measurer, network: None, clock: None, missing, host: None, nv, seams });
         }
         let report = tell.step("drivers", "Loading drivers", |_| drivers::load_all())?;
         for device in &report.undriven {
@@ -130,8 +138,8 @@ impl<'a> Machine<'a> {
         if let Some(text) = clock.local().complaint() {
             tell.warn("clock", &text);
         }
-        let measurer = Measurer::start();
-        Ok(Self { place, tell, measurer, network: None, clock: Some(clock), missing, host: None, seams })
+        let measurer = measurer.unwrap_or_else(Measurer::start);
+        Ok(Self { place, tell, measurer, network: None, clock: Some(clock), missing, host: None, nv, seams })
     }
 
     /// Measures an input right after it was loaded and before it is parsed, and tells so.

@@ -1,6 +1,6 @@
 //! What a machine remembers from one installation to the next: the versions of the repository's metadata, so that
 //! nobody can offer it an older state, and what has happened to its disks. In the netboot image EFI variables, which outlive
-//! the disk; elsewhere files.
+//! the disk; elsewhere files. The versions are in the TPM too ([`nv`]).
 //!
 //! A memory that cannot be read or written is a warning: it makes the machine as trusting as a new one, no more.
 
@@ -17,6 +17,8 @@ use crate::bootvars::{Efivarfs, Variables as _};
 use crate::disk::Identity;
 use crate::intents::Intents;
 use crate::plan::lasting_uuid;
+
+pub mod nv;
 
 /// Our own namespace of EFI variables (a random UUID).
 const VENDOR: &str = "6f6b9b5c-2f0e-4b7b-9d57-0b5b4f6e8a31";

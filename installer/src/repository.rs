@@ -63,11 +63,12 @@ fn code(error: &MetadataError) -> Code {
 }
 
 impl Repository {
-    /// Fetches and judges the metadata from the site config's root on; `known` is what this machine has accepted before.
+    /// Fetches and judges the metadata from the site config's root on; `known` is what this machine has accepted before, as each
+    /// of its memories has it.
     ///
     /// # Errors
     /// The source's; [`Code::Metadata`], [`Code::MetadataExpired`] and [`Code::MetadataRollback`].
-    pub async fn load(source: Arc<dyn Source>, site: &Site, known: Option<&Versions>) -> Result<Self> {
+    pub async fn load(source: Arc<dyn Source>, site: &Site, known: &[Versions]) -> Result<Self> {
         let root = TrustedRoot::parse(&site.root).code(Code::SiteConfig, || "reading the trusted root".to_owned())?;
         let scratch = tempfile::tempdir().context("making a directory for the metadata")?;
         let files = Arc::new(Files { source: Arc::clone(&source), failure: Mutex::default() });

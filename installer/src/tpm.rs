@@ -18,6 +18,7 @@ use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{CapabilityData, Digest, DigestValues, PcrSelectionList, PcrSlot};
 use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
 
+pub mod nv;
 #[cfg(test)]
 pub(crate) mod swtpm;
 
@@ -130,6 +131,18 @@ pub trait Tpm: Send + fmt::Debug {
     /// # Errors
     /// The TPM's answer.
     fn read(&mut self) -> Result<Vec<BankDigest>>;
+
+    /// The content of an NV index of `size` bytes.
+    ///
+    /// # Errors
+    /// The TPM's answer; or the index is defined otherwise than [`Tpm::nv_write`] does it.
+    fn nv_read(&mut self, index: u32, size: u16) -> Result<nv::Content>;
+
+    /// Writes the content of an NV index; where there is none, it is defined for as many bytes.
+    ///
+    /// # Errors
+    /// As [`Tpm::nv_read`]; an index that is defined otherwise stays as it is.
+    fn nv_write(&mut self, index: u32, bytes: &[u8]) -> Result<()>;
 }
 
 /// Opens the machine's TPM; `None` where the kernel has no device for one.
@@ -203,6 +216,14 @@ impl Tpm for TssTpm {
             values.push(BankDigest { bank, digest: digest.value().to_vec() });
         }
         Ok(values)
+    }
+
+    fn nv_read(&mut self, index: u32, size: u16) -> Result<nv::Content> {
+        nv::read(&mut self.context, index, size).with_context(|| format!("reading NV index {index:#010x} of the TPM"))
+    }
+
+    fn nv_write(&mut self, index: u32, bytes: &[u8]) -> Result<()> {
+        nv::write(&mut self.context, index, bytes).with_context(|| format!("writing NV index {index:#010x} of the TPM"))
     }
 }
 

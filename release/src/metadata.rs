@@ -13,6 +13,7 @@ mod error;
 mod key;
 mod load;
 mod public;
+mod record;
 mod role;
 mod sign;
 mod source;
@@ -24,6 +25,7 @@ pub use error::MetadataError;
 pub use key::{PrivateKey, Signer};
 pub use load::Anchor;
 pub use public::PublicKey;
+pub use record::{RECORD_BYTES, RecordError};
 pub use role::{NotARole, RoleName};
 pub use sign::{
     Draft, Keyring, Lifetimes, PublicSigners, Quorum, RoleSigners, RootRole, SignError, Staged, Written, delegation,

@@ -6,6 +6,7 @@ use metalstrap_release::digest::{from_hex, to_hex};
 
 use super::*;
 use crate::failure::code_of;
+use crate::tpm::nv::Content;
 use crate::tpm::swtpm::Swtpm;
 use crate::tpm::{Bank, extended};
 
@@ -23,6 +24,14 @@ impl Tpm for Broken {
     }
 
     fn read(&mut self) -> Result<Vec<BankDigest>> {
+        bail!("the TPM is in lockout")
+    }
+
+    fn nv_read(&mut self, _: u32, _: u16) -> Result<Content> {
+        bail!("the TPM is in lockout")
+    }
+
+    fn nv_write(&mut self, _: u32, _: &[u8]) -> Result<()> {
         bail!("the TPM is in lockout")
     }
 }

@@ -1,5 +1,6 @@
 //! What the machine remembers from one installation to the next. A memory that fails is told, and is no failure.
 
+use anyhow::Result;
 use metalstrap_release::metadata::Versions;
 use uuid::Uuid;
 
@@ -9,6 +10,7 @@ use crate::config::Place;
 use crate::intents::Intents;
 use crate::inventory::{Contents, DiskFacts};
 use crate::plan::{PlanDisk, lasting_uuid};
+use crate::remembered::nv::{self, NvMemory};
 use crate::remembered::{Memory, image_uuid};
 
 impl Machine<'_> {
@@ -33,17 +35,46 @@ impl Machine<'_> {
 
     /// The versions of metadata that this machine has accepted before; one that cannot tell trusts like a new one.
     #[must_use]
-    pub fn recall(&self) -> Option<Versions> {
-        self.memory().recall().unwrap_or_else(|error| {
-            self.tell.warn("metadata", &format!("{error:#}; going on without them"));
+    pub fn recall(&mut self) -> Vec<Versions> {
+        let tell = self.tell;
+        let known = self.memory().recall().unwrap_or_else(|error| {
+            tell.warn("metadata", &format!("{error:#}; going on without them"));
             None
-        })
+        });
+        self.nv = self.ask_tpm().unwrap_or_else(|error| {
+            tell.warn("metadata", &format!("{error:#}; going on without what the TPM remembers"));
+            NvMemory::Closed
+        });
+        if self.nv == NvMemory::Damaged {
+            tell.warn("metadata", "what the TPM remembers is damaged; going on without it");
+        }
+        known.into_iter().chain(self.nv.versions().cloned()).collect()
     }
 
-    /// Remembers them for the next installation.
-    pub fn remember(&self, versions: &Versions) {
+    fn ask_tpm(&mut self) -> Result<NvMemory> {
+        match self.measurer.tpm()? {
+            Some(tpm) => NvMemory::open(tpm),
+            None => Ok(NvMemory::Closed),
+        }
+    }
+
+    /// Remembers them for the next installation. The TPM's state is that of [`Machine::recall`].
+    pub fn remember(&mut self, versions: &Versions) {
         if let Err(error) = self.memory().remember(versions) {
             self.tell.warn("metadata", &format!("the versions of the metadata are not remembered: {error:#}"));
+        }
+        if let Err(error) = self.tell_tpm(versions) {
+            self.tell.warn("metadata", &format!("the TPM does not remember the versions of the metadata: {error:#}"));
+        }
+    }
+
+    fn tell_tpm(&mut self, versions: &Versions) -> Result<()> {
+        if !self.nv.lacks(versions) {
+            return Ok(());
+        }
+        match self.measurer.tpm()? {
+            Some(tpm) => nv::remember(tpm, versions),
+            None => Ok(()),
         }
     }
 

@@ -56,7 +56,7 @@ impl Machine<'_> {
         source: Arc<dyn Source>,
         site: &Site,
         resolver: &Resolver,
-        known: Option<&Versions>,
+        known: &[Versions],
     ) -> Result<Repository> {
         let error = match Repository::load(Arc::clone(&source), site, known).await {
             Err(error) if code_of(&error) == Code::Certificate => error,

@@ -7,6 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tss_esapi::Context;
+use tss_esapi::handles::AuthHandle;
+use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::structures::Auth;
 use tss_esapi::tcti_ldr::{NetworkTPMConfig, TctiNameConf};
 
 use super::TssTpm;
@@ -49,6 +53,14 @@ impl Swtpm {
     pub(crate) fn connect(&self) -> TssTpm {
         let address = format!("host=127.0.0.1,port={}", self.port);
         TssTpm::connect(TctiNameConf::Swtpm(NetworkTPMConfig::from_str(&address).unwrap())).unwrap()
+    }
+
+    /// Somebody has taken ownership: the owner's authorisation is not empty any more.
+    pub(crate) fn set_owner_password(&self) {
+        let mut tpm = self.connect();
+        let password = Auth::try_from(b"secret".as_slice()).unwrap();
+        let change = |context: &mut Context| context.hierarchy_change_auth(AuthHandle::Owner, password);
+        tpm.context.execute_with_session(Some(AuthSession::Password), change).unwrap();
     }
 
     /// Another process may take a port between its choice and swtpm's bind: then swtpm ends, and other ports are tried.

@@ -21,8 +21,8 @@ use crate::digest::Digest;
 pub struct Anchor<'a> {
     /// The root that is trusted.
     pub root: &'a TrustedRoot,
-    /// What was accepted before.
-    pub known: Option<&'a Versions>,
+    /// What was accepted before, as each memory has it: nothing may be older than what any of them says.
+    pub known: &'a [Versions],
     /// The clock, in seconds since 1970.
     pub now: i64,
 }
@@ -89,7 +89,7 @@ impl TrustedRoot {
         let repository = loading.await.map_err(|error| adapter.explain(&error))?;
         let metadata = Metadata::collect(anchor.root, &repository)?;
         metadata.check_expiry(anchor.now)?;
-        anchor.known.map_or(Ok(()), |known| metadata.versions.check_against(known))?;
+        anchor.known.iter().try_for_each(|known| metadata.versions.check_against(known))?;
         Ok(metadata)
     }
 }

@@ -87,6 +87,15 @@ async fn load(
     known: Option<&Versions>,
     now: i64,
 ) -> Result<Metadata, MetadataError> {
+    load_after(memory, root, known.map(std::slice::from_ref).unwrap_or_default(), now).await
+}
+
+async fn load_after(
+    memory: &Memory,
+    root: &TrustedRoot,
+    known: &[Versions],
+    now: i64,
+) -> Result<Metadata, MetadataError> {
     let scratch = tempfile::tempdir().unwrap();
     TrustedRoot::load(Arc::new(memory.clone()), scratch.path(), Anchor { root, known, now }).await
 }
@@ -221,6 +230,19 @@ async fn no_role_goes_back_unless_its_keys_have_changed() {
         let other = Versions { anchor: Digest::of(b"another repository"), ..known(role) };
         assert!(load(&memory, &root, Some(&other), NOW).await.is_ok());
     }
+}
+
+#[tokio::test]
+async fn what_any_memory_of_a_machine_has_seen_counts() {
+    let (memory, root) = repository(&keyring(), &Lifetimes::default()).await;
+    let found = load(&memory, &root, None, NOW).await.unwrap().versions;
+    let newer = |timestamp| Versions { timestamp, ..found.clone() };
+    let elsewhere = Versions { anchor: Digest::of(b"another repository"), ..newer(9) };
+    let expected = "the repository's timestamp metadata has version 1, but version 7 was seen here before";
+    for known in [[newer(1), newer(7)], [newer(7), newer(1)], [elsewhere.clone(), newer(7)]] {
+        assert_eq!(load_after(&memory, &root, &known, NOW).await.unwrap_err().to_string(), expected);
+    }
+    assert_eq!(load_after(&memory, &root, &[newer(1), elsewhere], NOW).await.unwrap().versions, found);
 }
 
 #[tokio::test]

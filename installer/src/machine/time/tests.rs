@@ -8,6 +8,7 @@ use crate::config::Place;
 use crate::eventlog::Measurer;
 use crate::machine::Seams;
 use crate::refusals::published;
+use crate::remembered::nv::NvMemory;
 use crate::report::Screen;
 use crate::resolve::Servers;
 use crate::test_server::{TestServer, reply, serve};
@@ -46,7 +47,8 @@ impl Lines {
 /// A machine in the netboot image, as far as it concerns its clock.
 fn machine<'a>(place: &'a Place, tell: &'a Reporter, clock: Option<Clock>) -> Machine<'a> {
     let (measurer, seams) = (Measurer::off(), Seams::default());
-    Machine { place, tell, measurer, network: None, clock, missing: Vec::new(), host: None, seams }
+    let nv = NvMemory::default();
+    Machine { place, tell, measurer, network: None, clock, missing: Vec::new(), host: None, nv, seams }
 }
 
 /// A repository's server that has nothing, with a certificate that is valid from one New Year to another.
@@ -101,7 +103,7 @@ async fn refused(own: i64, from: i32, to: i32) -> (String, usize, i64) {
     let mut machine = machine(&Place::Netboot, &tell, Some(boot.run_of(&BUILT.to_string()).unwrap()));
     let (site, resolver) = (site(&server), Resolver::learnt(Servers::default()));
     let source = machine.repository(&site, &resolver).unwrap();
-    let error = machine.load_repository(source, &site, &resolver, None).await.unwrap_err();
+    let error = machine.load_repository(source, &site, &resolver, &[]).await.unwrap_err();
     assert_eq!(code_of(&error), Code::Certificate);
     (format!("{error:#}"), server.connections(), boot.wall.shows())
 }
