@@ -40,6 +40,7 @@ pub mod leave;
 pub mod link;
 pub mod look;
 pub mod machine;
+pub mod media;
 pub mod meminfo;
 pub mod modalias;
 pub mod modules;

@@ -21,8 +21,8 @@ use crate::access::Access;
 use crate::clock::Clock;
 use crate::config::Place;
 use crate::credentials::{Sealed, archive};
-use crate::discovery;
 use crate::discovery::heard::{Listener, Saying};
+use crate::discovery::{self, Sources};
 use crate::disk::Disk;
 use crate::drivers;
 use crate::ending::Ending;
@@ -49,7 +49,7 @@ pub use boot_entry::Firmware;
 pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>;
 
 /// What of the machine may be another thing in a test: how its disk is freed, opened and locked, the drive behind it, its
-/// firmware, and how long servers are waited for.
+/// firmware, where its settings come from, and how long servers are waited for.
 pub struct Seams {
     /// Opens and locks the disk that was chosen.
     pub open: Opener,
@@ -59,6 +59,8 @@ pub struct Seams {
     pub drive: DriveOpener,
     /// Its firmware. `None` is the machine's own, which gets a boot entry in the netboot image alone.
     pub firmware: Option<Firmware>,
+    /// Where settings may come from. `None` is this machine, which is asked in the netboot image alone.
+    pub sources: Option<Sources>,
     /// For the repository's server.
     pub limits: Limits,
 }
@@ -70,6 +72,7 @@ impl Default for Seams {
             acts: Box::new(KernelActs),
             drive: Box::new(KernelDrive::of),
             firmware: None,
+            sources: None,
             limits: Limits::default(),
         }
     }

@@ -19,6 +19,7 @@ mod record;
 mod seek_tables;
 mod servers;
 mod signing;
+mod sources;
 mod tls;
 mod transfers;
 pub(crate) mod trial;
