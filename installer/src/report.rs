@@ -46,6 +46,10 @@ pub trait Screen: Send + Sync + Debug {
     fn progress(&self, text: &str);
     /// An event, as one line of JSON.
     fn event(&self, json: &str);
+    /// Shows on these consoles too, and returns the names of those that are not there.
+    fn show_on(&self, _consoles: &[String]) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Tells what happens. Clones tell into the same run.
@@ -131,6 +135,17 @@ impl Reporter {
         if let Some(supervisor) = &self.0.supervisor {
             supervisor.policy(reboot_on_failure_after);
         }
+    }
+
+    /// Takes the site config's consoles: what happens is shown on them too from here on, also after a sudden death.
+    pub fn show_on(&self, consoles: &[String]) {
+        if consoles.is_empty() {
+            return;
+        }
+        for name in self.0.screen.show_on(consoles) {
+            self.warn("site-config", &format!("the site config's console {name} is no terminal of this machine"));
+        }
+        self.0.supervisor.iter().for_each(|supervisor| supervisor.consoles(consoles));
     }
 
     /// That rule; before the site config is read, five minutes.
@@ -243,7 +258,11 @@ fn rounded(seconds: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+
     use super::*;
+    use crate::console::Consoles;
+    use crate::screen::{ConsoleScreen, Events};
 
     #[derive(Debug, Clone, Default)]
     struct Lines(Arc<Mutex<Vec<String>>>);
@@ -275,6 +294,18 @@ mod tests {
         let seconds =
             lines[1].split("Planning the disk: failed after ").nth(1).and_then(|rest| rest.strip_suffix(" s"));
         assert!(seconds.is_some_and(|seconds| seconds.parse::<f64>().is_ok()), "{}", lines[1]);
+    }
+
+    #[test]
+    fn a_console_that_is_not_there_is_told_where_people_look() {
+        let (consoles, person) = Consoles::pty();
+        let tell = Reporter::new("r".into(), Box::new(ConsoleScreen::new(consoles, Events::Nowhere)), None);
+        tell.show_on(&[]);
+        tell.show_on(&["nosuch7".to_owned()]);
+        let mut line = String::new();
+        BufReader::new(person).read_line(&mut line).unwrap();
+        assert_eq!(line, "warning: the site config's console nosuch7 is no terminal of this machine\r\n");
+        assert_eq!(tell.outbox().waiting(), 1);
     }
 
     #[test]

@@ -33,6 +33,13 @@ impl Machine<'_> {
         self.is_netboot() || self.seams.sources.is_some()
     }
 
+    /// In the netboot image: shows what happens on these consoles too.
+    pub fn show_on(&self, consoles: &[String]) {
+        if self.is_netboot() {
+            self.tell.show_on(consoles);
+        }
+    }
+
     /// Tells the settings that hold from here on, each with its source, and returns them.
     pub fn settle(&mut self, discovery: Discovery) -> Settings {
         discovery::lines(&discovery).iter().for_each(|line| self.tell.say(&format!("setting {line}")));
