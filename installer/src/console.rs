@@ -3,6 +3,7 @@
 //!
 //! A screen gets progress as one rewritten line, a serial line (whose log is read later) a plain line every few seconds.
 
+mod patience;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{self, ControlFlags, InputFlags, LocalFlags, SetArg, SpecialCharacterIndices};
 
+use crate::escapes;
+use patience::{PATIENCE, write_within};
+
 /// Consoles the kernel writes to, one name a word (Linux `Documentation/ABI/testing/sysfs-tty`).
 const ACTIVE: &str = "/sys/class/tty/console/active";
 
@@ -29,9 +33,6 @@ const TERMINALS: &str = "/sys/class/tty";
 
 /// Their nodes.
 const DEVICES: &str = "/dev";
-
-/// The longest a line may keep us waiting; a serial port at 9600 baud drains about 1000 bytes in it.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a serial line or a pipe gets a line of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
@@ -134,28 +135,29 @@ impl Consoles {
         self.lock().iter().map(|console| console.name.clone()).collect()
     }
 
-    /// Writes a line to every console. Control characters in it are replaced: text may come from the network.
+    /// Writes a line to every console. What a terminal would take for a command is shown as an escape: text may come from the
+    /// network.
     pub fn line(&self, text: &str) {
-        let text = clean(text);
+        let text = escapes::line(text);
         self.lock().iter_mut().for_each(|console| console.line(&text));
     }
 
     /// Writes a line to every console but screens: for readers that are programs.
     pub fn serial_line(&self, text: &str) {
-        let text = clean(text);
+        let text = escapes::line(text);
         let mut consoles = self.lock();
         consoles.iter_mut().filter(|console| console.kind != Kind::Screen).for_each(|console| console.line(&text));
     }
 
     /// Shows progress: rewritten in place on a screen; elsewhere a plain line every few seconds, the rest is left out.
     pub fn progress(&self, text: &str) {
-        let text = clean(text);
+        let text = escapes::line(text);
         self.lock().iter_mut().for_each(|console| console.progress(&text));
     }
 
     /// The same on screens only: for what changes every second.
     pub fn rewrite(&self, text: &str) {
-        let text = clean(text);
+        let text = escapes::line(text);
         let mut consoles = self.lock();
         consoles.iter_mut().filter(|console| console.kind == Kind::Screen).for_each(|console| console.progress(&text));
     }
@@ -295,31 +297,4 @@ impl Console {
 fn kind_of(name: &str) -> Kind {
     let number = name.strip_prefix("tty").unwrap_or_default();
     if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) { Kind::Screen } else { Kind::Serial }
-}
-
-/// Writes all of `bytes` to a non-blocking file; false if that took longer than `patience` or failed.
-fn write_within(mut file: &File, mut bytes: &[u8], patience: Duration) -> bool {
-    let start = Instant::now();
-    while !bytes.is_empty() {
-        match file.write(bytes) {
-            Ok(0) => return false,
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let left = patience.saturating_sub(start.elapsed());
-                let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
-                let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-                if left.is_zero() || !matches!(poll(&mut fds, timeout), Ok(1..)) {
-                    return false;
-                }
-            }
-            Err(_) => return false,
-        }
-    }
-    true
-}
-
-/// Replaces control characters but line ends and tabs, so that no text steers a terminal.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }

@@ -19,6 +19,7 @@ pub mod disk;
 pub mod drivers;
 pub mod ending;
 pub mod erase;
+pub mod escapes;
 pub mod esp;
 pub mod eventlog;
 pub mod failure;

@@ -5,6 +5,7 @@ mod allowed;
 mod credentials;
 mod disks;
 mod erasing;
+mod escapes;
 mod firmware;
 mod frames;
 mod hosts;

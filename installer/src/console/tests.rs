@@ -45,7 +45,10 @@ fn a_serial_line_gets_few_lines_of_progress() {
 fn text_cannot_steer_the_terminal() {
     let (consoles, mut person) = pair(Kind::Serial);
     consoles.line("a\x1b[2Jb\rc");
-    assert_eq!(seen(&mut person, "c\r\n"), "a\u{fffd}[2Jb\u{fffd}c\r\n");
+    assert_eq!(seen(&mut person, "c\r\n"), "a\\u{1b}[2Jb\\rc\r\n");
+    // Nor make itself another line.
+    consoles.line("done\n*** INSTALLED ***\u{202e}");
+    assert_eq!(seen(&mut person, "}\r\n"), "done\\n*** INSTALLED ***\\u{202e}\r\n");
 }
 
 #[test]
