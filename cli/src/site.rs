@@ -24,7 +24,8 @@ pub struct Args {
     /// HTTPS URL of the repository, as machines see it
     #[arg(long, value_name = "URL", required_unless_present = "repository_from_network")]
     repository_url: Option<String>,
-    /// Machines learn where the repository is where they boot: by their command line, SMBIOS, the URL they booted from, or DHCP
+    /// Machines learn where the repository is where they boot: by their command line, SMBIOS, the URL they booted from,
+    /// DHCP, or a labelled medium
     #[arg(long, conflicts_with = "repository_url")]
     repository_from_network: bool,
     /// HTTPS URL of a further directory that payloads may come from, laid out like the repository; may be repeated

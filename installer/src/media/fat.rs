@@ -110,7 +110,7 @@ impl<'a> Volume<'a> {
     pub(super) fn label(&self) -> io::Result<String> {
         let is_label =
             |slot: &Slot| attributes(slot) & (ATTRIBUTE_VOLUME_LABEL | ATTRIBUTE_DIRECTORY) == ATTRIBUTE_VOLUME_LABEL;
-        let own = self.find(is_label)?.and_then(|slot| slot.first_chunk().copied());
+        let own = self.find(&is_label)?.and_then(|slot| slot.first_chunk().copied());
         Ok(String::from_utf8_lossy(&own.unwrap_or(self.label)).trim_end().to_owned())
     }
 
@@ -122,7 +122,7 @@ impl<'a> Volume<'a> {
         let is_file = |slot: &Slot| {
             slot.starts_with(name) && attributes(slot) & (ATTRIBUTE_VOLUME_LABEL | ATTRIBUTE_DIRECTORY) == 0
         };
-        let Some(slot) = self.find(is_file)? else { return Ok(None) };
+        let Some(slot) = self.find(&is_file)? else { return Ok(None) };
         let [.., h0, h1, _, _, _, _, l0, l1, s0, s1, s2, s3] = slot;
         let size = u32::from_le_bytes([s0, s1, s2, s3]);
         if size > most {
@@ -146,7 +146,7 @@ impl<'a> Volume<'a> {
     }
 
     /// The first entry of the root directory that is looked for.
-    fn find(&self, wanted: impl Fn(&Slot) -> bool) -> io::Result<Option<Slot>> {
+    fn find(&self, wanted: &dyn Fn(&Slot) -> bool) -> io::Result<Option<Slot>> {
         let (mut next, mut at, piece) = match self.root {
             Root::Place { at, bytes } => (None, at, bytes),
             Root::Chain(first) => (Some(first), self.offset_of(first)?, self.cluster),
