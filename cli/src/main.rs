@@ -100,7 +100,7 @@ fn main() -> ExitCode {
     match Cli::parse().verb.run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("metalstrap: {error:#}");
+            output::complain(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -24,7 +24,8 @@ pub struct Args {
     /// HTTPS URL of the repository, as machines see it
     #[arg(long, value_name = "URL", required_unless_present = "repository_from_network")]
     repository_url: Option<String>,
-    /// Machines learn where the repository is where they boot: by their command line, SMBIOS, the URL they booted from, or DHCP
+    /// Machines learn where the repository is where they boot: by their command line, SMBIOS, the URL they booted from,
+    /// DHCP, or a labelled medium
     #[arg(long, conflicts_with = "repository_url")]
     repository_from_network: bool,
     /// HTTPS URL of a further directory that payloads may come from, laid out like the repository; may be repeated
@@ -75,6 +76,9 @@ pub struct Args {
     /// NTP server, by name or address, that counts before those that the network names; may be repeated
     #[arg(long = "time-server", value_name = "HOST")]
     time_servers: Vec<String>,
+    /// Console that shows progress besides the kernel's, as `ttyS1`; may be repeated
+    #[arg(long = "console", value_name = "NAME")]
+    consoles: Vec<String>,
     /// Seconds to wait for a network [default: 180]
     #[arg(long, value_name = "SECONDS")]
     network_timeout: Option<u32>,
@@ -103,7 +107,7 @@ impl Args {
         let now = self.clock_floor.map_or_else(|| crate::clock::now().map(i64::unsigned_abs), Ok)?;
         let mut site = json!({"format": 1, "root": root, "ca": ca, "clock_floor": now});
         let pins: Vec<String> = self.pins.iter().map(ToString::to_string).collect();
-        let options: [(&str, Option<Value>); 13] = [
+        let options: [(&str, Option<Value>); 14] = [
             ("repository", self.repository_url.filter(|_| !self.repository_from_network).map(Value::from)),
             ("mirrors", list(self.mirrors)),
             ("pins", list(pins)),
@@ -116,6 +120,7 @@ impl Args {
             ("report_url", self.report_url.map(Value::from)),
             ("reboot_on_failure_after", self.reboot_on_failure_after.map(Value::from)),
             ("time_servers", (!self.time_servers.is_empty()).then(|| Value::from(self.time_servers))),
+            ("consoles", list(self.consoles)),
             ("network_timeout", self.network_timeout.map(Value::from)),
         ];
         if let Value::Object(fields) = &mut site {

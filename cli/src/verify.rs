@@ -30,6 +30,8 @@ use uuid::Uuid;
 use discard::Discard;
 use report::{Report, shown};
 
+use crate::output;
+
 /// Looks at a repository as an installer would, over HTTPS or in a directory.
 ///
 /// At the metadata, every host config and every manifest, and whether each payload is there with its seek table; with
@@ -63,10 +65,8 @@ impl Args {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
         let report = runtime.block_on(self.look())?;
-        println!("{}", serde_json::to_string(&report).context("writing the result as JSON")?);
-        for problem in &report.problems {
-            eprintln!("metalstrap: {problem}");
-        }
+        println!("{}", output::line(&report)?);
+        report.problems.iter().for_each(|problem| output::complain(problem));
         Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use metalstrap_qemu::{Missing, Network};
 
@@ -21,6 +21,8 @@ use disk::DiskSpec;
 use interrupt::Interrupt;
 use logs::Logs;
 use outcome::{Kind, Outcome};
+
+use crate::output;
 
 /// Exit code after an argument that cannot be used, as clap has it.
 const USAGE: u8 = 2;
@@ -138,7 +140,7 @@ impl Args {
         let (endpoint, logs) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
-                eprintln!("metalstrap: {error:#}");
+                output::complain(&format!("{error:#}"));
                 return Ok(USAGE.into());
             }
         };
@@ -147,9 +149,9 @@ impl Args {
             outcome.fails(&error, &interrupt);
         }
         logs.finish(&mut outcome);
-        println!("{}", serde_json::to_string(&outcome).context("writing the result as JSON")?);
+        println!("{}", output::line(&outcome)?);
         if let (true, Some(happened)) = (outcome.kind != Kind::Installed, &outcome.happened) {
-            eprintln!("metalstrap: {happened}");
+            output::complain(happened);
         }
         Ok(outcome.exit_code())
     }

@@ -12,6 +12,7 @@ use metalstrap_release::host::{HostKey, Mode};
 use crate::config::{self, Place};
 use crate::console::Consoles;
 use crate::ending::EndingPipe;
+use crate::escapes;
 use crate::failure::{self, Failure};
 use crate::install;
 use crate::inventory;
@@ -173,7 +174,7 @@ fn ordinary(body: impl FnOnce() -> Result<()>) -> u8 {
     match body() {
         Ok(()) => DONE,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", escapes::line(&format!("{error:#}")));
             FAILED
         }
     }
@@ -194,7 +195,8 @@ fn install_ordinary(place: &Place, json: bool) -> Result<()> {
         let Err(error) = install::install(place, &tell).await else { return Ok(()) };
         let failure = Failure::new(&tell.current_step(), &error, &tell.touched());
         summary::report_failure(&failure, &tell).await;
-        tell.say(&format!("{}\n{}", failure.untouched, failure.advice));
+        tell.say(&failure.untouched);
+        tell.say(&failure.advice);
         Err(error.context(format!("[{}]", failure.code)))
     })
 }
@@ -202,13 +204,13 @@ fn install_ordinary(place: &Place, json: bool) -> Result<()> {
 fn print_plan(target: &Target, format: Format) -> Result<()> {
     let tell = stderr(target.json)?;
     let plan = runtime()?.block_on(install::plan(&target.place(Mode::Install), &tell)).map_err(with_code)?;
-    let text = if format == Format::Json { plan.to_json()? } else { plan.explain()? };
+    let text = if format == Format::Json { escapes::json(&plan.to_json()?) } else { escapes::lines(&plan.explain()?) };
     print(text.trim_end()).context("printing the plan")
 }
 
 fn print_inventory() -> Result<()> {
     let disks = inventory::disks(Path::new("/sys")).map_err(with_code)?;
-    print(&serde_json::to_string_pretty(&disks)?).context("printing the disks")
+    print(&escapes::json(&serde_json::to_string_pretty(&disks)?)).context("printing the disks")
 }
 
 /// Says on standard output what is damaged.
@@ -216,7 +218,7 @@ fn verify(target: &Target) -> u8 {
     let look = || -> Result<bool> {
         let tell = stderr(target.json)?;
         let found = runtime()?.block_on(install::verify(&target.place(Mode::Repair), &tell)).map_err(with_code)?;
-        print(&serde_json::to_string_pretty(&found)?).context("printing what was found")?;
+        print(&escapes::json(&serde_json::to_string_pretty(&found)?)).context("printing what was found")?;
         Ok(found.whole)
     };
     match look() {

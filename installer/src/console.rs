@@ -1,7 +1,9 @@
-//! Every console the kernel lists: screens and serial lines. Writing never waits long; keys come from any of them.
+//! Every console the kernel lists, and those that the site config adds: screens and serial lines. Writing never waits long; keys
+//! come from any of them.
 //!
 //! A screen gets progress as one rewritten line, a serial line (whose log is read later) a plain line every few seconds.
 
+mod patience;
 #[cfg(test)]
 mod tests;
 
@@ -10,17 +12,27 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{self, ControlFlags, InputFlags, LocalFlags, SetArg, SpecialCharacterIndices};
 
+use crate::escapes;
+use patience::{PATIENCE, write_within};
+
 /// Consoles the kernel writes to, one name a word (Linux `Documentation/ABI/testing/sysfs-tty`).
 const ACTIVE: &str = "/sys/class/tty/console/active";
 
-/// The longest a line may keep us waiting; a serial port at 9600 baud drains about 1000 bytes in it.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The one of them that is another name of those.
+const ITSELF: &str = "console";
+
+/// All terminals, a directory each.
+const TERMINALS: &str = "/sys/class/tty";
+
+/// Their nodes.
+const DEVICES: &str = "/dev";
 
 /// How often a serial line or a pipe gets a line of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
@@ -69,11 +81,45 @@ impl Consoles {
     #[must_use]
     pub fn open() -> Self {
         let active = fs::read_to_string(ACTIVE).unwrap_or_default();
-        let mut consoles: Vec<Console> = active.split_whitespace().filter_map(Console::open).collect();
+        let mut consoles: Vec<Console> =
+            active.split_whitespace().filter_map(|name| Console::open(Path::new(DEVICES), name)).collect();
         if consoles.is_empty() {
-            consoles.extend(Console::open("console"));
+            consoles.extend(Console::open(Path::new(DEVICES), ITSELF));
         }
         Self(Mutex::new(consoles))
+    }
+
+    /// Opens them anew, those whose drivers came later included, and those that were added before.
+    #[must_use]
+    pub fn reopened(&self) -> Self {
+        let consoles = Self::open();
+        // One that is gone is no news.
+        let _ = consoles.add(&self.names());
+        consoles
+    }
+
+    /// Shows on these terminals too, where they are not open yet, and returns the names of those that are not there.
+    #[must_use]
+    pub fn add(&self, names: &[String]) -> Vec<String> {
+        self.add_from(Path::new(TERMINALS), Path::new(DEVICES), names)
+    }
+
+    fn add_from(&self, terminals: &Path, devices: &Path, names: &[String]) -> Vec<String> {
+        let mut consoles = self.lock();
+        let mut missing = Vec::new();
+        for name in names.iter().filter(|name| *name != ITSELF) {
+            if consoles.iter().any(|console| console.name == *name) {
+                continue;
+            }
+            // First by its name: to open a device that is something else may start it, and a disk keeps what is written to it.
+            let is_listed = terminals.join(name).exists();
+            let opened = if is_listed { Console::open(devices, name) } else { None };
+            match opened.filter(Console::is_terminal) {
+                Some(console) => consoles.push(console),
+                None => missing.push(name.clone()),
+            }
+        }
+        missing
     }
 
     /// Standard error: what the installer as an ordinary command writes to.
@@ -89,28 +135,29 @@ impl Consoles {
         self.lock().iter().map(|console| console.name.clone()).collect()
     }
 
-    /// Writes a line to every console. Control characters in it are replaced: text may come from the network.
+    /// Writes a line to every console. What a terminal would take for a command is shown as an escape: text may come from the
+    /// network.
     pub fn line(&self, text: &str) {
-        let text = clean(text);
+        let text = escapes::line(text);
         self.lock().iter_mut().for_each(|console| console.line(&text));
     }
 
     /// Writes a line to every console but screens: for readers that are programs.
     pub fn serial_line(&self, text: &str) {
-        let text = clean(text);
+        let text = escapes::line(text);
         let mut consoles = self.lock();
         consoles.iter_mut().filter(|console| console.kind != Kind::Screen).for_each(|console| console.line(&text));
     }
 
     /// Shows progress: rewritten in place on a screen; elsewhere a plain line every few seconds, the rest is left out.
     pub fn progress(&self, text: &str) {
-        let text = clean(text);
+        let text = escapes::line(text);
         self.lock().iter_mut().for_each(|console| console.progress(&text));
     }
 
     /// The same on screens only: for what changes every second.
     pub fn rewrite(&self, text: &str) {
-        let text = clean(text);
+        let text = escapes::line(text);
         let mut consoles = self.lock();
         consoles.iter_mut().filter(|console| console.kind == Kind::Screen).for_each(|console| console.progress(&text));
     }
@@ -160,14 +207,18 @@ impl Console {
         Self { name, kind, output, keys, raw: false, stuck: false, on_progress: false, last_progress: None }
     }
 
-    fn open(name: &str) -> Option<Self> {
+    fn open(devices: &Path, name: &str) -> Option<Self> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
-            .open(format!("/dev/{name}"))
+            .open(devices.join(name))
             .ok()?;
         Some(Self::new(name.to_owned(), kind_of(name), Output::Tty(file)))
+    }
+
+    fn is_terminal(&self) -> bool {
+        matches!(&self.output, Output::Tty(file) if file.is_terminal())
     }
 
     fn line(&mut self, text: &str) {
@@ -246,31 +297,4 @@ impl Console {
 fn kind_of(name: &str) -> Kind {
     let number = name.strip_prefix("tty").unwrap_or_default();
     if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) { Kind::Screen } else { Kind::Serial }
-}
-
-/// Writes all of `bytes` to a non-blocking file; false if that took longer than `patience` or failed.
-fn write_within(mut file: &File, mut bytes: &[u8], patience: Duration) -> bool {
-    let start = Instant::now();
-    while !bytes.is_empty() {
-        match file.write(bytes) {
-            Ok(0) => return false,
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let left = patience.saturating_sub(start.elapsed());
-                let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
-                let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-                if left.is_zero() || !matches!(poll(&mut fds, timeout), Ok(1..)) {
-                    return false;
-                }
-            }
-            Err(_) => return false,
-        }
-    }
-    true
-}
-
-/// Replaces control characters but line ends and tabs, so that no text steers a terminal.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use nix::sys::signal::Signal;
 
+use crate::escapes;
 use crate::failure::{Code, Failure};
 
 /// How a process ended.
@@ -109,7 +110,7 @@ impl LastWords {
         if self.0.len() == Self::LINES {
             self.0.remove(0);
         }
-        self.0.push(line.trim().to_owned());
+        self.0.push(escapes::line(line.trim()));
     }
 
     /// The panic, or the last line, if there was any.

@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::discovery::{
-    self as settings, Discovery, DiscoveryError, Source, Word, boot_url, command_line, mentioned, smbios,
+    self as settings, Chosen, Discovery, DiscoveryError, Source, Word, boot_url, command_line, medium, mentioned,
+    smbios,
 };
 
 use crate::bootvars::{Efivarfs, Variables, token};
 use crate::failure::{Code, WithCode as _, coded};
 use crate::https::https_url;
+use crate::media;
 
 /// Bytes of a source at most. The kernel's command line has 2048 on x86, a table of SMBIOS 2 at most 65535.
 const MAX_BYTES: u64 = 1 << 20;
@@ -23,15 +25,25 @@ const MAX_BYTES: u64 = 1 << 20;
 /// (Boot Loader Interface).
 const VARIABLES: [&str; 2] = ["LoaderDeviceURL", "StubDeviceURL"];
 
+/// Words of a source that an error names at most.
+const MOST_REFUSED: usize = 8;
+
 /// Measures a source, under a name, before anything is parsed.
 pub type Measure<'a> = dyn FnMut(&str, &[u8]) -> Result<()> + 'a;
 
 /// What of the machine is read.
 #[derive(Debug)]
 pub struct Sources {
-    command_line: PathBuf,
-    smbios: PathBuf,
-    variables: Box<dyn Variables>,
+    /// `/proc/cmdline`
+    pub command_line: PathBuf,
+    /// The structure table.
+    pub smbios: PathBuf,
+    /// EFI variables of the Boot Loader Interface.
+    pub variables: Box<dyn Variables + Send + Sync>,
+    /// `/sys`
+    pub sys: PathBuf,
+    /// `/dev`
+    pub dev: PathBuf,
 }
 
 impl Default for Sources {
@@ -40,6 +52,8 @@ impl Default for Sources {
             command_line: "/proc/cmdline".into(),
             smbios: "/sys/firmware/dmi/tables/DMI".into(),
             variables: Box::new(Efivarfs::default().of_vendor(token::VENDOR)),
+            sys: "/sys".into(),
+            dev: "/dev".into(),
         }
     }
 }
@@ -63,6 +77,18 @@ impl Sources {
             self.boot_url(discovery, measure, say)?;
         }
         Ok(())
+    }
+
+    /// Looks for a medium with settings. What DHCP may set and says later goes before it. `warn` gets what is not believed.
+    ///
+    /// # Errors
+    /// [`Code::Discovery`]: there are several media, or one that says something that cannot be taken.
+    pub fn medium(&self, discovery: &mut Discovery, measure: &mut Measure<'_>, warn: &dyn Fn(&str)) -> Result<()> {
+        let Some(found) = media::look(&self.sys, &self.dev, warn)? else { return Ok(()) };
+        measure("medium", &found.text)?;
+        let reading = || format!("reading {} on {}", medium::FILE, found.name);
+        let words = medium::words(&found.text).code(Code::Discovery, reading)?;
+        refuse(discovery.offer_medium(&found.name, &words)).code(Code::Discovery, reading)
     }
 
     /// The strings are measured and not the table, which has serial numbers: whoever set the strings can tell the digest.
@@ -115,7 +141,9 @@ fn refuse(refused: Vec<DiscoveryError>) -> Result<()> {
     if refused.is_empty() {
         return Ok(());
     }
-    let texts: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    let mut texts: Vec<String> = refused.iter().take(MOST_REFUSED).map(ToString::to_string).collect();
+    let more = refused.len().saturating_sub(MOST_REFUSED);
+    texts.extend((more > 0).then(|| format!("and {more} more")));
     Err(coded(Code::Discovery, texts.join("; ")))
 }
 
@@ -138,7 +166,11 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 pub fn lines(discovery: &Discovery) -> Vec<String> {
     let chosen = discovery.chosen();
     let other = chosen.iter().filter(|chosen| chosen.source != Source::SiteConfig);
-    other.map(|chosen| format!("{} from the {}: {}", chosen.setting, chosen.source, chosen.value)).collect()
+    let line = |chosen: &Chosen| {
+        let medium = chosen.medium.iter().map(|medium| format!(" {medium}")).collect::<String>();
+        format!("{} from the {}{medium}: {}", chosen.setting, chosen.source, chosen.value)
+    };
+    other.map(line).collect()
 }
 
 /// The server of the repository; `None` as long as nothing names it.

@@ -49,6 +49,11 @@ pub enum Message {
         /// Seconds until a failed installation reboots; `None`: hold.
         reboot_on_failure_after: Option<u32>,
     },
+    /// The consoles that the site config adds.
+    Consoles {
+        /// Their names.
+        names: Vec<String>,
+    },
     /// The id of the run, told first: a report about this process belongs to that run.
     Run {
         /// The id in the run's events.
@@ -163,6 +168,11 @@ impl EndingPipe {
     /// Tells what the site config says about failures.
     pub fn policy(&self, reboot_on_failure_after: Option<u32>) {
         self.tell(&Message::Policy { reboot_on_failure_after });
+    }
+
+    /// Tells on which consoles the site config has what happens shown.
+    pub fn consoles(&self, names: &[String]) {
+        self.tell(&Message::Consoles { names: names.to_vec() });
     }
 
     /// Tells what is done now, and whether a write to the disk may already have happened.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::escapes;
+
 /// What the person at the console reads, and what the last event of a failed run carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -25,7 +27,8 @@ impl Failure {
     pub fn new(step: &str, error: &anyhow::Error, touched: &Touched) -> Self {
         let code = code_of(error);
         let advice = code.advice().to_owned();
-        Self { code, step: step.to_owned(), happened: format!("{error:#}"), untouched: touched.to_string(), advice }
+        let (happened, untouched) = (escapes::line(&format!("{error:#}")), escapes::line(&touched.to_string()));
+        Self { code, step: step.to_owned(), happened, untouched, advice }
     }
 }
 

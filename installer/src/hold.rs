@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::console::Consoles;
+use crate::escapes;
 use crate::failure::{Code, Failure};
 
 /// How a held machine goes on.
@@ -25,8 +26,9 @@ const SAY_EVERY: u64 = 30;
 /// The failure as a page of text: what happened, what was not touched, what to do.
 #[must_use]
 pub fn page(failure: &Failure) -> String {
-    let Failure { code, step, happened, untouched, advice } = failure;
-    let code = name(*code);
+    let [step, happened, untouched, advice] =
+        [&failure.step, &failure.happened, &failure.untouched, &failure.advice].map(|text| escapes::line(text));
+    let code = name(failure.code);
     format!(
         "\n*** INSTALLATION FAILED: {code} ***\n\
          Step:          {step}\n\
@@ -35,6 +37,11 @@ pub fn page(failure: &Failure) -> String {
          What to do:    {advice}\n\
          More about it: docs/errors.md, {code}\n"
     )
+}
+
+/// Shows that page on every console.
+pub(crate) fn show(consoles: &Consoles, failure: &Failure) {
+    page(failure).split('\n').for_each(|line| consoles.line(line));
 }
 
 /// Shows a failure on every console and waits for a key, or for the time to reboot. `duties` is called about every
@@ -48,7 +55,7 @@ pub fn hold(
     // What was typed before is no answer.
     let drained = (0..1000).take_while(|_| consoles.read_key(Duration::ZERO).is_some()).count();
     log::info!("failure page shown, {drained} keys before it ignored");
-    consoles.line(&page(failure));
+    show(consoles, failure);
     consoles.line("Keys: r = retry, b = reboot, p = power off");
     let start = Instant::now();
     let mut said = None;

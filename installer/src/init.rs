@@ -149,7 +149,7 @@ impl Init {
     /// `None`: try again.
     fn hold(&mut self, failure: &Failure, reboot_after: Option<u32>) -> Option<Way> {
         // Consoles whose drivers came later, as on USB, have turned up by now.
-        self.consoles = Consoles::open();
+        self.consoles = self.consoles.reopened();
         let (signals, watchdog) = (self.signals.as_ref(), &mut self.watchdog);
         let choice = hold::hold(&self.consoles, failure, reboot_after, || {
             watchdog.feed();

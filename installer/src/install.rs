@@ -208,8 +208,9 @@ async fn believe(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> R
     machine.measure("site-config", bytes.bytes())?;
     let site = tell.step("site-config", "Checking the site config", |_| bytes.parse())?;
     tell.obey(site.reboot_on_failure_after);
+    machine.show_on(&site.consoles);
     let mut discovery = Discovery::new(site);
-    if machine.is_netboot() {
+    if machine.discovers() {
         tell.step("discovery", "Looking for settings", |_| machine.discover(&mut discovery))?;
         tell.obey(discovery.site().reboot_on_failure_after);
     }

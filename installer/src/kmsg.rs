@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::escapes;
+
 const PATH: &str = "/dev/kmsg";
 
 /// A record is one read; the kernel's longest (Linux `CONSOLE_EXT_LOG_MAX`, 8 KiB) fits.
@@ -64,7 +66,7 @@ fn entry(level: Level, text: &str) -> Vec<u8> {
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
     };
-    let mut line = format!("<{}>metalstrap: {}", DAEMON | severity, text.replace('\n', " "));
+    let mut line = format!("<{}>metalstrap: {}", DAEMON | severity, escapes::line(&text.replace('\n', " ")));
     line.truncate(line.floor_char_boundary(LINE));
     // Without a line end the record may be continued, and nobody can read it before the next one (Linux
     // kernel/printk/printk.c, LOG_NEWLINE and prb_final_commit).
@@ -119,6 +121,7 @@ mod tests {
     #[test]
     fn records_carry_a_priority_and_fit() {
         assert_eq!(entry(Level::Info, "loaded a\nb"), b"<30>metalstrap: loaded a b\n");
+        assert_eq!(entry(Level::Info, "\u{1b}[2J\u{9b}\r"), b"<30>metalstrap: \\u{1b}[2J\\u{9b}\\r\n");
         assert_eq!(entry(Level::Error, "x"), b"<27>metalstrap: x\n");
         assert_eq!(entry(Level::Warn, &"ä".repeat(2000)).len(), LINE + 1);
     }

@@ -40,7 +40,9 @@ pub fn report_from_stdin() -> Result<()> {
     tell.tell("run", "failed", summary::failure_fields(&failure));
     let mut discovery = Discovery::new(SiteBytes::load(&Place::Netboot)?.parse()?);
     // Measured by the run that died; where it died of them, what the site config says remains.
-    if let Err(error) = Sources::default().look(&mut discovery, &mut |_, _| Ok(()), &|_| {}) {
+    let sources = Sources::default();
+    let looked = sources.look(&mut discovery, &mut |_, _| Ok(()), &|_| {});
+    if let Err(error) = looked.and_then(|()| sources.medium(&mut discovery, &mut |_, _| Ok(()), &|_| {})) {
         log::warn!("{error:#}");
     }
     let site = discovery.site();

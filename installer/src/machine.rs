@@ -21,8 +21,8 @@ use crate::access::Access;
 use crate::clock::Clock;
 use crate::config::Place;
 use crate::credentials::{Sealed, archive};
-use crate::discovery;
 use crate::discovery::heard::{Listener, Saying};
+use crate::discovery::{self, Sources};
 use crate::disk::Disk;
 use crate::drivers;
 use crate::ending::Ending;
@@ -50,7 +50,7 @@ pub use boot_entry::Firmware;
 pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>;
 
 /// What of the machine may be another thing in a test: how its disk is freed, opened and locked, the drive behind it, its
-/// firmware, its TPM, and how long servers are waited for.
+/// firmware, its TPM, where its settings come from, and how long servers are waited for.
 pub struct Seams {
     /// Opens and locks the disk that was chosen.
     pub open: Opener,
@@ -62,6 +62,8 @@ pub struct Seams {
     pub firmware: Option<Firmware>,
     /// Its TPM and the log of measurements. `None` is the machine's own, which an ordinary command leaves alone.
     pub measurer: Option<Measurer>,
+    /// Where settings may come from. `None` is this machine, which is asked in the netboot image alone.
+    pub sources: Option<Sources>,
     /// For the repository's server.
     pub limits: Limits,
 }
@@ -74,6 +76,7 @@ impl Default for Seams {
             drive: Box::new(KernelDrive::of),
             firmware: None,
             measurer: None,
+            sources: None,
             limits: Limits::default(),
         }
     }

@@ -5,6 +5,8 @@
 //! and into the [`Outbox`](crate::outbox::Outbox), whose task posts it when there is a network: telling never waits for anybody.
 
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +17,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::ending::EndingPipe;
+use crate::escapes;
 use crate::failure::Touched;
 use crate::outbox::Outbox;
 use crate::progress::Progress;
@@ -46,6 +49,10 @@ pub trait Screen: Send + Sync + Debug {
     fn progress(&self, text: &str);
     /// An event, as one line of JSON.
     fn event(&self, json: &str);
+    /// Shows on these consoles too, and returns the names of those that are not there.
+    fn show_on(&self, _consoles: &[String]) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Tells what happens. Clones tell into the same run.
@@ -133,6 +140,17 @@ impl Reporter {
         }
     }
 
+    /// Takes the site config's consoles: what happens is shown on them too from here on, also after a sudden death.
+    pub fn show_on(&self, consoles: &[String]) {
+        if consoles.is_empty() {
+            return;
+        }
+        for name in self.0.screen.show_on(consoles) {
+            self.warn("site-config", &format!("the site config's console {name} is no terminal of this machine"));
+        }
+        self.0.supervisor.iter().for_each(|supervisor| supervisor.consoles(consoles));
+    }
+
     /// That rule; before the site config is read, five minutes.
     #[must_use]
     pub fn reboot_after(&self) -> Option<u32> {
@@ -181,7 +199,7 @@ impl Reporter {
             fields,
         };
         // Strings and numbers: there is no value here that has no JSON form.
-        let Ok(line) = serde_json::to_string(&event) else { return };
+        let Ok(line) = serde_json::to_string(&event).map(|line| escapes::json(&line)) else { return };
         *sequence += 1;
         log::info!("{line}");
         self.0.screen.event(&line);
@@ -190,13 +208,14 @@ impl Reporter {
 
     /// A line for the person and an event with the same text.
     pub fn warn(&self, step: &str, text: &str) {
+        let text = escapes::line(text);
         self.say(&format!("warning: {text}"));
         self.tell(step, "warning", fields([("message", text.into())]));
     }
 
     /// Tells that nothing of a mirror is believed any more, and `why`.
     pub fn drops(&self, mirror: &str, why: &str) {
-        self.now().mirrors_dropped.push(format!("{mirror}: {why}"));
+        self.now().mirrors_dropped.push(escapes::line(&format!("{mirror}: {why}")));
         self.warn(&self.current_step(), &format!("mirror {mirror} is dropped: {why}"));
     }
 
@@ -239,49 +258,4 @@ pub fn fields<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
 
 fn rounded(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<String>>>);
-
-    impl Screen for Lines {
-        fn line(&self, text: &str) {
-            self.0.lock().unwrap().push(text.to_owned());
-        }
-        fn progress(&self, _text: &str) {}
-        fn event(&self, json: &str) {
-            self.0.lock().unwrap().push(json.to_owned());
-        }
-    }
-
-    #[test]
-    fn a_failed_step_is_told_and_names_itself_in_the_error() {
-        let lines = Lines::default();
-        let tell = Reporter::new("r".into(), Box::new(lines.clone()), None);
-        let error =
-            tell.step("plan", "Planning the disk", |_| -> Result<()> { anyhow::bail!("too small") }).unwrap_err();
-        assert_eq!(format!("{error:#}"), "planning the disk: too small");
-        let lines = lines.0.lock().unwrap();
-        let events: Vec<Value> = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let states: Vec<&str> = events.iter().filter_map(|event| event["state"].as_str()).collect();
-        assert_eq!(states, ["started", "failed"]);
-        assert_eq!(events[1]["sequence"], 1);
-        assert_eq!(events[1]["fields"]["error"], "too small");
-        assert!(lines[0].starts_with("{\"metalstrap\":1,\"run\":\"r\",\"sequence\":0,\"at\":0"), "{}", lines[0]);
-        let seconds =
-            lines[1].split("Planning the disk: failed after ").nth(1).and_then(|rest| rest.strip_suffix(" s"));
-        assert!(seconds.is_some_and(|seconds| seconds.parse::<f64>().is_ok()), "{}", lines[1]);
-    }
-
-    #[test]
-    fn every_event_is_kept_for_the_report() {
-        let tell = Reporter::new("r".into(), Box::new(Lines::default()), None);
-        tell.step("plan", "Planning the disk", |_| Ok(())).unwrap();
-        tell.warn("boot-entry", "NVRAM is full");
-        assert_eq!(tell.outbox().waiting(), 3);
-    }
 }

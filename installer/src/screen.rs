@@ -40,6 +40,10 @@ impl Screen for ConsoleScreen {
         self.consoles.progress(text);
     }
 
+    fn show_on(&self, consoles: &[String]) -> Vec<String> {
+        self.consoles.add(consoles)
+    }
+
     fn event(&self, json: &str) {
         match self.events {
             Events::SerialConsoles => self.consoles.serial_line(json),

@@ -94,7 +94,7 @@ pub fn run(mut command: Command, input: &[u8], limits: Limits, guard: Guard<'_>)
         child.enforce(limits);
     }
     // What it wrote before its end is still in the pipes; a grandchild may hold them open, so not until their end.
-    while child.read_messages() {}
+    while child.read_messages(guard.consoles) {}
     while child.read_output(guard.consoles) {}
     child.verdict()
 }

@@ -3,8 +3,9 @@
 //!
 //! # Design
 //! Each [`Source`] has a parser of its own that turns its bytes into [`Word`]s; nothing here reads anything. They are offered to
-//! a [`Discovery`] in the order of the sources: the first source that sets a setting wins, and each remembers its source. A
-//! value is checked by the rules of the site config, since it takes the place of one of its values.
+//! a [`Discovery`]: of those that set a setting the first in the order of the sources wins, whenever it is heard, and of one source
+//! its first word; each setting remembers its source. A value is checked by the rules of the site config, since it takes the
+//! place of one of its values.
 //!
 //! Who may set what is the table of [`Setting::rule`], which `docs/configuration.md` shows.
 
@@ -19,6 +20,7 @@ use crate::site::Site;
 pub mod boot_url;
 pub mod command_line;
 pub mod dhcp;
+pub mod medium;
 mod setting;
 pub mod smbios;
 #[cfg(test)]
@@ -70,7 +72,8 @@ pub enum DiscoveryError {
     },
     /// Nobody says where the repository is.
     #[error(
-        "nothing names the repository: not the site config, the kernel command line, the SMBIOS table, the boot URL or a DHCP server"
+        "nothing names the repository: not the site config, the kernel command line, the SMBIOS table, the boot URL, a DHCP server \
+         or a labelled medium"
     )]
     NoRepository,
 }
@@ -84,6 +87,9 @@ pub struct Chosen {
     pub value: String,
     /// Who set it. What the site config leaves out and has a default counts as said by it.
     pub source: Source,
+    /// The medium that set it, as a person knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub medium: Option<String>,
 }
 
 /// The settings of a run.
@@ -105,6 +111,8 @@ pub struct Discovery {
     /// Whether the site config itself gives them.
     given: BTreeSet<Setting>,
     sources: BTreeMap<Setting, Source>,
+    /// The medium that was offered, as a person knows it.
+    medium: Option<String>,
 }
 
 impl Discovery {
@@ -118,7 +126,7 @@ impl Discovery {
         if !site.mirrors.is_empty() {
             given.insert(Setting::Mirrors);
         }
-        Self { site, host: None, given, sources: BTreeMap::new() }
+        Self { site, host: None, given, sources: BTreeMap::new(), medium: None }
     }
 
     /// The site config as it holds so far.
@@ -130,10 +138,17 @@ impl Discovery {
     /// Whether a repository that `source` names would be taken.
     #[must_use]
     pub fn wants_repository(&self, source: Source) -> bool {
-        !self.sources.contains_key(&Setting::Repository) && self.is_open(Setting::Repository, source)
+        self.is_open(Setting::Repository, source)
     }
 
-    /// Takes what `source` says, as far as no source before it has said it, and returns what was not to be taken.
+    /// Takes what the medium says that a person knows as `name`, as [`offer`](Self::offer) does.
+    #[must_use]
+    pub fn offer_medium(&mut self, name: &str, words: &[Word]) -> Vec<DiscoveryError> {
+        self.medium = Some(name.to_owned());
+        self.offer(Source::Medium, words)
+    }
+
+    /// Takes what `source` says, as far as neither it nor a source before it has said it, and returns what was not to be taken.
     #[must_use]
     pub fn offer(&mut self, source: Source, words: &[Word]) -> Vec<DiscoveryError> {
         let mut seen = BTreeSet::new();
@@ -151,15 +166,18 @@ impl Discovery {
         }
         let value = |problem| DiscoveryError::Value { by: source, setting, problem };
         let (site, host) = self.with(setting, word.text().map_err(value)?).map_err(value)?;
-        if !self.sources.contains_key(&setting) && self.is_open(setting, source) {
+        if self.is_open(setting, source) {
             (self.site, self.host) = (site, host);
             self.sources.insert(setting, source);
         }
         Ok(())
     }
 
-    /// Whether the site config leaves `setting` to `source`.
+    /// Whether site config and sources before it leave `setting` to `source`.
     fn is_open(&self, setting: Setting, source: Source) -> bool {
+        if self.sources.get(&setting).is_some_and(|known| *known <= source) {
+            return false;
+        }
         let may = source == Source::Dhcp && self.site.dhcp_may_set.contains(&setting);
         match setting.rule(source) {
             Rule::Always => true,
@@ -201,7 +219,8 @@ impl Discovery {
         let entry = |setting: &Setting| {
             let source = self.sources.get(setting).copied().unwrap_or(Source::SiteConfig);
             let value = self.value(*setting).filter(|value| !value.is_empty())?;
-            Some(Chosen { setting: *setting, value, source })
+            let medium = self.medium.clone().filter(|_| source == Source::Medium);
+            Some(Chosen { setting: *setting, value, source, medium })
         };
         Setting::ALL.iter().filter_map(entry).collect()
     }

@@ -27,6 +27,9 @@ const KIND: Kind = Kind { name: "site config", max_bytes: MAX_BYTES };
 const MAX_MIRRORS: usize = 16;
 /// Most time servers.
 const MAX_TIME_SERVERS: usize = 8;
+/// Most consoles, and the longest name of one.
+const MAX_CONSOLES: usize = 8;
+const MAX_CONSOLE_NAME: usize = 32;
 /// Longest name of a server, in bytes (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 253;
 /// Longest wait for a network, in seconds.
@@ -80,6 +83,10 @@ pub struct Site {
     /// How often servers are tried, and how long they are waited for.
     #[serde(default)]
     pub retry: Option<Retry>,
+    /// Consoles on which the installer shows what it does, besides those of the kernel: names of terminals in `/dev` (`ttyS1`,
+    /// `tty0`, `hvc0`); at most 8.
+    #[serde(default)]
+    pub consoles: Vec<String>,
     /// HTTPS URL events are posted to.
     #[serde(default)]
     pub report_url: Option<String>,
@@ -143,6 +150,7 @@ impl Site {
         }
         self.report_url.iter().try_for_each(|url| check_url("report_url", url, false))?;
         check_time_servers(&self.time_servers)?;
+        check_consoles(&self.consoles)?;
         check_root(&self.root)?;
         if !self.ca.contains("-----BEGIN CERTIFICATE-----") {
             return KIND.refuse("ca", "holds no PEM certificate");
@@ -191,6 +199,22 @@ fn check_time_servers(servers: &[String]) -> Result<(), DocumentError> {
     };
     match servers.iter().find(|server| !fit(server)) {
         Some(server) => KIND.refuse("time_servers", format!("holds {server:?}, neither a name nor an address")),
+        None => Ok(()),
+    }
+}
+
+fn check_consoles(names: &[String]) -> Result<(), DocumentError> {
+    if names.len() > MAX_CONSOLES {
+        let text = format!("has {} entries, more than the {MAX_CONSOLES} allowed", names.len());
+        return KIND.refuse("consoles", text);
+    }
+    let fits = |name: &String| {
+        (1..=MAX_CONSOLE_NAME).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    match names.iter().find(|name| !fits(name)) {
+        Some(name) => {
+            KIND.refuse("consoles", format!("holds {name:?}, which is not 1 to {MAX_CONSOLE_NAME} letters and digits"))
+        }
         None => Ok(()),
     }
 }

@@ -1,3 +1,6 @@
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::symlink;
+
 use super::*;
 
 /// A console on one end of a pseudo-terminal, and the person's end, which blocks.
@@ -42,7 +45,10 @@ fn a_serial_line_gets_few_lines_of_progress() {
 fn text_cannot_steer_the_terminal() {
     let (consoles, mut person) = pair(Kind::Serial);
     consoles.line("a\x1b[2Jb\rc");
-    assert_eq!(seen(&mut person, "c\r\n"), "a\u{fffd}[2Jb\u{fffd}c\r\n");
+    assert_eq!(seen(&mut person, "c\r\n"), "a\\u{1b}[2Jb\\rc\r\n");
+    // Nor make itself another line.
+    consoles.line("done\n*** INSTALLED ***\u{202e}");
+    assert_eq!(seen(&mut person, "}\r\n"), "done\\n*** INSTALLED ***\\u{202e}\r\n");
 }
 
 #[test]
@@ -71,6 +77,28 @@ fn a_terminal_that_hung_up_is_not_polled_in_a_loop() {
     let start = Instant::now();
     assert_eq!(consoles.read_key(Duration::from_millis(50)), None);
     assert!(start.elapsed() >= Duration::from_millis(50));
+}
+
+#[test]
+fn terminals_are_added_once_and_nothing_else_is() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let terminal = fs::read_link(format!("/proc/self/fd/{}", pty.slave.as_raw_fd())).unwrap();
+    for name in ["class/ttyS7", "class/sda", "dev"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    symlink(terminal, at("dev/ttyS7")).unwrap();
+    symlink(at("disk"), at("dev/sda")).unwrap();
+    symlink(at("disk"), at("dev/sdb")).unwrap();
+    fs::write(at("disk"), "").unwrap();
+    let consoles = Consoles(Mutex::default());
+    let names = ["console", "ttyS7", "sda", "sdb", "ttyS8", "ttyS7"].map(str::to_owned);
+    assert_eq!(consoles.add_from(&at("class"), &at("dev"), &names), ["sda", "sdb", "ttyS8"]);
+    assert_eq!(consoles.names(), ["ttyS7"]);
+    consoles.line("to be seen");
+    assert_eq!(seen(&mut File::from(pty.master), "seen\r\n"), "to be seen\r\n");
+    assert_eq!(fs::read(at("disk")).unwrap(), b"");
 }
 
 #[test]

@@ -151,8 +151,15 @@ impl Saying {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+
+    use metalstrap_release::discovery::Setting;
+
     use super::*;
+    use crate::console::Consoles;
     use crate::discovery::tests::{site, told};
+    use crate::report::Reporter;
+    use crate::screen::{ConsoleScreen, Events};
 
     fn parameter(text: &str) -> Vec<u8> {
         [&u16::try_from(text.len()).unwrap().to_be_bytes(), text.as_bytes()].concat()
@@ -203,6 +210,33 @@ mod tests {
         assert_eq!(discovery.site().repository, "https://boot.test/os");
         // Nothing is taken twice.
         assert_eq!(take(&mut listener, &mut discovery), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn what_a_lease_says_reaches_a_terminal_as_escapes() {
+        let evil = "\u{1b}]0;owned\u{7}\u{9b}2J\r\n\u{202e}";
+        let shown = "\\u{1b}]0;owned\\u{7}\\u{9b}2J\\r\\n\\u{202e}";
+        let heard = Heard::default();
+        let words = format!("\"metalstrap.{evil}=$(reboot)\" \"metalstrap.mirrors={evil}\"");
+        heard.add("eth0", [(Opt::BootFile4, format!("tftp://{evil}").into()), (Opt::Words4, words.into())]);
+        let (consoles, person) = Consoles::pty();
+        let tell = Reporter::new("r".to_owned(), Box::new(ConsoleScreen::new(consoles, Events::SerialConsoles)), None);
+        let (mut discovery, mut listener) = (site(None), Listener::default());
+        listener.take(&heard.list(), &mut discovery, &mut |_, _| Ok(()), &|text| tell.say(text)).unwrap();
+        let settings = Setting::ALL.map(|setting| format!("metalstrap.{setting}")).join(", ");
+        let mut lines = BufReader::new(person).lines();
+        for expected in [
+            format!("eth0: DHCP option 67 names no repository: \"tftp://{shown}\" is not an https:// URL"),
+            format!(
+                "eth0: DHCP option 224: the DHCP server sets metalstrap.{shown}, and there is no such setting; there are \
+                 {settings}"
+            ),
+            "eth0: DHCP option 224: the DHCP server's metalstrap.mirrors holds something else than printable ASCII characters"
+                .to_owned(),
+        ] {
+            // The terminal itself adds the carriage return.
+            assert_eq!(lines.next().unwrap().unwrap(), expected);
+        }
     }
 
     #[test]

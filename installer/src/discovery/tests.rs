@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::failure::code_of;
+use crate::media::tests::{Drives, USB, disc};
 use crate::refusals::published::good;
 
 /// A site config with this repository, or none.
@@ -63,6 +64,8 @@ impl Machine {
             command_line: place.path().join("cmdline"),
             smbios: place.path().join("DMI"),
             variables: Box::new(Firmware(variables)),
+            sys: place.path().join("sys"),
+            dev: place.path().join("dev"),
         };
         Self(place, sources)
     }
@@ -129,6 +132,33 @@ fn each_source_is_measured_before_it_counts_and_the_first_one_wins() {
         ]
     );
     assert_eq!(host(&discovery).unwrap().as_deref(), Some("stub.test"));
+}
+
+#[test]
+fn a_medium_is_measured_before_it_counts_and_behind_the_sources_before_it() {
+    let settings = b"metalstrap.connections=3\nmetalstrap.host=default\n";
+    let drives = Drives::new().with(&format!("{USB}/sr0"), &[], &disc("METALSTRAP", &[("SETTINGS.TXT;1", settings)]));
+    let mut machine = Machine::new(&[]).command_line("metalstrap.connections=2");
+    let mut discovery = site(None);
+    assert_eq!(machine.look(&mut discovery).1, Vec::<String>::new());
+    let medium =
+        |machine: &Machine, discovery: &mut Discovery| told(|measure, say| machine.1.medium(discovery, measure, say));
+    assert_eq!(medium(&machine, &mut discovery), (Vec::new(), Vec::new()));
+    (machine.1.sys, machine.1.dev) = (drives.sys(), drives.dev());
+    let (measured, said) = medium(&machine, &mut discovery);
+    assert_eq!(measured, ["medium: metalstrap.connections=3\nmetalstrap.host=default\n"]);
+    assert_eq!(said, Vec::<String>::new());
+    let expected = ["host from the labelled medium sr0: default", "connections from the kernel command line: 2"];
+    assert_eq!(lines(&discovery), expected);
+}
+
+#[test]
+fn many_words_that_cannot_be_taken_make_no_endless_message() {
+    let line = (0..10).map(|number| format!("metalstrap.connections=0{number} ")).collect::<String>();
+    let text = Machine::new(&[]).command_line(&line).refusal();
+    let twice = "the kernel command line sets metalstrap.connections twice";
+    let first = "the kernel command line's metalstrap.connections is 0, not 1 to 16";
+    assert_eq!(text, format!("{first}; {}; and 2 more", [twice; 7].join("; ")));
 }
 
 #[test]

@@ -8,6 +8,7 @@ fn messages_are_one_json_line_each() {
         text(&Message::Policy { reboot_on_failure_after: Some(5) }),
         r#"{"policy":{"reboot_on_failure_after":5}}"#
     );
+    assert_eq!(text(&Message::Consoles { names: vec!["ttyS1".into()] }), r#"{"consoles":{"names":["ttyS1"]}}"#);
     assert_eq!(text(&Message::Run { id: "5b9c".into() }), r#"{"run":{"id":"5b9c"}}"#);
     assert_eq!(text(&Message::Ending(Ending::Kexec)), r#"{"ending":"kexec"}"#);
     assert_eq!(

@@ -158,16 +158,20 @@ fn file_facts(path: &Path, size: u64, sector_size: u32) -> DiskFacts {
 }
 
 /// Whether a name in `/sys/block` is a disk of its own.
-fn is_disk(block: &Path, name: &str) -> bool {
+pub(crate) fn is_disk(block: &Path, name: &str) -> bool {
     const OTHERS: [&str; 6] = ["loop", "ram", "zram", "dm-", "md", "fd"];
     // loop, dm, md, zram, nbd and the like are there; NVMe's multipath disks are in virtual/nvme-subsystem.
     let is_virtual = fs::canonicalize(block).is_ok_and(|path| path.to_string_lossy().contains("/virtual/block/"));
-    let is_other = OTHERS.iter().any(|other| name.starts_with(other))
-        || (name.starts_with("sr") && name.chars().skip(2).all(|c| c.is_ascii_digit()));
+    let is_other = OTHERS.iter().any(|other| name.starts_with(other)) || is_optical(name);
     // eMMC has its boot partitions as disks of their own.
     let is_mmc_boot = name.starts_with("mmcblk") && (name.contains("boot") || name.contains("rpmb"));
     let hidden = sysfs_text(&block.join("hidden")).as_deref() == Some("1");
     !(is_virtual || is_other || is_mmc_boot || hidden)
+}
+
+/// Whether it is the name of an optical drive.
+pub(crate) fn is_optical(name: &str) -> bool {
+    name.strip_prefix("sr").is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn facts(roots: &Roots, block: &Path, name: &str, mounts: &Mounts) -> DiskFacts {
@@ -204,7 +208,7 @@ fn contents(path: &Path, size: u64, sector_size: u32) -> Contents {
 }
 
 /// The way to the disk, from the devices on its path in sysfs.
-fn transport(block: &Path, name: &str) -> &'static str {
+pub(crate) fn transport(block: &Path, name: &str) -> &'static str {
     let path = fs::canonicalize(block).unwrap_or_else(|_| block.to_owned());
     let path = path.to_string_lossy();
     let numbered = |prefix: &str| {

@@ -13,13 +13,31 @@ use crate::report::fields;
 use crate::smbios;
 
 impl Machine<'_> {
-    /// In the netboot image: looks for settings outside of the site config, as far as no network is needed for it.
+    /// Looks for settings outside of the site config, as far as no network is needed for it.
     ///
     /// # Errors
     /// [`Code::Discovery`](crate::failure::Code::Discovery): they cannot be taken.
     pub fn discover(&mut self, discovery: &mut Discovery) -> Result<()> {
         let tell = self.tell;
-        Sources::default().look(discovery, &mut |what, bytes| self.measure(what, bytes), &|text| tell.say(text))
+        let Self { measurer, seams, .. } = self;
+        let own = Sources::default();
+        let sources = seams.sources.as_ref().unwrap_or(&own);
+        let mut measure = |what: &str, bytes: &[u8]| super::measure(measurer, tell, what, bytes);
+        sources.look(discovery, &mut measure, &|text| tell.say(text))?;
+        sources.medium(discovery, &mut measure, &|text| tell.warn("discovery", text))
+    }
+
+    /// Whether anything but the site config may have settings.
+    #[must_use]
+    pub fn discovers(&self) -> bool {
+        self.is_netboot() || self.seams.sources.is_some()
+    }
+
+    /// In the netboot image: shows what happens on these consoles too.
+    pub fn show_on(&self, consoles: &[String]) {
+        if self.is_netboot() {
+            self.tell.show_on(consoles);
+        }
     }
 
     /// Tells the settings that hold from here on, each with its source, and returns them.

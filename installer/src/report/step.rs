@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Map, Value};
 
 use super::{Reporter, fields, rounded};
+use crate::escapes;
 use crate::progress::{Look, Progress, Rate};
 
 /// How often a running step is looked at.
@@ -70,7 +71,7 @@ impl<'a> Running<'a> {
             }
             Err(error) => {
                 self.tell.say(&format!("[{:7.1}] {}: failed after {seconds:.2} s", self.tell.seconds(), self.text));
-                details.insert("error".into(), format!("{error:#}").into());
+                details.insert("error".into(), escapes::line(&format!("{error:#}")).into());
                 self.tell.tell(self.id, "failed", details);
             }
         }

@@ -99,12 +99,12 @@ impl Child {
         if let Err(error) = poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)) {
             log::warn!("waiting for the installer: {error}");
         }
-        self.read_messages();
+        self.read_messages(consoles);
         self.read_output(consoles);
     }
 
     /// Reads once; whether there was something.
-    pub(super) fn read_messages(&mut self) -> bool {
+    pub(super) fn read_messages(&mut self, consoles: &Consoles) -> bool {
         let Some(bytes) = read_some(&mut self.messages) else { return false };
         for message in self.parser.push(&bytes) {
             self.heard = Instant::now();
@@ -112,6 +112,8 @@ impl Child {
                 Message::Beat => {}
                 Message::Run { id } => self.id = Some(id),
                 Message::Policy { reboot_on_failure_after } => self.policy = Some(reboot_on_failure_after),
+                // Who told it has warned of those that are not there.
+                Message::Consoles { names } => drop(consoles.add(&names)),
                 Message::Step { step, disk_touched } => self.step = Some((step, disk_touched)),
                 Message::Ending(ending) => self.ending = Some((Instant::now(), ending)),
             }

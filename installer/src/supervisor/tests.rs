@@ -33,6 +33,12 @@ fn an_ending_is_taken() {
 }
 
 #[test]
+fn consoles_that_are_not_there_end_nothing() {
+    let run = script(r#"say '{"consoles":{"names":["nosuch7"]}}'; say '{"ending":"reboot"}'"#, LIMITS);
+    assert_eq!(run.outcome, Outcome::Ended(Ending::Reboot));
+}
+
+#[test]
 fn a_dead_child_is_known_by_its_run() {
     let run = script(r#"say '{"run":{"id":"5b9c"}}'; kill -KILL $$"#, LIMITS);
     assert_eq!(run.id.as_deref(), Some("5b9c"));

@@ -17,6 +17,8 @@ pub enum Source {
     BootUrl,
     /// Options of a DHCP lease.
     Dhcp,
+    /// A labelled file system on USB, a removable disk or in an optical drive.
+    Medium,
     /// Baked into the netboot image.
     SiteConfig,
 }
@@ -81,14 +83,14 @@ impl Setting {
 
     /// Whether `source` may set it.
     ///
-    /// Whoever gives a machine its command line or its SMBIOS strings (its firmware, its BMC, the host of a virtual one)
-    /// controls what it boots, and may choose among what the site config trusts. The network may only fill a gap: where to
+    /// Whoever gives a machine its command line or its SMBIOS strings (its firmware, its BMC, the host of a virtual one), or a
+    /// medium (who stands before it, or its BMC), controls what it boots, and may choose among what the site config trusts. The network may only fill a gap: where to
     /// fetch what is signed. It has no say in which host config a machine gets, since that of another machine may wipe its
     /// disk, nor in who hears of the installation.
     #[must_use]
     pub fn rule(self, source: Source) -> Rule {
         match (self, source) {
-            (_, Source::KernelCommandLine | Source::Smbios) => Rule::Always,
+            (_, Source::KernelCommandLine | Source::Smbios | Source::Medium) => Rule::Always,
             (Self::Repository, Source::BootUrl | Source::Dhcp) | (Self::Mirrors, Source::Dhcp) => Rule::IfLeftOut,
             (_, Source::BootUrl | Source::Dhcp) => Rule::Never,
             // A site config is that of many machines.
@@ -100,7 +102,8 @@ impl Setting {
 
 impl Source {
     /// All of them, in their order.
-    pub const ALL: [Self; 5] = [Self::KernelCommandLine, Self::Smbios, Self::BootUrl, Self::Dhcp, Self::SiteConfig];
+    pub const ALL: [Self; 6] =
+        [Self::KernelCommandLine, Self::Smbios, Self::BootUrl, Self::Dhcp, Self::Medium, Self::SiteConfig];
 }
 
 impl fmt::Display for Setting {
@@ -117,6 +120,7 @@ impl fmt::Display for Source {
             Self::Smbios => "SMBIOS table",
             Self::BootUrl => "boot URL",
             Self::Dhcp => "DHCP server",
+            Self::Medium => "labelled medium",
             Self::SiteConfig => "site config",
         })
     }
@@ -130,9 +134,10 @@ pub(super) fn names() -> String {
 /// Who may set what, as a Markdown table. The trust anchors stand in it to say that nobody may.
 #[must_use]
 pub fn table() -> String {
-    let mut text =
-        "| Setting | Kernel command line, SMBIOS | Boot URL | DHCP | Site config |\n|---|---|---|---|---|\n".to_owned();
-    let columns = [Source::KernelCommandLine, Source::BootUrl, Source::Dhcp, Source::SiteConfig];
+    let mut text = "| Setting | Kernel command line, SMBIOS | Boot URL | DHCP | Labelled medium | Site config |\n\
+                    |---|---|---|---|---|---|\n"
+        .to_owned();
+    let columns = [Source::KernelCommandLine, Source::BootUrl, Source::Dhcp, Source::Medium, Source::SiteConfig];
     for setting in Setting::ALL {
         let cells = columns.map(|source| match (setting.rule(source), source) {
             (Rule::Always, _) => "yes",
@@ -143,5 +148,5 @@ pub fn table() -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "| `{setting}` | {} |", cells.join(" | "));
     }
-    text + "| `root`, `ca`, and all other settings of the site config | no | no | no | yes |\n"
+    text + "| `root`, `ca`, and all other settings of the site config | no | no | no | no | yes |\n"
 }

@@ -97,6 +97,29 @@ fn the_network_fills_a_gap_and_overrules_only_where_it_may() {
 }
 
 #[test]
+fn a_medium_goes_before_the_site_config_and_behind_what_the_network_may_say() {
+    let both =
+        json!({"repository": "https://site.test", "mirrors": ["https://site.test"], "dhcp_may_set": ["repository"]});
+    let mut discovery = Discovery::new(site(&both));
+    let words =
+        [word("repository", "https://disc.test"), word("mirrors", "https://disc.test"), word("connections", "2")];
+    assert_eq!(discovery.offer_medium("sr0 (Virtual CDROM)", &words), []);
+    assert_eq!(discovery.site().repository, "https://disc.test");
+    // DHCP is heard later.
+    let lease = [word("repository", "https://dhcp.test"), word("mirrors", "https://dhcp.test")];
+    assert_eq!(discovery.offer(Source::Dhcp, &lease), []);
+    assert_eq!(discovery.offer(Source::Dhcp, &[word("repository", "https://second.test")]), []);
+    let expected = [
+        r#"{"setting":"repository","value":"https://dhcp.test","source":"dhcp"}"#,
+        r#"{"setting":"mirrors","value":"https://disc.test","source":"medium","medium":"sr0 (Virtual CDROM)"}"#,
+        r#"{"setting":"connections","value":"2","source":"medium","medium":"sr0 (Virtual CDROM)"}"#,
+        r#"{"setting":"network_timeout","value":"180","source":"site-config"}"#,
+        r#"{"setting":"reboot_on_failure_after","value":"never","source":"site-config"}"#,
+    ];
+    assert_eq!(chosen(&discovery), expected);
+}
+
+#[test]
 fn what_is_wanted_is_what_would_be_taken() {
     let mut discovery = Discovery::new(site(&json!({})));
     assert!(repository(discovery.site()).is_err());
@@ -188,8 +211,8 @@ fn without_any_repository_there_is_nothing_to_go_on_with() {
     let error = repository(&Discovery::new(site(&json!({}))).finish().site).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "nothing names the repository: not the site config, the kernel command line, the SMBIOS table, the boot URL or a DHCP \
-         server"
+        "nothing names the repository: not the site config, the kernel command line, the SMBIOS table, the boot URL, a DHCP \
+         server or a labelled medium"
     );
 }
 
@@ -209,7 +232,7 @@ proptest! {
     /// Whatever anybody says, whom to believe stays what the site config says, and what holds is what a site config may say.
     #[test]
     fn no_source_touches_whom_to_believe(
-        offers in prop::collection::vec((0_usize..4, keys(), prop::option::of(values())), 0..12)
+        offers in prop::collection::vec((0_usize..5, keys(), prop::option::of(values())), 0..12)
     ) {
         let before = site(&json!({"repository": "https://site.test"}));
         let mut discovery = Discovery::new(before.clone());

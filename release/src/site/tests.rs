@@ -47,7 +47,7 @@ fn absent_fields_take_the_harmless_default() {
     let site = Site::parse(site().to_string().as_bytes()).unwrap();
     assert_eq!((site.report_url, site.reboot_on_failure_after), (None, None));
     assert_eq!((site.network_timeout, site.connections), (180, 8));
-    assert_eq!((site.mirrors, site.time_servers), (Vec::new(), Vec::new()));
+    assert_eq!((site.mirrors, site.time_servers, site.consoles), (Vec::new(), Vec::new(), Vec::new()));
 }
 
 #[test]
@@ -61,6 +61,9 @@ fn what_is_written_reads_back() {
     let servers = ["ntp.test", "time-1.test.", "10.0.0.1", "2001:db8::1"];
     let timed = Site::parse(with("/time_servers", json!(servers)).as_bytes()).unwrap();
     assert_eq!(timed.time_servers, servers);
+    let shown = Site::parse(with("/consoles", json!(["ttyS1", "tty0", "hvc0"])).as_bytes()).unwrap();
+    assert_eq!(shown.consoles, ["ttyS1", "tty0", "hvc0"]);
+    assert_eq!(Site::parse(&serde_json::to_vec(&shown).unwrap()).unwrap(), shown);
     assert_eq!(Site::parse(&serde_json::to_vec(&site).unwrap()).unwrap(), site);
 }
 
@@ -109,6 +112,23 @@ fn values_that_cannot_hold_are_refused_by_field() {
         ("/time_servers", json!([""]), "time_servers holds \"\", neither a name nor an address".to_owned()),
         ("/time_servers", json!(["a/b"]), "time_servers holds \"a/b\", neither a name nor an address".to_owned()),
         ("/time_servers", json!(vec!["a"; 9]), "time_servers has 9 entries, more than the 8 allowed".to_owned()),
+        (
+            "/consoles",
+            json!(["ttyS0", "../sda"]),
+            "consoles holds \"../sda\", which is not 1 to 32 letters and digits".to_owned(),
+        ),
+        ("/consoles", json!([""]), "consoles holds \"\", which is not 1 to 32 letters and digits".to_owned()),
+        (
+            "/consoles",
+            json!(["tty\u{1b}[2J"]),
+            "consoles holds \"tty\\u{1b}[2J\", which is not 1 to 32 letters and digits".to_owned(),
+        ),
+        (
+            "/consoles",
+            json!(["a".repeat(33)]),
+            format!("consoles holds \"{}\", which is not 1 to 32 letters and digits", "a".repeat(33)),
+        ),
+        ("/consoles", json!(vec!["tty0"; 9]), "consoles has 9 entries, more than the 8 allowed".to_owned()),
         ("/connections", json!(0), "connections is 0, not 1 to 16".to_owned()),
         ("/connections", json!(17), "connections is 17, not 1 to 16".to_owned()),
     ] {
