@@ -95,7 +95,7 @@ pub fn seal_all(host: &Host) -> Result<Vec<Sealed>> {
         let content = contents.remove(name).with_context(|| format!("the credential {name:?} has no content"))?;
         let sealed = seal(name, &content)?;
         let encoded = |bytes: &[u8]| format!("{}\n", STANDARD.encode(bytes)).into_bytes();
-        let bytes = if credential.is_binary(name) { sealed } else { encoded(&sealed) };
+        let bytes = if credential.file.is_binary(name) { sealed } else { encoded(&sealed) };
         all.push(Sealed { name: name.to_owned(), size: u64::try_from(content.len())?, bytes });
     }
     // As systemd-stub sorts them.
