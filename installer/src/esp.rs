@@ -14,6 +14,7 @@ mod tests;
 mod there;
 mod update;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -206,10 +207,7 @@ pub async fn damaged(
     region: &Region,
     progress: &Progress,
 ) -> Result<(bool, Vec<Damage>)> {
-    let there = There::open(region).await.unwrap_or_else(|error| {
-        log::warn!("{error:#}");
-        None
-    });
+    let there = readable(region).await;
     let mut sound = there.as_ref().is_some_and(There::is_sound);
     let (loader, uki, uki_path) = (&manifest.boot.loader, &manifest.boot.uki, uki_path(manifest));
     let mut places = Vec::new();
@@ -239,18 +237,31 @@ pub async fn damaged(
     Ok((sound, files))
 }
 
+/// The file system of the ESP, where there is one that can be read.
+async fn readable(region: &Region) -> Option<There> {
+    There::open(region).await.unwrap_or_else(|error| {
+        log::warn!("{error:#}");
+        None
+    })
+}
+
 /// Whether the ESP has these credentials, and of ours no others. Nothing is written.
 ///
 /// # Errors
 /// The disk's.
 pub async fn has_credentials(region: &Region, credentials: &[Sealed]) -> Result<bool> {
-    let there = There::open(region).await.unwrap_or_else(|error| {
-        log::warn!("{error:#}");
-        None
-    });
-    let Some(there) = there else { return Ok(credentials.is_empty()) };
+    let Some(there) = readable(region).await else { return Ok(credentials.is_empty()) };
     let credentials = credentials.to_vec();
     there.with(move |volume, read, _| credentials::are_there(volume, read, &credentials)).await
+}
+
+/// Those of the credentials' files `names` that the ESP has and that can be read. Nothing is written.
+///
+/// # Errors
+/// The disk's.
+pub async fn credential_files(region: &Region, names: Vec<String>) -> Result<BTreeMap<String, Vec<u8>>> {
+    let Some(there) = readable(region).await else { return Ok(BTreeMap::new()) };
+    there.with(move |volume, read, _| Ok(credentials::found(volume, read, names))).await
 }
 
 /// Fresh entropy, from the generator that TLS uses: the kernel's, which was seeded before the first connection.

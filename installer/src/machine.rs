@@ -42,14 +42,18 @@ use crate::post::Poster;
 use crate::progress::Progress;
 use crate::report::{Reporter, fields};
 use crate::resolve::Resolver;
+use crate::tpm::direct::{self, Direct};
 
 pub use boot_entry::Firmware;
 
 /// Opens and locks a disk.
 pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>;
 
+/// Finds the TPM that opens secrets.
+pub type TpmOpener = Box<dyn Fn() -> Result<Option<Direct>> + Send + Sync>;
+
 /// What of the machine may be another thing in a test: how its disk is freed, opened and locked, the drive behind it, its
-/// firmware, and how long servers are waited for.
+/// firmware, its TPM for secrets, and how long servers are waited for.
 pub struct Seams {
     /// Opens and locks the disk that was chosen.
     pub open: Opener,
@@ -59,6 +63,8 @@ pub struct Seams {
     pub drive: DriveOpener,
     /// Its firmware. `None` is the machine's own, which gets a boot entry in the netboot image alone.
     pub firmware: Option<Firmware>,
+    /// Finds its TPM.
+    pub tpm: TpmOpener,
     /// For the repository's server.
     pub limits: Limits,
 }
@@ -70,6 +76,7 @@ impl Default for Seams {
             acts: Box::new(KernelActs),
             drive: Box::new(KernelDrive::of),
             firmware: None,
+            tpm: Box::new(direct::open),
             limits: Limits::default(),
         }
     }

@@ -158,7 +158,7 @@ impl Plan {
             let text = format!("disk {} has sectors of {} bytes, not 512 or 4096", disk.name, disk.sector_size);
             return Err(coded(Code::DiskIo, text));
         }
-        let (root, credentials) = (manifest.root()?, credentials::seal_all(host)?);
+        let (root, credentials) = (manifest.root()?, credentials::expected(host)?);
         let Settled { existing, target, ours, holds, partitions, free } = settle::existing(disk, manifest, host)?;
         let names = ours.map(|ours| ours.names(&partitions, target, manifest, holds)).unwrap_or_default();
         settle::check_names(disk, host, &names)?;

@@ -7,7 +7,7 @@ mod ek;
 use sha2::{Digest as _, Sha256};
 
 pub use duplicate::{duplicate, is_duplicate};
-pub use ek::{Ek, EkKind};
+pub use ek::{Ek, KeyKind};
 
 /// `TPM_ALG_RSA`.
 const RSA: u16 = 0x0001;
@@ -66,17 +66,28 @@ pub fn name(public: &[u8]) -> Vec<u8> {
     [&SHA256.to_be_bytes()[..], &Sha256::digest(public)].concat()
 }
 
+impl KeyKind {
+    /// Its `TPM_ALG`.
+    #[must_use]
+    pub fn algorithm(self) -> u16 {
+        match self {
+            Self::Rsa2048 => RSA,
+            Self::EccP256 => ECC,
+        }
+    }
+}
+
 /// The public area (`TPMT_PUBLIC`) of a storage key of RSA 2048 or ECC NIST P-256: with a key in `unique` it is that key,
 /// else a template.
 #[must_use]
-pub fn storage_key(kind: EkKind, attributes: u32, policy: &[u8], unique: &[u8]) -> Vec<u8> {
+pub fn storage_key(kind: KeyKind, attributes: u32, policy: &[u8], unique: &[u8]) -> Vec<u8> {
     // Behind the scheme, of which there is none: the bits of the key and its exponent, 0 for 65537; or the curve
     // TPM_ECC_NIST_P256, and no scheme for keys.
-    let (kind, details): (_, &[u8]) = match kind {
-        EkKind::Rsa2048 => (RSA, &[0x08, 0x00, 0, 0, 0, 0]),
-        EkKind::EccP256 => (ECC, &[0x00, 0x03, 0x00, 0x10]),
+    let details: &[u8] = match kind {
+        KeyKind::Rsa2048 => &[0x08, 0x00, 0, 0, 0, 0],
+        KeyKind::EccP256 => &[0x00, 0x03, 0x00, 0x10],
     };
-    let start = [kind.to_be_bytes(), SHA256.to_be_bytes()].concat();
+    let start = [kind.algorithm().to_be_bytes(), SHA256.to_be_bytes()].concat();
     let null = NULL.to_be_bytes();
     [start.as_slice(), &attributes.to_be_bytes(), &sized(policy), &AES_128_CFB, &null, details, unique].concat()
 }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tss_esapi::tcti_ldr::{NetworkTPMConfig, TctiNameConf};
 
 use super::TssTpm;
+use super::direct::Direct;
 
 /// swtpm on two neighbouring loopback ports, as the TCTI of tpm2-tss expects it.
 #[derive(Debug)]
@@ -49,6 +50,11 @@ impl Swtpm {
     pub(crate) fn connect(&self) -> TssTpm {
         let address = format!("host=127.0.0.1,port={}", self.port);
         TssTpm::connect(TctiNameConf::Swtpm(NetworkTPMConfig::from_str(&address).unwrap())).unwrap()
+    }
+
+    /// The same, for commands as bytes.
+    pub(crate) fn direct(&self) -> Direct {
+        Direct::new(Box::new(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap()))
     }
 
     /// Another process may take a port between its choice and swtpm's bind: then swtpm ends, and other ports are tried.

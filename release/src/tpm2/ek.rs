@@ -26,12 +26,12 @@ const ECC_INFO: [u8; 26] = [
 /// An uncompressed point (SEC 1, section 2.3.3).
 const UNCOMPRESSED: u8 = 0x04;
 
-/// The kinds of EK that are known here: those that every PC has one of.
+/// The kinds of storage keys that are known here: of the EKs of a PC's TPM, these have the templates L-1 and L-2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EkKind {
-    /// RSA 2048, template L-1.
+pub enum KeyKind {
+    /// RSA 2048.
     Rsa2048,
-    /// ECC NIST P-256, template L-2.
+    /// ECC NIST P-256.
     EccP256,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Debug for Ek {
     }
 }
 
-impl EkKind {
+impl KeyKind {
     /// What TPM2_CreatePrimary makes the EK from, in the endorsement hierarchy.
     #[must_use]
     pub fn template(self) -> Vec<u8> {
@@ -72,10 +72,10 @@ impl Ek {
     #[must_use]
     pub fn of_public(public: &[u8]) -> Option<Self> {
         let unique = |kind| public.strip_prefix(storage_key(kind, ATTRIBUTES, &POLICY, &[]).as_slice());
-        let ek = if let Some(mut rest) = unique(EkKind::Rsa2048) {
+        let ek = if let Some(mut rest) = unique(KeyKind::Rsa2048) {
             Self::Rsa2048(take_sized(&mut rest)?.try_into().ok()?)
         } else {
-            let mut rest = unique(EkKind::EccP256)?;
+            let mut rest = unique(KeyKind::EccP256)?;
             let (x, y) = (take_sized(&mut rest)?, take_sized(&mut rest)?);
             Self::EccP256 { x: x.try_into().ok()?, y: y.try_into().ok()? }
         };
@@ -95,10 +95,10 @@ impl Ek {
 
     /// Which kind it is.
     #[must_use]
-    pub fn kind(&self) -> EkKind {
+    pub fn kind(&self) -> KeyKind {
         match self {
-            Self::Rsa2048(_) => EkKind::Rsa2048,
-            Self::EccP256 { .. } => EkKind::EccP256,
+            Self::Rsa2048(_) => KeyKind::Rsa2048,
+            Self::EccP256 { .. } => KeyKind::EccP256,
         }
     }
 
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn templates_are_those_of_the_profile() {
-        let (rsa, ecc) = (EkKind::Rsa2048.template(), EkKind::EccP256.template());
+        let (rsa, ecc) = (KeyKind::Rsa2048.template(), KeyKind::EccP256.template());
         // TPMT_PUBLIC of the templates L-1 and L-2: 314 and 122 bytes.
         assert_eq!((rsa.len(), ecc.len()), (314, 122));
         assert_eq!(to_hex(&rsa[..10]), "0001000b000300b20020");
@@ -166,7 +166,7 @@ mod tests {
         for ek in [rsa(), ecc()] {
             let (public, info) = (ek.public(), ek.info());
             assert_eq!(Ek::of_public(&public), Some(ek.clone()));
-            let start = if ek.kind() == EkKind::Rsa2048 { RSA_INFO.len() } else { ECC_INFO.len() };
+            let start = if ek.kind() == KeyKind::Rsa2048 { RSA_INFO.len() } else { ECC_INFO.len() };
             assert_eq!(Ek::of_key(&info[start..]), Some(ek.clone()));
             assert!(ek.id().starts_with("000b") && ek.id().len() == 68, "{}", ek.id());
             for wrong in [&public[..public.len() - 1], &[&public[..], &[0]].concat()] {
