@@ -16,6 +16,7 @@ mod names;
 mod payloads;
 pub(crate) mod published;
 mod record;
+mod secrets;
 mod seek_tables;
 mod servers;
 mod signing;

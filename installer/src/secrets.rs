@@ -1,6 +1,9 @@
 //! The secrets of the host config: opened by the TPM that they were encrypted to, and sealed to it for the OS. In between they
 //! are in memory, and nowhere else.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 

@@ -43,6 +43,15 @@ impl Direct {
         })
     }
 
+    /// The endorsement key that a TPM makes fastest.
+    ///
+    /// # Errors
+    /// The TPM's.
+    pub fn ek(&mut self) -> Result<Ek> {
+        let ecc = self.with_ek(KeyKind::EccP256, |_, _, ek| Ok(ek.clone()));
+        ecc.or_else(|_| self.with_ek(KeyKind::Rsa2048, |_, _, ek| Ok(ek.clone())))
+    }
+
     /// Does `work` with the key under which systemd seals credentials.
     ///
     /// # Errors

@@ -48,8 +48,12 @@ impl Swtpm {
 
     /// A connection to it; it takes one at a time.
     pub(crate) fn connect(&self) -> TssTpm {
-        let address = format!("host=127.0.0.1,port={}", self.port);
-        TssTpm::connect(TctiNameConf::Swtpm(NetworkTPMConfig::from_str(&address).unwrap())).unwrap()
+        TssTpm::connect(TctiNameConf::Swtpm(NetworkTPMConfig::from_str(&self.address()).unwrap())).unwrap()
+    }
+
+    /// Where it is, as tpm2-tss is told.
+    pub(crate) fn address(&self) -> String {
+        format!("host=127.0.0.1,port={}", self.port)
     }
 
     /// The same, for commands as bytes.

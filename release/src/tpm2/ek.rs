@@ -126,7 +126,14 @@ impl Ek {
         }
     }
 
-    /// Its SubjectPublicKeyInfo in DER, which in PEM is a `PUBLIC KEY`.
+    /// As openssl and tpm2_createek write it: a `PUBLIC KEY` in PEM.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+        pem::encode_config(&pem::Pem::new("PUBLIC KEY", self.info()), config)
+    }
+
+    /// Its SubjectPublicKeyInfo in DER.
     #[must_use]
     pub fn info(&self) -> Vec<u8> {
         match self {
