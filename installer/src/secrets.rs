@@ -42,7 +42,8 @@ pub fn open(host: &Host, tpm: Option<Direct>) -> Result<Opened> {
     for kind in KINDS {
         let done = tpm.with_ek(kind, |tpm, key, ek| {
             let id = ek.id();
-            let _ = write!(found, "{}{id}", if found.is_empty() { "" } else { " and " });
+            let and = if found.is_empty() { "" } else { " and " };
+            let _ = write!(found, "{and}{id}");
             for (name, secret) in host.secrets.iter().filter(|(_, secret)| secret.ek == id) {
                 contents.push((name.to_owned(), secret.file, open_one(tpm, key, name, secret)?));
             }

@@ -58,6 +58,8 @@ pub(super) fn header(kind: &[u8; 16], iv: &Iv) -> Vec<u8> {
 /// None that occur: names are short.
 pub(super) fn encrypt(mut header: Vec<u8>, iv: Iv, tpm: &[u8], name: &str, content: &[u8]) -> Result<Vec<u8>> {
     let mut secret = metadata(name)?;
+    // With the tag it stays where it is, so that no plaintext is left behind.
+    secret.reserve_exact(content.len().saturating_add(AES_256_GCM.tag_len()));
     secret.extend(content);
     let failed = |_| anyhow!("encrypting the credential {name:?}");
     let key = UnboundKey::new(&AES_256_GCM, &Sha256::digest(tpm)).map_err(failed)?;

@@ -10,8 +10,8 @@ use super::direct::{Command, Direct, PASSWORD};
 const OWNER: u32 = 0x4000_0001;
 const NOTHING: u32 = 0x4000_0007;
 const ENDORSEMENT: u32 = 0x4000_000b;
-/// Of the primary key under which systemd 251 to 261 seal credentials, which it makes anew each time (`tpm2_get_legacy_template`
-/// in its src/shared/tpm2-util.c).
+/// Of the primary key under which systemd seals credentials. It is made anew each time: the persistent storage key is for disks
+/// only (`tpm2_get_legacy_template` in systemd's src/shared/tpm2-util.c).
 const PRIMARY: u32 = attributes::STORAGE_KEY | attributes::USER_WITH_AUTH;
 /// Of what it seals: opened by a policy alone.
 const SEALED: u32 = attributes::FIXED_TPM | attributes::FIXED_PARENT;
@@ -215,8 +215,10 @@ fn first(answer: &[u8]) -> Result<&[u8]> {
 /// The parameters that objects are made from: an empty authorisation value and the data, the template, nothing from outside,
 /// no PCRs.
 fn creation(data: &[u8], template: &[u8]) -> Zeroizing<Vec<u8>> {
-    let sensitive = Zeroizing::new([sized(&[]), sized(data)].concat());
-    Zeroizing::new([&sized(&sensitive)[..], &sized(template), &sized(&[]), &[0; 4]].concat())
+    let data = Zeroizing::new(sized(data));
+    let sensitive = Zeroizing::new([&sized(&[])[..], data.as_slice()].concat());
+    let sensitive = Zeroizing::new(sized(&sensitive));
+    Zeroizing::new([sensitive.as_slice(), &sized(template), &sized(&[]), &[0; 4]].concat())
 }
 
 #[cfg(test)]

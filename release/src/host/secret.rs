@@ -81,7 +81,9 @@ impl Secret {
         fill(key.as_mut_slice()).map_err(|_| anyhow!("the system gave no random bytes"))?;
         let sealed = duplicate(ek, &key);
         let sealed = sealed.map_err(|_| anyhow!("encrypting to the endorsement key {}: it is no key", ek.id()))?;
-        let mut encrypted = content.bytes().to_vec();
+        // With the tag it stays where it is, so that no plaintext is left behind.
+        let mut encrypted = Vec::with_capacity(length.saturating_add(TAG));
+        encrypted.extend(content.bytes());
         let ek = ek.id();
         let aad = Aad::from(bound_to(&ek, name));
         let done = cipher(key.as_slice())

@@ -33,7 +33,8 @@ pub fn duplicate(ek: &Ek, data: &[u8; 32]) -> Result<Vec<u8>, Unspecified> {
 
     // TPMT_SENSITIVE: what it is, an empty authorisation value, the value that hides the data in `unique`, the data.
     let kind = KEYED_HASH.to_be_bytes();
-    let sensitive = Zeroizing::new([&kind[..], &sized(&[]), &sized(obfuscation.as_slice()), &sized(data)].concat());
+    let data = Zeroizing::new(sized(data));
+    let sensitive = Zeroizing::new([&kind[..], &sized(&[]), &sized(obfuscation.as_slice()), data.as_slice()].concat());
     let mut encrypted = sized(&sensitive);
     let key = kdfa(&seed, b"STORAGE\0", &name, 128);
     let key = UnboundCipherKey::new(&AES_128, key.first_chunk::<16>().ok_or(Unspecified)?)?;
