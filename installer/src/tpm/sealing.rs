@@ -48,8 +48,8 @@ impl Direct {
     /// # Errors
     /// The TPM's.
     pub fn ek(&mut self) -> Result<Ek> {
-        let ecc = self.with_ek(KeyKind::EccP256, |_, _, ek| Ok(ek.clone()));
-        ecc.or_else(|_| self.with_ek(KeyKind::Rsa2048, |_, _, ek| Ok(ek.clone())))
+        let mut of = |kind| self.with_ek(kind, |_, _, ek| Ok(ek.clone()));
+        of(KeyKind::EccP256).or_else(|_| of(KeyKind::Rsa2048))
     }
 
     /// Does `work` with the key under which systemd seals credentials.
@@ -85,7 +85,9 @@ impl Direct {
         });
         let private = first(&self.ended(session, answer)?)?.to_vec();
         let session = self.endorsement_session()?;
-        self.with_loaded(ek, session, &Object { private, public }, |tpm, data| tpm.unseal(data, PASSWORD))
+        let data = self.load(ek, session, &Object { private, public })?;
+        let opened = self.unseal(data, PASSWORD);
+        self.flushed(data.0, opened)
     }
 
     /// Seals `data` under `parent`; whoever has the TPM can open it.
@@ -114,10 +116,9 @@ impl Direct {
     /// # Errors
     /// The TPM's: another one has sealed it, or it was changed.
     pub fn open(&mut self, parent: Loaded, sealed: &Object) -> Result<Zeroizing<Vec<u8>>> {
-        self.with_loaded(parent, PASSWORD, sealed, |tpm, data| {
-            let session = tpm.session()?;
-            tpm.unseal(data, session)
-        })
+        let data = self.load(parent, PASSWORD, sealed)?;
+        let opened = self.session().and_then(|session| self.unseal(data, session));
+        self.flushed(data.0, opened)
     }
 
     fn with_primary<T>(
@@ -126,25 +127,22 @@ impl Direct {
         template: &[u8],
         work: impl FnOnce(&mut Self, Loaded, &[u8]) -> Result<T>,
     ) -> Result<T> {
-        let (handle, answer) = self.run_for_handle(&Command {
+        let (key, answer) = self.primary(hierarchy, template)?;
+        let result = first(&answer).and_then(|public| work(self, Loaded(key), public));
+        self.flushed(key, result)
+    }
+
+    fn primary(&mut self, hierarchy: u32, template: &[u8]) -> Result<(u32, Zeroizing<Vec<u8>>)> {
+        self.run_for_handle(&Command {
             what: "TPM2_CreatePrimary",
             code: 0x131,
             handles: &[hierarchy],
             by: Some(PASSWORD),
             parameters: &creation(&[], template),
-        })?;
-        let result = first(&answer).and_then(|public| work(self, Loaded(handle), public));
-        let flushed = self.flush(handle);
-        result.and_then(|value| flushed.map(|()| value))
+        })
     }
 
-    fn with_loaded<T>(
-        &mut self,
-        parent: Loaded,
-        by: u32,
-        Object { private, public }: &Object,
-        work: impl FnOnce(&mut Self, Loaded) -> Result<T>,
-    ) -> Result<T> {
+    fn load(&mut self, parent: Loaded, by: u32, Object { private, public }: &Object) -> Result<Loaded> {
         let loaded = self.run_for_handle(&Command {
             what: "TPM2_Load",
             code: 0x157,
@@ -152,10 +150,14 @@ impl Direct {
             by: Some(by),
             parameters: &[sized(private), sized(public)].concat(),
         });
-        let (handle, _) = self.ended(by, loaded)?;
-        let result = work(self, Loaded(handle));
-        let flushed = self.flush(handle);
-        result.and_then(|value| flushed.map(|()| value))
+        Ok(Loaded(self.ended(by, loaded)?.0))
+    }
+
+    /// Has the TPM forget an object, and then says what came of the work with it.
+    fn flushed<T>(&mut self, object: u32, result: Result<T>) -> Result<T> {
+        let flushed = self.flush(object);
+        let value = result?;
+        flushed.map(|()| value)
     }
 
     fn unseal(&mut self, data: Loaded, by: u32) -> Result<Zeroizing<Vec<u8>>> {
