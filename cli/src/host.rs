@@ -19,6 +19,7 @@ mod check;
 mod explain;
 mod groups;
 mod remove;
+mod secrets;
 mod show;
 
 /// The keys that sign host configs.

@@ -7,6 +7,7 @@ mod checked;
 mod clock;
 mod completions;
 mod directory;
+mod ek;
 mod encrypted;
 mod files;
 mod finish;

@@ -120,6 +120,32 @@ fn a_machine_gets_what_its_host_config_says() {
 }
 
 #[test]
+fn a_secret_is_nowhere_in_the_repository_but_for_its_name() {
+    let operator = Operator::new();
+    let path = |name: &str| operator.0.path(name).to_str().unwrap().to_owned();
+    for arguments in [
+        ["genpkey", "-algorithm", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &path("ek")].as_slice(),
+        &["pkey", "-in", &path("ek"), "-pubout", "-out", &path("ek.pem")],
+    ] {
+        assert!(Command::new("openssl").args(arguments).output().unwrap().status.success());
+    }
+    fs::write(operator.0.path("psk"), "hush, nobody may hear this").unwrap();
+    let add = format!("host add serial-7XK --release os 1 --secret wifi.psk=D/psk {ON}");
+    let result = operator.ok(&format!("{add} --ek D/ek.pem"));
+    assert_eq!(result["published"], true);
+    let shown = operator.ok(&format!("host show serial-7XK {ON}"));
+    let secret = &shown["config"]["secrets"]["wifi.psk"];
+    let explained = operator.ok(&format!("host explain --serial 7XK {ON}"));
+    assert_eq!(explained["secrets"], json!([{"name": "wifi.psk", "ek": secret["ek"]}]));
+    for (path, bytes) in contents(&operator.0.path("repository")) {
+        assert!(!bytes.windows(12).any(|part| part == b"hush, nobody"), "{path:?}");
+    }
+    assert!(operator.refusal(&add).contains("For more information"), "without a key there is nothing to encrypt to");
+    let text = operator.refusal(&format!("{add} --ek D/psk"));
+    assert!(text.starts_with("metalstrap: D/psk holds no endorsement key of RSA 2048 or ECC P-256: "), "{text}");
+}
+
+#[test]
 fn a_machine_without_a_host_config_of_its_own_gets_that_of_its_group() {
     let operator = Operator::new();
     let write = |text: &str| fs::write(operator.0.path("groups.json"), text).unwrap();

@@ -21,6 +21,7 @@ use crate::remembered;
 use crate::report::Reporter;
 use crate::screen::{ConsoleScreen, Events};
 use crate::summary;
+use crate::tpm::direct;
 
 /// Exit code of `verify` when something is damaged. 2 is what clap ends with when an argument cannot be used.
 const DAMAGED: u8 = 3;
@@ -66,6 +67,10 @@ enum Verb {
     ///
     /// Example: metalstrap-installer inventory
     Inventory,
+    /// Prints the endorsement key of this machine's TPM in PEM: what `metalstrap host add --ek` encrypts secrets to.
+    ///
+    /// Example: metalstrap-installer ek >ek.pem
+    Ek,
     /// The installation in the netboot initrd; started by PID 1.
     #[command(hide = true)]
     Run,
@@ -164,6 +169,7 @@ fn carry_out(verb: Verb) -> u8 {
         Verb::Verify(target) => verify(&target),
         Verb::Plan { target, format } => ordinary(|| print_plan(&target, format)),
         Verb::Inventory => ordinary(print_inventory),
+        Verb::Ek => ordinary(print_ek),
         Verb::Run => ordinary(run),
         Verb::ReportFailure => ordinary(crate::last_words::report_from_stdin),
     }
@@ -211,6 +217,11 @@ fn print_plan(target: &Target, format: Format) -> Result<()> {
 fn print_inventory() -> Result<()> {
     let disks = inventory::disks(Path::new("/sys")).map_err(with_code)?;
     print(&escapes::json(&serde_json::to_string_pretty(&disks)?)).context("printing the disks")
+}
+
+fn print_ek() -> Result<()> {
+    let mut tpm = direct::open()?.context("this machine has no TPM 2.0")?;
+    print(tpm.ek().context("asking the TPM")?.to_pem().trim_end()).context("printing the endorsement key")
 }
 
 /// Says on standard output what is damaged.

@@ -108,7 +108,7 @@ impl Place {
     }
 
     /// The host config as it holds in this place: a person who names the disk overrides the selector, and a command
-    /// on a running system hands nothing off and leaves that system's TPM alone.
+    /// on a running system hands nothing off and measures nothing into that system's TPM.
     #[must_use]
     pub fn adapt(&self, host: Host) -> Host {
         match self {

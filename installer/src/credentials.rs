@@ -2,13 +2,14 @@
 //! systemd-stub hands to the kernel as an initrd with `/.extra/global_credentials` (`pack_cpio` in systemd's src/boot/cpio.c),
 //! and by kexec the same initrd. PID 1 takes them from there (`import_credentials_boot` in its src/core/import-creds.c).
 //!
-//! What comes that way counts as untrusted and must be encrypted. Here it is with the null key, which everybody has: it says
-//! where a file comes from to nobody, and hides nothing.
+//! What comes that way counts as untrusted and must be encrypted. Credentials are with the null key, which everybody has: it says
+//! where a file comes from to nobody, and hides nothing. Secrets are sealed to the machine's TPM.
 
 mod archive;
 mod seal;
 #[cfg(test)]
 mod tests;
+mod tpm_sealed;
 
 use std::fmt;
 use std::fs;
@@ -23,19 +24,24 @@ use serde::Serialize;
 use crate::failure::{Code, coded};
 pub use archive::archive;
 use seal::seal;
+pub use tpm_sealed::{open as open_from_tpm, seal as seal_to_tpm};
 
 /// Where systemd-stub looks for what all UKIs of the ESP are given.
 pub const DIRECTORY: &str = "loader/credentials";
 /// Where the firmware keeps whether it checks signatures (UEFI 2.10, section 3.3).
 const SECURE_BOOT: &str = "firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
+/// What a file has at most beside a name and a content, and what stands for it while the plan is made: headers, and an object
+/// that a TPM has sealed.
+const AROUND: usize = 1024;
+
 /// A credential as systemd takes it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed {
     /// Its name.
     pub name: String,
-    /// Bytes of its content.
-    pub size: u64,
+    /// Bytes of its content; of a secret nobody is told.
+    pub size: Option<u64>,
     /// The bytes of its file.
     pub bytes: Vec<u8>,
 }
@@ -52,15 +58,22 @@ impl fmt::Debug for Sealed {
 pub struct Listed {
     /// Its name.
     pub name: String,
-    /// Bytes of its content.
-    pub size: u64,
+    /// Bytes of its content; of a secret nobody is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
 }
 
 impl Sealed {
     /// The name of its file, on the ESP and in the initrd.
     #[must_use]
     pub fn file(&self) -> String {
-        format!("{}.cred", self.name)
+        Self::file_of(&self.name)
+    }
+
+    /// The name of the file of the credential `name`.
+    #[must_use]
+    pub fn file_of(name: &str) -> String {
+        format!("{name}.cred")
     }
 
     /// What may be told of it.
@@ -93,14 +106,34 @@ pub fn seal_all(host: &Host) -> Result<Vec<Sealed>> {
     let mut all = Vec::new();
     for (name, credential) in host.credentials.iter() {
         let content = contents.remove(name).with_context(|| format!("the credential {name:?} has no content"))?;
-        let sealed = seal(name, &content)?;
-        let encoded = |bytes: &[u8]| format!("{}\n", STANDARD.encode(bytes)).into_bytes();
-        let bytes = if credential.is_binary(name) { sealed } else { encoded(&sealed) };
-        all.push(Sealed { name: name.to_owned(), size: u64::try_from(content.len())?, bytes });
+        let bytes = in_form(seal(name, &content)?, credential.file.is_binary(name));
+        all.push(Sealed { name: name.to_owned(), size: Some(u64::try_from(content.len())?), bytes });
     }
     // As systemd-stub sorts them.
     all.sort_by_key(Sealed::file);
     Ok(all)
+}
+
+/// All that the ESP will have, before a TPM has sealed the secrets: in their place are zeroes, as many as they may get.
+///
+/// # Errors
+/// As [`seal_all`].
+pub fn expected(host: &Host) -> Result<Vec<Sealed>> {
+    let secrets = host.secrets.iter().map(|(name, secret)| {
+        let most = secret.content.len().saturating_add(name.len()).saturating_add(AROUND);
+        let bytes = in_form(vec![0; most], secret.file.is_binary(name));
+        Sealed { name: name.to_owned(), size: None, bytes }
+    });
+    let mut all = seal_all(host)?;
+    all.extend(secrets);
+    all.sort_by_key(Sealed::file);
+    Ok(all)
+}
+
+/// A credential as it is written to its file.
+#[must_use]
+pub fn in_form(sealed: Vec<u8>, is_binary: bool) -> Vec<u8> {
+    if is_binary { sealed } else { format!("{}\n", STANDARD.encode(sealed)).into_bytes() }
 }
 
 /// Why systemd of the installed OS would refuse credentials with the null key on the machine whose sysfs is at `sys`, if it
@@ -112,7 +145,7 @@ pub fn refusal(sys: &Path) -> Option<&'static str> {
     let major = fs::read_to_string(sys.join("class/tpm/tpm0/tpm_version_major"));
     let tpm = sys.join("firmware/acpi/tables/TPM2").exists() || major.is_ok_and(|major| major.trim() == "2");
     (secure_boot && tpm).then_some(
-        "this machine has Secure Boot on and a TPM 2.0: there systemd takes no credentials that are not sealed to the TPM, \
-         and this installer cannot seal them",
+        "this machine has Secure Boot on and a TPM 2.0: there systemd takes no credentials that are not sealed to the TPM, as \
+         only `secrets` are",
     )
 }

@@ -14,6 +14,7 @@ mod tests;
 mod there;
 mod update;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -251,6 +252,15 @@ fn if_readable<T>(found: Result<Option<T>>) -> Option<T> {
         log::warn!("{error:#}");
         None
     })
+}
+
+/// Those of the credentials' files `names` that the ESP has and that can be read. Nothing is written.
+///
+/// # Errors
+/// The disk's.
+pub async fn credential_files(region: &Region, names: Vec<String>) -> Result<BTreeMap<String, Vec<u8>>> {
+    let Some(there) = if_readable(There::open(region).await) else { return Ok(BTreeMap::new()) };
+    there.with(move |volume, read, _| Ok(credentials::found(volume, read, names))).await
 }
 
 /// Fresh entropy, from the generator that TLS uses: the kernel's, which was seeded before the first connection.

@@ -73,7 +73,7 @@ impl fmt::Display for Touched {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Internal,
         Self::InstallerDied,
         Self::SiteConfig,
@@ -89,6 +89,7 @@ impl Code {
         Self::HostConfig,
         Self::ReleaseNotAllowed,
         Self::Credentials,
+        Self::Secrets,
         Self::Manifest,
         Self::Corrupt,
         Self::NoDisk,
@@ -137,7 +138,11 @@ impl Code {
                 "Name another release in the host config, or have it allowed by whoever releases (`metalstrap host allow`)."
             }
             Self::Credentials => {
-                "Change `credentials` in the host config; for one that the OS would refuse, switch Secure Boot off or leave it out."
+                "Change `credentials` in the host config; for one that the OS would refuse, switch Secure Boot off, make it one of \
+                 `secrets` or leave it out."
+            }
+            Self::Secrets => {
+                "Encrypt the secrets to this machine's endorsement key (`metalstrap host add --secret … --ek …`); switch its TPM on."
             }
             Self::Manifest => "Publish the release again, or name one in the host config that is published.",
             Self::Corrupt => "Publish the payload again or repair the mirror; what did not verify was not written.",
@@ -211,6 +216,8 @@ pub enum Code {
     ReleaseNotAllowed,
     /// The host config has credentials that this machine cannot get, or that its OS would refuse.
     Credentials,
+    /// The host config has secrets that this machine's TPM cannot open, or not seal for the OS.
+    Secrets,
     /// The release is not in the repository, or its manifest is not one this installer takes.
     Manifest,
     /// A payload's bytes are not what the manifest says.

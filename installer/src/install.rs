@@ -169,16 +169,18 @@ pub async fn plan(place: &Place, tell: &Reporter) -> Result<Plan> {
 pub async fn verify(place: &Place, tell: &Reporter) -> Result<Findings> {
     let mut machine = Machine::wake(place, tell, Seams::default())?;
     let Signed { host, mirrors, manifest, .. } = believe(&mut machine, place, tell).await?;
-    let credentials = credentials::seal_all(&host)?;
+    let secrets = machine.open_secrets(&host)?;
     let facts = machine.look_at_disk()?;
     let found = machine.for_plan(&facts);
     let plan = tell.step("plan", "Finding the release", |_| Plan::to_look(&found, &manifest, &host))?;
+    let credentials = machine.seal(&host, secrets, &plan, &facts).await?;
     look(facts.open_to_read()?, &plan, (&manifest, &credentials), &mirrors, tell).await
 }
 
 /// From the site config to the plan.
 async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Reporter) -> Result<Decided> {
     let Signed { host, mirrors, versions, manifest, settings } = believe(machine, place, tell).await?;
+    let secrets = machine.open_secrets(&host)?;
     let command_line =
         tell.step("manifest", "Checking the kernel command line", |_| CommandLine::for_handoff(&manifest, &host))?;
     let disk = tell.step("disk", "Choosing the disk", |_| {
@@ -191,7 +193,7 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Rep
         machine.check_holders(&host, &plan, &disk)?;
         Ok(plan)
     })?;
-    let credentials = credentials::seal_all(&host)?;
+    let credentials = machine.seal(&host, secrets, &plan, &disk).await?;
     machine.measure("plan", &plan.canonical()?)?;
     let details = [
         ("hash", plan.hash()?.to_string().into()),

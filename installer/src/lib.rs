@@ -60,6 +60,7 @@ pub mod repository;
 pub mod resolve;
 pub mod router;
 pub mod screen;
+pub mod secrets;
 pub mod smbios;
 pub mod stages;
 pub mod summary;

@@ -43,14 +43,18 @@ use crate::progress::Progress;
 use crate::remembered::nv::NvMemory;
 use crate::report::{Reporter, fields};
 use crate::resolve::Resolver;
+use crate::tpm::direct::{self, Direct};
 
 pub use boot_entry::Firmware;
 
 /// Opens and locks a disk.
 pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>;
 
+/// Finds the TPM that opens secrets.
+pub type TpmOpener = Box<dyn Fn() -> Result<Option<Direct>> + Send + Sync>;
+
 /// What of the machine may be another thing in a test: how its disk is freed, opened and locked, the drive behind it, its
-/// firmware, its TPM, where its settings come from, and how long servers are waited for.
+/// firmware, its TPM, for measuring and for secrets, where its settings come from, and how long servers are waited for.
 pub struct Seams {
     /// Opens and locks the disk that was chosen.
     pub open: Opener,
@@ -64,6 +68,8 @@ pub struct Seams {
     pub measurer: Option<Measurer>,
     /// Where settings may come from. `None` is this machine, which is asked in the netboot image alone.
     pub sources: Option<Sources>,
+    /// Finds the TPM that opens secrets.
+    pub tpm: TpmOpener,
     /// For the repository's server.
     pub limits: Limits,
 }
@@ -77,6 +83,7 @@ impl Default for Seams {
             firmware: None,
             measurer: None,
             sources: None,
+            tpm: Box::new(direct::open),
             limits: Limits::default(),
         }
     }

@@ -152,7 +152,7 @@ impl Plan {
     /// what is to be repaired is not there; `Esp` if the ESP that is to stay cannot; `Credentials` if the host config's
     /// credentials have variables left; `DiskIo` if the disk cannot be read or has sectors of an odd size.
     pub fn new(disk: &PlanDisk, manifest: &Manifest, host: &Host) -> Result<Self> {
-        let credentials = credentials::seal_all(host)?;
+        let credentials = credentials::expected(host)?;
         let (mut plan, ours) = Self::settled(disk, manifest, host, &credentials)?;
         plan.check_esp(disk, plan.esp_order(manifest, &credentials)?, ours.map(|ours| ours.esp))?;
         let root = manifest.root()?;

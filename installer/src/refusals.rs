@@ -18,6 +18,7 @@ mod payloads;
 pub(crate) mod published;
 mod record;
 mod remembered;
+mod secrets;
 mod seek_tables;
 mod servers;
 mod signing;

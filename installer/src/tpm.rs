@@ -18,7 +18,9 @@ use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{CapabilityData, Digest, DigestValues, PcrSelectionList, PcrSlot};
 use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
 
+pub mod direct;
 pub mod nv;
+pub mod sealing;
 #[cfg(test)]
 pub(crate) mod swtpm;
 

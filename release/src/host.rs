@@ -6,11 +6,14 @@ use serde::{Deserialize, Serialize};
 use crate::document::{DocumentError, Kind};
 use crate::manifest::{check_name, check_version};
 
+mod by_name;
 mod credentials;
 mod disk;
 pub mod groups;
 mod key;
 mod place;
+mod secret;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod variable;
@@ -20,6 +23,8 @@ pub use disk::{DiskSelector, Sizes, is_like};
 pub use groups::Groups;
 pub use key::{HostKey, Identity, KeyError};
 pub use place::HostPlace;
+pub use secret::{Plaintext, Secret};
+pub use secrets::Secrets;
 
 /// No host config is larger.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -128,6 +133,10 @@ pub struct Host {
     /// reads it.
     #[serde(default, skip_serializing_if = "Credentials::is_empty")]
     pub credentials: Credentials,
+    /// Credentials that are secret, by the same names: each is encrypted to the endorsement key of the machine's TPM, and no
+    /// other machine can open it. With the credentials they are at most 128, with at most 256 KiB.
+    #[serde(default, skip_serializing_if = "Secrets::is_empty")]
+    pub secrets: Secrets,
 }
 
 /// Names a release of the repository.
@@ -277,6 +286,9 @@ impl Host {
         }
         if let Err(problem) = self.credentials.check() {
             return KIND.refuse("credentials", problem);
+        }
+        if let Err(problem) = self.secrets.check(&self.credentials) {
+            return KIND.refuse("secrets", problem);
         }
         self.check_cmdline()
     }

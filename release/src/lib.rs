@@ -20,6 +20,7 @@ pub mod schema;
 pub mod seek_table;
 pub mod site;
 mod sys;
+pub mod tpm2;
 pub mod uki;
 pub mod verity;
 pub mod version;

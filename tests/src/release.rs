@@ -206,5 +206,6 @@ pub fn host(target: Target) -> Host {
         cmdline_extra: String::new(),
         boot_order: BootOrder::NetworkFirst,
         credentials: Default::default(),
+        secrets: Default::default(),
     }
 }

@@ -5,16 +5,18 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::host::{
-    BootOrder, Credentials, DiskSelector, Erase, Existing, HandoffMode, Host, HostKey, Mode, ReleaseName, TpmPolicy,
+    BootOrder, Credentials, DiskSelector, Erase, Existing, HandoffMode, Host, HostKey, Mode, ReleaseName, Secrets,
+    TpmPolicy,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::secrets::{self, SecretFile};
 use super::{ROLES, parse_key, read_allowed};
-use crate::output;
 use crate::repository::Repository;
 use crate::signing::SigningArgs;
 use crate::stage::StageArgs;
+use crate::{ek, output};
 
 /// Adds the host config of a machine, or replaces it, and signs.
 #[derive(Debug, clap::Args)]
@@ -23,6 +25,7 @@ use crate::stage::StageArgs;
   metalstrap host add serial-7XK2J13 --release debian 13.2 --existing wipe --intent new \\
       --disk-serial S4EVNX0 --repository /srv/os --keys keys
   metalstrap host add mac-52:54:00:12:34:56 --config host.json --repository /srv/os --keys keys
+  metalstrap host add serial-7XK2J13 --config host.json --secret wifi.psk=psk --ek ek.pem --repository /srv/os --keys keys
 It needs the keys hosts.pem, snapshot.pem and timestamp.pem. It prints one line of JSON: key, path and digest of the
 host config, whether it was `published` now, versions and expiry of the metadata.")]
 pub struct Args {
@@ -80,6 +83,13 @@ pub struct Args {
     /// Added to the kernel command line at kexec
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     cmdline_extra: Option<String>,
+    /// A credential that is secret, and the file that it is in (- is standard input), byte for byte; may be there several
+    /// times. It is encrypted to the machine's TPM, and beside those that the host config has
+    #[arg(long, value_name = "NAME=FILE", value_parser = SecretFile::parse, requires = "ek")]
+    secret: Vec<SecretFile>,
+    /// The endorsement key of the machine's TPM: public key or certificate in PEM or DER, or a TPM2B_PUBLIC
+    #[arg(long, value_name = "FILE", requires = "secret")]
+    ek: Option<PathBuf>,
     /// Directory of the repository
     #[arg(long, value_name = "DIR")]
     repository: PathBuf,
@@ -100,7 +110,10 @@ impl Args {
     /// # Errors
     /// When it is none that the installer takes, names a release that is not there or not allowed, or a key is missing.
     pub fn run(self) -> Result<()> {
-        let bytes = self.config()?;
+        let mut bytes = self.config()?;
+        if let Some(path) = &self.ek {
+            bytes = secrets::add(&bytes, &self.secret, &ek::read(path)?)?;
+        }
         let host = Host::parse(&bytes).context("checking the host config")?;
         let signing = self.signing.open_or_stage(&ROLES, &self.stage)?;
         let repository = Repository::open(&self.repository)?;
@@ -156,6 +169,7 @@ impl Args {
             cmdline_extra: self.cmdline_extra.clone().unwrap_or_default(),
             boot_order: self.boot_order.unwrap_or_default(),
             credentials: Credentials::default(),
+            secrets: Secrets::default(),
         };
         let mut bytes = serde_json::to_vec_pretty(&host).context("encoding the host config")?;
         bytes.push(b'\n');

@@ -13,8 +13,9 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   metalstrap host explain --serial 7XK2J13 --mac 52:54:00:12:34:56 --repository /srv/os --keys keys
-It prints one line of JSON: what was `looked_for` in its order, the `host` config found, its release, and the names and bytes
-of its credentials, never what is in them. The reasons are on standard error.")]
+It prints one line of JSON: what was `looked_for` in its order, the `host` config found, its release, the names and bytes of
+its credentials, never what is in them, and the names of its secrets with the endorsement key that each is encrypted to. The
+reasons are on standard error.")]
 pub struct Args {
     /// SMBIOS system UUID of the machine
     #[arg(long)]
@@ -63,6 +64,7 @@ impl Args {
             anyhow::anyhow!("the credentials of {found_by} {problem} (as far as it was said here)")
         })?;
         let sizes = credentials.iter().map(|(name, content)| json!({"name": name, "bytes": content.len()}));
+        let secrets = host.secrets.iter().map(|(name, secret)| json!({"name": name, "ek": secret.ek}));
         output::print(&json!({
             "looked_for": keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "host": found_by,
@@ -70,6 +72,7 @@ impl Args {
             "release": host.release,
             "manifest": release.path,
             "credentials": sizes.collect::<Vec<_>>(),
+            "secrets": secrets.collect::<Vec<_>>(),
         }))
     }
 

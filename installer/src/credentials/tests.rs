@@ -47,11 +47,11 @@ fn systemd_decrypts_what_is_sealed() {
     let found: Vec<_> =
         sealed.iter().map(|one| (one.name.as_str(), one.size, decrypt(&one.name, &in_base64(one)).unwrap())).collect();
     let expected = [
-        ("a", 0, Vec::new()),
-        ("b", 8, vec![0, 1, 2, 3, 4, 5, 0xfe, 0xff]),
-        ("long", 65_536, long.into_bytes()),
-        ("ssh.authorized_keys.root", 19, b"ssh-ed25519 AAAA x\n".to_vec()),
-        ("system.hostname", 5, b"web-1".to_vec()),
+        ("a", Some(0), Vec::new()),
+        ("b", Some(8), vec![0, 1, 2, 3, 4, 5, 0xfe, 0xff]),
+        ("long", Some(65_536), long.into_bytes()),
+        ("ssh.authorized_keys.root", Some(19), b"ssh-ed25519 AAAA x\n".to_vec()),
+        ("system.hostname", Some(5), b"web-1".to_vec()),
     ];
     assert_eq!(found, expected);
     assert!(sealed[4].bytes.starts_with(&[0x05, 0x84]), "PID 1 reads it not encoded");
@@ -170,6 +170,6 @@ fn only_secure_boot_and_a_tpm_together_stand_in_the_way() {
 #[test]
 fn nothing_shows_the_content() {
     let sealed = seal_all(&host(r#"{"motd": {"text": "hush"}}"#)).unwrap();
-    assert_eq!(format!("{sealed:?}"), "[Sealed { name: \"motd\", size: 4, .. }]");
+    assert_eq!(format!("{sealed:?}"), "[Sealed { name: \"motd\", size: Some(4), .. }]");
     assert_eq!(serde_json::to_string(&sealed[0].listed()).unwrap(), r#"{"name":"motd","size":4}"#);
 }

@@ -2,6 +2,7 @@
 //! host config: the old ones or the new ones. Beside them lies a list of those that are ours, by which one that the next host
 //! config lacks is told from what the OS or somebody else has put there, and stays.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -16,6 +17,8 @@ use crate::fat::{Directory, File, Listed, ReadAt, Unnamed, Volume};
 const LIST: &str = "metalstrap";
 /// It is never longer.
 const MOST_LIST_BYTES: u32 = 64 << 10;
+/// Nor is a file of a credential: 64 KiB sealed, in base64.
+const MOST_FILE_BYTES: u32 = 128 << 10;
 
 /// The files with their names in [`DIRECTORY`]; none where there are no credentials.
 pub(super) fn files(credentials: &[Sealed]) -> Vec<(String, Vec<u8>)> {
@@ -49,6 +52,15 @@ pub(super) fn room(credentials: &[Sealed], cluster: u64) -> u64 {
     let sizes = files.iter().map(|(_, bytes)| u64::try_from(bytes.len()).unwrap_or(u64::MAX));
     let whole = sizes.chain([directory]).map(|size| size.max(1).next_multiple_of(cluster));
     if files.is_empty() { 0 } else { whole.fold(0, u64::saturating_add) }
+}
+
+/// Those of the files `names` that are there and can be read.
+pub(super) fn found(volume: &Volume, read: ReadAt<'_>, names: Vec<String>) -> BTreeMap<String, Vec<u8>> {
+    let file = |name: String| {
+        let file = volume.read_file(&format!("{DIRECTORY}/{name}"), MOST_FILE_BYTES, read);
+        Some((name, file.ok()??))
+    };
+    names.into_iter().filter_map(file).collect()
 }
 
 /// Whether they are all there as they should be, and none of ours beside them.

@@ -1,5 +1,6 @@
-//! What credentials ask of the machine.
+//! What credentials and secrets ask of the machine.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
@@ -7,8 +8,12 @@ use metalstrap_release::host::{Host, Identity};
 
 use super::Machine;
 use crate::config::Place;
-use crate::credentials;
-use crate::failure::{Code, coded};
+use crate::credentials::{self, Sealed};
+use crate::esp;
+use crate::failure::{Code, WithCode as _, coded};
+use crate::inventory::DiskFacts;
+use crate::plan::{Plan, Role};
+use crate::secrets::{self, Opened};
 use crate::smbios;
 
 impl Machine<'_> {
@@ -32,5 +37,37 @@ impl Machine<'_> {
             None => {}
         }
         Ok(())
+    }
+    /// Opens the secrets of the host config, where it has some.
+    ///
+    /// # Errors
+    /// [`Code::Secrets`].
+    pub fn open_secrets(&self, host: &Host) -> Result<Opened> {
+        if host.secrets.is_empty() {
+            return Ok(Opened::default());
+        }
+        self.tell.step("secrets", "Opening the secrets", |_| {
+            secrets::open(host, (self.seams.tpm)().code(Code::Secrets, || "looking for the TPM".to_owned())?)
+        })
+    }
+
+    /// All that the OS gets: the credentials, and the secrets sealed to this machine's TPM. Nothing is written.
+    ///
+    /// # Errors
+    /// [`Code::Secrets`]; the disk's.
+    pub async fn seal(&self, host: &Host, secrets: Opened, plan: &Plan, disk: &DiskFacts) -> Result<Vec<Sealed>> {
+        let mut all = credentials::seal_all(host)?;
+        if host.secrets.is_empty() {
+            return Ok(all);
+        }
+        let there = if plan.existing.stays() {
+            let esp = plan.region(&disk.open_to_read()?, Role::Esp)?;
+            esp::credential_files(&esp, secrets.files()).await?
+        } else {
+            BTreeMap::new()
+        };
+        all.extend(self.tell.step("secrets", "Sealing the secrets for the OS", |_| secrets.seal(&there))?);
+        all.sort_by_key(Sealed::file);
+        Ok(all)
     }
 }

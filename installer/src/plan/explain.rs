@@ -31,7 +31,13 @@ pub(super) fn explain(plan: &Plan, hash: &str) -> String {
         line("renamed", format!("{path} to {name}"));
     }
     for Listed { name, size } in &plan.credentials {
-        line("credential", format!("{name}: {size} bytes, on the ESP"));
+        line(
+            "credential",
+            match size {
+                Some(size) => format!("{name}: {size} bytes, on the ESP"),
+                None => format!("{name}: a secret, sealed to the TPM, on the ESP"),
+            },
+        );
     }
     for Wipe { what, ranges } in plan.wipes.iter().chain(&plan.leftovers) {
         let bytes = ranges.iter().map(|range| range.size).sum();

@@ -43,7 +43,7 @@ impl Plan {
     /// As [`Plan::new`], but for the ESP, and for sectors that say nothing of where the release is.
     pub fn to_look(disk: &PlanDisk, manifest: &Manifest, host: &Host) -> Result<Self> {
         let disk = as_far_as_read(disk);
-        Ok(Self::settled(&disk, manifest, host, &credentials::seal_all(host)?)?.0)
+        Ok(Self::settled(&disk, manifest, host, &credentials::expected(host)?)?.0)
     }
 
     /// What becomes of the disk, without what is done for it, and what of it is ours.

@@ -91,7 +91,7 @@ async fn a_signed_host_config_that_cannot_hold_is_refused() {
             format!(r#"{{"format":1,{release},"wipe":true}}"#),
             "the host config is not valid: unknown field `wipe`, expected one of `format`, \
              `release`, `mode`, `disk`, `existing`, `intent`, `erase`, `tpm`, `handoff`, `cmdline_extra`, `boot_order`, \
-             `credentials` at line 1 column 58",
+             `credentials`, `secrets` at line 1 column 58",
         ),
         (
             format!(r#"{{"format":1,{release},"format":1}}"#),

@@ -14,6 +14,7 @@ use tss_esapi::structures::Auth;
 use tss_esapi::tcti_ldr::{NetworkTPMConfig, TctiNameConf};
 
 use super::TssTpm;
+use super::direct::Direct;
 
 /// swtpm on two neighbouring loopback ports, as the TCTI of tpm2-tss expects it.
 #[derive(Debug)]
@@ -51,8 +52,17 @@ impl Swtpm {
 
     /// A connection to it; it takes one at a time.
     pub(crate) fn connect(&self) -> TssTpm {
-        let address = format!("host=127.0.0.1,port={}", self.port);
-        TssTpm::connect(TctiNameConf::Swtpm(NetworkTPMConfig::from_str(&address).unwrap())).unwrap()
+        TssTpm::connect(TctiNameConf::Swtpm(NetworkTPMConfig::from_str(&self.address()).unwrap())).unwrap()
+    }
+
+    /// Where it is, as tpm2-tss is told.
+    pub(crate) fn address(&self) -> String {
+        format!("host=127.0.0.1,port={}", self.port)
+    }
+
+    /// The same, for commands as bytes.
+    pub(crate) fn direct(&self) -> Direct {
+        Direct::new(Box::new(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap()))
     }
 
     /// Somebody has taken ownership: the owner's authorisation is not empty any more.

@@ -7,10 +7,10 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Identity;
+use super::by_name::by_name;
 use super::variable::{self, fact};
 
 /// A host config has so many credentials at most.
@@ -74,6 +74,22 @@ pub enum FileForm {
     Binary,
 }
 
+impl FileForm {
+    /// Whether the file of the credential `name` is not encoded.
+    #[must_use]
+    pub fn is_binary(self, name: &str) -> bool {
+        let is_known = |known: &str| match known.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == known,
+        };
+        match self {
+            Self::ByName => READ_BY_SYSTEMD.iter().any(|known| is_known(known)),
+            Self::Base64 => false,
+            Self::Binary => true,
+        }
+    }
+}
+
 /// The content is somebody's business.
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,20 +107,6 @@ impl Credential {
     #[must_use]
     pub fn of(content: &[u8]) -> Self {
         Self { base64: Some(STANDARD.encode(content)), ..Self::default() }
-    }
-
-    /// Whether its file is not encoded.
-    #[must_use]
-    pub fn is_binary(&self, name: &str) -> bool {
-        let is_known = |known: &str| match known.strip_suffix('*') {
-            Some(start) => name.starts_with(start),
-            None => name == known,
-        };
-        match self.file {
-            FileForm::ByName => READ_BY_SYSTEMD.iter().any(|known| is_known(known)),
-            FileForm::Base64 => false,
-            FileForm::Binary => true,
-        }
     }
 
     /// Its content, with what `value` says for the variables.
@@ -140,16 +142,7 @@ impl Credentials {
         if self.0.len() > MOST {
             return Err(format!("are {}, more than {MOST}", self.0.len()));
         }
-        let mut before: Vec<String> = Vec::new();
-        for name in self.0.keys() {
-            check_name(name)?;
-            // Both would be one file.
-            let lower = name.to_ascii_lowercase();
-            if before.contains(&lower) {
-                return Err(format!("hold {name:?} twice: upper and lower case are one"));
-            }
-            before.push(lower);
-        }
+        check_names(self.0.keys())?;
         self.contents(|_| Ok(String::new())).map(drop)
     }
 
@@ -172,6 +165,12 @@ impl Credentials {
             Some((name.clone(), Credential { file: credential.file, ..Credential::of(&content) }))
         });
         Ok(Self(fixed.collect()))
+    }
+
+    /// Bytes of all contents, without what stands for variables.
+    pub(super) fn length(&self) -> usize {
+        let contents = self.contents(|_| Ok(String::new())).unwrap_or_default();
+        contents.values().map(Vec::len).sum()
     }
 
     /// All of them, by name.
@@ -197,6 +196,21 @@ impl Credentials {
     }
 }
 
+/// Whether these can be names, each of a file of its own.
+pub(super) fn check_names<'a>(names: impl Iterator<Item = &'a String>) -> Result<(), String> {
+    let mut before: Vec<String> = Vec::new();
+    for name in names {
+        check_name(name)?;
+        // Both would be one file.
+        let lower = name.to_ascii_lowercase();
+        if before.contains(&lower) {
+            return Err(format!("hold {name:?} twice: upper and lower case are one"));
+        }
+        before.push(lower);
+    }
+    Ok(())
+}
+
 /// What systemd takes as a name (`credential_name_valid` in its src/shared/creds-util.c: printable ASCII without `/` and `:`),
 /// without what FAT cannot hold, and without a dot at the start, since systemd-stub passes over such files.
 fn check_name(name: &str) -> Result<(), String> {
@@ -214,29 +228,7 @@ fn check_name(name: &str) -> Result<(), String> {
 
 impl<'de> Deserialize<'de> for Credentials {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ByName)
-    }
-}
-
-/// A map would take the last of two with the same name.
-struct ByName;
-
-impl<'de> Visitor<'de> for ByName {
-    type Value = Credentials;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with credentials by their names")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Credentials, A::Error> {
-        let mut all = BTreeMap::new();
-        while let Some(name) = map.next_key::<String>()? {
-            if all.contains_key(&name) {
-                return Err(A::Error::custom(format_args!("duplicate credential {name:?}")));
-            }
-            all.insert(name, map.next_value()?);
-        }
-        Ok(Credentials(all))
+        by_name(deserializer, "credential").map(Self)
     }
 }
 
@@ -290,7 +282,7 @@ mod tests {
                 "fstab.extra": {"text": "", "file": "base64"}, "x": {"text": "", "file": "binary"}}"#,
         );
         let host = host.unwrap();
-        let binary = host.credentials.iter().map(|(name, one)| (name, one.is_binary(name)));
+        let binary = host.credentials.iter().map(|(name, one)| (name, one.file.is_binary(name)));
         let expected = [
             ("fstab.extra", false),
             ("network.dns", false),

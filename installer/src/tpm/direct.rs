@@ -1,0 +1,222 @@
+//! A TPM 2.0 to which commands are sent as bytes (TCG, "Trusted Platform Module Library", part 3). Sealing takes eight commands
+//! that tpm2-tss is not linked for: it would weigh a hundred kilobytes more than this.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+
+use anyhow::{Context as _, Result, bail};
+use zeroize::Zeroizing;
+
+/// The kernel's device with the resource manager: another connection beside that of tpm2-tss.
+const DEVICE: &str = "/dev/tpmrm0";
+/// No answer is longer (`TPM_BUFSIZE` of the kernel's drivers/char/tpm/tpm.h).
+const MOST: usize = 4096;
+/// `TPM_ST_NO_SESSIONS` and `TPM_ST_SESSIONS`.
+const NO_SESSIONS: u16 = 0x8001;
+const SESSIONS: u16 = 0x8002;
+/// Tag, length and code of a command or an answer.
+const HEADER: usize = 10;
+/// Nonce, attributes and HMAC of an authorisation: none. A policy session without `continueSession` ends with the command.
+const EMPTY: [u8; 5] = [0; 5];
+
+/// `TPM_RS_PW`: authorisation by a value, which here is empty.
+pub(super) const PASSWORD: u32 = 0x4000_0009;
+
+/// What commands are written to and answers read from: the kernel's device, or the socket of a software TPM.
+pub trait Device: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Device for T {}
+
+/// The TPM.
+pub struct Direct(Box<dyn Device>);
+
+impl fmt::Debug for Direct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Direct")
+    }
+}
+
+/// One command.
+#[derive(Debug)]
+pub(super) struct Command<'a> {
+    /// Its name, for messages.
+    pub what: &'static str,
+    /// `TPM_CC`.
+    pub code: u32,
+    /// What it works on.
+    pub handles: &'a [u32],
+    /// What authorises the use of the first handle.
+    pub by: Option<u32>,
+    /// What comes behind.
+    pub parameters: &'a [u8],
+}
+
+/// The machine's TPM 2.0; `None` where the kernel has none.
+///
+/// # Errors
+/// The device cannot be opened.
+pub fn open() -> Result<Option<Direct>> {
+    match File::options().read(true).write(true).open(DEVICE) {
+        Ok(device) => Ok(Some(Direct::new(Box::new(device)))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("opening {DEVICE}")),
+    }
+}
+
+impl Direct {
+    /// The TPM behind `device`.
+    #[must_use]
+    pub fn new(device: Box<dyn Device>) -> Self {
+        Self(device)
+    }
+
+    /// Runs a command that gives no handle: the parameters of its answer.
+    ///
+    /// # Errors
+    /// The device's; the TPM's answer.
+    pub(super) fn run(&mut self, command: &Command<'_>) -> Result<Zeroizing<Vec<u8>>> {
+        let answer = self.send(command)?;
+        parameters(command, &answer)
+    }
+
+    /// Runs a command that gives a handle: the handle, and the parameters of its answer.
+    ///
+    /// # Errors
+    /// The device's; the TPM's answer.
+    pub(super) fn run_for_handle(&mut self, command: &Command<'_>) -> Result<(u32, Zeroizing<Vec<u8>>)> {
+        let answer = self.send(command)?;
+        let (handle, rest) = answer.split_first_chunk::<4>().with_context(|| format!("{} gave none", command.what))?;
+        Ok((u32::from_be_bytes(*handle), parameters(command, rest)?))
+    }
+
+    /// Sends a command: its answer behind the header.
+    fn send(&mut self, command: &Command<'_>) -> Result<Zeroizing<Vec<u8>>> {
+        let what = command.what;
+        self.0.write_all(&bytes(command)?).with_context(|| format!("sending {what} to the TPM"))?;
+        let answer = self.receive().with_context(|| format!("reading the TPM's answer to {what}"))?;
+        let (header, rest) = answer.split_at_checked(HEADER).with_context(|| format!("{what} got no answer"))?;
+        let code = header.last_chunk::<4>().copied().map(u32::from_be_bytes).unwrap_or_default();
+        if code != 0 {
+            bail!("the TPM answered {what} with error {code:#05x}");
+        }
+        Ok(Zeroizing::new(rest.to_vec()))
+    }
+
+    /// Reads a whole answer, which a socket may give in pieces.
+    fn receive(&mut self) -> io::Result<Zeroizing<Vec<u8>>> {
+        let mut answer = Zeroizing::new(vec![0; MOST]);
+        let mut length = 0_usize;
+        loop {
+            let free = answer.get_mut(length..).unwrap_or_default();
+            let read = self.0.read(free)?;
+            if read == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            length = length.saturating_add(read);
+            let said = answer.get(2..6).filter(|_| length >= HEADER).and_then(|size| size.first_chunk());
+            let said = said.copied().map(u32::from_be_bytes).and_then(|size| usize::try_from(size).ok());
+            if said.is_some_and(|said| length >= said) {
+                answer.truncate(length);
+                return Ok(answer);
+            }
+        }
+    }
+}
+
+/// A command as it is sent.
+fn bytes(command: &Command<'_>) -> Result<Zeroizing<Vec<u8>>> {
+    let mut body = Zeroizing::new(Vec::with_capacity(MOST));
+    body.extend(command.code.to_be_bytes());
+    body.extend(command.handles.iter().copied().flat_map(u32::to_be_bytes));
+    if let Some(session) = command.by {
+        body.extend(9_u32.to_be_bytes());
+        body.extend(session.to_be_bytes());
+        body.extend(EMPTY);
+    }
+    body.extend_from_slice(command.parameters);
+    let tag = if command.by.is_some() { SESSIONS } else { NO_SESSIONS };
+    let length = u32::try_from(body.len().saturating_add(6))?;
+    Ok(Zeroizing::new([&tag.to_be_bytes()[..], &length.to_be_bytes(), body.as_slice()].concat()))
+}
+
+/// The parameters in an answer behind its handle. Behind those of an authorised command stands what the session says.
+fn parameters(command: &Command<'_>, rest: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+    if command.by.is_none() {
+        return Ok(Zeroizing::new(rest.to_vec()));
+    }
+    let parameters = rest.split_first_chunk::<4>().and_then(|(length, rest)| {
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        rest.get(..length)
+    });
+    let parameters = parameters.with_context(|| format!("the TPM's answer to {} is too short", command.what))?;
+    Ok(Zeroizing::new(parameters.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Answers in pieces of three bytes.
+    struct Scripted {
+        sent: Arc<Mutex<Vec<u8>>>,
+        answer: Cursor<Vec<u8>>,
+    }
+
+    impl Write for Scripted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.sent.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Read for Scripted {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let most = buffer.len().min(3);
+            self.answer.read(&mut buffer[..most])
+        }
+    }
+
+    fn tpm(answer: &[u8]) -> (Direct, Arc<Mutex<Vec<u8>>>) {
+        let sent = Arc::<Mutex<Vec<u8>>>::default();
+        let device = Scripted { sent: Arc::clone(&sent), answer: Cursor::new(answer.to_vec()) };
+        (Direct::new(Box::new(device)), sent)
+    }
+
+    const AUTHORISED: Command<'_> =
+        Command { what: "TPM2_Load", code: 0x157, handles: &[0x8000_0000], by: Some(PASSWORD), parameters: &[1, 2] };
+
+    #[test]
+    fn commands_and_answers_are_as_the_library_says() {
+        let answer = [&[0x80, 0x02, 0, 0, 0, 25, 0, 0, 0, 0][..], &[0x80, 0, 0, 1, 0, 0, 0, 2, 7, 8], &[0, 0, 1, 0, 0]];
+        let (mut tpm, sent) = tpm(&answer.concat());
+        let (handle, parameters) = tpm.run_for_handle(&AUTHORISED).unwrap();
+        assert_eq!((handle, parameters.as_slice()), (0x8000_0001, &[7, 8][..]));
+        let expected = [
+            &[0x80, 0x02, 0, 0, 0, 29, 0, 0, 0x01, 0x57, 0x80, 0, 0, 0][..],
+            &[0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0],
+            &[1, 2],
+        ];
+        assert_eq!(*sent.lock().unwrap(), expected.concat());
+    }
+
+    #[test]
+    fn an_answer_that_is_none_is_an_error() {
+        let refusal = |answer: &[u8]| format!("{:#}", tpm(answer).0.run(&AUTHORISED).unwrap_err());
+        let error = refusal(&[0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x01, 0xdf]);
+        assert_eq!(error, "the TPM answered TPM2_Load with error 0x1df");
+        assert_eq!(refusal(&[0x80, 0x02, 0, 0, 0, 12, 0, 0, 0, 0, 0, 0]), "the TPM's answer to TPM2_Load is too short");
+        for cut in [&[][..], &[0x80, 0x02, 0, 0], &[0x80, 0x02, 0, 0, 0, 99, 0, 0, 0, 0]] {
+            assert_eq!(refusal(cut), "reading the TPM's answer to TPM2_Load: unexpected end of file");
+        }
+        // As long as no answer may be.
+        let long = [&[0x80, 0x02, 0xff, 0xff, 0xff, 0xff][..], &[0; MOST]].concat();
+        assert_eq!(refusal(&long), "reading the TPM's answer to TPM2_Load: unexpected end of file");
+    }
+}
