@@ -2,9 +2,11 @@
 //! host config: the old ones or the new ones. Beside them lies a list of those that are ours, by which one that the next host
 //! config lacks is told from what the OS or somebody else has put there, and stays.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, anyhow};
+use metalstrap_release::digest::Digest;
 
 use super::there::{apply, coded};
 use crate::credentials::{DIRECTORY, Sealed};
@@ -49,6 +51,11 @@ pub(super) fn room(credentials: &[Sealed], cluster: u64) -> u64 {
     let sizes = files.iter().map(|(_, bytes)| u64::try_from(bytes.len()).unwrap_or(u64::MAX));
     let whole = sizes.chain([directory]).map(|size| size.max(1).next_multiple_of(cluster));
     if files.is_empty() { 0 } else { whole.fold(0, u64::saturating_add) }
+}
+
+/// Whether `there` has all their files, as they should be.
+pub(super) fn are_among(credentials: &[Sealed], there: &BTreeMap<String, Digest>) -> bool {
+    files(credentials).iter().all(|(name, bytes)| there.get(name) == Some(&Digest::of(bytes)))
 }
 
 /// Whether they are all there as they should be, and none of ours beside them.
