@@ -3,6 +3,7 @@
 mod noted;
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use metalstrap_release::digest::Digest;
@@ -11,6 +12,7 @@ use metalstrap_release::uki::{self, HEAD_BYTES, MAX_CMDLINE, Sections, read_sect
 use metalstrap_release::version;
 use serde::Serialize;
 
+use crate::credentials;
 use crate::fat::{Listed, ReadAt, Volume, VolumeError};
 use crate::gpt::Entry;
 
@@ -18,6 +20,8 @@ pub use noted::{INTENTS, Noted, intents_file, with_intent};
 
 /// Where systemd-boot looks for UKIs (Boot Loader Specification, type 2).
 pub const UKI_DIRECTORY: &str = "EFI/Linux";
+/// Credentials of more bytes together are not looked at: those of a host config are never as many.
+const MOST_CREDENTIALS_BYTES: u64 = 4 << 20;
 
 /// An EFI system partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,6 +47,10 @@ pub struct BootFiles {
     pub intents: Vec<String>,
     /// Lines of the file of them that are none: they do not count, and go when it is written next.
     pub dropped_intents: u64,
+    /// What the directory of credentials has, as far as it can be read: by it the plan knows whether they need room. Digests of
+    /// secrets may tell what they are, so it is shown to nobody.
+    #[serde(skip)]
+    pub credentials: BTreeMap<String, Digest>,
     /// Bytes that are free, in whole clusters.
     pub free: u64,
     /// Bytes of a cluster.
@@ -181,8 +189,9 @@ impl BootFiles {
             .collect();
         ukis.sort_by(|a, b| a.name.cmp(&b.name));
         let Noted { intents, dropped: dropped_intents } = Noted::on(&volume, read)?;
+        let credentials = credentials(&volume, read);
         let (free, cluster) = (volume.free_bytes(), volume.cluster_bytes());
-        Ok(Self { ukis, intents, dropped_intents, free, cluster })
+        Ok(Self { ukis, intents, dropped_intents, credentials, free, cluster })
     }
 
     /// The UKI of the slot of this data partition that is most likely to start.
@@ -202,6 +211,23 @@ fn root_hash(volume: &Volume, file: &Listed, read: ReadAt<'_>) -> Option<Digest>
     let sections = Sections::parse(&head).ok()?;
     let cmdline = read_section(&mut reader, sections.get(".cmdline")?, MAX_CMDLINE).ok()?;
     uki::root_hash(std::str::from_utf8(&cmdline).ok()?).ok()
+}
+
+/// The files in the directory of credentials. What cannot be read is not there: it is written anew.
+fn credentials(volume: &Volume, read: ReadAt<'_>) -> BTreeMap<String, Digest> {
+    let directory = volume.directory(credentials::DIRECTORY, read).ok().flatten();
+    let files = directory.into_iter().flat_map(|directory| directory.entries).filter(|file| !file.is_directory);
+    let (mut found, mut left) = (BTreeMap::new(), MOST_CREDENTIALS_BYTES);
+    for file in files {
+        let Some(rest) = left.checked_sub(file.size.into()) else { break };
+        left = rest;
+        let mut bytes = Vec::new();
+        let content = volume.reader(&file, read).ok().and_then(|mut reader| reader.read_to_end(&mut bytes).ok());
+        if content.is_some() {
+            found.insert(file.name, Digest::of(&bytes));
+        }
+    }
+    found
 }
 
 #[cfg(test)]

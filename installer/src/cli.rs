@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::builder::TypedValueParser as _;
+use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use metalstrap_release::host::{HostKey, Mode};
 
@@ -105,7 +105,7 @@ struct Target {
     host: Option<HostKey>,
     /// Where the versions of the repository's metadata are remembered, against older ones (/var/lib/metalstrap/versions.json); what
     /// has happened to disks is in intents.json beside it, where --disk is a file and this is not given in DISK.intents
-    #[arg(long, value_name = "FILE", value_parser = clap::value_parser!(PathBuf).try_map(memory))]
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(memory))]
     remembered: Option<PathBuf>,
     /// Do not read back from the disk what was written to it: faster, and a drive that loses writes is not noticed
     #[arg(long)]

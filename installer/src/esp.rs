@@ -106,9 +106,9 @@ pub fn check(order: Order<'_>, size: u64, sector_size: u32) -> Result<()> {
 }
 
 /// Whether an ESP that stays has room for the release's boot files, once the UKIs at `removed` are gone; `disk` is for the
-/// message. One that has its UKI already needs some for the credentials only; where that UKI turns out to be damaged, and there is
-/// no room for another one, the run ends with the same error later, and what is there stays. For the note of intents nothing is
-/// refused.
+/// message. One that has its UKI or the credentials already needs none for these; where what is there turns out to be damaged, and
+/// there is no room for another one, the run ends with the same error later, and what is there stays. For the note of intents
+/// nothing is refused.
 ///
 /// # Errors
 /// [`Code::Esp`] with what is needed, what there is, and what takes it.
@@ -122,7 +122,8 @@ pub fn check_room(order: Order<'_>, files: &BootFiles, removed: &[String], disk:
     let (uki, loader) = (whole(manifest.boot.uki.size), whole(manifest.boot.loader.size));
     // Both copies of the loader may have to be replaced, and are whole until the new ones are.
     let boot_files = if is_there { 0 } else { uki.saturating_add(loader.saturating_mul(2)) };
-    let credentials = credentials::room(order.credentials, files.cluster.max(1));
+    let has_credentials = credentials::are_among(order.credentials, &files.credentials);
+    let credentials = if has_credentials { 0 } else { credentials::room(order.credentials, files.cluster.max(1)) };
     let needed = boot_files.saturating_add(credentials);
     let freed: u64 = files.ukis.iter().filter(|uki| gone(uki)).map(|uki| whole(uki.size)).sum();
     let free = files.free.saturating_add(freed);

@@ -156,13 +156,14 @@ impl Plan {
         let (mut plan, ours) = Self::settled(disk, manifest, host, &credentials)?;
         plan.check_esp(disk, plan.esp_order(manifest, &credentials)?, ours.map(|ours| ours.esp))?;
         let root = manifest.root()?;
-        plan.wipes = wipes::steps(&plan, &disk.contents, root.data.content_size, root.hash_tree.content_size);
-        plan.writes = plan.list_writes(root.data.content_size, root.hash_tree.content_size);
+        let (data, tree) = (root.data.content_size, root.hash_tree.content_size);
+        plan.wipes = wipes::steps(&plan, &disk.contents, data, tree);
+        plan.writes = plan.list_writes(data, tree);
         if matches!(plan.existing, Becomes::Replaced { .. } | Becomes::Updated { .. }) {
             plan.seeds = reuse::seeds(&plan);
         }
         if matches!(plan.existing, Becomes::Replaced { .. }) {
-            plan.leftovers = wipes::leftovers(&plan, &disk.contents);
+            plan.leftovers = wipes::leftovers(&plan, &disk.contents, data, tree);
         }
         plan.discards = discards::areas(&plan);
         plan.check_protected()?;

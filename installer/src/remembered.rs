@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::metadata::Versions;
@@ -75,7 +75,7 @@ impl Memory {
         let mut intents = image.as_os_str().to_owned();
         intents.push(OF_IMAGE);
         // Where the file system does not know when it was made, the file counts.
-        let since = fs::metadata(image).and_then(|found| found.created()).ok();
+        let since = made(image);
         Self::Files(Files { versions: FILE.into(), intents: intents.into(), since })
     }
 
@@ -157,11 +157,19 @@ impl Files {
     }
 }
 
-/// What an image is called in a memory that is not its own: by its path, since it has no serial number.
+/// What an image is called in a memory that is not its own, since it has no serial number: by its path, and when it was made,
+/// which tells it from another one that gets its name later.
 #[must_use]
 pub fn image_uuid(image: &Path) -> Option<Uuid> {
     let path = fs::canonicalize(image).unwrap_or_else(|_| image.to_owned());
-    lasting_uuid(&Identity { serial: Some(path.display().to_string()), ..Identity::default() })
+    let made = made(image).and_then(|made| made.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    let serial = format!("{} {}", path.display(), made.as_nanos());
+    lasting_uuid(&Identity { serial: Some(serial), ..Identity::default() })
+}
+
+/// When a file was made, where its file system knows it.
+fn made(file: &Path) -> Option<SystemTime> {
+    fs::metadata(file).and_then(|found| found.created()).ok()
 }
 
 /// What is in the file, unless it is older than `since`.
@@ -255,5 +263,24 @@ mod tests {
         let later = Some(fs::metadata(&files.intents).unwrap().modified().unwrap() + std::time::Duration::from_secs(1));
         let memory = Memory::Files(Files { since: later, ..files });
         assert_eq!(memory.intents().unwrap(), Intents::default());
+    }
+
+    #[test]
+    fn an_image_that_gets_the_name_of_another_one_is_not_taken_for_it() {
+        let place = tempfile::tempdir().unwrap();
+        let image = place.path().join("one.img");
+        fs::write(&image, "").unwrap();
+        let (first, since) = (image_uuid(&image).unwrap(), made(&image));
+        fs::write(&image, "installed").unwrap();
+        assert_eq!(image_uuid(&image), Some(first));
+        if since.is_none() {
+            return;
+        }
+        // Until the clock of the file system has gone on.
+        while made(&image) == since {
+            fs::remove_file(&image).unwrap();
+            fs::write(&image, "").unwrap();
+        }
+        assert_ne!(image_uuid(&image), Some(first));
     }
 }

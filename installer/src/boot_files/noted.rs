@@ -28,16 +28,19 @@ impl Noted {
     /// Reads the file of a file system; nothing where there is none. Of one that is too long the rest counts as one line.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// Its directory cannot be read.
     pub fn on(volume: &Volume, read: ReadAt<'_>) -> Result<Self, VolumeError> {
         let (parent, name) = INTENTS.rsplit_once('/').unwrap_or(("", INTENTS));
         let directory = volume.directory(parent, read)?;
         let found = directory.as_ref().and_then(|directory| directory.find(name)).filter(|file| !file.is_directory);
         let Some(file) = found else { return Ok(Self::default()) };
-        // Its clusters are no chain, as after a power cut: nobody knows what was in it.
-        let Ok(reader) = volume.reader(file, read) else { return Ok(Self { intents: Vec::new(), dropped: 1 }) };
+        // Its clusters are no chain, as after a power cut, or cannot be read: nobody knows what was in it.
+        let lost = Self { intents: Vec::new(), dropped: 1 };
         let mut bytes = Vec::new();
-        reader.take(MOST_INTENTS_BYTES).read_to_end(&mut bytes)?;
+        let Ok(reader) = volume.reader(file, read) else { return Ok(lost) };
+        if reader.take(MOST_INTENTS_BYTES).read_to_end(&mut bytes).is_err() {
+            return Ok(lost);
+        }
         if u64::from(file.size) <= MOST_INTENTS_BYTES {
             return Ok(noted(&bytes));
         }

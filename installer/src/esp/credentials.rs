@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, anyhow};
+use metalstrap_release::digest::Digest;
 
 use super::there::{apply, coded};
 use crate::credentials::{DIRECTORY, Sealed};
@@ -61,6 +62,11 @@ pub(super) fn found(volume: &Volume, read: ReadAt<'_>, names: Vec<String>) -> BT
         Some((name, file.ok()??))
     };
     names.into_iter().filter_map(file).collect()
+}
+
+/// Whether `there` has all their files, as they should be.
+pub(super) fn are_among(credentials: &[Sealed], there: &BTreeMap<String, Digest>) -> bool {
+    files(credentials).iter().all(|(name, bytes)| there.get(name) == Some(&Digest::of(bytes)))
 }
 
 /// Whether they are all there as they should be, and none of ours beside them.

@@ -16,6 +16,7 @@ use crate::fat::Stage;
 use crate::fetch::Source as _;
 
 mod credentials;
+mod noting;
 mod staying;
 mod telling;
 

@@ -64,7 +64,7 @@ pub enum Copies {
     Backup,
 }
 
-/// A partition of a table that is not kept.
+/// A partition of a table that is not kept, or such a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OldArea {
     /// First byte.
@@ -73,6 +73,8 @@ pub struct OldArea {
     pub size: u64,
     /// Whether firmware boots from it.
     pub boots: bool,
+    /// Whether it is a table beside those at the ends of the disk: of what it names nothing else knows.
+    pub is_table: bool,
 }
 
 /// Bytes at the start that are zero on a blank disk: where tables and boot code are, and before any partition of ours.

@@ -82,12 +82,13 @@ fn area(disk: &dyn Disk, sector: u64, start: u64, slot: &Slot) -> Option<OldArea
     old_tables::in_sectors(disk, start.checked_mul(sector)?, end, slot.kind == 0xef)
 }
 
-/// The partitions of the chain of extended boot records that begins in sector `extended`: the first entry of each is a partition
-/// (relative to its record), the second the next record (relative to the first).
+/// The chain of extended boot records that begins in sector `extended`, and the partitions that they name: the first entry of each
+/// is a partition (relative to its record), the second the next record (relative to the first).
 fn logical(disk: &dyn Disk, sector: u64, extended: u64) -> io::Result<Vec<OldArea>> {
     let (mut areas, mut at) = (Vec::new(), extended);
     for _ in 0..MOST_LOGICAL {
         let Some(slots) = record(disk, at.checked_mul(sector))?.and_then(|record| slots(&record)) else { break };
+        areas.extend(old_tables::table(disk, at.saturating_mul(sector), sector));
         for slot in slots.iter().filter(|slot| !is_extended(slot.kind)) {
             areas.extend(at.checked_add(slot.start).and_then(|start| area(disk, sector, start, slot)));
         }

@@ -52,7 +52,7 @@ pub(super) fn add(areas: &mut Vec<OldArea>, more: Vec<OldArea>) {
     }
 }
 
-/// The other copy of the table with this `header`: its partitions, and its own header.
+/// The other copy of the table with this `header`: its partitions, and itself.
 fn moved(disk: &dyn Disk, sector: u64, of: &Header) -> io::Result<Vec<OldArea>> {
     let ends = [1, (disk.size() / sector).saturating_sub(1)];
     let Some(start) = of.other.checked_mul(sector).filter(|_| !ends.contains(&of.other)) else {
@@ -60,7 +60,9 @@ fn moved(disk: &dyn Disk, sector: u64, of: &Header) -> io::Result<Vec<OldArea>> 
     };
     let Some(other) = header(disk, sector, of.other)? else { return Ok(Vec::new()) };
     let mut areas = partitions(disk, sector, &other)?;
-    areas.extend(in_sectors(disk, start, start.saturating_add(sector), false));
+    let entries = other.first.saturating_mul(sector);
+    let bytes = u64::try_from(other.entries.saturating_mul(other.bytes)).map_err(io::Error::other)?;
+    areas.extend(table(disk, entries, bytes).into_iter().chain(table(disk, start, sector)));
     Ok(areas)
 }
 
@@ -119,7 +121,13 @@ pub(super) fn in_sectors(disk: &dyn Disk, start: u64, end: u64, boots: bool) -> 
     let whole = disk.size() - disk.size() % own;
     let (start, end) = (start - start % own, end.min(whole).next_multiple_of(own));
     let size = end.checked_sub(start).filter(|size| *size > 0)?;
-    Some(OldArea { start, size, boots })
+    Some(OldArea { start, size, boots, is_table: false })
+}
+
+/// A table, or a part of one, in the `size` bytes from `start` on.
+pub(super) fn table(disk: &dyn Disk, start: u64, size: u64) -> Option<OldArea> {
+    let area = in_sectors(disk, start, start.saturating_add(size), false)?;
+    Some(OldArea { is_table: true, ..area })
 }
 
 fn long(bytes: &[u8], at: usize) -> Option<u64> {
@@ -225,20 +233,22 @@ mod tests {
         let others = |disk: &Memory| -> Vec<_> {
             let Contents::Gpt { table, others, .. } = inspect(disk).unwrap() else { panic!("no table") };
             assert_eq!(table.partitions, now());
+            assert!(others.iter().all(|area| area.is_table == (area.start >= 31 * MIB)), "{others:?}");
             others.iter().map(|area| (area.start, area.size, area.boots)).collect()
         };
         let gone = [(9 * MIB, 4 * MIB, false), (20 * MIB, 8 * MIB, true)];
         for sector in [512, 4096] {
-            // The disk may have ended elsewhere: then the header that is left there goes as well.
-            let header = (32 * MIB - u64::from(sector), u64::from(sector), false);
-            for (end, left) in [(64 * MIB, None), (32 * MIB, Some(header))] {
+            // The disk may have ended elsewhere: then the table that is left there goes as well.
+            let (entries, header) = (128 * 128, u64::from(sector));
+            let left = [(32 * MIB - header - entries, entries, false), (32 * MIB - header, header, false)];
+            for (end, left) in [(64 * MIB, &[][..]), (32 * MIB, &left[..])] {
                 let ([first, own], [_, other]) = (ends(end, sector, now()), ends(end, sector, before()));
                 let disk = Memory::new(64 * MIB, sector);
                 disk.write_at(0, &first).unwrap();
                 disk.write_at(end - MIB, &own).unwrap();
-                assert_eq!(others(&disk), Vec::from_iter(left));
+                assert_eq!(others(&disk), left);
                 disk.write_at(end - MIB, &other).unwrap();
-                assert_eq!(others(&disk), gone.into_iter().chain(left).collect::<Vec<_>>());
+                assert_eq!(others(&disk), [&gone[..], left].concat());
             }
         }
     }

@@ -178,3 +178,21 @@ fn their_room_is_counted() {
     let there = BootFiles { ukis: vec![uki], ..files(9 * 4096) };
     check_room(order, &there, &[], "d").unwrap();
 }
+
+#[tokio::test]
+async fn those_that_are_there_need_no_room() {
+    let repository = Repository::new();
+    let manifest = manifest(&repository, &bytes(1, 10_000), &bytes(2, 100_000));
+    let (credentials, others) = (new(), old());
+    let order = Order { credentials: &credentials, ..order(&manifest) };
+    let disk = Arc::new(Recording::memory(DISK_SIZE, 512));
+    write(&repository.mirrors(), order, &region(&disk), &[], &Progress::default()).await.unwrap();
+    let read = |offset: u64, buffer: &mut [u8]| region(&disk).read_at(offset, buffer);
+    let found = boot_files::EspContents::read(SIZE, 512, &read);
+    let full = BootFiles { free: 0, ..found.files().unwrap().clone() };
+    check_room(order, &full, &[], "d").unwrap();
+    let error = check_room(Order { credentials: &others, ..order }, &full, &[], "d").unwrap_err();
+    assert_eq!(code_of(&error), Code::Esp);
+    // Nobody is told what they are by.
+    assert!(!serde_json::to_string(&full).unwrap().contains("hostname"), "{full:?}");
+}

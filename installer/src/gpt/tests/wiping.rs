@@ -229,6 +229,52 @@ fn lesson_21_superblocks_go_that_only_an_unreadable_table_leads_to() {
     }
 }
 
+/// An MBR leads to the record of the first logical partition, and that to the next one. A drive keeps what is not flushed in any
+/// order.
+#[test]
+fn lesson_21_a_wipe_that_is_cut_finds_what_is_in_logical_partitions_again() {
+    let file = file(GIB);
+    let script = tempfile::NamedTempFile::new().unwrap();
+    let text = "label: dos\nstart=2048, size=100M, type=ef\nsize=600M, type=5\nx5: size=100M\nx6: size=100M\n";
+    std::fs::write(script.path(), text).unwrap();
+    let mut sfdisk = Command::new("sfdisk");
+    sfdisk.arg("--quiet").arg(file.path()).stdin(std::fs::File::open(script.path()).unwrap());
+    assert!(sfdisk.status().unwrap().success());
+    let json = Command::new("sfdisk").arg("--json").arg(file.path()).output().unwrap().stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let logical = [2_usize, 3].map(|n| json["partitiontable"]["partitions"][n]["start"].as_u64().unwrap() * 512);
+    let (made, before) = (FileDisk::open(file.path(), 512).unwrap(), Memory::new(GIB, 512));
+    for start in (0..GIB).step_by(1 << 20) {
+        let mut piece = vec![0; 1 << 20];
+        made.read_at(start, &mut piece).unwrap();
+        before.write_at(start, &piece).unwrap();
+    }
+    let mut label = [0; 4096];
+    label[512..520].copy_from_slice(b"LABELONE");
+    logical.iter().for_each(|start| before.write_at(*start, &label).unwrap());
+
+    let wiping = |disk: &dyn Disk| {
+        let on = plan_disk(GIB, 512, inventory::inspect(disk).unwrap());
+        invalidate(disk, &Plan::new(&on, &manifest(), &host(Existing::Wipe)).unwrap()).unwrap();
+    };
+    let recording = Recording::new(Arc::new(before.clone()));
+    wiping(&recording);
+    let log = recording.take();
+    let mut flushed = 0;
+    for (number, what) in log.iter().enumerate() {
+        if *what == Recorded::Flush {
+            flushed = number;
+        }
+        let disk = before.clone();
+        replay(&log[..flushed], &disk).unwrap();
+        replay(std::slice::from_ref(what), &disk).unwrap();
+        wiping(&disk);
+        for start in logical {
+            assert_eq!(inventory::signatures(&disk, start, 100 * MIB).unwrap(), [""; 0], "{number}");
+        }
+    }
+}
+
 #[test]
 fn a_bad_sector_of_an_old_system_is_written_to_and_what_the_others_name_goes() {
     let file = old_system();

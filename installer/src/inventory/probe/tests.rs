@@ -141,16 +141,27 @@ fn partitions_of_an_mbr_table_are_found_with_the_logical_ones() {
             start: number(&partition["start"]),
             size: number(&partition["size"]),
             boots: partition["type"] == "ef",
+            is_table: false,
         })
         .collect();
     assert_eq!(expected.len(), 4);
     // With sectors of the other size the first one would be from 8 MiB to the end, and the others not on the disk.
-    expected.push(OldArea { start: 8 * MIB, size: 56 * MIB, boots: true });
+    expected.push(OldArea { start: 8 * MIB, size: 56 * MIB, boots: true, is_table: false });
     expected.sort_by_key(|area| (area.start, area.size));
     for sector_size in [512, 4096] {
         let contents = inspect(&FileDisk::open(file.path(), sector_size).unwrap()).unwrap();
-        let Contents::Foreign { what, mut areas } = contents else { panic!("not foreign") };
+        let Contents::Foreign { what, areas } = contents else { panic!("not foreign") };
         assert_eq!(what, ["MBR partition table"]);
+        // A record for each logical partition, before it; the first one begins the extended partition.
+        let (mut records, mut areas): (Vec<_>, Vec<_>) = areas.into_iter().partition(|area| area.is_table);
+        records.sort_by_key(|area| area.start);
+        assert_eq!(records.iter().map(|record| record.size).collect::<Vec<_>>(), [u64::from(sector_size); 2]);
+        assert!(areas.iter().any(|area| area.start == records[0].start && area.size == 40 * MIB), "{areas:?}");
+        for record in &records {
+            let mut bytes = [0; 512];
+            std::os::unix::fs::FileExt::read_exact_at(file.as_file(), &mut bytes, record.start).unwrap();
+            assert_eq!(bytes[510..], [0x55, 0xaa]);
+        }
         areas.sort_by_key(|area| (area.start, area.size));
         assert_eq!(areas, expected);
     }
