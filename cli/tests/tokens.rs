@@ -196,6 +196,22 @@ fn what_is_wrong_with_pin_token_or_key_is_said_and_changes_nothing() {
     let output = token.run(&timestamp, Some(PIN));
     assert!(output.status.success(), "{output:?}");
 
+    // What is refused is not shown: a PIN is in it.
+    let secret = format!("{}&pin-value={PIN}", uri("root"));
+    for (line, reading) in [
+        (format!("token {secret}"), "the URI"),
+        (format!("keygen --keys D/new --token root={secret}"), "the URI of --token root=…"),
+    ] {
+        let start = format!("metalstrap: reading {reading}: a PIN does not belong there (pin-value): ");
+        assert!(token.refusal(&line).starts_with(&start), "{line}");
+    }
+    for (wrong, text) in [
+        ("root", "--token is ROLE=URI"),
+        ("roots=pkcs11:", "reading the role of --token: not a role: root, targets, snapshot, timestamp or hosts"),
+    ] {
+        assert_eq!(token.refusal(&format!("keygen --keys D/new --token {wrong}")), format!("metalstrap: {text}"));
+    }
+
     let refusal = token.refusal(&format!("keygen --keys D/new --token root={}", uri("nothing")));
     let start = "metalstrap: looking for the key pkcs11:token=metalstrap;object=nothing?";
     assert!(refusal.starts_with(start), "{refusal}");
