@@ -175,7 +175,10 @@ impl Args {
     fn signers(&self, role: RoleName, count: u64, threshold: NonZeroU64, tokens: &Tokens) -> Result<RoleSigners> {
         let mut keys: Vec<PrivateKey> = Vec::new();
         for uri in self.on_tokens(role) {
-            let key = tokens.key(uri).with_context(|| format!("looking for the key {uri}"))?;
+            let looking = || format!("looking for the key {uri}");
+            let key = tokens.key(uri).with_context(looking)?;
+            // Not when the root names it already, and the old key is gone.
+            tokens.check(uri).with_context(looking)?;
             ensure!(keys.iter().all(|other| other.id() != key.id()), "the key {uri} is given for {role} twice");
             keys.push(key);
         }

@@ -191,6 +191,11 @@ fn what_is_wrong_with_pin_token_or_key_is_said_and_changes_nothing() {
     let text =
         "metalstrap-token is not beside metalstrap and not in PATH: it asks tokens (`scripts/build-token` makes it)";
     assert_eq!(token.0.refused(&output), format!("{reading}{text}"));
+    fs::create_dir(token.0.0.path("open")).unwrap();
+    token.write("open/metalstrap-token", "", 0o722);
+    let output = token.0.command(&timestamp).env("PATH", token.0.0.path("open")).output().unwrap();
+    let text = "D/open/metalstrap-token can be changed by others (mode 722): chmod go-w it";
+    assert_eq!(token.0.refused(&output), format!("{reading}{text}"));
     assert!(contents(&token.0.0.path("repository")) == before, "nothing was written");
     // No wrong PIN was tried twice, or the token would want more than the right one.
     let output = token.run(&timestamp, Some(PIN));

@@ -37,7 +37,12 @@ impl Tokens {
         let module = self.module(uri.module())?;
         let (slot, info) = find(&module, uri)?;
         match self.tokens.entry((uri.module().to_owned(), slot)) {
-            Entry::Occupied(token) => Ok(token.into_mut()),
+            Entry::Occupied(token) => {
+                let token = token.into_mut();
+                // Somebody else may have mistyped the PIN since.
+                token.info = info;
+                Ok(token)
+            }
             Entry::Vacant(place) => {
                 let session = module.open_ro_session(slot).map_err(|error| said("opening the token", error))?;
                 Ok(place.insert(Token { module, slot, info, session, logged_in: false }))
