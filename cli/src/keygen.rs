@@ -6,8 +6,8 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use metalstrap_release::metadata::{Keyring, NotARole, PrivateKey, RoleName, RoleSigners, delegation, new_root};
-use metalstrap_token::{KeyUri, UriError};
+use metalstrap_release::metadata::{Keyring, PrivateKey, RoleName, RoleSigners, delegation, new_root};
+use metalstrap_token::KeyUri;
 use serde_json::{Value, json};
 
 use crate::files::create;
@@ -75,8 +75,12 @@ pub struct Args {
     tls_ip: Vec<std::net::IpAddr>,
     /// Takes the key of this role from a PKCS#11 token, where it was made, instead of making one: ROLE.uri says which it is
     /// (docs/repository.md). May be repeated, for the root with several keys too
-    #[arg(long, value_name = "ROLE=URI", value_parser = on_token, conflicts_with_all = ["tls", "root_public"])]
-    token: Vec<(RoleName, KeyUri)>,
+    // Not read by clap, which shows a value that it refuses: a PIN may stand in it.
+    #[arg(long, value_name = "ROLE=URI", conflicts_with_all = ["tls", "root_public"])]
+    token: Vec<String>,
+    /// The same, read.
+    #[arg(skip)]
+    on_tokens: Vec<(RoleName, KeyUri)>,
     /// Encrypts the new private keys by a passphrase
     #[arg(long, conflicts_with = "tls")]
     encrypt: bool,
@@ -93,7 +97,8 @@ impl Args {
     ///
     /// # Errors
     /// When a file is there already, or cannot be written.
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
+        self.on_tokens = self.token.iter().map(|text| on_token(text)).collect::<Result<_>>()?;
         let rotates = self.renew || !self.rotate.is_empty();
         let counts = self.root_keys.or(self.root_threshold).is_some();
         ensure!(
@@ -109,7 +114,7 @@ impl Args {
             self.root_public.is_empty() || self.rotate.contains(&RoleName::Root),
             "--root-public is for new root keys: say --rotate root too"
         );
-        if let Some((role, _)) = self.token.iter().find(|(role, _)| rotates && !self.rotate.contains(role)) {
+        if let Some((role, _)) = self.on_tokens.iter().find(|(role, _)| rotates && !self.rotate.contains(role)) {
             bail!("--token is for new keys: say --rotate {role} too");
         }
         make_directory(&self.keys)?;
@@ -163,14 +168,17 @@ impl Args {
 
     /// The keys on tokens that a role gets.
     fn on_tokens(&self, role: RoleName) -> impl Iterator<Item = &KeyUri> {
-        self.token.iter().filter(move |(of, _)| *of == role).map(|(_, uri)| uri)
+        self.on_tokens.iter().filter(move |(of, _)| *of == role).map(|(_, uri)| uri)
     }
 
     /// The new keys of a role: those on tokens first.
     fn signers(&self, role: RoleName, count: u64, threshold: NonZeroU64, tokens: &Tokens) -> Result<RoleSigners> {
         let mut keys: Vec<PrivateKey> = Vec::new();
         for uri in self.on_tokens(role) {
-            let key = tokens.key(uri).with_context(|| format!("looking for the key {uri}"))?;
+            let looking = || format!("looking for the key {uri}");
+            let key = tokens.key(uri).with_context(looking)?;
+            // Not when the root names it already, and the old key is gone.
+            tokens.check(uri).with_context(looking)?;
             ensure!(keys.iter().all(|other| other.id() != key.id()), "the key {uri} is given for {role} twice");
             keys.push(key);
         }
@@ -192,10 +200,10 @@ impl Args {
 }
 
 /// A role, and the key on a token that it gets.
-fn on_token(text: &str) -> Result<(RoleName, KeyUri), String> {
-    let (role, uri) = text.split_once('=').ok_or("it is not ROLE=URI")?;
-    let role = role.parse().map_err(|error: NotARole| error.to_string())?;
-    let uri = uri.parse().map_err(|error: UriError| error.to_string())?;
+fn on_token(text: &str) -> Result<(RoleName, KeyUri)> {
+    let (role, uri) = text.split_once('=').context("--token is ROLE=URI")?;
+    let role: RoleName = role.parse().context("reading the role of --token")?;
+    let uri = uri.parse().with_context(|| format!("reading the URI of --token {role}=…"))?;
     Ok((role, uri))
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use metalstrap_installer::escapes;
 use metalstrap_release::metadata::{DIRECTORY, PrivateKey, RoleName, TrustedRoot, Written};
 use metalstrap_token::KeyUri;
 use serde_json::Value;
@@ -61,7 +62,7 @@ impl Keys {
         }
         match absent.first() {
             Some(text) if keys.is_empty() => bail!("{text}"),
-            _ => absent.iter().for_each(|text| eprintln!("warning: {text}")),
+            _ => absent.iter().for_each(|text| eprintln!("warning: {}", escapes::line(text))),
         }
         Ok(keys)
     }

@@ -19,8 +19,9 @@ It needs the program metalstrap-token, beside it or in PATH. It prints one line 
 by, and the `public` key in PEM.")]
 pub struct Args {
     /// The key (RFC 7512): token or serial; object or id; module-path, and pin-source for a file with the PIN
+    // Not read by clap, which shows a value that it refuses: a PIN may stand in it.
     #[arg(value_name = "URI")]
-    uri: KeyUri,
+    uri: String,
     /// Log in, and look whether the key can sign
     #[arg(long)]
     check: bool,
@@ -32,12 +33,13 @@ impl Args {
     /// # Errors
     /// Module, token or key are not there, or of no use.
     pub fn run(self) -> Result<()> {
-        let looking = || format!("looking for the key {}", self.uri);
+        let uri: KeyUri = self.uri.parse().context("reading the URI")?;
+        let looking = || format!("looking for the key {uri}");
         let tokens = Tokens::default();
-        let key = tokens.key(&self.uri).with_context(looking)?.public_key();
+        let key = tokens.key(&uri).with_context(looking)?.public_key();
         if self.check {
-            tokens.check(&self.uri).with_context(looking)?;
+            tokens.check(&uri).with_context(looking)?;
         }
-        output::print(&json!({"uri": self.uri.as_str(), "id": key.id(), "public": key.to_pem()}))
+        output::print(&json!({"uri": uri.as_str(), "id": key.id(), "public": key.to_pem()}))
     }
 }

@@ -22,7 +22,7 @@ pub struct Tokens(Arc<Mutex<Option<Helper>>>);
 pub enum Found {
     /// It is there.
     Key(Box<PrivateKey>),
-    /// Its token is not, as this text says.
+    /// Its token or module is not, as this text says.
     Absent(String),
 }
 
@@ -30,7 +30,7 @@ impl Tokens {
     /// Looks for a key.
     ///
     /// # Errors
-    /// Module or key are not there, or the key is of a kind that no role has.
+    /// The key is not on its token, or of a kind that no role has.
     pub fn find(&self, uri: &KeyUri) -> Result<Found> {
         match self.ask(uri, &Request::Public { uri: uri.to_string() })? {
             Answer::Public { kind, key } => {

@@ -117,13 +117,18 @@ fn a_key_on_a_token_is_rotated_and_the_old_one_signs_along() {
     let found = readers::tough(&token.0, "first.json", memory.path(), &["os_1.json"]).unwrap();
     assert_eq!(found["versions"]["root"], 2);
     // The old token is returned: it is said, and nothing fails for it.
-    let gone = format!("pkcs11:token=gone;object=timestamp?module-path={MODULE}");
-    token.write("keys/timestamp.old-1.uri", &gone, 0o600);
-    let output = token.run(&format!("timestamp {ON}"), None);
-    assert!(output.status.success(), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    let warning = "timestamp.old-1.uri is not at hand: there is no token with token=\"gone\": ";
-    assert!(said.starts_with("warning: the key ") && said.contains(warning), "{said}");
+    for (module, why) in [
+        (MODULE, "there is no token with token=\"gone\": "),
+        ("/nowhere.so", "the PKCS#11 module /nowhere.so is not there"),
+    ] {
+        let gone = format!("pkcs11:token=gone;object=timestamp?module-path={module}");
+        token.write("keys/timestamp.old-1.uri", &gone, 0o600);
+        let output = token.run(&format!("timestamp {ON}"), None);
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let warning = format!("timestamp.old-1.uri is not at hand: {why}");
+        assert!(said.starts_with("warning: the key ") && said.contains(&warning), "{said}");
+    }
 }
 
 #[test]
@@ -158,11 +163,11 @@ fn what_is_wrong_with_pin_token_or_key_is_said_and_changes_nothing() {
     let text = with("&pin-source=file:D/pin", &format!("&pin-value={PIN}"));
     assert!(text.starts_with(&format!("{reading}a PIN does not belong there (pin-value): ")), "{text}");
 
-    assert_eq!(with(MODULE, "/nowhere.so"), format!("{reading}the PKCS#11 module /nowhere.so is not there"));
     let text = with(MODULE, "D/root");
     assert!(text.starts_with(&format!("{reading}loading the PKCS#11 module D/root: ")), "{text}");
-    let text = format!("there is no token with token=\"gone\": the module {MODULE} finds \"metalstrap\"");
     let start = "metalstrap: the key D/keys/timestamp.uri is not at hand: ";
+    assert_eq!(with(MODULE, "/nowhere.so"), format!("{start}the PKCS#11 module /nowhere.so is not there"));
+    let text = format!("there is no token with token=\"gone\": the module {MODULE} finds \"metalstrap\"");
     assert_eq!(with("token=metalstrap", "token=gone"), format!("{start}{text}"));
     let text = "the token \"metalstrap\" has no key with object=\"nothing\"";
     assert_eq!(refused(&uri("nothing")), format!("{reading}{text}"));
@@ -191,10 +196,31 @@ fn what_is_wrong_with_pin_token_or_key_is_said_and_changes_nothing() {
     let text =
         "metalstrap-token is not beside metalstrap and not in PATH: it asks tokens (`scripts/build-token` makes it)";
     assert_eq!(token.0.refused(&output), format!("{reading}{text}"));
+    fs::create_dir(token.0.0.path("open")).unwrap();
+    token.write("open/metalstrap-token", "", 0o722);
+    let output = token.0.command(&timestamp).env("PATH", token.0.0.path("open")).output().unwrap();
+    let text = "D/open/metalstrap-token can be changed by others (mode 722): chmod go-w it";
+    assert_eq!(token.0.refused(&output), format!("{reading}{text}"));
     assert!(contents(&token.0.0.path("repository")) == before, "nothing was written");
     // No wrong PIN was tried twice, or the token would want more than the right one.
     let output = token.run(&timestamp, Some(PIN));
     assert!(output.status.success(), "{output:?}");
+
+    // What is refused is not shown: a PIN is in it.
+    let secret = format!("{}&pin-value={PIN}", uri("root"));
+    for (line, reading) in [
+        (format!("token {secret}"), "the URI"),
+        (format!("keygen --keys D/new --token root={secret}"), "the URI of --token root=…"),
+    ] {
+        let start = format!("metalstrap: reading {reading}: a PIN does not belong there (pin-value): ");
+        assert!(token.refusal(&line).starts_with(&start), "{line}");
+    }
+    for (wrong, text) in [
+        ("root", "--token is ROLE=URI"),
+        ("roots=pkcs11:", "reading the role of --token: not a role: root, targets, snapshot, timestamp or hosts"),
+    ] {
+        assert_eq!(token.refusal(&format!("keygen --keys D/new --token {wrong}")), format!("metalstrap: {text}"));
+    }
 
     let refusal = token.refusal(&format!("keygen --keys D/new --token root={}", uri("nothing")));
     let start = "metalstrap: looking for the key pkcs11:token=metalstrap;object=nothing?";

@@ -78,7 +78,7 @@ fn what_is_expired_older_or_changed_is_refused_by_tough_too() {
     changed[10] ^= 1;
     fs::write(&path, changed).unwrap();
     let error = again().unwrap_err();
-    assert!(error.starts_with("Hash mismatch for "), "{error}");
+    assert!(error.starts_with("Failed to fetch ") && error.contains(": Hash mismatch for "), "{error}");
     fs::write(&path, bytes).unwrap();
 
     operator.ok(&format!("timestamp {ON} --days 1 --now 1700000000"));

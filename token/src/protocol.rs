@@ -83,7 +83,7 @@ pub enum Answer {
     Pin(Question),
     /// It was wrong.
     PinRefused(PinRefused),
-    /// The token is not there.
+    /// The token is not there, or its module.
     Absent(String),
     /// Anything else that went wrong.
     Error(String),

@@ -172,11 +172,11 @@ fn attributes(text: &str) -> Result<BTreeMap<String, Vec<u8>>, UriError> {
     let mut found = BTreeMap::new();
     for (attribute, known) in path.chain(query).filter(|(attribute, _)| !attribute.is_empty()) {
         let malformed = |name: &str| UriError::Malformed(name.to_owned());
-        let (name, value) = attribute.split_once('=').ok_or_else(|| malformed(attribute))?;
-        // Its value is a secret, which no error may tell.
-        if name == "pin-value" {
+        // What stands behind it is a secret, which no error may tell, whatever is between.
+        if attribute.starts_with("pin-value") {
             return Err(UriError::PinValue);
         }
+        let (name, value) = attribute.split_once('=').ok_or_else(|| malformed(attribute))?;
         if !known.contains(&name) {
             return Err(UriError::Unknown(name.to_owned()));
         }
@@ -271,7 +271,9 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap_err(), error, "{text}");
         }
-        let error = parse("pkcs11:token=t;object=o?module-path=/m&pin-value=1234").unwrap_err();
-        assert!(error.starts_with("a PIN does not belong there (pin-value)") && !error.contains("1234"), "{error}");
+        for secret in ["?module-path=/m&pin-value=1234", ";pin-value=1234?module-path=/m", "?pin-value:1234"] {
+            let error = parse(&format!("pkcs11:token=t;object=o{secret}")).unwrap_err();
+            assert!(error.starts_with("a PIN does not belong there (pin-value)") && !error.contains("1234"), "{error}");
+        }
     }
 }

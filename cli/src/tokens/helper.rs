@@ -1,11 +1,12 @@
 //! The process that asks tokens.
 
-use std::env;
 use std::io::BufReader;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::{env, fs};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use metalstrap_token::KeyUri;
 use metalstrap_token::protocol::{Answer, PinRefused, Reply, Request, receive, send};
 
@@ -79,16 +80,19 @@ impl Drop for Helper {
     }
 }
 
-/// Beside this program, or in PATH.
+/// Beside this program, or in PATH. It is told PINs: nobody else may write it.
 fn find() -> Result<PathBuf> {
     let beside = env::current_exe().ok().map(|own| own.with_file_name(PROGRAM));
     let paths = env::var_os("PATH").unwrap_or_default();
     let in_path = env::split_paths(&paths).filter(|directory| directory.is_absolute());
     let mut places = beside.into_iter().chain(in_path.map(|directory| directory.join(PROGRAM)));
-    let found = places.find(|path| path.is_file());
-    found.with_context(|| {
+    let found = places.find(|path| path.is_file()).with_context(|| {
         format!("{PROGRAM} is not beside metalstrap and not in PATH: it asks tokens (`scripts/build-token` makes it)")
-    })
+    })?;
+    let shown = found.display();
+    let mode = fs::metadata(&found).with_context(|| format!("looking at {shown}"))?.permissions().mode() & 0o777;
+    ensure!(mode & 0o022 == 0, "{shown} can be changed by others (mode {mode:03o}): chmod go-w it");
+    Ok(found)
 }
 
 /// A wrong PIN, in words. It is never tried again by itself: tokens lock after a few.

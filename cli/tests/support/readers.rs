@@ -57,8 +57,8 @@ async fn load(
     let repository = loader.datastore(memory).load().await?;
     let mut targets = Map::new();
     for name in names {
-        let target = repository.read_target(&TargetName::new(*name)?).await?;
-        let digest = match target {
+        let target = TargetName::new(*name)?;
+        let digest = match repository.read_target(&target).await? {
             Some(bytes) => json!(Digest::of(&bytes.into_vec().await?)),
             None => Value::Null,
         };

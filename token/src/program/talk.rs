@@ -37,7 +37,7 @@ impl Talk {
 
 /// Why there is no answer.
 pub enum Trouble {
-    /// The token is not there.
+    /// The token is not there, or its module.
     Absent(String),
     /// The PIN is wrong.
     PinRefused(PinRefused),

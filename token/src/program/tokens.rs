@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, UserType};
@@ -37,7 +37,12 @@ impl Tokens {
         let module = self.module(uri.module())?;
         let (slot, info) = find(&module, uri)?;
         match self.tokens.entry((uri.module().to_owned(), slot)) {
-            Entry::Occupied(token) => Ok(token.into_mut()),
+            Entry::Occupied(token) => {
+                let token = token.into_mut();
+                // Somebody else may have mistyped the PIN since.
+                token.info = info;
+                Ok(token)
+            }
             Entry::Vacant(place) => {
                 let session = module.open_ro_session(slot).map_err(|error| said("opening the token", error))?;
                 Ok(place.insert(Token { module, slot, info, session, logged_in: false }))
@@ -45,12 +50,14 @@ impl Tokens {
         }
     }
 
-    fn module(&mut self, path: &Path) -> Result<Pkcs11> {
+    fn module(&mut self, path: &Path) -> Result<Pkcs11, Trouble> {
         if let Some(module) = self.modules.get(path) {
             return Ok(module.clone());
         }
         let shown = path.display();
-        ensure!(path.exists(), "the PKCS#11 module {shown} is not there");
+        if !path.exists() {
+            return Err(Trouble::Absent(format!("the PKCS#11 module {shown} is not there")));
+        }
         let loading = |error: Error| match error {
             Error::LibraryLoading(error) => anyhow!("loading the PKCS#11 module {shown}: {error}"),
             other => said(&format!("loading the PKCS#11 module {shown}"), other),
