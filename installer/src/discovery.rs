@@ -79,7 +79,8 @@ impl Sources {
         Ok(())
     }
 
-    /// Looks for a medium with settings. What DHCP may set and says later goes before it. `warn` gets what is not believed.
+    /// Looks for a medium with settings. What DHCP may set and says later goes before it. `warn` gets what is not believed
+    /// and what cannot be read.
     ///
     /// # Errors
     /// [`Code::Discovery`]: there are several media, or one that says something that cannot be taken.

@@ -36,13 +36,16 @@ pub struct Medium {
     pub text: Vec<u8>,
 }
 
-/// Looks for one among the drives below `sys` (`/sys`), whose nodes are in `dev` (`/dev`). `warn` gets what is not believed.
+/// Looks for one among the drives below `sys` (`/sys`), whose nodes are in `dev` (`/dev`). `warn` gets what is not believed, and
+/// what would be and cannot be read.
 ///
 /// # Errors
 /// [`Code::Discovery`]: there are several, or one without a file that can be read.
 pub fn look(sys: &Path, dev: &Path, warn: &dyn Fn(&str)) -> Result<Option<Medium>> {
-    let (believed, others): (Vec<_>, Vec<_>) =
-        drives(&sys.join("block")).iter().flat_map(|drive| drive.labelled(dev)).partition(|found| found.is_believed);
+    let (believed, others): (Vec<_>, Vec<_>) = drives(&sys.join("block"))
+        .iter()
+        .flat_map(|drive| drive.labelled(dev, warn))
+        .partition(|found| found.is_believed);
     for other in others {
         let name = other.name;
         warn(&format!(
@@ -100,7 +103,7 @@ fn drives(directory: &Path) -> Vec<Drive> {
 
 impl Drive {
     /// What of it has our label: the whole of it, else its partitions.
-    fn labelled(&self, dev: &Path) -> Vec<Found> {
+    fn labelled(&self, dev: &Path, warn: &dyn Fn(&str)) -> Vec<Found> {
         let mut found = Vec::new();
         for (_, name) in parts(&self.block, &self.name) {
             // In names of devices the kernel has `!` for `/`.
@@ -113,9 +116,13 @@ impl Drive {
                     }
                 }
                 Ok(None) => {}
-                // A drive without a medium.
-                Err(error) if error.raw_os_error() == Some(libc::ENOMEDIUM) => {}
-                Err(error) => log::info!("looking for the label {LABEL} on {}: {error}", path.display()),
+                // A drive without a medium, and one that has just gone.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOMEDIUM | libc::ENOENT | libc::ENXIO)) => {}
+                Err(error) => {
+                    let text = format!("looking for the label {LABEL} on {}: {error}", self.described(&name));
+                    // Of a fixed disk it is told when disks are looked at.
+                    if self.is_believed { warn(&text) } else { log::info!("{text}") }
+                }
             }
         }
         found

@@ -179,7 +179,7 @@ fn iso() -> Vec<u8> {
 
 #[test]
 fn settings_are_read_from_every_kind_of_file_system() {
-    // Several clusters long, behind a file that is gone again.
+    // Several clusters long, behind another file.
     let long = [TEXT, b"#", &[b'x'; 9000]].concat();
     for (kib, bits) in [(1440, "12"), (20_000, "16"), (40_000, "32")] {
         let image = stick("METALSTRAP", kib, bits, &[("readme.txt", b"x"), ("settings.txt", &long)]);
@@ -224,6 +224,20 @@ fn drives_without_the_label_are_nothing() {
     // A drive without a node is none either.
     fs::create_dir_all(drives.sys().join("block/sdd")).unwrap();
     assert_eq!(drives.medium(), None);
+}
+
+#[test]
+fn a_drive_that_cannot_be_read_is_said_where_it_would_be_believed() {
+    let drives = Drives::new().with(&format!("{USB}/sr0"), &[("device/model", "DVD-ROM\n")], &iso());
+    let drives = drives.with(&format!("{SATA}/sda"), &[], b"");
+    // A directory can be opened, and reading it fails.
+    for name in ["sr0", "sda"] {
+        fs::remove_file(drives.dev().join(name)).unwrap();
+        fs::create_dir(drives.dev().join(name)).unwrap();
+    }
+    let (found, warned) = drives.look();
+    let text = "looking for the label METALSTRAP on sr0 (DVD-ROM): Is a directory (os error 21)";
+    assert_eq!((found.unwrap(), warned), (None, vec![text.to_owned()]));
 }
 
 #[test]
