@@ -76,7 +76,7 @@ pub struct Args {
     /// NTP server, by name or address, that counts before those that the network names; may be repeated
     #[arg(long = "time-server", value_name = "HOST")]
     time_servers: Vec<String>,
-    /// Console that shows progress besides the kernel's, as `ttyS1`; may be repeated
+    /// Console that shows progress besides the kernel's, as `ttyS1` or `ttyS1,57600`; may be repeated
     #[arg(long = "console", value_name = "NAME")]
     consoles: Vec<String>,
     /// Seconds to wait for a network [default: 180]
