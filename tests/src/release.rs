@@ -178,6 +178,7 @@ pub fn site(lab: &Lab, published: &Published) -> Result<Site> {
         reboot_on_failure_after: None,
         clock_floor: None,
         time_servers: Vec::new(),
+        consoles: Vec::new(),
         connections: metalstrap_release::site::CONNECTIONS,
         dhcp_may_set: Vec::new(),
         network_timeout: 180,
