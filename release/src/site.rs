@@ -109,6 +109,9 @@ pub struct Site {
     /// anyhow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dhcp_may_set: Vec<Setting>,
+    /// Whether labelled media are ignored: no stick, disc or virtual medium of a BMC is looked at for settings.
+    #[serde(default)]
+    pub ignore_media: bool,
 }
 
 /// A text that says something: an empty one stands for a field that is left out.

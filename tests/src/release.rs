@@ -181,6 +181,7 @@ pub fn site(lab: &Lab, published: &Published) -> Result<Site> {
         consoles: Vec::new(),
         connections: metalstrap_release::site::CONNECTIONS,
         dhcp_may_set: Vec::new(),
+        ignore_media: false,
         network_timeout: 180,
         pins: Vec::new(),
         client: None,

@@ -48,6 +48,7 @@ fn absent_fields_take_the_harmless_default() {
     assert_eq!((site.report_url, site.reboot_on_failure_after), (None, None));
     assert_eq!((site.network_timeout, site.connections), (180, 8));
     assert_eq!((site.mirrors, site.time_servers, site.consoles), (Vec::new(), Vec::new(), Vec::new()));
+    assert!(!site.ignore_media);
 }
 
 #[test]
@@ -202,7 +203,7 @@ fn shapes_other_than_the_format_are_refused() {
         cause.split(" at line").next().unwrap().to_owned()
     };
     let fields = "expected one of `format`, `repository`, `mirrors`, `connections`, `root`, `ca`, \
-                  `pins`, `client`, `proxy`, `no_proxy`, `plain_mirrors`, `retry`, `consoles`, `report_url`, `reboot_on_failure_after`, `clock_floor`, `time_servers`, `network_timeout`, `dhcp_may_set`";
+                  `pins`, `client`, `proxy`, `no_proxy`, `plain_mirrors`, `retry`, `consoles`, `report_url`, `reboot_on_failure_after`, `clock_floor`, `time_servers`, `network_timeout`, `dhcp_may_set`, `ignore_media`";
     assert_eq!(cause(&with("/manifest", json!({}))), format!("unknown field `manifest`, {fields}"));
     let cut = with("/network_timeout", json!(1e30));
     assert_eq!(cause(&cut), "invalid type: floating point `1e+30`, expected u32");
