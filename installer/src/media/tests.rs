@@ -215,6 +215,16 @@ fn a_medium_without_a_file_that_can_be_read_is_refused() {
     assert_eq!(at(&endless), "reading SETTINGS.TXT on sdb: the root directory has 4294967295 bytes");
 }
 
+#[test]
+fn a_drive_that_does_not_answer_is_passed_over() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("sr0");
+    // To open it for reading waits for somebody who writes.
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let error = labelled_within(path, Duration::from_millis(20)).unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::TimedOut, "timed out"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Whatever is changed in what a reader goes by, it ends, and what it gives is no longer than allowed.
