@@ -76,7 +76,10 @@ pub struct Args {
     /// NTP server, by name or address, that counts before those that the network names; may be repeated
     #[arg(long = "time-server", value_name = "HOST")]
     time_servers: Vec<String>,
-    /// Console that shows progress besides the kernel's, as `ttyS1`; may be repeated
+    /// No medium may set anything, whoever plugs it in
+    #[arg(long)]
+    ignore_media: bool,
+    /// Console that shows progress besides the kernel's, as `ttyS1` or `ttyS1,57600`; may be repeated
     #[arg(long = "console", value_name = "NAME")]
     consoles: Vec<String>,
     /// Seconds to wait for a network [default: 180]
@@ -107,7 +110,7 @@ impl Args {
         let now = self.clock_floor.map_or_else(|| crate::clock::now().map(i64::unsigned_abs), Ok)?;
         let mut site = json!({"format": 1, "root": root, "ca": ca, "clock_floor": now});
         let pins: Vec<String> = self.pins.iter().map(ToString::to_string).collect();
-        let options: [(&str, Option<Value>); 14] = [
+        let options: [(&str, Option<Value>); 15] = [
             ("repository", self.repository_url.filter(|_| !self.repository_from_network).map(Value::from)),
             ("mirrors", list(self.mirrors)),
             ("pins", list(pins)),
@@ -121,6 +124,7 @@ impl Args {
             ("reboot_on_failure_after", self.reboot_on_failure_after.map(Value::from)),
             ("time_servers", (!self.time_servers.is_empty()).then(|| Value::from(self.time_servers))),
             ("consoles", list(self.consoles)),
+            ("ignore_media", self.ignore_media.then_some(Value::Bool(true))),
             ("network_timeout", self.network_timeout.map(Value::from)),
         ];
         if let Value::Object(fields) = &mut site {

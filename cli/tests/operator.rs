@@ -227,12 +227,13 @@ fn a_site_config_is_one_that_the_installer_takes() {
     let other = "--client-certificate D/tls/ca.pem --client-key D/tls/server.key --keys D/keys --ca D/tls/ca.pem";
     let text = "metalstrap: checking the site config: using client of the site config: keys may not be consistent: KeyMismatch";
     assert_eq!(operator.refusal(&format!("site --repository-url https://repo.test/os {other}")), text);
-    let words =
-        "--time-server ntp.test --time-server 10.0.0.1 --console ttyS1 --console hvc0 --keys D/keys --ca D/tls/ca.pem";
+    let words = "--time-server ntp.test --time-server 10.0.0.1 --console ttyS1 --console hvc0 --ignore-media \
+                 --keys D/keys --ca D/tls/ca.pem";
     let timed = operator.ok(&format!("site --repository-url https://repo.test/os {words}"));
     let timed = Site::parse(timed.to_string().as_bytes()).unwrap();
     assert_eq!(timed.time_servers, ["ntp.test", "10.0.0.1"]);
     assert_eq!(timed.consoles, ["ttyS1", "hvc0"]);
+    assert!(timed.ignore_media);
     let text = "metalstrap: checking the site config: the site config's repository is \"http://repo.test\", not an \
                 https:// URL";
     assert_eq!(operator.refusal("site --repository-url http://repo.test --keys D/keys --ca D/tls/ca.pem"), text);

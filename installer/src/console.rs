@@ -4,6 +4,7 @@
 //! A screen gets progress as one rewritten line, a serial line (whose log is read later) a plain line every few seconds.
 
 mod patience;
+mod speed;
 #[cfg(test)]
 mod tests;
 
@@ -98,25 +99,27 @@ impl Consoles {
         consoles
     }
 
-    /// Shows on these terminals too, where they are not open yet, and returns the names of those that are not there.
+    /// Shows on these terminals too (`ttyS1`, `ttyS1,57600`), where they are not open yet, and returns the names of those that are
+    /// not there.
     #[must_use]
-    pub fn add(&self, names: &[String]) -> Vec<String> {
-        self.add_from(Path::new(TERMINALS), Path::new(DEVICES), names)
+    pub fn add(&self, entries: &[String]) -> Vec<String> {
+        self.add_from(Path::new(TERMINALS), Path::new(DEVICES), entries)
     }
 
-    fn add_from(&self, terminals: &Path, devices: &Path, names: &[String]) -> Vec<String> {
+    fn add_from(&self, terminals: &Path, devices: &Path, entries: &[String]) -> Vec<String> {
         let mut consoles = self.lock();
         let mut missing = Vec::new();
-        for name in names.iter().filter(|name| *name != ITSELF) {
-            if consoles.iter().any(|console| console.name == *name) {
+        for entry in entries {
+            let name = speed::terminal(entry);
+            if name == ITSELF || consoles.iter().any(|console| speed::terminal(&console.name) == name) {
                 continue;
             }
             // First by its name: to open a device that is something else may start it, and a disk keeps what is written to it.
             let is_listed = terminals.join(name).exists();
             let opened = if is_listed { Console::open(devices, name) } else { None };
             match opened.filter(Console::is_terminal) {
-                Some(console) => consoles.push(console),
-                None => missing.push(name.clone()),
+                Some(console) => consoles.push(console.added_as(entry)),
+                None => missing.push(name.to_owned()),
             }
         }
         missing
@@ -129,7 +132,7 @@ impl Consoles {
         Self(Mutex::new(vec![Console::new("stderr".into(), kind, Output::Stderr)]))
     }
 
-    /// Names of the open consoles, as the kernel calls them.
+    /// Names of the open consoles, as the kernel calls them, and those that were added as they were.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.lock().iter().map(|console| console.name.clone()).collect()
@@ -215,6 +218,15 @@ impl Console {
             .open(devices.join(name))
             .ok()?;
         Some(Self::new(name.to_owned(), kind_of(name), Output::Tty(file)))
+    }
+
+    /// With this name, and a serial line at its speed.
+    fn added_as(mut self, entry: &str) -> Self {
+        if let (Kind::Serial, Output::Tty(file)) = (self.kind, &self.output) {
+            speed::set(file, entry);
+        }
+        entry.clone_into(&mut self.name);
+        self
     }
 
     fn is_terminal(&self) -> bool {

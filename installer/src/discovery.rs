@@ -79,11 +79,15 @@ impl Sources {
         Ok(())
     }
 
-    /// Looks for a medium with settings. What DHCP may set and says later goes before it. `warn` gets what is not believed.
+    /// Looks for a medium with settings. What DHCP may set and says later goes before it. `warn` gets what is not believed
+    /// and what cannot be read. The site config may have media ignored.
     ///
     /// # Errors
     /// [`Code::Discovery`]: there are several media, or one that says something that cannot be taken.
     pub fn medium(&self, discovery: &mut Discovery, measure: &mut Measure<'_>, warn: &dyn Fn(&str)) -> Result<()> {
+        if discovery.site().ignore_media {
+            return Ok(());
+        }
         let Some(found) = media::look(&self.sys, &self.dev, warn)? else { return Ok(()) };
         measure("medium", &found.text)?;
         let reading = || format!("reading {} on {}", medium::FILE, found.name);

@@ -120,7 +120,8 @@ impl EventLog {
 /// One input that went by: what the caller tells as an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measurement {
-    /// What was measured: `site-config`, `boot-cmdline`, `smbios`, `boot-url`, `dhcp`, `host-config`, `manifest`, `plan`, `root-hash`, `uki`, `kernel-cmdline`.
+    /// What was measured: `site-config`, `boot-cmdline`, `smbios`, `boot-url`, `dhcp`, `medium`, `host-config`, `manifest`, `plan`,
+    /// `root-hash`, `uki`, `kernel-cmdline`.
     pub what: String,
     /// What each active bank was extended with; empty if nothing was measured.
     pub digests: Vec<BankDigest>,

@@ -2,7 +2,8 @@
 //! people plug in and BMCs show as virtual media. It is read here and not mounted, so that no driver of the kernel meets it.
 //!
 //! A fixed disk is not believed: it may be one that was left behind, by whoever had the machine before. Nothing is waited for:
-//! what the drivers have brought by now is looked at, and a drive without a medium is an empty one.
+//! what the drivers have brought by now is looked at, and a drive without a medium is an empty one. One that does not answer, as
+//! with a damaged disc, for which the kernel takes minutes, is passed over.
 
 mod fat;
 mod iso9660;
@@ -13,6 +14,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::Result;
 use metalstrap_release::discovery::medium::{FILE, LABEL, MAX_BYTES};
@@ -23,6 +26,9 @@ use crate::inventory::{is_disk, is_optical, parts, transport};
 
 /// [`FILE`] as FAT stores it.
 const SHORT: &[u8; 11] = b"SETTINGSTXT";
+
+/// A drive says by then whether it has our label: a command may fail once by its time-out of 30 s.
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// Reads bytes at an offset.
 type ReadAt<'a> = &'a dyn Fn(u64, &mut [u8]) -> io::Result<()>;
@@ -36,13 +42,16 @@ pub struct Medium {
     pub text: Vec<u8>,
 }
 
-/// Looks for one among the drives below `sys` (`/sys`), whose nodes are in `dev` (`/dev`). `warn` gets what is not believed.
+/// Looks for one among the drives below `sys` (`/sys`), whose nodes are in `dev` (`/dev`). `warn` gets what is not believed, and
+/// what would be and cannot be read.
 ///
 /// # Errors
 /// [`Code::Discovery`]: there are several, or one without a file that can be read.
 pub fn look(sys: &Path, dev: &Path, warn: &dyn Fn(&str)) -> Result<Option<Medium>> {
-    let (believed, others): (Vec<_>, Vec<_>) =
-        drives(&sys.join("block")).iter().flat_map(|drive| drive.labelled(dev)).partition(|found| found.is_believed);
+    let (believed, others): (Vec<_>, Vec<_>) = drives(&sys.join("block"))
+        .iter()
+        .flat_map(|drive| drive.labelled(dev, warn))
+        .partition(|found| found.is_believed);
     for other in others {
         let name = other.name;
         warn(&format!(
@@ -100,12 +109,12 @@ fn drives(directory: &Path) -> Vec<Drive> {
 
 impl Drive {
     /// What of it has our label: the whole of it, else its partitions.
-    fn labelled(&self, dev: &Path) -> Vec<Found> {
+    fn labelled(&self, dev: &Path, warn: &dyn Fn(&str)) -> Vec<Found> {
         let mut found = Vec::new();
         for (_, name) in parts(&self.block, &self.name) {
             // In names of devices the kernel has `!` for `/`.
             let path = dev.join(name.replace('!', "/"));
-            match labelled(&path) {
+            match labelled_within(path, PATIENCE) {
                 Ok(Some(file)) => {
                     found.push(Found { file, name: self.described(&name), is_believed: self.is_believed });
                     if name == self.name {
@@ -113,9 +122,21 @@ impl Drive {
                     }
                 }
                 Ok(None) => {}
-                // A drive without a medium.
-                Err(error) if error.raw_os_error() == Some(libc::ENOMEDIUM) => {}
-                Err(error) => log::info!("looking for the label {LABEL} on {}: {error}", path.display()),
+                // A drive without a medium, and one that has just gone.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOMEDIUM | libc::ENOENT | libc::ENXIO)) => {}
+                Err(error) => {
+                    let text = format!("looking for the label {LABEL} on {}: {error}", self.described(&name));
+                    // Of a fixed disk it is told when disks are looked at.
+                    if self.is_believed {
+                        warn(&text)
+                    } else {
+                        log::info!("{text}")
+                    }
+                    // Its partitions would take as long.
+                    if error.kind() == io::ErrorKind::TimedOut {
+                        break;
+                    }
+                }
             }
         }
         found
@@ -127,6 +148,16 @@ impl Drive {
         let details: Vec<_> = model.into_iter().chain(serial).collect();
         if details.is_empty() { name.to_owned() } else { format!("{name} ({})", details.join(", ")) }
     }
+}
+
+/// The same as [`labelled`], but an error where the answer takes too long: a thread that waits for a device cannot be ended.
+fn labelled_within(path: PathBuf, limit: Duration) -> io::Result<Option<File>> {
+    let (answer, answers) = mpsc::channel();
+    std::thread::Builder::new().stack_size(256 * 1024).spawn(move || {
+        // Who asked may have gone on.
+        let _ = answer.send(labelled(&path));
+    })?;
+    answers.recv_timeout(limit).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// The device at `path`, if it has our label.

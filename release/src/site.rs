@@ -27,9 +27,10 @@ const KIND: Kind = Kind { name: "site config", max_bytes: MAX_BYTES };
 const MAX_MIRRORS: usize = 16;
 /// Most time servers.
 const MAX_TIME_SERVERS: usize = 8;
-/// Most consoles, and the longest name of one.
+/// Most consoles, the longest name of one, and the speeds that may stand behind it.
 const MAX_CONSOLES: usize = 8;
 const MAX_CONSOLE_NAME: usize = 32;
+const CONSOLE_SPEEDS: [&str; 5] = ["9600", "19200", "38400", "57600", "115200"];
 /// Longest name of a server, in bytes (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 253;
 /// Longest wait for a network, in seconds.
@@ -84,7 +85,7 @@ pub struct Site {
     #[serde(default)]
     pub retry: Option<Retry>,
     /// Consoles on which the installer shows what it does, besides those of the kernel: names of terminals in `/dev` (`ttyS1`,
-    /// `tty0`, `hvc0`); at most 8.
+    /// `tty0`, `hvc0`), where a serial line may have a speed other than 115200 behind a comma (`ttyS1,57600`); at most 8.
     #[serde(default)]
     pub consoles: Vec<String>,
     /// HTTPS URL events are posted to.
@@ -108,6 +109,9 @@ pub struct Site {
     /// anyhow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dhcp_may_set: Vec<Setting>,
+    /// Whether labelled media are ignored: no stick, disc or virtual medium of a BMC is looked at for settings.
+    #[serde(default)]
+    pub ignore_media: bool,
 }
 
 /// A text that says something: an empty one stands for a field that is left out.
@@ -203,17 +207,23 @@ fn check_time_servers(servers: &[String]) -> Result<(), DocumentError> {
     }
 }
 
-fn check_consoles(names: &[String]) -> Result<(), DocumentError> {
-    if names.len() > MAX_CONSOLES {
-        let text = format!("has {} entries, more than the {MAX_CONSOLES} allowed", names.len());
+fn check_consoles(entries: &[String]) -> Result<(), DocumentError> {
+    if entries.len() > MAX_CONSOLES {
+        let text = format!("has {} entries, more than the {MAX_CONSOLES} allowed", entries.len());
         return KIND.refuse("consoles", text);
     }
-    let fits = |name: &String| {
+    let is_name = |name: &str| {
         (1..=MAX_CONSOLE_NAME).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
     };
-    match names.iter().find(|name| !fits(name)) {
-        Some(name) => {
-            KIND.refuse("consoles", format!("holds {name:?}, which is not 1 to {MAX_CONSOLE_NAME} letters and digits"))
+    let fits = |entry: &str| match entry.split_once(',') {
+        Some((name, speed)) => is_name(name) && CONSOLE_SPEEDS.contains(&speed),
+        None => is_name(entry),
+    };
+    match entries.iter().find(|entry| !fits(entry)) {
+        Some(entry) => {
+            let speeds = CONSOLE_SPEEDS.join(", ");
+            let text = format!("holds {entry:?}, which is not 1 to {MAX_CONSOLE_NAME} letters and digits");
+            KIND.refuse("consoles", format!("{text}, alone or with a comma and a speed ({speeds})"))
         }
         None => Ok(()),
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use metalstrap_installer::escapes;
 use metalstrap_release::allowed::{self, Allowed};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{Groups, Host, groups};
@@ -141,7 +142,7 @@ fn describe(name: &str, bytes: &[u8]) -> Result<String> {
 /// As JSON on one line, without what a terminal would obey.
 fn json(value: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string(value).context("writing JSON")?;
-    Ok(text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect())
+    Ok(escapes::json(&text))
 }
 
 /// What a role lists as it is.

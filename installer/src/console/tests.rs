@@ -1,6 +1,8 @@
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
 
+use nix::sys::termios::BaudRate;
+
 use super::*;
 
 /// A console on one end of a pseudo-terminal, and the person's end, which blocks.
@@ -93,9 +95,13 @@ fn terminals_are_added_once_and_nothing_else_is() {
     symlink(at("disk"), at("dev/sdb")).unwrap();
     fs::write(at("disk"), "").unwrap();
     let consoles = Consoles(Mutex::default());
-    let names = ["console", "ttyS7", "sda", "sdb", "ttyS8", "ttyS7"].map(str::to_owned);
+    let names = ["console", "ttyS7,57600", "sda", "sdb", "ttyS8,9600", "ttyS7"].map(str::to_owned);
     assert_eq!(consoles.add_from(&at("class"), &at("dev"), &names), ["sda", "sdb", "ttyS8"]);
-    assert_eq!(consoles.names(), ["ttyS7"]);
+    assert_eq!(consoles.names(), ["ttyS7,57600"]);
+    let now = || termios::cfgetospeed(&termios::tcgetattr(&pty.slave).unwrap());
+    assert_eq!(now(), BaudRate::B57600);
+    speed::set(&File::from(pty.slave.try_clone().unwrap()), "ttyS7");
+    assert_eq!(now(), BaudRate::B115200);
     consoles.line("to be seen");
     assert_eq!(seen(&mut File::from(pty.master), "seen\r\n"), "to be seen\r\n");
     assert_eq!(fs::read(at("disk")).unwrap(), b"");

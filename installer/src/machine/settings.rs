@@ -1,5 +1,6 @@
 //! The machine's settings, and which host configs it may get.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
@@ -18,6 +19,10 @@ impl Machine<'_> {
     /// # Errors
     /// [`Code::Discovery`](crate::failure::Code::Discovery): they cannot be taken.
     pub fn discover(&mut self, discovery: &mut Discovery) -> Result<()> {
+        if self.is_netboot() {
+            // To open a drive whose tray is out would draw it in (Linux drivers/cdrom/cdrom.c). Without any there is no such file.
+            let _ = fs::write("/proc/sys/dev/cdrom/autoclose", "0\n");
+        }
         let tell = self.tell;
         let Self { measurer, seams, .. } = self;
         let own = Sources::default();

@@ -1,12 +1,15 @@
+mod images;
+
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::Command;
 use std::sync::Mutex;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::failure::code_of;
+pub(crate) use images::{disc, stick};
+use images::{probed, run};
 
 const TEXT: &[u8] = b"metalstrap.host=serial-7XK\n";
 /// Where BMCs and people have their media, as sysfs shows it.
@@ -77,92 +80,6 @@ impl Drives {
     }
 }
 
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).env("MTOOLS_SKIP_CHECK", "1").output().unwrap();
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A FAT file system of so many KiB, of the kind with so many bits, with these files in its root directory, as the tools of
-/// others make it.
-pub(crate) fn stick(label: &str, kib: u32, bits: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
-    let place = tempfile::tempdir().unwrap();
-    let image = place.path().join("image");
-    let image = image.to_str().unwrap();
-    run("mkfs.vfat", &["-C", "-F", bits, "-n", label, image, &kib.to_string()]);
-    for (name, content) in files {
-        let file = place.path().join("file");
-        fs::write(&file, content).unwrap();
-        run("mcopy", &["-i", image, file.to_str().unwrap(), &format!("::{name}")]);
-    }
-    fs::read(image).unwrap()
-}
-
-/// An ISO 9660 image with these files, in single extents, in its root directory. Path tables, which nobody needs who reads from
-/// the root on, are left out.
-pub(crate) fn disc(label: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
-    let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap();
-    let mut directory = [record(b"\0", 18, 2048, 2), record(b"\x01", 18, 2048, 2)].concat();
-    let mut data = Vec::new();
-    for (name, content) in files {
-        let first = 19 + size(&data) / 2048;
-        directory.extend(record(name.as_bytes(), first, size(content), 0));
-        data.extend_from_slice(content);
-        data.resize(data.len().next_multiple_of(2048), 0);
-    }
-    let mut primary = [b"\x01CD001\x01\0".as_slice(), &[b' '; 32], label.as_bytes()].concat();
-    primary.resize(72, b' ');
-    primary.resize(80, 0);
-    primary.extend(both_32(19 + size(&data) / 2048));
-    primary.resize(120, 0);
-    [1, 1, 2048].iter().for_each(|number| primary.extend(both_16(*number)));
-    primary.resize(156, 0);
-    primary.extend(record(b"\0", 18, 2048, 2));
-    primary.resize(881, b' ');
-    primary.push(1);
-    let mut image = vec![0; 16 * 2048];
-    for sector in [primary, b"\xffCD001\x01".to_vec(), directory] {
-        image.extend(sector);
-        image.resize(image.len().next_multiple_of(2048), 0);
-    }
-    image.extend(data);
-    image
-}
-
-/// A directory record (section 9.1).
-fn record(name: &[u8], first: u32, size: u32, flags: u8) -> Vec<u8> {
-    let length = u8::try_from((33 + name.len()).next_multiple_of(2)).unwrap();
-    let mut record = vec![length, 0];
-    record.extend(both_32(first));
-    record.extend(both_32(size));
-    // The date; flags, and no interleaving.
-    record.extend([0; 7]);
-    record.extend([flags, 0, 0]);
-    record.extend(both_16(1));
-    record.push(u8::try_from(name.len()).unwrap());
-    record.extend(name);
-    record.resize(length.into(), 0);
-    record
-}
-
-/// A number with the smaller byte first, then with the larger one first (sections 7.2.3 and 7.3.3).
-fn both_16(number: u16) -> Vec<u8> {
-    [number.to_le_bytes(), number.to_be_bytes()].concat()
-}
-
-fn both_32(number: u32) -> Vec<u8> {
-    [number.to_le_bytes(), number.to_be_bytes()].concat()
-}
-
-/// What util-linux takes the image for.
-fn probed(image: &[u8]) -> [String; 2] {
-    let place = tempfile::tempdir().unwrap();
-    let path = place.path().join("image");
-    fs::write(&path, image).unwrap();
-    ["TYPE", "LABEL"]
-        .map(|tag| run("blkid", &["-p", "-o", "value", "-s", tag, path.to_str().unwrap()]).trim_end().to_owned())
-}
-
 /// A reader of bytes in memory.
 fn reader(image: &[u8]) -> impl Fn(u64, &mut [u8]) -> io::Result<()> {
     move |at: u64, buffer: &mut [u8]| {
@@ -179,7 +96,7 @@ fn iso() -> Vec<u8> {
 
 #[test]
 fn settings_are_read_from_every_kind_of_file_system() {
-    // Several clusters long, behind a file that is gone again.
+    // Several clusters long, behind another file.
     let long = [TEXT, b"#", &[b'x'; 9000]].concat();
     for (kib, bits) in [(1440, "12"), (20_000, "16"), (40_000, "32")] {
         let image = stick("METALSTRAP", kib, bits, &[("readme.txt", b"x"), ("settings.txt", &long)]);
@@ -227,6 +144,20 @@ fn drives_without_the_label_are_nothing() {
 }
 
 #[test]
+fn a_drive_that_cannot_be_read_is_said_where_it_would_be_believed() {
+    let drives = Drives::new().with(&format!("{USB}/sr0"), &[("device/model", "DVD-ROM\n")], &iso());
+    let drives = drives.with(&format!("{SATA}/sda"), &[], b"");
+    // A directory can be opened, and reading it fails.
+    for name in ["sr0", "sda"] {
+        fs::remove_file(drives.dev().join(name)).unwrap();
+        fs::create_dir(drives.dev().join(name)).unwrap();
+    }
+    let (found, warned) = drives.look();
+    let text = "looking for the label METALSTRAP on sr0 (DVD-ROM): Is a directory (os error 21)";
+    assert_eq!((found.unwrap(), warned), (None, vec![text.to_owned()]));
+}
+
+#[test]
 fn a_removable_disk_and_its_partitions_are_looked_at() {
     let removable = [("removable", "1\n")];
     let path = format!("{SATA}/sda");
@@ -268,7 +199,7 @@ fn a_medium_without_a_file_that_can_be_read_is_refused() {
     assert_eq!(at(&disc(LABEL, &[("SETTINGS.TXT;1", &long)])), too_long);
 
     let mut torn = stick("METALSTRAP", 1440, "12", &[("SETTINGS.TXT", &[b'#'; 2000])]);
-    // Both FATs of a floppy of 1440 KiB, behind its first sector: the first file's second cluster is free.
+    // A FAT begins behind the first sector of a floppy of 1440 KiB: the first file's second cluster is free.
     torn[512 + 3..512 + 6].fill(0);
     assert_eq!(at(&torn), "reading SETTINGS.TXT on sdb: there is no cluster 0");
     let mut flagged = iso();
@@ -282,6 +213,16 @@ fn a_medium_without_a_file_that_can_be_read_is_refused() {
     let mut endless = iso();
     endless[16 * 2048 + 166..16 * 2048 + 170].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(at(&endless), "reading SETTINGS.TXT on sdb: the root directory has 4294967295 bytes");
+}
+
+#[test]
+fn a_drive_that_does_not_answer_is_passed_over() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("sr0");
+    // To open it for reading waits for somebody who writes.
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let error = labelled_within(path, Duration::from_millis(20)).unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::TimedOut, "timed out"));
 }
 
 proptest! {

@@ -93,6 +93,15 @@ async fn a_fixed_disk_with_the_label_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_site_config_that_ignores_media_has_none_looked_at() {
+    let mut trial = on(with_disc(Drives::new(), b"metalstrap.root=x\n"));
+    trial.site["ignore_media"] = true.into();
+    let outcome = trial.run().await;
+    outcome.installed();
+    assert!(!outcome.told().contains("CDROM"), "{}", outcome.told());
+}
+
+#[tokio::test]
 async fn what_a_medium_sets_is_told_with_its_name() {
     let settings = b"# Rack 7\r\nmetalstrap.connections=2\r\nmetalstrap.reboot_on_failure_after=60\r\n";
     let outcome = on(with_disc(Drives::new(), settings)).run().await;

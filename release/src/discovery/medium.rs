@@ -1,6 +1,7 @@
 //! The file with settings on a medium: a stick, a disc, or what a BMC makes of an image. Nobody else has anything in it, so
 //! that a line which is not for us is a slip.
 
+use super::word::cut;
 use super::{PREFIX, Word};
 
 /// Label of the file system that has it: FAT's volume label, ISO 9660's volume identifier. Case does not count.
@@ -11,8 +12,6 @@ pub const FILE: &str = "SETTINGS.TXT";
 pub const MAX_BYTES: u32 = 32 << 10;
 /// What editors of Windows put before a text in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Characters of a line that a message shows.
-const SHOWN: usize = 80;
 
 /// Why such a file is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,8 +36,7 @@ pub fn words(bytes: &[u8]) -> Result<Vec<Word>, MediumError> {
             continue;
         }
         let Some(setting) = line.strip_prefix(PREFIX.as_bytes()) else {
-            let text = String::from_utf8_lossy(line).chars().take(SHOWN).collect();
-            return Err(MediumError { number, text });
+            return Err(MediumError { number, text: cut(&String::from_utf8_lossy(line)) });
         };
         let mut parts = setting.splitn(2, |byte| *byte == b'=').map(|part| part.trim_ascii().to_vec());
         words.push(Word { key: parts.next().unwrap_or_default(), value: parts.next() });

@@ -84,9 +84,9 @@ impl Setting {
     /// Whether `source` may set it.
     ///
     /// Whoever gives a machine its command line or its SMBIOS strings (its firmware, its BMC, the host of a virtual one), or a
-    /// medium (who stands before it, or its BMC), controls what it boots, and may choose among what the site config trusts. The network may only fill a gap: where to
-    /// fetch what is signed. It has no say in which host config a machine gets, since that of another machine may wipe its
-    /// disk, nor in who hears of the installation.
+    /// medium (who stands before it, or its BMC), controls what it boots, and may choose among what the site config trusts. The
+    /// network may only fill a gap: where to fetch what is signed. It has no say in which host config a machine gets, since that
+    /// of another machine may wipe its disk, nor in who hears of the installation.
     #[must_use]
     pub fn rule(self, source: Source) -> Rule {
         match (self, source) {

@@ -48,6 +48,7 @@ fn absent_fields_take_the_harmless_default() {
     assert_eq!((site.report_url, site.reboot_on_failure_after), (None, None));
     assert_eq!((site.network_timeout, site.connections), (180, 8));
     assert_eq!((site.mirrors, site.time_servers, site.consoles), (Vec::new(), Vec::new(), Vec::new()));
+    assert!(!site.ignore_media);
 }
 
 #[test]
@@ -61,8 +62,8 @@ fn what_is_written_reads_back() {
     let servers = ["ntp.test", "time-1.test.", "10.0.0.1", "2001:db8::1"];
     let timed = Site::parse(with("/time_servers", json!(servers)).as_bytes()).unwrap();
     assert_eq!(timed.time_servers, servers);
-    let shown = Site::parse(with("/consoles", json!(["ttyS1", "tty0", "hvc0"])).as_bytes()).unwrap();
-    assert_eq!(shown.consoles, ["ttyS1", "tty0", "hvc0"]);
+    let shown = Site::parse(with("/consoles", json!(["ttyS1", "tty0", "ttyS2,57600"])).as_bytes()).unwrap();
+    assert_eq!(shown.consoles, ["ttyS1", "tty0", "ttyS2,57600"]);
     assert_eq!(Site::parse(&serde_json::to_vec(&shown).unwrap()).unwrap(), shown);
     assert_eq!(Site::parse(&serde_json::to_vec(&site).unwrap()).unwrap(), site);
 }
@@ -70,6 +71,12 @@ fn what_is_written_reads_back() {
 #[test]
 fn values_that_cannot_hold_are_refused_by_field() {
     let url = "with characters that a URL here must not have";
+    let no_console = |shown: &str| {
+        format!(
+            "consoles holds \"{shown}\", which is not 1 to 32 letters and digits, alone or with a comma and a speed (9600, \
+             19200, 38400, 57600, 115200)"
+        )
+    };
     for (pointer, value, expected) in [
         ("/format", json!(2), "format is 2, but this installer reads 1".to_owned()),
         ("/repository", json!("http://a/b"), "repository is \"http://a/b\", not an https:// URL".to_owned()),
@@ -112,22 +119,13 @@ fn values_that_cannot_hold_are_refused_by_field() {
         ("/time_servers", json!([""]), "time_servers holds \"\", neither a name nor an address".to_owned()),
         ("/time_servers", json!(["a/b"]), "time_servers holds \"a/b\", neither a name nor an address".to_owned()),
         ("/time_servers", json!(vec!["a"; 9]), "time_servers has 9 entries, more than the 8 allowed".to_owned()),
-        (
-            "/consoles",
-            json!(["ttyS0", "../sda"]),
-            "consoles holds \"../sda\", which is not 1 to 32 letters and digits".to_owned(),
-        ),
-        ("/consoles", json!([""]), "consoles holds \"\", which is not 1 to 32 letters and digits".to_owned()),
-        (
-            "/consoles",
-            json!(["tty\u{1b}[2J"]),
-            "consoles holds \"tty\\u{1b}[2J\", which is not 1 to 32 letters and digits".to_owned(),
-        ),
-        (
-            "/consoles",
-            json!(["a".repeat(33)]),
-            format!("consoles holds \"{}\", which is not 1 to 32 letters and digits", "a".repeat(33)),
-        ),
+        ("/consoles", json!(["ttyS0", "../sda"]), no_console("../sda")),
+        ("/consoles", json!([""]), no_console("")),
+        ("/consoles", json!(["tty\u{1b}[2J"]), no_console("tty\\u{1b}[2J")),
+        ("/consoles", json!(["a".repeat(33)]), no_console(&"a".repeat(33))),
+        ("/consoles", json!(["ttyS1,"]), no_console("ttyS1,")),
+        ("/consoles", json!(["ttyS1,115201"]), no_console("ttyS1,115201")),
+        ("/consoles", json!([",9600"]), no_console(",9600")),
         ("/consoles", json!(vec!["tty0"; 9]), "consoles has 9 entries, more than the 8 allowed".to_owned()),
         ("/connections", json!(0), "connections is 0, not 1 to 16".to_owned()),
         ("/connections", json!(17), "connections is 17, not 1 to 16".to_owned()),
@@ -205,7 +203,7 @@ fn shapes_other_than_the_format_are_refused() {
         cause.split(" at line").next().unwrap().to_owned()
     };
     let fields = "expected one of `format`, `repository`, `mirrors`, `connections`, `root`, `ca`, \
-                  `pins`, `client`, `proxy`, `no_proxy`, `plain_mirrors`, `retry`, `report_url`, `reboot_on_failure_after`, `clock_floor`, `time_servers`, `network_timeout`, `dhcp_may_set`";
+                  `pins`, `client`, `proxy`, `no_proxy`, `plain_mirrors`, `retry`, `consoles`, `report_url`, `reboot_on_failure_after`, `clock_floor`, `time_servers`, `network_timeout`, `dhcp_may_set`, `ignore_media`";
     assert_eq!(cause(&with("/manifest", json!({}))), format!("unknown field `manifest`, {fields}"));
     let cut = with("/network_timeout", json!(1e30));
     assert_eq!(cause(&cut), "invalid type: floating point `1e+30`, expected u32");
