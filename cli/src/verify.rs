@@ -20,8 +20,9 @@ use metalstrap_release::allowed::{self, Allowed};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::discovery::repository;
 use metalstrap_release::host::{Groups, Host, ReleaseName, groups};
-use metalstrap_release::manifest::{Artifact, Manifest, Payload};
+use metalstrap_release::manifest::{Artifact, MAX_SIGNATURES_BYTES, Manifest, Payload};
 use metalstrap_release::metadata::TargetFile;
+use metalstrap_release::pcr::Signatures;
 use metalstrap_release::site::Site;
 use metalstrap_release::verity::BLOCK;
 use sha2::{Digest as _, Sha256};
@@ -96,6 +97,7 @@ impl Args {
                 report.check(found.with_context(|| format!("{what} of {}", file.name)));
                 report.payloads += 1;
             }
+            report.check(signatures(&repository, &manifest).await.with_context(|| file.name.clone()));
             if self.deep {
                 report.check(every_block(&mirrors, &manifest).await.with_context(|| file.name.clone()));
             }
@@ -125,6 +127,17 @@ async fn every_block(mirrors: &Arc<Mirrors>, manifest: &Manifest) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// The signatures of PCR 11, if there are any: their bytes and their shape.
+async fn signatures(repository: &Repository, manifest: &Manifest) -> Result<()> {
+    let Some(file) = manifest.boot.pcr11.as_ref().and_then(|pcr11| pcr11.signatures.as_ref()) else { return Ok(()) };
+    let path = file.path();
+    let most = usize::try_from(MAX_SIGNATURES_BYTES).context("reading the signatures of PCR 11")?;
+    let bytes = repository.source.get(&path, most).await?;
+    let found = Digest::of(&bytes);
+    anyhow::ensure!(found == file.sha256, "{path} has SHA-256 {found}, but the manifest says {}", file.sha256);
+    serde_json::from_slice::<Signatures>(&bytes).map(drop).with_context(|| format!("reading {path}"))
 }
 
 /// The list of the releases that host configs may name, if there is one: its bytes and its shape.
