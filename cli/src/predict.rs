@@ -122,7 +122,7 @@ impl Args {
         let pcr11 = manifest.boot.pcr11.with_context(|| {
             format!("the manifest of {name} says nothing of PCR 11: it depends on the machine, or an older metalstrap published it")
         })?;
-        Ok(Start { what: name.to_string(), netboot: None, predictions: pcr11.phases })
+        Ok(Start { what: name.to_string(), netboot: None, predictions: pcr11.phases.read()? })
     }
 }
 

@@ -97,7 +97,7 @@ impl Args {
                 report.check(found.with_context(|| format!("{what} of {}", file.name)));
                 report.payloads += 1;
             }
-            report.check(signatures(&repository, &manifest).await.with_context(|| file.name.clone()));
+            report.check(pcr11(&repository, &manifest).await.with_context(|| file.name.clone()));
             if self.deep {
                 report.check(every_block(&mirrors, &manifest).await.with_context(|| file.name.clone()));
             }
@@ -129,14 +129,14 @@ async fn every_block(mirrors: &Arc<Mirrors>, manifest: &Manifest) -> Result<()> 
     Ok(())
 }
 
-/// The signatures of PCR 11, if there are any: their bytes and their shape.
-async fn signatures(repository: &Repository, manifest: &Manifest) -> Result<()> {
-    let Some(file) = manifest.boot.pcr11.as_ref().and_then(|pcr11| pcr11.signatures.as_ref()) else { return Ok(()) };
-    let path = file.path();
-    let most = usize::try_from(MAX_SIGNATURES_BYTES).context("reading the signatures of PCR 11")?;
-    let bytes = repository.source.get(&path, most).await?;
+/// What the manifest says of PCR 11: the shape of predictions, and bytes and shape of the signatures.
+async fn pcr11(repository: &Repository, manifest: &Manifest) -> Result<()> {
+    let Some(pcr11) = &manifest.boot.pcr11 else { return Ok(()) };
+    pcr11.phases.read()?;
+    let (Some(path), Some(sha256)) = (pcr11.signatures_path(), pcr11.signatures) else { return Ok(()) };
+    let bytes = repository.source.get(&path, MAX_SIGNATURES_BYTES).await?;
     let found = Digest::of(&bytes);
-    anyhow::ensure!(found == file.sha256, "{path} has SHA-256 {found}, but the manifest says {}", file.sha256);
+    anyhow::ensure!(found == sha256, "{path} has SHA-256 {found}, but the manifest says {sha256}");
     serde_json::from_slice::<Signatures>(&bytes).map(drop).with_context(|| format!("reading {path}"))
 }
 

@@ -209,22 +209,21 @@ fn systemd_signatures(operator: &Operator) -> String {
     systemd_measure(operator, "sign", &options)
 }
 
-/// The manifest that a line of JSON names, and the file of signatures beside it.
-fn published(operator: &Operator, result: &Value) -> (Manifest, PathBuf) {
+/// The file of signatures of the release that a line of JSON names.
+fn published(operator: &Operator, result: &Value) -> PathBuf {
     let repository = operator.0.path("repository");
     let manifest = Manifest::parse(&fs::read(repository.join(result["manifest"].as_str().unwrap())).unwrap()).unwrap();
-    let file = manifest.boot.pcr11.as_ref().unwrap().signatures.as_ref().unwrap();
-    let path = repository.join(file.path());
-    let bytes = fs::read(&path).unwrap();
-    assert_eq!((Digest::of(&bytes), bytes.len() as u64), (file.sha256, file.size));
-    (manifest, path)
+    let pcr11 = manifest.boot.pcr11.as_ref().unwrap();
+    let path = repository.join(pcr11.signatures_path().unwrap());
+    assert_eq!(Some(Digest::of(&fs::read(&path).unwrap())), pcr11.signatures);
+    path
 }
 
 #[test]
 fn a_release_carries_predictions_and_signatures_of_systemd_measure() {
     let operator = operator();
     let line = format!("{PUBLISH} --pcr-key D/pcr.pem");
-    let (_, path) = published(&operator, &operator.ok(&line));
+    let path = published(&operator, &operator.ok(&line));
     assert_eq!(fs::read_to_string(&path).unwrap(), systemd_signatures(&operator) + "\n");
     assert_eq!(operator.ok(&line)["published"], false, "the same key makes the same signatures");
 
@@ -254,7 +253,7 @@ fn a_release_carries_predictions_and_signatures_of_systemd_measure() {
 fn a_chain_is_signed_behind_the_netboot_image() {
     let operator = operator();
     let result = operator.ok(&format!("{PUBLISH} --pcr-key D/pcr.pem --netboot D/netboot --netboot D/netboot"));
-    let (_, path) = published(&operator, &result);
+    let path = published(&operator, &result);
     let signatures: Signatures = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     let alone: Signatures = serde_json::from_str(&systemd_signatures(&operator)).unwrap();
     assert_eq!((signatures.sha256.len(), signatures.sha384.len(), signatures.sha512.len()), (8, 8, 8));

@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::allowed::Allowed;
 use crate::digest::Digest;
 use crate::host::{Groups, Host};
-use crate::manifest::{Manifest, PartitionType, Salt};
-use crate::pcr::Value as PcrValue;
+use crate::manifest::{Manifest, PartitionType, Predictions, Salt};
+use crate::pcr::{Prediction, Value as PcrValue};
 use crate::site::Site;
 
 impl JsonSchema for Digest {
@@ -20,6 +20,20 @@ impl JsonSchema for Digest {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "pattern": "^[0-9a-f]{64}$"})
+    }
+}
+
+impl JsonSchema for Predictions {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Predictions".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Vec::<Prediction>::json_schema(generator)
     }
 }
 

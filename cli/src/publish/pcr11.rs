@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
-use metalstrap_release::manifest::{Pcr11, PcrSignatures};
+use metalstrap_release::manifest::{MAX_SIGNATURES_BYTES, Pcr11, Predictions};
 use metalstrap_release::pcr::{Extension, Pcr, PolicyKey, Prediction};
 use metalstrap_release::uki::UkiError;
 
@@ -52,8 +52,8 @@ impl Pcr11Args {
             Some(key) => Some(self.sign(key, uki, &phases, &measured)?),
             None => None,
         };
-        let signatures =
-            file.as_ref().map(|bytes| PcrSignatures { sha256: Digest::of(bytes), size: bytes.len() as u64 });
+        let phases = Predictions::new(&phases).context("encoding the predictions of PCR 11")?;
+        let signatures = file.as_deref().map(Digest::of);
         Ok(Predicted { pcr11: Some(Pcr11 { phases, signatures }), file })
     }
 
@@ -79,14 +79,19 @@ impl Pcr11Args {
         }
         let mut bytes = serde_json::to_vec(&signatures).context("encoding the signatures of PCR 11")?;
         bytes.push(b'\n');
+        ensure!(
+            bytes.len() <= MAX_SIGNATURES_BYTES,
+            "the signatures of PCR 11 have {} bytes, more than {MAX_SIGNATURES_BYTES}: name fewer netboot images",
+            bytes.len()
+        );
         Ok(bytes)
     }
 }
 
 impl Predicted {
-    /// The file of signatures, as the manifest names it.
-    pub fn signatures(&self) -> Option<&PcrSignatures> {
-        self.pcr11.as_ref().and_then(|pcr11| pcr11.signatures.as_ref())
+    /// Digest of the file of signatures, if there is one.
+    pub fn signatures(&self) -> Option<Digest> {
+        self.pcr11.as_ref()?.signatures
     }
 
     /// Writes the file of signatures, if there is one.
@@ -94,8 +99,9 @@ impl Predicted {
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, repository: &Repository) -> Result<()> {
-        match (self.signatures(), &self.file) {
-            (Some(signatures), Some(bytes)) => repository.put(&signatures.path(), bytes),
+        let path = self.pcr11.as_ref().and_then(Pcr11::signatures_path);
+        match (path, &self.file) {
+            (Some(path), Some(bytes)) => repository.put(&path, bytes),
             _ => Ok(()),
         }
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::ReleaseName;
-use metalstrap_release::manifest::{Artifact, Boot, Manifest, Payload, PcrSignatures};
+use metalstrap_release::manifest::{Artifact, Boot, Manifest};
 use metalstrap_release::metadata::Draft;
 use sha2::{Digest as _, Sha256};
 
@@ -72,25 +72,24 @@ impl Published {
 
     /// Whether all of its payloads are there, by their digests: a damaged one is made again.
     pub fn is_complete(&self, repository: &Repository) -> bool {
-        let sound = |payload: &Payload| {
-            is_file(&repository.directory().join(payloads::path(payload)), payload.size, payload.sha256)
-        };
-        let signed = self
-            .signatures()
-            .is_none_or(|file| is_file(&repository.directory().join(file.path()), file.size, file.sha256));
-        self.manifest.payloads().into_iter().all(|(_, payload)| sound(payload)) && signed
+        let sound = |path: &str, sha256| is_file(&repository.directory().join(path), sha256);
+        let payloads = self.manifest.payloads();
+        let pcr11 = self.manifest.boot.pcr11.as_ref();
+        let signatures = pcr11.and_then(|pcr11| Some((pcr11.signatures_path()?, pcr11.signatures?)));
+        payloads.into_iter().all(|(_, payload)| sound(&payloads::path(payload), payload.sha256))
+            && signatures.is_none_or(|(path, sha256)| sound(&path, sha256))
     }
 
-    fn signatures(&self) -> Option<&PcrSignatures> {
-        self.manifest.boot.pcr11.as_ref().and_then(|pcr11| pcr11.signatures.as_ref())
+    fn signatures(&self) -> Option<Digest> {
+        self.manifest.boot.pcr11.as_ref()?.signatures
     }
 }
 
 /// Whether a file is the one that its name says.
-fn is_file(path: &Path, size: u64, sha256: Digest) -> bool {
+fn is_file(path: &Path, sha256: Digest) -> bool {
     let mut hasher = Sha256::new();
     let hashed = File::open(path).and_then(|mut file| io::copy(&mut file, &mut hasher));
-    let sound = hashed.is_ok_and(|found| found == size) && Digest(hasher.finalize().into()) == sha256;
+    let sound = hashed.is_ok() && Digest(hasher.finalize().into()) == sha256;
     if !sound {
         eprintln!("warning: {} is lost or damaged: publishing it again", path.display());
     }
