@@ -56,6 +56,15 @@ impl Predictions {
 }
 
 impl Pcr11 {
+    /// As much of its shape as every reader looks at: what is taken can be written as it was read, which numbers could not.
+    pub(super) fn check(&self) -> Result<(), DocumentError> {
+        let texts = |one: &Value| one.as_object().is_some_and(|fields| fields.values().all(Value::is_string));
+        if self.phases.0.as_array().is_some_and(|all| all.iter().all(texts)) {
+            return Ok(());
+        }
+        KIND.refuse("boot.pcr11.phases", "is no list of objects with texts")
+    }
+
     /// Where the file of signatures lies below the repository, if there is one.
     #[must_use]
     pub fn signatures_path(&self) -> Option<String> {
