@@ -53,10 +53,13 @@ pub struct Signature {
 }
 
 /// Signed policies by bank: as JSON what `systemd-measure sign` prints, a UKI has in `.pcrsig` and an initrd in
-/// `/.extra/tpm2-pcr-signature.json`. None for SHA-1, with which nothing should be signed any more.
+/// `/.extra/tpm2-pcr-signature.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signatures {
+    /// Those over values in the bank of SHA-1. Others make them; here nothing is signed with SHA-1 any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sha1: Vec<Signature>,
     /// Those over values in the bank of SHA-256.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sha256: Vec<Signature>,
@@ -73,7 +76,7 @@ impl Signatures {
     #[must_use]
     pub fn of(&self, bank: Bank) -> &[Signature] {
         match bank {
-            Bank::Sha1 => &[],
+            Bank::Sha1 => &self.sha1,
             Bank::Sha256 => &self.sha256,
             Bank::Sha384 => &self.sha384,
             Bank::Sha512 => &self.sha512,
@@ -89,9 +92,12 @@ impl Signatures {
 
     /// Adds what is not there yet.
     pub fn add(&mut self, other: Self) {
-        for (mine, theirs) in
-            [(&mut self.sha256, other.sha256), (&mut self.sha384, other.sha384), (&mut self.sha512, other.sha512)]
-        {
+        for (mine, theirs) in [
+            (&mut self.sha1, other.sha1),
+            (&mut self.sha256, other.sha256),
+            (&mut self.sha384, other.sha384),
+            (&mut self.sha512, other.sha512),
+        ] {
             for signature in theirs {
                 if !mine.contains(&signature) {
                     mine.push(signature);
@@ -144,6 +150,7 @@ impl PolicyKey {
             predictions.map(|prediction| self.one(&prediction.pcr(bank), encoding)).collect::<Result<Vec<_>, _>>()
         };
         Ok(Signatures {
+            sha1: Vec::new(),
             sha256: bank(Bank::Sha256, &RSA_PKCS1_SHA256)?,
             sha384: bank(Bank::Sha384, &RSA_PKCS1_SHA384)?,
             sha512: bank(Bank::Sha512, &RSA_PKCS1_SHA512)?,

@@ -211,6 +211,23 @@ fn openssl_verifies_the_signatures() {
 }
 
 #[test]
+fn signatures_of_others_read_back_as_they_were() {
+    let entry = |pol: &str| {
+        let pkfp = "b51cb962c86f1386a60b469b66f3fe9e203be82fe5c104226de0130fda9401fc";
+        format!(r#"{{"pcrs":[11],"pkfp":"{pkfp}","pol":"{pol}","sig":"AAEC"}}"#)
+    };
+    let sha1 = entry("a99caa514be1947d2e89e0b785e84c83de03aa2cc633ab8971ff2e2f9a5b6f80");
+    let text = format!(r#"{{"sha1":[{sha1}],"sha256":[{}]}}"#, entry(&"5a".repeat(32)));
+    let mut found: Signatures = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_string(&found).unwrap(), text);
+    let value = from_hex("98dbdc8323ef6e31948ca26045f2eb0efbc91ccd").unwrap();
+    assert!(found.cover(&Pcr::with_value(Bank::Sha1, &value).unwrap()));
+    assert!(!found.cover(&Pcr::zero(Bank::Sha256)));
+    found.add(found.clone());
+    assert_eq!(serde_json::to_string(&found).unwrap(), text);
+}
+
+#[test]
 fn other_keys_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let text = "it is no RSA key of 2048 bits or more as PEM (PKCS#8 or PKCS#1, not encrypted), and TPMs take no other";
