@@ -73,21 +73,24 @@ impl Args {
 
 /// A repository to look into, and whom to believe.
 #[derive(Debug, clap::Args)]
-struct LookArgs {
+pub struct LookArgs {
     /// Directory of the repository
     #[arg(long, value_name = "DIR")]
-    repository: PathBuf,
+    pub repository: PathBuf,
     /// Directory of the keys, whose root is trusted
     #[arg(long, value_name = "DIR", required_unless_present = "root", conflicts_with = "root")]
-    keys: Option<PathBuf>,
+    pub keys: Option<PathBuf>,
     /// Root metadata that is trusted
     #[arg(long, value_name = "FILE")]
-    root: Option<PathBuf>,
+    pub root: Option<PathBuf>,
 }
 
 impl LookArgs {
     /// The repository as a machine judges it now.
-    fn load(&self) -> Result<Metadata> {
+    ///
+    /// # Errors
+    /// A machine would refuse it.
+    pub fn load(&self) -> Result<Metadata> {
         let root = match (&self.root, &self.keys) {
             (Some(file), _) => read_root(file)?,
             (None, keys) => Keys(keys.clone().unwrap_or_default()).oldest_root()?,
@@ -96,7 +99,10 @@ impl LookArgs {
     }
 
     /// Reads a file that the metadata vouches for.
-    fn bytes(&self, target: &TargetFile) -> Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// It cannot be read, or is another one.
+    pub fn bytes(&self, target: &TargetFile) -> Result<Vec<u8>> {
         read_target(&self.repository, target)
     }
 

@@ -21,6 +21,7 @@ mod netboot;
 mod output;
 mod passphrase;
 mod payloads;
+mod predict;
 mod progress;
 mod publish;
 mod refresh;
@@ -67,6 +68,7 @@ enum Verb {
     Token(token::Args),
     Site(site::Args),
     Netboot(netboot::Args),
+    Predict(predict::Args),
     Verify(verify::Args),
     Vm(Box<vm::Args>),
     Schema(schema::Args),
@@ -87,6 +89,7 @@ impl Verb {
             Self::Token(args) => args.run()?,
             Self::Site(args) => args.run()?,
             Self::Netboot(args) => args.run()?,
+            Self::Predict(args) => args.run()?,
             Self::Verify(args) => return args.run(),
             Self::Vm(args) => return args.run(),
             Self::Schema(args) => args.run()?,

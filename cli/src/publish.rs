@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::ReleaseName;
-use metalstrap_release::manifest::{Artifact, Boot, FORMAT, FileSystem, Manifest, Payload, check_name, check_version};
+use metalstrap_release::manifest::{
+    Artifact, Boot, FORMAT, FileSystem, Manifest, Payload, Pcr11, check_name, check_version,
+};
 use metalstrap_release::metadata::{Metadata, RoleName};
 use metalstrap_release::payload::CompressOptions;
 use serde_json::{Value, json};
@@ -21,10 +23,12 @@ use crate::sysupdate::{Inputs, SysupdateArgs};
 use crate::uki::UkiFacts;
 use crate::{output, size};
 
+mod pcr11;
 mod published;
 #[cfg(test)]
 mod tests;
 
+use pcr11::{Pcr11Args, Predicted};
 use published::Published;
 
 /// Adds a release to a repository: compresses its artifacts, writes its manifest, and signs; the repository is made if
@@ -72,7 +76,18 @@ pub struct Args {
     #[command(flatten)]
     compression: CompressionArgs,
     #[command(flatten)]
+    pcr11: Pcr11Args,
+    #[command(flatten)]
     sysupdate: SysupdateArgs,
+}
+
+/// What is known of the inputs before anything is written.
+#[derive(Debug)]
+pub struct Facts {
+    /// What the UKI says of itself.
+    uki: UkiFacts,
+    /// What it makes of PCR 11.
+    predicted: Predicted,
 }
 
 /// How payloads are compressed.
@@ -117,27 +132,27 @@ impl Args {
     }
 
     /// What can be checked before anything is read or written at length.
-    fn check(&self) -> Result<UkiFacts> {
+    fn check(&self) -> Result<Facts> {
         check_name(&self.name)?;
         check_version(&self.version)?;
         self.layout.partitions()?;
         self.sysupdate.check(&self.repository, &self.name)?;
-        let facts = UkiFacts::read(&self.uki)?;
+        let uki = UkiFacts::read(&self.uki)?;
         if let Some(expected) = self.root_hash {
-            let found = facts.root_hash;
+            let found = uki.root_hash;
             ensure!(found == expected, "the UKI's command line names root hash {found}, not {expected}");
         }
-        facts.check_version(&self.version)?;
-        if !facts.has_gpt() {
+        uki.check_version(&self.version)?;
+        if !uki.has_gpt() {
             eprintln!(
                 "warning: the UKI's command line lacks `gpt`: its kernel will not look at the backup partition table \
                  when the primary one is damaged"
             );
         }
-        Ok(facts)
+        Ok(Facts { uki, predicted: self.pcr11.predict(&self.uki)? })
     }
 
-    fn publish(&self, repository: &Repository, signing: &Signing, facts: UkiFacts) -> Result<Value> {
+    fn publish(&self, repository: &Repository, signing: &Signing, facts: Facts) -> Result<Value> {
         let mut draft = signing.draft(repository)?;
         let name = ReleaseName { name: self.name.clone(), version: self.version.clone() };
         let there = Published::find(repository, &draft, &name)?;
@@ -151,9 +166,14 @@ impl Args {
                 return Ok(result(path, *sha256, false, bytes(manifest)?, &summary(&metadata)));
             }
         }
+        // Of a release from before PCR 11 was predicted, the manifest stays without.
+        let pcr11 = match &there {
+            Some(there) => there.manifest.boot.pcr11.clone(),
+            None => facts.predicted.pcr11.clone(),
+        };
         let manifest = match there.filter(|there| there.is_complete(repository)) {
             Some(there) => there.manifest,
-            None => self.compress(signing.place(repository), facts)?,
+            None => self.compress(signing.place(repository), facts, pcr11)?,
         };
         let (path, sha256, size) = signing.place(repository).add_manifest(&manifest)?;
         let added = draft.add_release(&name.target(), size, sha256)?;
@@ -172,19 +192,21 @@ impl Args {
     }
 
     /// Publishes the payloads, and returns the manifest that names them.
-    fn compress(&self, repository: &Repository, facts: UkiFacts) -> Result<Manifest> {
+    fn compress(&self, repository: &Repository, facts: Facts, pcr11: Option<Pcr11>) -> Result<Manifest> {
+        let Facts { uki: facts, predicted } = facts;
         let fine_frame_size = self.compression.fine_frame_size;
         let payloads = Payloads { repository, options: self.compression.options(), fine_frame_size };
         let uki = publish_file(&payloads, "UKI", &self.uki, &self.name)?;
         let loader = publish_file(&payloads, "boot loader", &self.loader, &self.name)?;
         let root = publish_root(&payloads, &self.root, &self.verity, facts.root_hash)?;
         let layout = self.layout.layout(&root, &uki, &loader)?;
+        predicted.write(repository)?;
         Ok(Manifest {
             format: FORMAT,
             name: self.name.clone(),
             version: self.version.clone(),
             architecture: "x86-64".to_owned(),
-            boot: Boot { uki, loader, cmdline: facts.cmdline, cmdline_limit: facts.cmdline_limit },
+            boot: Boot { uki, loader, cmdline: facts.cmdline, cmdline_limit: facts.cmdline_limit, pcr11 },
             filesystems: vec![root],
             layout,
         })

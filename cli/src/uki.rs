@@ -7,10 +7,13 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::os_release::OsRelease;
+use metalstrap_release::pcr::{self, Bank, Extension, Pcr, Prediction};
 use metalstrap_release::uki::{HEAD_BYTES, MAX_CMDLINE, Section, Sections, cmdline_limit, read_section, root_hash};
 
 /// The most bytes of an os-release file that are looked at.
 const MAX_OS_RELEASE: u64 = 64 << 10;
+/// The most bytes of a public key that are looked at.
+const MAX_KEY: u64 = 64 << 10;
 /// Bytes of a kernel that hold its boot header.
 const KERNEL_HEAD: u64 = 1024;
 
@@ -37,9 +40,7 @@ impl UkiFacts {
     }
 
     fn parse(path: &Path) -> Result<Self> {
-        let mut file = File::open(path)?;
-        let mut head = Vec::new();
-        std::io::Read::by_ref(&mut file).take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+        let (mut file, head) = open(path)?;
         let sections = Sections::parse(&head)?;
         let kernel = sections.required(".linux")?;
         let kernel_head = Section { virtual_size: kernel.virtual_size.min(KERNEL_HEAD), ..kernel.clone() };
@@ -80,4 +81,56 @@ impl UkiFacts {
     pub fn has_gpt(&self) -> bool {
         self.cmdline.split(' ').any(|word| word == "gpt")
     }
+}
+
+/// The file, and the bytes of it that hold its headers.
+fn open(path: &Path) -> Result<(File, Vec<u8>)> {
+    let mut file = File::open(path)?;
+    let mut head = Vec::new();
+    std::io::Read::by_ref(&mut file).take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+    Ok((file, head))
+}
+
+/// What systemd-stub extends PCR 11 with when it starts this profile of the UKI at `path`.
+///
+/// # Errors
+/// It is no UKI, has no such profile, or what is measured depends on the machine.
+pub fn extensions(path: &Path, profile: usize) -> Result<Vec<Extension>> {
+    let read = || -> Result<_> {
+        let (mut file, head) = open(path)?;
+        Ok(pcr::extensions(&mut file, &Sections::parse_profile(&head, profile)?, &Bank::ALL)?)
+    };
+    read().with_context(|| format!("predicting PCR 11 of the UKI {}", path.display()))
+}
+
+/// PCR 11 in every bank after the machine was started from the UKI at `path`, before any phase.
+///
+/// # Errors
+/// As [`extensions`].
+pub fn pcrs_after(path: &Path) -> Result<Vec<Pcr>> {
+    let measured = extensions(path, 0)?;
+    Ok(Pcr::zeroes().iter().map(|pcr| pcr.after(&measured)).collect())
+}
+
+/// PCR 11 at each phase, if it is `start` before all of this is measured.
+///
+/// # Errors
+/// A bank is missing in `start`.
+pub fn predictions(start: &[Pcr], measured: &[Extension]) -> Result<Vec<Prediction>> {
+    let stub: Vec<_> = start.iter().map(|pcr| pcr.after(measured)).collect();
+    Prediction::all(&stub).context("predicting PCR 11: a bank is missing")
+}
+
+/// The public key in the UKI's `.pcrpkey`, if it has one.
+///
+/// # Errors
+/// It is no UKI.
+pub fn pcr_public_key(path: &Path) -> Result<Option<Vec<u8>>> {
+    let read = || -> Result<_> {
+        let (mut file, head) = open(path)?;
+        let sections = Sections::parse(&head)?;
+        let key = sections.get(".pcrpkey").filter(|section| section.virtual_size > 0);
+        Ok(key.map(|section| read_section(&mut file, section, MAX_KEY)).transpose()?)
+    };
+    read().with_context(|| format!("reading the UKI {}", path.display()))
 }

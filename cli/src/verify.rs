@@ -20,8 +20,9 @@ use metalstrap_release::allowed::{self, Allowed};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::discovery::repository;
 use metalstrap_release::host::{Groups, Host, ReleaseName, groups};
-use metalstrap_release::manifest::{Artifact, Manifest, Payload};
+use metalstrap_release::manifest::{Artifact, MAX_SIGNATURES_BYTES, Manifest, Payload};
 use metalstrap_release::metadata::TargetFile;
+use metalstrap_release::pcr::Signatures;
 use metalstrap_release::site::Site;
 use metalstrap_release::verity::BLOCK;
 use sha2::{Digest as _, Sha256};
@@ -96,6 +97,7 @@ impl Args {
                 report.check(found.with_context(|| format!("{what} of {}", file.name)));
                 report.payloads += 1;
             }
+            report.check(pcr11(&repository, &manifest).await.with_context(|| file.name.clone()));
             if self.deep {
                 report.check(every_block(&mirrors, &manifest).await.with_context(|| file.name.clone()));
             }
@@ -125,6 +127,17 @@ async fn every_block(mirrors: &Arc<Mirrors>, manifest: &Manifest) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// What the manifest says of PCR 11: the shape of predictions, and bytes and shape of the signatures.
+async fn pcr11(repository: &Repository, manifest: &Manifest) -> Result<()> {
+    let Some(pcr11) = &manifest.boot.pcr11 else { return Ok(()) };
+    pcr11.phases.read()?;
+    let (Some(path), Some(sha256)) = (pcr11.signatures_path(), pcr11.signatures) else { return Ok(()) };
+    let bytes = repository.source.get(&path, MAX_SIGNATURES_BYTES).await?;
+    let found = Digest::of(&bytes);
+    anyhow::ensure!(found == sha256, "{path} has SHA-256 {found}, but the manifest says {sha256}");
+    serde_json::from_slice::<Signatures>(&bytes).map(drop).with_context(|| format!("reading {path}"))
 }
 
 /// The list of the releases that host configs may name, if there is one: its bytes and its shape.

@@ -254,6 +254,7 @@ fn completions_and_manual_pages_name_every_verb() {
         "token",
         "site",
         "netboot",
+        "predict",
         "verify",
         "vm",
         "schema",

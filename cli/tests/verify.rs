@@ -9,13 +9,14 @@
 
 use std::fs;
 
+use metalstrap_release::digest::Digest;
 use serde_json::{Value, json};
 
 #[path = "support/operator.rs"]
 mod command;
 mod support;
 
-use command::Operator;
+use command::{Operator, PUBLISH};
 
 const VERIFY: &str = "verify --site D/site.json --repository D/repository";
 
@@ -111,4 +112,22 @@ fn a_repository_of_other_keys_is_no_repository() {
     let expected = "metalstrap: checking the metadata: D/repository: metadata/timestamp.json has 0 valid signatures by keys that are \
                     trusted with it, but needs 1";
     assert_eq!(operator.refusal(VERIFY), expected);
+}
+
+#[test]
+fn other_signatures_of_pcr_11_are_a_problem() {
+    let operator = operator();
+    let key = operator.0.path("pcr.pem");
+    let made = std::process::Command::new("openssl").args(["genrsa", "-out"]).arg(key).arg("2048").output();
+    assert!(made.expect("openssl").status.success());
+    operator.ok(&format!("{} --pcr-key D/pcr.pem", PUBLISH.replace("--version 1", "--version 2")));
+    assert_eq!(problems(&operator, VERIFY), (Vec::new(), Some(0)));
+    let payloads = fs::read_dir(operator.0.path("repository/payloads")).unwrap().map(|entry| entry.unwrap().path());
+    let mut signatures = payloads.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let file = signatures.next().unwrap();
+    fs::write(&file, "{}").unwrap();
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let (found, expected) = (Digest::of(b"{}"), name.strip_suffix(".json").unwrap());
+    let text = format!("os_2.json: payloads/{name} has SHA-256 {found}, but the manifest says {expected}");
+    assert_eq!(problems(&operator, VERIFY), (vec![text], Some(1)));
 }

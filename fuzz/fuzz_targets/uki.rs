@@ -1,9 +1,10 @@
-//! Any bytes as a UKI: its sections can be read or are refused, within the limit.
+//! Any bytes as a UKI: its sections can be read or are refused, within the limit, and so is what they make of PCR 11.
 #![no_main]
 
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
+use metalstrap_release::pcr::{Bank, Extension, MEASURED, extensions};
 use metalstrap_release::uki::{Sections, cmdline_limit, read_section};
 
 const LIMIT: u64 = 1 << 16;
@@ -16,4 +17,13 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     let _ = cmdline_limit(bytes);
+    for profile in 0..3 {
+        let Ok(sections) = Sections::parse_profile(bytes, profile) else { continue };
+        if sections.iter().all(|section| section.virtual_size <= LIMIT) {
+            let Ok(measured) = extensions(&mut Cursor::new(bytes), &sections, &[Bank::Sha256]) else { continue };
+            let place = |extension: &Extension| MEASURED.iter().position(|name| *name == extension.section);
+            let places: Vec<_> = measured.iter().map(|extension| place(extension).unwrap()).collect();
+            assert!(places.is_sorted() && places.chunks(2).all(|pair| pair[0] == pair[1]), "{places:?}");
+        }
+    }
 });

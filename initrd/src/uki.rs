@@ -61,9 +61,20 @@ impl BootTools {
     /// What ukify says.
     pub fn assemble(&self, uki: &Uki<'_>, output: &Path) -> Result<()> {
         let making = || format!("making the UKI {}", output.display());
+        let result = self.command(uki, output).output().with_context(making)?;
+        if !result.status.success() {
+            bail!("{}: ukify: {}", making(), String::from_utf8_lossy(&result.stderr).trim());
+        }
+        Ok(())
+    }
+
+    /// What [`BootTools::assemble`] runs, to which more options of ukify may be added.
+    #[must_use]
+    pub fn command(&self, uki: &Uki<'_>, output: &Path) -> Command {
         let path = |option: &str, path: &Path| format!("{option}={}", path.display());
         // Debian's own interpreter: the packages' modules are made for it.
-        let result = Command::new("/usr/bin/python3")
+        let mut command = Command::new("/usr/bin/python3");
+        command
             .env("PYTHONPATH", &self.python)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .arg(&self.ukify)
@@ -76,13 +87,8 @@ impl BootTools {
             .arg(path("--output", output))
             .arg(format!("--cmdline={}", uki.cmdline))
             .arg(format!("--uname={}", uki.uname))
-            .arg(format!("--os-release={}", uki.os_release))
-            .output()
-            .with_context(making)?;
-        if !result.status.success() {
-            bail!("{}: ukify: {}", making(), String::from_utf8_lossy(&result.stderr).trim());
-        }
-        Ok(())
+            .arg(format!("--os-release={}", uki.os_release));
+        command
     }
 }
 

@@ -1,5 +1,5 @@
-//! What a release is: its manifest, the payload format, the verity tree and the sections of a UKI; and what vouches for
-//! it: site config, repository metadata and host config.
+//! What a release is: its manifest, the payload format, the verity tree, the sections of a UKI and what they make of
+//! PCR 11; and what vouches for it: site config, repository metadata and host config.
 //!
 //! Shared by the installer, the operator's command and the tests. It reads and writes through `std::io` traits
 //! only: where bytes come from and where they go is the caller's policy.
@@ -15,6 +15,7 @@ pub mod os_release;
 pub mod payload;
 mod payload_frames;
 mod payload_writer;
+pub mod pcr;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod seek_table;

@@ -12,12 +12,14 @@ use crate::document::{DocumentError, Kind};
 mod check;
 mod partition;
 mod partition_type;
+mod pcr11;
 #[cfg(test)]
 mod tests;
 
 pub use check::{check_name, check_version};
 pub use partition::{DataPartition, GRAIN, MAX_PARTITION_BYTES, parse_partitions};
 pub use partition_type::{ESP_TYPE, PartitionType, ROOT_TYPE, ROOT_VERITY_TYPE};
+pub use pcr11::{MAX_SIGNATURES_BYTES, Pcr11, Predictions};
 
 /// No manifest is larger; the installer stops reading there.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -66,6 +68,10 @@ pub struct Boot {
     /// The most bytes of command line the kernel takes, from its boot header's `cmdline_size`
     /// (Documentation/arch/x86/boot.rst).
     pub cmdline_limit: u32,
+    /// What the UKI makes of PCR 11. Absent where that depends on the machine's hardware, and in releases from before this
+    /// was predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pcr11: Option<Pcr11>,
 }
 
 /// A file, padded with zeroes to whole blocks, and the hash tree over its blocks.

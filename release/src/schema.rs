@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::allowed::Allowed;
 use crate::digest::Digest;
 use crate::host::{Groups, Host};
-use crate::manifest::{Manifest, PartitionType, Salt};
+use crate::manifest::{Manifest, PartitionType, Predictions, Salt};
+use crate::pcr::{Prediction, Value as PcrValue};
 use crate::site::Site;
 
 impl JsonSchema for Digest {
@@ -19,6 +20,35 @@ impl JsonSchema for Digest {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "pattern": "^[0-9a-f]{64}$"})
+    }
+}
+
+impl JsonSchema for Predictions {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Predictions".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Vec::<Prediction>::json_schema(generator)
+    }
+}
+
+impl<const N: usize> JsonSchema for PcrValue<N> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("PcrValue{N}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let pattern = format!("^[0-9a-f]{{{}}}$", 2 * N);
+        json_schema!({"type": "string", "pattern": pattern})
     }
 }
 

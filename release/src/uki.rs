@@ -19,6 +19,8 @@ pub const MAX_CMDLINE: u64 = 64 << 10;
 const PE32_PLUS: u16 = 0x20b;
 /// Bytes of a section header.
 const SECTION_HEADER: usize = 40;
+/// The section that begins a profile.
+const PROFILE: &str = ".profile";
 /// Sections that a UKI may hold several times; systemd-stub chooses among them by hardware.
 const REPEATABLE: [&str; 3] = [".dtbauto", ".hwids", ".efifw"];
 
@@ -41,6 +43,9 @@ pub enum UkiError {
         /// What the reader takes.
         limit: u64,
     },
+    /// A section of which systemd-stub takes the one that fits the machine.
+    #[error("the UKI has a section {0}, and whether systemd-stub measures it depends on the machine's hardware")]
+    ByHardware(&'static str),
     /// The kernel's boot header is not one.
     #[error("the UKI's kernel {0}")]
     Kernel(String),
@@ -81,7 +86,7 @@ impl Section {
     }
 }
 
-/// The sections of a UKI in file order.
+/// The sections that a profile of a UKI has, in file order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sections(Vec<Section>);
 
@@ -108,51 +113,33 @@ fn malformed<T>(problem: impl Into<String>) -> Result<T, UkiError> {
 }
 
 impl Sections {
-    /// Parses the headers in the first bytes of a UKI ([`HEAD_BYTES`] are enough).
+    /// Parses the headers in the first bytes of a UKI ([`HEAD_BYTES`] are enough): the sections that systemd-stub uses where
+    /// it is told no profile. A UKI need not have any.
     ///
     /// # Errors
-    /// Says what is not as in a UKI for x86-64 that has a single profile.
+    /// Says what is not as in a UKI for x86-64.
     pub fn parse(head: &[u8]) -> Result<Self, UkiError> {
-        let header = Header(head);
-        if header.bytes(0)? != *b"MZ" {
-            return malformed("is no PE file: it does not start with MZ");
-        }
-        let coff = header.u32(0x3c)? as usize;
-        let Some(coff) = coff.checked_add(4).filter(|offset| *offset < HEAD_BYTES) else {
-            return malformed(format!("has its PE header at byte {coff}, too far behind"));
-        };
-        if header.bytes(coff - 4)? != *b"PE\0\0" {
-            return malformed("is no PE file: the PE signature is missing");
-        }
-        if header.u16(coff)? != MACHINE_X86_64 {
-            return malformed(format!("is for machine {:#06x}, not x86-64", header.u16(coff)?));
-        }
-        if header.u16(coff + 20)? != PE32_PLUS {
-            return malformed("is no PE32+ file");
-        }
-        let count = usize::from(header.u16(coff + 2)?);
-        if count > MAX_SECTIONS {
-            return malformed(format!("has {count} sections, more than {MAX_SECTIONS}"));
-        }
-        let table = coff + 20 + usize::from(header.u16(coff + 16)?);
-        let sections = (0..count).map(|index| section(&header, table + index * SECTION_HEADER));
-        Self(sections.collect::<Result<_, _>>()?).checked()
+        Self::parse_profile(head, 0)
     }
 
-    fn checked(self) -> Result<Self, UkiError> {
-        for (index, section) in self.0.iter().enumerate() {
-            let name = section.name.as_str();
-            if name == ".profile" {
-                return malformed("has several profiles, which this installer does not support");
-            }
-            if self.0.iter().take(index).any(|other| other.name == name) && !REPEATABLE.contains(&name) {
-                return malformed(format!("has two sections {name}"));
-            }
-            if section.virtual_size > MAX_BOOT_BYTES {
-                return malformed(format!("has a section {name} of {} bytes, too large", section.virtual_size));
-            }
-        }
-        Ok(self)
+    /// The same for the profile of this number, from 0: what comes before the first `.profile` belongs to all of them, and a
+    /// profile's own sections replace those of the same name (systemd, `src/boot/stub.c`, find_sections).
+    ///
+    /// # Errors
+    /// As [`Sections::parse`]; there is no such profile.
+    pub fn parse_profile(head: &[u8], number: usize) -> Result<Self, UkiError> {
+        let table = table(head)?;
+        let groups: Vec<&[Section]> = table.chunk_by(|_, next| next.name != PROFILE).collect();
+        groups.iter().try_for_each(|group| check(group))?;
+        let is_profile = |group: &&[Section]| group.first().is_some_and(|section| section.name == PROFILE);
+        let base = groups.first().copied().filter(|group| !is_profile(group)).unwrap_or_default();
+        let own = match groups.iter().copied().filter(is_profile).nth(number) {
+            Some(own) => own,
+            None if number == 0 => &[],
+            None => return malformed(format!("has no profile {number}")),
+        };
+        let replaced = |section: &&Section| own.iter().any(|other| other.name == section.name);
+        Ok(Self(base.iter().filter(|section| !replaced(section)).chain(own).cloned().collect()))
     }
 
     /// The section of that name, the first one if there are several.
@@ -182,6 +169,47 @@ impl<'a> IntoIterator for &'a Sections {
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
+}
+
+/// The section table of a PE file.
+fn table(head: &[u8]) -> Result<Vec<Section>, UkiError> {
+    let header = Header(head);
+    if header.bytes(0)? != *b"MZ" {
+        return malformed("is no PE file: it does not start with MZ");
+    }
+    let coff = header.u32(0x3c)? as usize;
+    let Some(coff) = coff.checked_add(4).filter(|offset| *offset < HEAD_BYTES) else {
+        return malformed(format!("has its PE header at byte {coff}, too far behind"));
+    };
+    if header.bytes(coff - 4)? != *b"PE\0\0" {
+        return malformed("is no PE file: the PE signature is missing");
+    }
+    if header.u16(coff)? != MACHINE_X86_64 {
+        return malformed(format!("is for machine {:#06x}, not x86-64", header.u16(coff)?));
+    }
+    if header.u16(coff + 20)? != PE32_PLUS {
+        return malformed("is no PE32+ file");
+    }
+    let count = usize::from(header.u16(coff + 2)?);
+    if count > MAX_SECTIONS {
+        return malformed(format!("has {count} sections, more than {MAX_SECTIONS}"));
+    }
+    let table = coff + 20 + usize::from(header.u16(coff + 16)?);
+    (0..count).map(|index| section(&header, table + index * SECTION_HEADER)).collect()
+}
+
+/// Checks the sections that all profiles have, or those of one.
+fn check(group: &[Section]) -> Result<(), UkiError> {
+    for (index, section) in group.iter().enumerate() {
+        let name = section.name.as_str();
+        if group.iter().take(index).any(|other| other.name == name) && !REPEATABLE.contains(&name) {
+            return malformed(format!("has two sections {name}"));
+        }
+        if section.virtual_size > MAX_BOOT_BYTES {
+            return malformed(format!("has a section {name} of {} bytes, too large", section.virtual_size));
+        }
+    }
+    Ok(())
 }
 
 fn section(header: &Header<'_>, offset: usize) -> Result<Section, UkiError> {
@@ -256,4 +284,4 @@ pub fn cmdline_limit(kernel_head: &[u8]) -> Result<u32, UkiError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

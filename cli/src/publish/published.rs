@@ -7,15 +7,14 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::ReleaseName;
-use metalstrap_release::manifest::{Artifact, Boot, Manifest, Payload};
+use metalstrap_release::manifest::{Artifact, Boot, Manifest};
 use metalstrap_release::metadata::Draft;
 use sha2::{Digest as _, Sha256};
 
-use super::Args;
+use super::{Args, Facts};
 use crate::artifact::measure;
 use crate::payloads;
 use crate::repository::Repository;
-use crate::uki::UkiFacts;
 
 /// A release that the repository has.
 #[derive(Debug)]
@@ -44,7 +43,7 @@ impl Published {
 
     /// Checks that what is to be published is what was published, however it was compressed: cheap, since digests say
     /// it all.
-    pub fn check_same(&self, args: &Args, facts: &UkiFacts) -> Result<()> {
+    pub fn check_same(&self, args: &Args, facts: &Facts) -> Result<()> {
         let Boot { uki, loader, .. } = &self.manifest.boot;
         let root = self.manifest.root().context("reading the manifest")?;
         let differs = |artifact: &Artifact, path| {
@@ -54,10 +53,11 @@ impl Published {
         };
         let wanted = args.layout.layout(root, uki, loader)?;
         let other = [
-            ("root file system", root.root_hash != facts.root_hash),
+            ("root file system", root.root_hash != facts.uki.root_hash),
             ("UKI", differs(uki, &args.uki)?),
             ("boot loader", differs(loader, &args.loader)?),
             ("layout of the disk", wanted != self.manifest.layout),
+            ("list of PCR 11 signatures", self.signatures() != facts.predicted.signatures()),
         ];
         let other: Vec<_> = other.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();
         let Manifest { name, version, .. } = &self.manifest;
@@ -72,16 +72,24 @@ impl Published {
 
     /// Whether all of its payloads are there, by their digests: a damaged one is made again.
     pub fn is_complete(&self, repository: &Repository) -> bool {
-        let sound = |payload| is_sound(&repository.directory().join(payloads::path(payload)), payload);
-        self.manifest.payloads().into_iter().all(|(_, payload)| sound(payload))
+        let sound = |path: &str, sha256| is_file(&repository.directory().join(path), sha256);
+        let payloads = self.manifest.payloads();
+        let pcr11 = self.manifest.boot.pcr11.as_ref();
+        let signatures = pcr11.and_then(|pcr11| Some((pcr11.signatures_path()?, pcr11.signatures?)));
+        payloads.into_iter().all(|(_, payload)| sound(&payloads::path(payload), payload.sha256))
+            && signatures.is_none_or(|(path, sha256)| sound(&path, sha256))
+    }
+
+    fn signatures(&self) -> Option<Digest> {
+        self.manifest.boot.pcr11.as_ref()?.signatures
     }
 }
 
-/// Whether a payload's file is the one that its name says.
-fn is_sound(path: &Path, payload: &Payload) -> bool {
+/// Whether a file is the one that its name says.
+fn is_file(path: &Path, sha256: Digest) -> bool {
     let mut hasher = Sha256::new();
     let hashed = File::open(path).and_then(|mut file| io::copy(&mut file, &mut hasher));
-    let sound = hashed.is_ok_and(|size| size == payload.size) && Digest(hasher.finalize().into()) == payload.sha256;
+    let sound = hashed.is_ok() && Digest(hasher.finalize().into()) == sha256;
     if !sound {
         eprintln!("warning: {} is lost or damaged: publishing it again", path.display());
     }

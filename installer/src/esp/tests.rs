@@ -49,6 +49,7 @@ fn manifest(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
             loader: repository.artifact(loader),
             cmdline: format!("roothash={root_hash}"),
             cmdline_limit: 2047,
+            pcr11: None,
         },
         filesystems: vec![root],
         layout: metalstrap_release::manifest::Layout {

@@ -85,7 +85,8 @@ fn on_disk(uki: &[u8]) -> (Region, Tree<MemoryStore>, Boot) {
         fine: None,
         hash_tree: payload,
     };
-    let boot = Boot { uki: artifact.clone(), loader: artifact, cmdline: CMDLINE.to_owned(), cmdline_limit: 2047 };
+    let boot =
+        Boot { uki: artifact.clone(), loader: artifact, cmdline: CMDLINE.to_owned(), cmdline_limit: 2047, pcr11: None };
     (region, tree, boot)
 }
 

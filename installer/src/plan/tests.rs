@@ -49,6 +49,7 @@ pub(crate) fn manifest() -> Manifest {
             loader: artifact(4096),
             cmdline: format!("roothash={root_hash}"),
             cmdline_limit: 2047,
+            pcr11: None,
         },
         filesystems: vec![FileSystem {
             designator: Designator::Root,

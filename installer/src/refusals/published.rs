@@ -146,6 +146,7 @@ fn manifest(directory: &Repository, of: &Ingredients) -> Manifest {
             loader: directory.artifact(&of.loader),
             cmdline: format!("roothash={root_hash}{}", of.cmdline_extra),
             cmdline_limit: 2047,
+            pcr11: None,
         },
         filesystems: vec![root],
         layout: of.layout.clone(),

@@ -84,6 +84,78 @@ fn a_manifest_reads_back_and_names_its_parts() {
     assert_eq!(verity_uuid(&root.root_hash).to_string(), "b00361a3-9617-7a9c-b410-ff61f20015ad");
 }
 
+/// What a manifest says of PCR 11.
+fn pcr11() -> Value {
+    let phase = |path: &str| {
+        let value = |bytes: usize| "5a".repeat(bytes);
+        json!({"phase": path, "sha1": value(20), "sha256": value(32), "sha384": value(48), "sha512": value(64)})
+    };
+    let words = ["enter-initrd", "leave-initrd", "sysinit", "ready"];
+    let paths = (1..=words.len()).map(|count| words[..count].join(":"));
+    let phases: Vec<_> = std::iter::once(":".to_owned()).chain(paths).map(|path| phase(&path)).collect();
+    json!({"phases": phases, "signatures": OTHER})
+}
+
+#[test]
+fn a_manifest_says_what_pcr_11_will_be() {
+    let with = |pcr11: Value| {
+        let mut manifest = manifest();
+        manifest["boot"]["pcr11"] = pcr11;
+        manifest.to_string()
+    };
+    let found = Manifest::parse(with(pcr11()).as_bytes()).unwrap();
+    assert_eq!(serde_json::to_value(&found).unwrap()["boot"]["pcr11"], pcr11(), "as it was read");
+    let found = found.boot.pcr11.unwrap();
+    assert_eq!(found.signatures_path(), Some(format!("payloads/{OTHER}.json")));
+    let predictions = found.phases.read().unwrap();
+    assert_eq!(predictions[4].sha384.0, [0x5a; 48]);
+    assert_eq!(Predictions::new(&predictions).unwrap(), found.phases);
+    let mut unsigned = pcr11();
+    unsigned.as_object_mut().unwrap().remove("signatures");
+    let unsigned = Manifest::parse(with(unsigned).as_bytes()).unwrap().boot.pcr11.unwrap();
+    assert_eq!((unsigned.signatures, unsigned.signatures_path()), (None, None));
+    // Of releases from before there was this.
+    assert_eq!(Manifest::parse(manifest().to_string().as_bytes()).unwrap().boot.pcr11, None);
+    let mut short = pcr11();
+    short["signatures"] = json!("5a");
+    let text = refusal(&with(short));
+    assert!(text.starts_with("the manifest is not valid: not a SHA-256 digest"), "{text}");
+    for phases in [json!("none"), json!([[]]), json!([{"phase": 1}])] {
+        let mut other = pcr11();
+        other["phases"] = phases;
+        let text = "the manifest's boot.pcr11.phases is no list of objects with texts";
+        assert_eq!(refusal(&with(other)), text);
+    }
+}
+
+#[test]
+fn predictions_that_cannot_hold_are_refused_where_they_are_read() {
+    let refusal = |change: &dyn Fn(&mut Value)| {
+        let mut manifest = manifest();
+        manifest["boot"]["pcr11"] = pcr11();
+        change(&mut manifest["boot"]["pcr11"]["phases"]);
+        let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
+        let error = manifest.boot.pcr11.unwrap().phases.read().unwrap_err();
+        error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+    };
+    let order = "the manifest's boot.pcr11.phases are not these, in this order: :, enter-initrd, enter-initrd:leave-initrd, \
+                 enter-initrd:leave-initrd:sysinit, enter-initrd:leave-initrd:sysinit:ready";
+    assert_eq!(refusal(&|phases| phases.as_array_mut().unwrap().swap(1, 2)), order);
+    assert_eq!(refusal(&|phases| drop(phases.as_array_mut().unwrap().pop())), order);
+    let invalid = |problem: &str| format!("the manifest's boot.pcr11.phases is not valid: {problem}");
+    assert_eq!(
+        refusal(&|phases| phases[0]["sha1"] = json!("5a".repeat(32))),
+        invalid("not 20 bytes of lower-case hexadecimal")
+    );
+    assert_eq!(
+        refusal(&|phases| phases[1]["phase"] = json!("shutdown")),
+        invalid(
+            "unknown variant `shutdown`, expected one of `:`, `enter-initrd`, `enter-initrd:leave-initrd`, \
+             `enter-initrd:leave-initrd:sysinit`, `enter-initrd:leave-initrd:sysinit:ready`"
+        )
+    );
+}
+
 #[test]
 fn the_longest_labels_fit_a_gpt_name() {
     let mut longest = manifest();

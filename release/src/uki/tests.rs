@@ -13,7 +13,7 @@ const PE: usize = 0x80;
 const TABLE: usize = PE + 4 + 20 + 112;
 
 /// A PE32+ file with these sections: name, content, virtual size. Contents lie one behind the other, padded to 512.
-fn pe(sections: &[(&[u8], &[u8], u32)]) -> Vec<u8> {
+pub(crate) fn pe(sections: &[(&[u8], &[u8], u32)]) -> Vec<u8> {
     let mut bytes = vec![0; 0x400];
     let mut put = |offset: usize, field: &[u8]| bytes[offset..offset + field.len()].copy_from_slice(field);
     put(0, b"MZ");
@@ -122,12 +122,49 @@ fn files_of_another_kind_are_refused() {
 #[test]
 fn ambiguous_sections_are_refused() {
     assert_eq!(refusal(&pe(&[(b".linux", b"a", 1), (b".linux", b"b", 1)])), "the UKI has two sections .linux");
-    assert_eq!(
-        refusal(&pe(&[(b".linux", b"a", 1), (b".profile", b"ID=x", 4)])),
-        "the UKI has several profiles, which this installer does not support"
-    );
+    let profile: (&[u8], &[u8], u32) = (b".profile", b"ID=x", 4);
+    let twice =
+        pe(&[(b".linux", b"a", 1), profile, (b".initrd", b"b", 1), profile, (b".dtb", b"c", 1), (b".dtb", b"d", 1)]);
+    assert_eq!(refusal(&twice), "the UKI has two sections .dtb", "in a profile that is not the one asked for");
     let repeated = pe(&[(b".hwids", b"a", 1), (b".dtbauto", b"b", 1), (b".dtbauto", b"c", 1)]);
     assert_eq!(Sections::parse(&repeated).unwrap().iter().count(), 3);
+}
+
+#[test]
+fn a_profile_replaces_what_all_have() {
+    let bytes = pe(&[
+        (b".linux", b"kernel", 6),
+        (b".cmdline", b"all", 3),
+        (b".profile", b"ID=one", 6),
+        (b".pcrsig", b"one", 3),
+        (b".profile", b"ID=two", 6),
+        (b".cmdline", b"two", 3),
+        (b".dtb", b"tree", 4),
+    ]);
+    let profile = |number: usize| {
+        let sections = Sections::parse_profile(&bytes, number).unwrap();
+        let read = |section| String::from_utf8(read_section(&mut Cursor::new(&bytes), section, 16).unwrap()).unwrap();
+        sections.iter().map(|section| (section.name.clone(), read(section))).collect::<Vec<_>>()
+    };
+    let expected = |sections: &[(&str, &str)]| {
+        sections.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned())).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        profile(0),
+        expected(&[(".linux", "kernel"), (".cmdline", "all"), (".profile", "ID=one"), (".pcrsig", "one")])
+    );
+    assert_eq!(
+        profile(1),
+        expected(&[(".linux", "kernel"), (".profile", "ID=two"), (".cmdline", "two"), (".dtb", "tree")])
+    );
+    assert_eq!(Sections::parse(&bytes).unwrap(), Sections::parse_profile(&bytes, 0).unwrap());
+    let refusal = Sections::parse_profile(&bytes, 2).unwrap_err();
+    assert_eq!(refusal.to_string(), "the UKI has no profile 2");
+    let without = uki();
+    assert_eq!(Sections::parse_profile(&without, 0).unwrap(), Sections::parse(&without).unwrap());
+    assert_eq!(Sections::parse_profile(&without, 1).unwrap_err().to_string(), "the UKI has no profile 1");
+    let only = pe(&[(b".profile", b"ID=x", 4), (b".linux", b"a", 1)]);
+    assert_eq!(Sections::parse(&only).unwrap().iter().count(), 2);
 }
 
 /// The first KiB of a bzImage with this protocol and limit.
