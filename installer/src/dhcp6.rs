@@ -1,12 +1,14 @@
 //! DHCPv6 on one link, where its router says so: addresses by the library mozim, and the exchange for servers alone,
 //! which mozim does not have, by messages of the library dhcproto.
 
+mod answer;
+
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use dhcproto::v6::{DhcpOption, Message, MessageType, NtpSuboption, ORO, OptionCode, UnknownOption};
-use dhcproto::{Decodable as _, Decoder, Encodable as _};
+use dhcproto::Encodable as _;
+use dhcproto::v6::{DhcpOption, Message, MessageType, ORO, OptionCode, UnknownOption};
 use mozim::{DhcpV6Client, DhcpV6Config, DhcpV6Mode, DhcpV6State};
 use rtnetlink::Handle;
 use tokio::net::UdpSocket;
@@ -15,6 +17,7 @@ use crate::discovery::heard::Opt;
 use crate::link::{self, Link};
 use crate::net::Learns;
 use crate::time_server::{self, TimeServer};
+use answer::{Answer, read_servers};
 
 /// All_DHCP_Relay_Agents_and_Servers and the ports (RFC 8415 sections 7.1 and 7.2).
 const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
@@ -86,7 +89,7 @@ pub async fn ask_servers(link: Link, own: Ipv6Addr, learns: Learns) {
         match tokio::time::timeout(wait, ask_once(&link, own, learns.asks)).await {
             Ok(Ok(Answer { names, times, says })) => {
                 log::info!("{}: name servers {names:?}, time servers {times:?} from a DHCPv6 server", link.name);
-                learns.heard.add(&link.name, says);
+                learns.heard.add(&link.name, says.into_iter().filter_map(|(code, data)| Some((of_code(code)?, data))));
                 learns.servers.times.add(TimeServer::of_suboptions(&times, link.index));
                 return learns.servers.add(scoped(&names, link.index));
             }
@@ -98,14 +101,6 @@ pub async fn ask_servers(link: Link, own: Ipv6Addr, learns: Learns) {
         }
         wait = wait.saturating_mul(2).min(ASK.1);
     }
-}
-
-/// What a server answers when it is asked for no address.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Answer {
-    names: Vec<Ipv6Addr>,
-    times: Vec<NtpSuboption>,
-    says: Vec<(Opt, Vec<u8>)>,
 }
 
 /// `as_http_client`: with the vendor class of one.
@@ -130,47 +125,22 @@ async fn ask_once(link: &Link, own: Ipv6Addr, as_http_client: bool) -> Result<An
     let mut answer = vec![0; 1500];
     loop {
         let length = socket.recv(&mut answer).await.context("waiting for an answer")?;
-        if let Some(answer) = read_answer(answer.get(..length).unwrap_or_default(), question.xid()) {
+        let bytes = answer.get(..length).unwrap_or_default();
+        if let Some(answer) = answer::read(bytes, question.xid(), &Opt::SIX.map(|(_, code)| code)) {
             return Ok(answer);
         }
     }
 }
 
-/// What is in the Reply to our question; `None`: it is none.
-fn read_answer(bytes: &[u8], xid: [u8; 3]) -> Option<Answer> {
-    let answer = Message::decode(&mut Decoder::new(bytes)).ok()?;
-    if answer.msg_type() != MessageType::Reply || answer.xid() != xid {
-        return None;
-    }
-    let names = match answer.opts().get(OptionCode::DomainNameServers) {
-        Some(DhcpOption::DomainNameServers(servers)) => servers.clone(),
-        _ => Vec::new(),
-    };
-    // Each server has an option of its own (RFC 5908 section 4).
-    let times = answer.opts().get_all(OptionCode::NtpServer).into_iter().flatten().flat_map(|option| match option {
-        DhcpOption::NtpServer(servers) => servers.clone(),
-        _ => Vec::new(),
-    });
-    let raw =
-        |code: u16| Some(answer.opts().get_all(code.into())?.iter().filter_map(|one| one.to_vec().ok()).collect());
-    Some(Answer { names, times: times.collect(), says: sayings(raw).collect() })
-}
-
 /// The options that may have settings, from whoever hands out those of a code, each with its code and length.
 fn sayings(raw: impl Fn(u16) -> Option<Vec<Vec<u8>>>) -> impl Iterator<Item = (Opt, Vec<u8>)> {
-    let of = move |(option, code)| {
-        let all = raw(code).unwrap_or_default().into_iter();
-        all.filter_map(move |bytes| Some((option, bytes.get(4..)?.to_vec())))
-    };
+    let of = move |(option, code)| answer::data_of(raw(code)).map(move |data| (option, data));
     Opt::SIX.into_iter().flat_map(of)
 }
 
-/// The servers in an option as mozim hands it out: with its code and length, whatever its documentation says.
-fn read_servers(option: &[u8]) -> Vec<Ipv6Addr> {
-    match DhcpOption::decode(&mut Decoder::new(option)) {
-        Ok(DhcpOption::DomainNameServers(servers)) => servers,
-        _ => Vec::new(),
-    }
+/// The option that may have settings with this code.
+fn of_code(wanted: u16) -> Option<Opt> {
+    Opt::SIX.into_iter().find_map(|(option, code)| (code == wanted).then_some(option))
 }
 
 /// Name servers' sockets; link-local ones hold for the link they were named on.
@@ -185,7 +155,13 @@ pub fn scoped(servers: &[Ipv6Addr], link: u32) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use dhcproto::v6::NtpSuboption;
+
     use super::*;
+
+    fn read_answer(bytes: &[u8], xid: [u8; 3]) -> Option<Answer> {
+        answer::read(bytes, xid, &Opt::SIX.map(|(_, code)| code))
+    }
 
     #[test]
     fn a_reply_to_our_question_is_read() {
@@ -209,8 +185,9 @@ mod tests {
     fn a_reply_may_have_settings() {
         // Reply, parameters "ab" (with their length), boot file "u".
         let bytes = metalstrap_release::digest::from_hex("07010203003c000400026162003b000175").unwrap();
-        let says = vec![(Opt::BootUrl6, b"u".to_vec()), (Opt::Parameters6, b"\0\x02ab".to_vec())];
+        let says = vec![(59, b"u".to_vec()), (60, b"\0\x02ab".to_vec())];
         assert_eq!(read_answer(&bytes, [1, 2, 3]).unwrap(), Answer { says, ..Answer::default() });
+        assert_eq!([59, 60, 61].map(of_code), [Some(Opt::BootUrl6), Some(Opt::Parameters6), None]);
     }
 
     proptest::proptest! {
