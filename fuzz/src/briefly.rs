@@ -112,7 +112,7 @@ impl Chance {
             1 => input[range.start] = EDGES[self.below(6)] as u8,
             2 => {
                 // A number of 2, 4 or 8 bytes, with the larger or the smaller byte first.
-                let (edge, width) = (EDGES[self.below(EDGES.len())], 2 << self.below(3));
+                let (edge, width) = (EDGES[self.below(EDGES.len())], 2_usize << self.below(3));
                 let bytes = if self.below(2) == 0 { edge.to_le_bytes() } else { edge.to_be_bytes() };
                 let from = if bytes == edge.to_le_bytes() { &bytes[..width] } else { &bytes[8 - width..] };
                 input.iter_mut().skip(range.start).zip(from).for_each(|(to, from)| *to = *from);

@@ -20,6 +20,7 @@ mod payloads;
 pub(crate) mod published;
 mod record;
 mod remembered;
+mod replays;
 mod seek_tables;
 mod servers;
 mod signing;

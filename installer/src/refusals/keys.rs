@@ -39,6 +39,16 @@ async fn a_role_that_needs_two_signatures_and_has_one_is_refused() {
 }
 
 #[tokio::test]
+async fn hosts_that_need_two_signatures_and_have_one_are_refused() {
+    let mut published = good();
+    let keys = vec![published.keys.hosts.keys[0].clone(), PrivateKey::generate().unwrap()];
+    let both = RoleSigners { keys, threshold: NonZeroU64::new(2).unwrap() };
+    published.edit("targets", |signed| signed["delegations"] = delegation(&both).unwrap());
+    let path = published.role_path("hosts");
+    Trial::of(&published).run().await.before_the_plan(Code::Metadata, &too_few(&path, 1, 2));
+}
+
+#[tokio::test]
 async fn one_key_that_signs_twice_counts_once() {
     let outcome = refused(|mut published| {
         wants_two(&mut published, "timestamp", "snapshot");
