@@ -19,14 +19,14 @@ deps:
 	scripts/deps
 	scripts/build-tss
 
-# Format, lints with warnings as errors, unit and property tests, and whether the fuzz targets still build (scripts/fuzz runs them);
+# Format, lints with warnings as errors, every fuzz target for a moment (scripts/fuzz runs them longer), unit and property tests;
 # the netboot image's tests take the real kernel packages, and those of keys on tokens the program that is linked dynamically.
 check: deps
 	scripts/fetch-kernels
 	scripts/build-token
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked $(MACHINES) --features metalstrap-token/program -- -D warnings
-	$(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --locked
+	scripts/fuzz --briefly
 	scripts/attacks $(CARGO) test --workspace --locked
 
 # Installations that must be refused, onto a recording disk; part of `make check`. Writes out/attacks/result.json.

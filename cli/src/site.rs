@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use metalstrap_installer::access::Access;
 use metalstrap_release::digest::Digest;
 use metalstrap_release::site::Site;
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::keys::{Keys, ROOT, read_root_value};
 use crate::output;
@@ -41,12 +42,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
     /// PEM certificates of the CAs that the servers are checked against
-    #[arg(long, value_name = "FILE", required_unless_present = "system_cas")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["system_cas", "pins"])]
     ca: Option<PathBuf>,
     /// The CAs that this system trusts now, beside those of --ca
     #[arg(long)]
     system_cas: bool,
-    /// SHA-256 of a public key (DER, hexadecimal) that a server's certificate may be for; may be repeated [default: any]
+    /// SHA-256 of a public key (DER, hexadecimal) that a server's certificate may be for; may be repeated [default: any]. Without
+    /// --ca and --system-cas, certificates for these keys need no CA
     #[arg(long = "pin", value_name = "SHA256")]
     pins: Vec<Digest>,
     /// PEM certificates that the image shows to servers that ask for one
@@ -55,9 +57,12 @@ pub struct Args {
     /// The private key for it (PEM): whoever reads the image has it
     #[arg(long, value_name = "FILE", requires = "client_certificate")]
     client_key: Option<PathBuf>,
-    /// `http://host:port` or `https://host:port` of a proxy through which servers are reached
+    /// `http://host:port`, `https://host:port` or `https://name@host:port` of a proxy through which servers are reached
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
+    /// File whose first line is the password for the name in --proxy: whoever reads the image has it
+    #[arg(long, value_name = "FILE", requires = "proxy")]
+    proxy_password: Option<PathBuf>,
     /// Name, address or network that is reached without the proxy; may be repeated
     #[arg(long, value_name = "HOST", requires = "proxy")]
     no_proxy: Vec<String>,
@@ -107,15 +112,17 @@ impl Args {
             (Some(certificate), Some(key)) => Some(json!({"certificate": read(certificate)?, "key": read(key)?})),
             _ => None,
         };
+        let proxy = self.proxy.map(|url| with_password(url, self.proxy_password.as_deref())).transpose()?;
         let now = self.clock_floor.map_or_else(|| crate::clock::now().map(i64::unsigned_abs), Ok)?;
-        let mut site = json!({"format": 1, "root": root, "ca": ca, "clock_floor": now});
+        let mut site = json!({"format": 1, "root": root, "clock_floor": now});
         let pins: Vec<String> = self.pins.iter().map(ToString::to_string).collect();
-        let options: [(&str, Option<Value>); 15] = [
+        let options: [(&str, Option<Value>); 16] = [
+            ("ca", (!ca.is_empty()).then(|| Value::from(ca))),
             ("repository", self.repository_url.filter(|_| !self.repository_from_network).map(Value::from)),
             ("mirrors", list(self.mirrors)),
             ("pins", list(pins)),
             ("client", client),
-            ("proxy", self.proxy.map(Value::from)),
+            ("proxy", proxy.map(Value::from)),
             ("no_proxy", list(self.no_proxy)),
             ("plain_mirrors", self.plain_mirrors.then_some(Value::Bool(true))),
             ("retry", self.attempts.map(|attempts| json!({"attempts": attempts}))),
@@ -139,6 +146,18 @@ impl Args {
 
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// The proxy's URL with the password in a file, if there is one.
+fn with_password(url: String, password: Option<&Path>) -> Result<String> {
+    let Some(path) = password else { return Ok(url) };
+    // A URL's other characters are encoded where they are set.
+    let text = read(path)?.replace('%', "%25");
+    let mut whole = Url::parse(&url).context("reading --proxy")?;
+    if whole.set_password(text.lines().next()).is_err() {
+        bail!("reading --proxy: it names no host");
+    }
+    Ok(whole.into())
 }
 
 /// A list that is not empty.

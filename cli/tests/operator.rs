@@ -221,9 +221,16 @@ fn a_site_config_is_one_that_the_installer_takes() {
     let site = Site::parse(site.to_string().as_bytes()).unwrap();
     assert_eq!((site.pins.len(), site.retry.map(|retry| retry.attempts), site.plain_mirrors), (1, Some(20), true));
     let is_direct = site.exempt().iter().any(|entry| entry.covers("10.1.2.3"));
-    assert_eq!((site.proxy.as_deref(), is_direct), (Some("http://proxy.test:3128"), true));
+    assert_eq!((site.proxy.unwrap().0.as_str(), is_direct), ("http://proxy.test:3128", true));
     assert_eq!(site.ca, fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap());
     assert_eq!(site.client.unwrap().key, fs::read_to_string(operator.0.path("tls/server.key")).unwrap());
+    // A pinned key needs no CA; and an https proxy's password comes from a file.
+    let site = operator.ok(&format!("site --repository-url https://repo.test/os --pin {pin} --keys D/keys"));
+    assert_eq!((site.get("ca"), &site["pins"]), (None, &json!([pin])));
+    fs::write(operator.0.path("password"), "s@cret: 1%\n").unwrap();
+    let ways = "--proxy https://ann@proxy.test:3128 --proxy-password D/password --keys D/keys --ca D/tls/ca.pem";
+    let site = operator.ok(&format!("site --repository-url https://repo.test/os {ways}"));
+    assert_eq!(site["proxy"], "https://ann:s%40cret%3A%201%25@proxy.test:3128/");
     let other = "--client-certificate D/tls/ca.pem --client-key D/tls/server.key --keys D/keys --ca D/tls/ca.pem";
     let text = "metalstrap: checking the site config: using client of the site config: keys may not be consistent: KeyMismatch";
     assert_eq!(operator.refusal(&format!("site --repository-url https://repo.test/os {other}")), text);

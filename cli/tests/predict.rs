@@ -12,7 +12,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use metalstrap_initrd::{BootTools, Uki};
+use metalstrap_initrd::BootTools;
+use metalstrap_initrd::uki::Uki;
 use metalstrap_release::digest::{Digest, from_hex};
 use metalstrap_release::manifest::Manifest;
 use metalstrap_release::pcr::{Bank, Pcr, Phase, Signatures, policy};

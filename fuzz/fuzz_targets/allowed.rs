@@ -1,7 +1,7 @@
 //! Any bytes as a list of allowed releases: one that is taken reads back as it was.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-use libfuzzer_sys::fuzz_target;
+use metalstrap_fuzz::fuzz_target;
 use metalstrap_release::allowed::Allowed;
 
 fuzz_target!(|bytes: &[u8]| {

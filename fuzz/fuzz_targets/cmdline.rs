@@ -1,7 +1,7 @@
 //! Any bytes as a kernel command line, and as an option of DHCP: every setting that is read stands there, behind our prefix.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-use libfuzzer_sys::fuzz_target;
+use metalstrap_fuzz::fuzz_target;
 use metalstrap_release::discovery::{command_line, dhcp, mentioned};
 
 fuzz_target!(|bytes: &[u8]| {

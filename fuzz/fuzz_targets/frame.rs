@@ -1,7 +1,7 @@
 //! Any bytes as a frame: never more content than the seek table says.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-use libfuzzer_sys::fuzz_target;
+use metalstrap_fuzz::fuzz_target;
 use metalstrap_release::payload::{Frame, FrameDecoder};
 
 fuzz_target!(|input: (u8, &[u8])| {

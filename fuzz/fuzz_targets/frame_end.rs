@@ -1,7 +1,7 @@
 //! Any bytes as a stream of frames without a seek table: an end that is found is where zstd finds it.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-use libfuzzer_sys::fuzz_target;
+use metalstrap_fuzz::fuzz_target;
 use metalstrap_release::payload::{Next, next_frame};
 use metalstrap_release::seek_table::MAX_FRAME_CONTENT;
 use zstd::zstd_safe::{find_frame_compressed_size, get_frame_content_size};

@@ -1,8 +1,8 @@
 //! A hash file on a disk, any bytes or a right one in which a bit may be wrong: its reader gives a digest that the root hash
 //! vouches for, or an error; of a right one all digests, of one with a wrong bit those that do not lie below it.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-use libfuzzer_sys::fuzz_target;
+use metalstrap_fuzz::fuzz_target;
 use metalstrap_release::digest::Digest;
 use metalstrap_release::verity::{
     BLOCK_SIZE, DIGESTS_PER_BLOCK, Geometry, Level, MemoryStore, Reader, Tree, unchecked_leaves,

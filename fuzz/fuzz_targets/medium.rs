@@ -1,6 +1,6 @@
 //! A medium with any bytes: its file systems are read to an end, nothing is longer than allowed, and every setting of the file
 //! stands in it.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 #[path = "../../installer/src/media/fat.rs"]
 mod fat;
@@ -9,7 +9,7 @@ mod iso9660;
 
 use std::io;
 
-use libfuzzer_sys::fuzz_target;
+use metalstrap_fuzz::fuzz_target;
 use metalstrap_release::discovery::medium::{self, MAX_BYTES};
 
 type ReadAt<'a> = &'a dyn Fn(u64, &mut [u8]) -> io::Result<()>;

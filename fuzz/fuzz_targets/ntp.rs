@@ -1,10 +1,10 @@
 //! An answer of a time server with any bytes: no time but for the question that was asked, and one near the time at hand.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 #[path = "../../installer/src/ntp/packet.rs"]
 mod packet;
 
-use libfuzzer_sys::fuzz_target;
+use metalstrap_fuzz::fuzz_target;
 use packet::{Problem, SIZE};
 
 fuzz_target!(|input: (u64, u32, &[u8])| {

@@ -1,7 +1,7 @@
 //! A seek table with any bytes that the manifest vouches for: frames must be in order and without gaps.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-use libfuzzer_sys::fuzz_target;
+use metalstrap_fuzz::fuzz_target;
 use metalstrap_release::digest::Digest;
 use metalstrap_release::manifest::Payload;
 use metalstrap_release::payload::SeekTable;

@@ -1,7 +1,7 @@
 //! Any bytes as an SMBIOS table: every string that is taken stands in it and is for us.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-use libfuzzer_sys::fuzz_target;
+use metalstrap_fuzz::fuzz_target;
 use metalstrap_release::discovery::{mentioned, smbios};
 
 fuzz_target!(|bytes: &[u8]| {

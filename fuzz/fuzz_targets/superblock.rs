@@ -1,7 +1,7 @@
 //! Any block as a superblock: one that is taken encodes to the same bytes.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-use libfuzzer_sys::fuzz_target;
+use metalstrap_fuzz::fuzz_target;
 use metalstrap_release::verity::{BLOCK_SIZE, Superblock};
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,9 +1,9 @@
 //! Any bytes as a UKI: its sections can be read or are refused, within the limit, and so is what they make of PCR 11.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use std::io::Cursor;
 
-use libfuzzer_sys::fuzz_target;
+use metalstrap_fuzz::fuzz_target;
 use metalstrap_release::pcr::{Bank, Extension, MEASURED, extensions};
 use metalstrap_release::uki::{Sections, cmdline_limit, read_section};
 

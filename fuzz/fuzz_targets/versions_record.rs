@@ -1,8 +1,8 @@
 //! Any bytes as the record of metadata versions that a TPM keeps: one that is taken is that record, byte for byte; and a
 //! digest that is right gets the bytes as far as their format.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-use libfuzzer_sys::fuzz_target;
+use metalstrap_fuzz::fuzz_target;
 use metalstrap_release::digest::Digest;
 use metalstrap_release::metadata::{RECORD_BYTES, RecordError, Versions};
 

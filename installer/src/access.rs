@@ -47,7 +47,7 @@ impl Access {
     /// A certificate, a key or the proxy's URL of it cannot be used.
     pub fn of_site(site: &Site) -> Result<Self> {
         let tls = tls::client_config(&site.ca, &site.pins, site.client.as_ref())?;
-        let proxy = site.proxy.as_deref().map(|url| Proxy::new(url, site));
+        let proxy = site.proxy.as_ref().map(|url| Proxy::new(url, site));
         Ok(Self { tls, proxy: proxy.transpose()?.map(Arc::new), plain: site.plain_mirrors })
     }
 

@@ -1,5 +1,6 @@
 //! IPv4 by DHCP on one link. The protocol is the library mozim's; here a lease becomes addresses, routes and servers.
 
+mod answer;
 mod inform;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -1,12 +1,14 @@
 //! DHCPv6 on one link, where its router says so: addresses by the library mozim, and the exchange for servers alone,
-//! which mozim does not have, by messages of the library dhcproto.
+//! which mozim does not have, with a question by the library dhcproto.
+
+mod answer;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use dhcproto::v6::{DhcpOption, Message, MessageType, NtpSuboption, ORO, OptionCode, UnknownOption};
-use dhcproto::{Decodable as _, Decoder, Encodable as _};
+use dhcproto::Encodable as _;
+use dhcproto::v6::{DhcpOption, Message, MessageType, ORO, OptionCode, UnknownOption};
 use mozim::{DhcpV6Client, DhcpV6Config, DhcpV6Mode, DhcpV6State};
 use rtnetlink::Handle;
 use tokio::net::UdpSocket;
@@ -15,13 +17,12 @@ use crate::discovery::heard::Opt;
 use crate::link::{self, Link};
 use crate::net::Learns;
 use crate::time_server::{self, TimeServer};
+use answer::{Answer, NAME_SERVERS, read_servers};
 
 /// All_DHCP_Relay_Agents_and_Servers and the ports (RFC 8415 sections 7.1 and 7.2).
 const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 const CLIENT_PORT: u16 = 546;
 const SERVER_PORT: u16 = 547;
-/// Option of name servers (RFC 3646 section 3).
-const DNS_SERVERS: u16 = 23;
 /// Pause before an exchange is started anew: the libraries' own pauses grow to an hour.
 const ROUND: Duration = Duration::from_secs(16);
 const AFTER_ERROR: Duration = Duration::from_secs(2);
@@ -65,7 +66,7 @@ async fn one_life(handle: &Handle, link: &Link, own: Ipv6Addr, learns: &Learns) 
                 // Before the name servers, whose coming ends the wait for the network.
                 let options = lease.get_option_raw(time_server::OPTION).unwrap_or_default();
                 learns.servers.times.add(options.iter().flat_map(|option| TimeServer::of_option(option, link.index)));
-                let options = lease.get_option_raw(DNS_SERVERS).unwrap_or_default();
+                let options = lease.get_option_raw(NAME_SERVERS).unwrap_or_default();
                 learns.servers.add(options.iter().flat_map(|option| scoped(&read_servers(option), link.index)));
                 log::info!("{}: {} from a DHCPv6 server", link.name, lease.address);
                 client.run().await?
@@ -84,11 +85,14 @@ pub async fn ask_servers(link: Link, own: Ipv6Addr, learns: Learns) {
     let mut wait = ASK.0;
     loop {
         match tokio::time::timeout(wait, ask_once(&link, own, learns.asks)).await {
-            Ok(Ok(Answer { names, times, says })) => {
+            Ok(Ok(answer)) => {
+                let options = answer.all(time_server::OPTION);
+                let times: Vec<_> = options.iter().flat_map(|one| TimeServer::of_option(one, link.index)).collect();
+                let names = &answer.names;
                 log::info!("{}: name servers {names:?}, time servers {times:?} from a DHCPv6 server", link.name);
-                learns.heard.add(&link.name, says);
-                learns.servers.times.add(TimeServer::of_suboptions(&times, link.index));
-                return learns.servers.add(scoped(&names, link.index));
+                learns.heard.add(&link.name, sayings(|code| Some(answer.all(code))));
+                learns.servers.times.add(times);
+                return learns.servers.add(scoped(names, link.index));
             }
             Ok(Err(error)) => {
                 log::debug!("{}: DHCPv6: {error:#}", link.name);
@@ -98,14 +102,6 @@ pub async fn ask_servers(link: Link, own: Ipv6Addr, learns: Learns) {
         }
         wait = wait.saturating_mul(2).min(ASK.1);
     }
-}
-
-/// What a server answers when it is asked for no address.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Answer {
-    names: Vec<Ipv6Addr>,
-    times: Vec<NtpSuboption>,
-    says: Vec<(Opt, Vec<u8>)>,
 }
 
 /// `as_http_client`: with the vendor class of one.
@@ -121,39 +117,20 @@ async fn ask_once(link: &Link, own: Ipv6Addr, as_http_client: bool) -> Result<An
         let class = UnknownOption::new(OptionCode::VendorClass, CLASS.to_vec());
         question.opts_mut().insert(DhcpOption::Unknown(class));
     }
-    let servers = [OptionCode::DomainNameServers, OptionCode::NtpServer];
-    let wanted = servers.into_iter().chain(Opt::SIX.map(|(_, code)| code.into()));
-    question.opts_mut().insert(DhcpOption::ORO(ORO { opts: wanted.collect() }));
+    let wanted: Vec<u16> = Opt::SIX.iter().map(|(_, code)| *code).chain([time_server::OPTION]).collect();
+    let asked = wanted.iter().map(|code| OptionCode::from(*code)).chain([OptionCode::DomainNameServers]);
+    question.opts_mut().insert(DhcpOption::ORO(ORO { opts: asked.collect() }));
     let bytes = question.to_vec().context("writing the question")?;
     let everyone = SocketAddrV6::new(ALL_SERVERS, SERVER_PORT, 0, link.index);
     socket.send_to(&bytes, everyone).await.context("asking")?;
     let mut answer = vec![0; 1500];
     loop {
         let length = socket.recv(&mut answer).await.context("waiting for an answer")?;
-        if let Some(answer) = read_answer(answer.get(..length).unwrap_or_default(), question.xid()) {
+        let bytes = answer.get(..length).unwrap_or_default();
+        if let Some(answer) = answer::read(bytes, question.xid(), &wanted) {
             return Ok(answer);
         }
     }
-}
-
-/// What is in the Reply to our question; `None`: it is none.
-fn read_answer(bytes: &[u8], xid: [u8; 3]) -> Option<Answer> {
-    let answer = Message::decode(&mut Decoder::new(bytes)).ok()?;
-    if answer.msg_type() != MessageType::Reply || answer.xid() != xid {
-        return None;
-    }
-    let names = match answer.opts().get(OptionCode::DomainNameServers) {
-        Some(DhcpOption::DomainNameServers(servers)) => servers.clone(),
-        _ => Vec::new(),
-    };
-    // Each server has an option of its own (RFC 5908 section 4).
-    let times = answer.opts().get_all(OptionCode::NtpServer).into_iter().flatten().flat_map(|option| match option {
-        DhcpOption::NtpServer(servers) => servers.clone(),
-        _ => Vec::new(),
-    });
-    let raw =
-        |code: u16| Some(answer.opts().get_all(code.into())?.iter().filter_map(|one| one.to_vec().ok()).collect());
-    Some(Answer { names, times: times.collect(), says: sayings(raw).collect() })
 }
 
 /// The options that may have settings, from whoever hands out those of a code, each with its code and length.
@@ -163,14 +140,6 @@ fn sayings(raw: impl Fn(u16) -> Option<Vec<Vec<u8>>>) -> impl Iterator<Item = (O
         all.filter_map(move |bytes| Some((option, bytes.get(4..)?.to_vec())))
     };
     Opt::SIX.into_iter().flat_map(of)
-}
-
-/// The servers in an option as mozim hands it out: with its code and length, whatever its documentation says.
-fn read_servers(option: &[u8]) -> Vec<Ipv6Addr> {
-    match DhcpOption::decode(&mut Decoder::new(option)) {
-        Ok(DhcpOption::DomainNameServers(servers)) => servers,
-        _ => Vec::new(),
-    }
 }
 
 /// Name servers' sockets; link-local ones hold for the link they were named on.
@@ -187,6 +156,10 @@ pub fn scoped(servers: &[Ipv6Addr], link: u32) -> Vec<SocketAddr> {
 mod tests {
     use super::*;
 
+    fn read_answer(bytes: &[u8], xid: [u8; 3]) -> Option<Answer> {
+        answer::read(bytes, xid, &[59, 60, time_server::OPTION])
+    }
+
     #[test]
     fn a_reply_to_our_question_is_read() {
         // Reply, transaction 010203, server identifier (4 bytes), DNS servers fe80::1 and 2001:db8::53; two options with
@@ -195,9 +168,12 @@ mod tests {
              00380014 00010010 fe800000000000000000000000000001 00380014 00010010 20010db8000000000000000000000053";
         let bytes = metalstrap_release::digest::from_hex(&reply.replace(' ', "")).unwrap();
         let servers: [Ipv6Addr; 2] = ["fe80::1".parse().unwrap(), "2001:db8::53".parse().unwrap()];
-        let times = servers.map(NtpSuboption::ServerAddress).to_vec();
-        let answer = Answer { names: servers.to_vec(), times, says: Vec::new() };
-        assert_eq!(read_answer(&bytes, [1, 2, 3]), Some(answer));
+        let answer = read_answer(&bytes, [1, 2, 3]).unwrap();
+        assert_eq!(answer.names, servers);
+        let times = answer.all(time_server::OPTION).into_iter().flat_map(|option| TimeServer::of_option(&option, 9));
+        let at = |text: &str| TimeServer::At(text.parse().unwrap());
+        assert_eq!(times.collect::<Vec<_>>(), [at("[fe80::1%9]:123"), at("[2001:db8::53]:123")]);
+        assert_eq!(sayings(|code| Some(answer.all(code))).count(), 0);
         assert_eq!(read_answer(&bytes, [1, 2, 4]), None);
         assert_eq!(read_servers(&bytes[12..]), servers);
         assert_eq!(read_servers(&bytes[16..]), [Ipv6Addr::UNSPECIFIED; 0]);
@@ -209,8 +185,21 @@ mod tests {
     fn a_reply_may_have_settings() {
         // Reply, parameters "ab" (with their length), boot file "u".
         let bytes = metalstrap_release::digest::from_hex("07010203003c000400026162003b000175").unwrap();
-        let says = vec![(Opt::BootUrl6, b"u".to_vec()), (Opt::Parameters6, b"\0\x02ab".to_vec())];
-        assert_eq!(read_answer(&bytes, [1, 2, 3]).unwrap(), Answer { says, ..Answer::default() });
+        let answer = read_answer(&bytes, [1, 2, 3]).unwrap();
+        let says: Vec<_> = sayings(|code| Some(answer.all(code))).collect();
+        assert_eq!(says, [(Opt::BootUrl6, b"u".to_vec()), (Opt::Parameters6, b"\0\x02ab".to_vec())]);
+    }
+
+    #[test]
+    fn options_that_are_not_asked_for_are_passed_over_whatever_is_in_them() {
+        let server = "20010db8000000000000000000000053";
+        // A status (13) and a vendor's class (16) that are too short, and one name server; then a half one, and an option that is cut.
+        let options = format!("000d000100 00100002ffff 00170010{server} 0017000820010db800000000 00170010{server}");
+        let options = options.replace(' ', "");
+        let bytes =
+            metalstrap_release::digest::from_hex(&format!("07010203{}", &options[..options.len() - 2])).unwrap();
+        let answer = read_answer(&bytes, [1, 2, 3]).unwrap();
+        assert_eq!(answer.names, ["2001:db8::53".parse::<Ipv6Addr>().unwrap()]);
     }
 
     proptest::proptest! {

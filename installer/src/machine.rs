@@ -54,7 +54,8 @@ pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>
 pub type TpmOpener = Box<dyn Fn() -> Result<Option<Direct>> + Send + Sync>;
 
 /// What of the machine may be another thing in a test: how its disk is freed, opened and locked, the drive behind it, its
-/// firmware, its TPM, for measuring and for secrets, where its settings come from, and how long servers are waited for.
+/// firmware, its TPM, for measuring and for secrets, its clock, where its settings come from, and how long servers are waited
+/// for.
 pub struct Seams {
     /// Opens and locks the disk that was chosen.
     pub open: Opener,
@@ -66,6 +67,8 @@ pub struct Seams {
     pub firmware: Option<Firmware>,
     /// Its TPM and the log of measurements. `None` is the machine's own, which an ordinary command leaves alone.
     pub measurer: Option<Measurer>,
+    /// Its clock. `None` is the machine's own, which an ordinary command leaves alone.
+    pub clock: Option<Clock>,
     /// Where settings may come from. `None` is this machine, which is asked in the netboot image alone.
     pub sources: Option<Sources>,
     /// Finds the TPM that opens secrets.
@@ -82,6 +85,7 @@ impl Default for Seams {
             drive: Box::new(KernelDrive::of),
             firmware: None,
             measurer: None,
+            clock: None,
             sources: None,
             tpm: Box::new(direct::open),
             limits: Limits::default(),
@@ -103,7 +107,7 @@ pub struct Machine<'a> {
     measurer: Measurer,
     /// Kept for its tasks, which renew the leases.
     network: Option<Network>,
-    /// In the netboot image alone.
+    /// In the netboot image, or a test's.
     clock: Option<Clock>,
     /// What may keep disks from being found.
     missing: Vec<String>,
@@ -124,7 +128,8 @@ impl<'a> Machine<'a> {
         let measurer = seams.measurer.take();
         if *place != Place::Netboot {
             let (measurer, missing) = (measurer.unwrap_or_else(Measurer::off), Vec::new());
-            return Ok(Self { place, tell, measurer, network: None, clock: None, missing, host: None, nv, seams });
+            let clock = seams.clock.take();
+            return Ok(Self { place, tell, measurer, network: None, clock, missing, host: None, nv, seams });
         }
         let report = tell.step("drivers", "Loading drivers", |_| drivers::load_all())?;
         for device in &report.undriven {

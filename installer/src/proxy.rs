@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use metalstrap_release::site::{Exempt, Site};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use metalstrap_release::site::{Exempt, ProxyUrl, Site};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 use url::Url;
@@ -17,7 +19,10 @@ const MAX_HEAD: usize = 16 << 10;
 
 /// A proxy, and what is reached without it.
 pub struct Proxy {
+    /// Without name and password.
     url: Url,
+    /// The header with name and password and its line's end; empty where there is none. Only an `https` proxy has one.
+    authorization: String,
     /// For an `https` proxy: its certificate is of a CA of the site config, whatever keys are pinned for servers.
     tls: Option<TlsConnector>,
     exempt: Vec<Exempt>,
@@ -34,13 +39,17 @@ impl Proxy {
     ///
     /// # Errors
     /// `url` is none, or the CA cannot be used.
-    pub fn new(url: &str, site: &Site) -> Result<Self> {
-        let url = Url::parse(url).context("reading proxy of the site config")?;
+    pub fn new(url: &ProxyUrl, site: &Site) -> Result<Self> {
+        let mut url = Url::parse(&url.0).context("reading proxy of the site config")?;
+        let authorization = authorization(&url);
+        if url.set_username("").is_err() || url.set_password(None).is_err() {
+            bail!("the proxy's URL names no host");
+        }
         let tls = match url.scheme() {
             "https" => Some(tls::client_config(&site.ca, &[], None)?.into()),
             _ => None,
         };
-        Ok(Self { url, tls, exempt: site.exempt() })
+        Ok(Self { url, authorization, tls, exempt: site.exempt() })
     }
 
     /// Its host, as in its URL.
@@ -74,37 +83,72 @@ impl Proxy {
                 Some(connector) => Box::new(greet(connector, &self.url, stream, patience).await?),
                 None => Box::new(stream),
             };
-            let asking = tokio::time::timeout(patience, ask(stream.as_mut(), host, port));
+            let asking = tokio::time::timeout(patience, self.ask(stream.as_mut(), host, port));
             asking.await.map_err(|_elapsed| anyhow!("no answer in {} s", patience.as_secs_f32()))??;
             anyhow::Ok(stream)
         };
         connecting.await.with_context(through)
     }
+
+    async fn ask(&self, stream: &mut dyn Wire, host: &str, port: u16) -> Result<()> {
+        let authorization = &self.authorization;
+        let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{authorization}\r\n");
+        stream.write_all(request.as_bytes()).await.context("asking it")?;
+        stream.flush().await.context("asking it")?;
+        let mut head = Vec::new();
+        // The server behind it speaks only when it is spoken to, so that what comes is the proxy's answer alone.
+        while !head.ends_with(b"\r\n\r\n") {
+            if head.len() >= MAX_HEAD || head.windows(4).any(|window| window == b"\r\n\r\n") {
+                bail!("it answered more than the head of an answer");
+            }
+            let mut piece = [0; 1024];
+            let length = stream.read(&mut piece).await.context("reading its answer")?;
+            if length == 0 {
+                bail!("it closed the connection");
+            }
+            head.extend_from_slice(piece.get(..length).unwrap_or_default());
+        }
+        match status(&head) {
+            Some(200..=299) => Ok(()),
+            Some(407) if authorization.is_empty() => {
+                bail!("it answered 407: it wants a name and a password, and the site config has none")
+            }
+            Some(407) => bail!("it answered 407: it does not take name and password of the site config"),
+            Some(other) => bail!("it answered {other}"),
+            None => bail!("it answered something that is not HTTP"),
+        }
+    }
 }
 
-async fn ask(stream: &mut dyn Wire, host: &str, port: u16) -> Result<()> {
-    let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.context("asking it")?;
-    stream.flush().await.context("asking it")?;
-    let mut head = Vec::new();
-    // The server behind it speaks only when it is spoken to, so that what comes is the proxy's answer alone.
-    while !head.ends_with(b"\r\n\r\n") {
-        if head.len() >= MAX_HEAD || head.windows(4).any(|window| window == b"\r\n\r\n") {
-            bail!("it answered more than the head of an answer");
-        }
-        let mut piece = [0; 1024];
-        let length = stream.read(&mut piece).await.context("reading its answer")?;
-        if length == 0 {
-            bail!("it closed the connection");
-        }
-        head.extend_from_slice(piece.get(..length).unwrap_or_default());
+/// The header for name and password of a URL (RFC 7617).
+fn authorization(url: &Url) -> String {
+    if url.username().is_empty() {
+        return String::new();
     }
-    match status(&head) {
-        Some(200..=299) => Ok(()),
-        Some(407) => bail!("it answered 407: it wants a password, which is not supported"),
-        Some(other) => bail!("it answered {other}"),
-        None => bail!("it answered something that is not HTTP"),
+    let mut both = decoded(url.username());
+    both.push(b':');
+    both.extend(decoded(url.password().unwrap_or_default()));
+    format!("Proxy-Authorization: Basic {}\r\n", STANDARD.encode(both))
+}
+
+/// What a part of a URL stands for: `%41` for `A`.
+fn decoded(part: &str) -> Vec<u8> {
+    let mut pieces = part.split('%');
+    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let code = piece.get(..2).filter(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend(piece.bytes().skip(2));
+            }
+            None => {
+                bytes.push(b'%');
+                bytes.extend(piece.bytes());
+            }
+        }
     }
+    bytes
 }
 
 /// The status of an answer by its head.
@@ -118,6 +162,22 @@ fn status(head: &[u8]) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn name_and_password_are_sent_as_they_are_meant() {
+        let header = |url: &str| authorization(&Url::parse(url).unwrap());
+        // The example of RFC 7617 section 2.
+        let expected = "Proxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n";
+        assert_eq!(header("https://Aladdin:open%20sesame@proxy.test"), expected);
+        assert_eq!(header("https://proxy.test:3128"), "");
+        // "a:" without a password.
+        assert_eq!(header("https://a@proxy.test"), "Proxy-Authorization: Basic YTo=\r\n");
+        for (part, bytes) in
+            [("p%40ss%3A%25", &b"p@ss:%"[..]), ("%", b"%"), ("%zz%4", b"%zz%4"), ("%+1", b"%+1"), ("", b"")]
+        {
+            assert_eq!(decoded(part), bytes);
+        }
+    }
 
     #[test]
     fn the_status_is_read_and_nothing_else() {

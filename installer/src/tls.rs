@@ -1,5 +1,6 @@
-//! Whom a server must be: TLS 1.2 and 1.3 by rustls, with no other CA than those of the site config.
+//! Whom a server must be: TLS 1.2 and 1.3 by rustls, with no other CA than those of the site config, or its pinned keys alone.
 
+mod key_alone;
 mod pinned;
 
 use std::io;
@@ -10,6 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::site::ClientCertificate;
 use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
@@ -20,30 +22,28 @@ use url::Url;
 
 use crate::clock;
 use crate::failure::{Code, coded};
+use key_alone::KeyAlone;
 use pinned::Pinned;
 
 /// A client configuration that trusts exactly the CAs in `ca`, PEM text, and of their certificates, if there are `pins`, those
-/// for these keys. `client` is shown to servers that ask for a certificate.
+/// for these keys; where `ca` is empty, any certificate for one of these keys. `client` is shown to servers that ask for a
+/// certificate.
 ///
 /// # Errors
-/// When `ca` holds no certificate, or one that cannot be read, or `client` cannot be used.
+/// When `ca` holds no certificate, or one that cannot be read, or is empty like `pins`, or `client` cannot be used.
 pub fn client_config(ca: &str, pins: &[Digest], client: Option<&ClientCertificate>) -> Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
-        let certificate = certificate.context("reading the CA certificates")?;
-        roots.add(certificate).context("reading the CA certificates")?;
-    }
-    if roots.is_empty() {
-        bail!("there is no CA certificate to check a server against");
-    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-    let verifier = Pinned::new(verifier.build().context("setting up TLS")?, pins);
+    let verifier: Arc<dyn ServerCertVerifier> = if ca.is_empty() && !pins.is_empty() {
+        Arc::new(KeyAlone::new(pins, provider.signature_verification_algorithms))
+    } else {
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(ca)?), Arc::clone(&provider));
+        Arc::new(Pinned::new(verifier.build().context("setting up TLS")?, pins))
+    };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .context("setting up TLS")?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
+        .with_custom_certificate_verifier(verifier);
     let config = match client {
         None => config.with_no_client_auth(),
         Some(client) => {
@@ -55,6 +55,19 @@ pub fn client_config(ca: &str, pins: &[Digest], client: Option<&ClientCertificat
         }
     };
     Ok(Arc::new(config))
+}
+
+/// The CAs of a PEM text.
+fn roots(ca: &str) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+        let certificate = certificate.context("reading the CA certificates")?;
+        roots.add(certificate).context("reading the CA certificates")?;
+    }
+    if roots.is_empty() {
+        bail!("there is no CA certificate to check a server against");
+    }
+    Ok(roots)
 }
 
 /// TLS with the server of `url` on `stream`.
@@ -128,7 +141,7 @@ pub fn refusal(error: &rustls::Error, host: &str) -> Option<String> {
             let names: Vec<String> = presented.iter().map(plain).collect();
             format!("the certificate of {host} is for {}, not for {host}", names.join(" and "))
         }
-        // Ours alone: see `Pinned`.
+        // Ours alone: see `Pinned` and `KeyAlone`.
         CertificateError::ApplicationVerificationFailure => {
             format!("the certificate of {host} is for a key that the site config does not pin")
         }
@@ -150,6 +163,13 @@ mod tests {
     fn a_text_without_certificates_is_refused() {
         assert_eq!(
             client_config("no PEM", &[], None).unwrap_err().to_string(),
+            "there is no CA certificate to check a server against"
+        );
+        // Pins make up for a CA that is not named, and not for one that cannot be read.
+        let pins = [Digest([0; 32])];
+        assert!(client_config("", &pins, None).is_ok());
+        assert_eq!(
+            client_config("no PEM", &pins, None).unwrap_err().to_string(),
             "there is no CA certificate to check a server against"
         );
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

@@ -11,7 +11,7 @@ use crate::metadata::TrustedRoot;
 
 mod transport;
 
-pub use transport::{ClientCertificate, Exempt, Retry};
+pub use transport::{ClientCertificate, Exempt, ProxyUrl, Retry};
 
 /// Where the installer finds it in its initrd.
 pub const PATH: &str = "/etc/metalstrap/site.json";
@@ -62,19 +62,23 @@ pub struct Site {
     #[cfg_attr(feature = "schema", schemars(with = "serde_json::Map<String, serde_json::Value>"))]
     pub root: Value,
     /// PEM certificates of the CAs that the repository's, the mirrors', the report URL's and an `https` proxy's servers are
-    /// checked against.
+    /// checked against. May be left out only where there are `pins`.
+    // Empty where it is left out.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "String::is_empty")]
     pub ca: String,
     /// SHA-256 of public keys (DER, SubjectPublicKeyInfo). If there are any, the certificate of the repository, of each mirror
-    /// and of the report URL must be for one of these keys too; name, validity and CA are checked all the same. At most 64.
+    /// and of the report URL must be for one of these keys; name, validity and, where there is a `ca`, the CA are checked all the
+    /// same. At most 64.
     #[serde(default)]
     pub pins: Vec<Digest>,
     /// The certificate that the image shows to servers that ask for one.
     #[serde(default)]
     pub client: Option<ClientCertificate>,
     /// `http://host:port` or `https://host:port` of a proxy through which servers are reached, by CONNECT. It sees their names,
-    /// and nothing of what is said.
+    /// and nothing of what is said. An `https` one may get a name and a password: `https://name:password@host:port`.
     #[serde(default)]
-    pub proxy: Option<String>,
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    pub proxy: Option<ProxyUrl>,
     /// What is reached without the proxy: names (with all names below them), addresses, networks (`10.0.0.0/8`).
     #[serde(default)]
     pub no_proxy: Vec<String>,
@@ -156,7 +160,10 @@ impl Site {
         check_time_servers(&self.time_servers)?;
         check_consoles(&self.consoles)?;
         check_root(&self.root)?;
-        if !self.ca.contains("-----BEGIN CERTIFICATE-----") {
+        if self.ca.is_empty() && self.pins.is_empty() {
+            return KIND.refuse("ca", "is left out, and there are no pins: no server could be believed");
+        }
+        if !self.ca.is_empty() && !self.ca.contains("-----BEGIN CERTIFICATE-----") {
             return KIND.refuse("ca", "holds no PEM certificate");
         }
         if !(1..=MAX_TIMEOUT).contains(&self.network_timeout) {

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use metalstrap_release::site::{ClientCertificate, Retry, Site};
+use metalstrap_release::digest::Digest;
+use metalstrap_release::site::{ClientCertificate, ProxyUrl, Retry, Site};
+use rcgen::{CertificateParams, SanType, date_time_ymd};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,8 +19,8 @@ use crate::test_server::{Identity, Reply, TestServer, reply, serve, serve_known,
 
 /// What of a site config is about servers.
 fn site(ca: &str) -> Site {
-    let site = json!({"format": 1, "repository": "https://127.0.0.1", "root": {}, "ca": ca});
-    serde_json::from_value(site).unwrap()
+    let site = json!({"format": 1, "repository": "https://127.0.0.1", "root": {}});
+    Site { ca: ca.to_owned(), ..serde_json::from_value(site).unwrap() }
 }
 
 fn limits() -> Limits {
@@ -45,7 +47,7 @@ fn url(server: &TestServer) -> String {
 async fn a_certificate_for_another_key_than_those_pinned_is_refused() {
     let server = serve(|_| {}, ok).await;
     let other = Identity::new(|_| {}).key;
-    let pinned = |pins: &[metalstrap_release::digest::Digest]| Site { pins: pins.to_vec(), ..site(&server.ca) };
+    let pinned = |pins: &[Digest]| Site { pins: pins.to_vec(), ..site(&server.ca) };
     assert_eq!(get(&url(&server), &pinned(&[other, server.key])).await.unwrap(), b"content");
     let error = get(&url(&server), &pinned(&[other])).await.unwrap_err();
     let text = "the certificate of 127.0.0.1 is for a key that the site config does not pin";
@@ -56,6 +58,32 @@ async fn a_certificate_for_another_key_than_those_pinned_is_refused() {
     let error = get(&url(&server), &stranger).await.unwrap_err();
     let text = "the certificate of 127.0.0.1 is not from a CA that the site config names";
     assert_eq!(format!("{error:#}"), format!("fetching {}/m: {text}", url(&server)));
+}
+
+#[tokio::test]
+async fn a_pinned_key_is_enough_where_there_is_no_ca_and_all_else_is_checked() {
+    let pinned = |key: Digest| Site { pins: vec![key], ..site("") };
+    let server = serve(|_| {}, ok).await;
+    assert_eq!(get(&url(&server), &pinned(server.key)).await.unwrap(), b"content");
+    let expired = |params: &mut CertificateParams| params.not_after = date_time_ymd(2020, 2, 29);
+    let future = |params: &mut CertificateParams| params.not_before = date_time_ymd(2300, 1, 1);
+    let other_name = |params: &mut CertificateParams| {
+        params.subject_alt_names = vec![SanType::DnsName("mirror.example".try_into().unwrap())];
+    };
+    for (server, key, problem) in [
+        (&server, Identity::new(|_| {}).key, "is for a key that the site config does not pin"),
+        (&serve(expired, ok).await, Digest([0; 32]), "expired on 2020-02-29 00:00:00 UTC"),
+        (&serve(future, ok).await, Digest([0; 32]), "is valid only from 2300-01-01 00:00:00 UTC"),
+        (&serve(other_name, ok).await, Digest([0; 32]), "is for mirror.example, not for 127.0.0.1"),
+    ] {
+        // But for the first, the key is the pinned one, and something else is wrong.
+        let key = if key == Digest([0; 32]) { server.key } else { key };
+        let error = get(&url(server), &pinned(key)).await.unwrap_err();
+        let text = format!("fetching {}/m: the certificate of 127.0.0.1 {problem}", url(server));
+        assert!(format!("{error:#}").starts_with(&text), "{error:#}");
+        assert_eq!(code_of(&error), Code::Certificate);
+    }
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -105,8 +133,9 @@ impl TestProxy {
         proxy
     }
 
-    fn url(&self, scheme: &str) -> Option<String> {
-        Some(format!("{scheme}://127.0.0.1:{}", self.port))
+    /// `scheme`, and whatever stands before the host.
+    fn url(&self, scheme: &str) -> Option<ProxyUrl> {
+        Some(ProxyUrl(format!("{scheme}127.0.0.1:{}", self.port)))
     }
 
     fn asked(&self) -> Vec<String> {
@@ -136,7 +165,7 @@ const GOOD: &str = "HTTP/1.1 200 Connection established\r\n\r\n";
 async fn servers_are_reached_through_the_proxy_but_for_those_that_are_exempt() {
     let server = serve(|_| {}, ok).await;
     let proxy = TestProxy::start(GOOD, None).await;
-    let mut site = Site { proxy: proxy.url("http"), ..site(&server.ca) };
+    let mut site = Site { proxy: proxy.url("http://"), ..site(&server.ca) };
     assert_eq!(get(&url(&server), &site).await.unwrap(), b"content");
     let place = format!("127.0.0.1:{}", server.port);
     assert_eq!(proxy.asked(), [format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n")]);
@@ -153,7 +182,7 @@ async fn a_proxy_may_itself_have_a_certificate_which_no_pin_is_for() {
     let own = Identity::new(|_| {});
     let proxy = TestProxy::start(GOOD, Some(&own)).await;
     let ca = format!("{}{}", server.ca, own.ca);
-    let known = Site { proxy: proxy.url("https"), pins: vec![server.key], ..site(&ca) };
+    let known = Site { proxy: proxy.url("https://"), pins: vec![server.key], ..site(&ca) };
     assert_eq!(get(&url(&server), &known).await.unwrap(), b"content");
     let error = get(&url(&server), &Site { ca: server.ca.clone(), ..known }).await.unwrap_err();
     let through = format!("reaching 127.0.0.1:{} through the proxy 127.0.0.1:{}", server.port, proxy.port);
@@ -163,17 +192,42 @@ async fn a_proxy_may_itself_have_a_certificate_which_no_pin_is_for() {
 }
 
 #[tokio::test]
+async fn an_https_proxy_gets_name_and_password_and_nobody_else_does() {
+    let server = serve(|_| {}, ok).await;
+    let own = Identity::new(|_| {});
+    let ca = format!("{}{}", server.ca, own.ca);
+    let of = |proxy: &TestProxy| Site { proxy: proxy.url("https://Aladdin:open%20sesame@"), ..site(&ca) };
+    let proxy = TestProxy::start(GOOD, Some(&own)).await;
+    let access = Access::of_site(&of(&proxy)).unwrap();
+    let shown = format!("{access:?}");
+    assert!(!shown.contains("Aladdin") && !shown.contains("sesame") && !shown.contains("QWxh"), "{shown}");
+    assert_eq!(get(&url(&server), &of(&proxy)).await.unwrap(), b"content");
+    let place = format!("127.0.0.1:{}", server.port);
+    let header = "Proxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
+    assert_eq!(proxy.asked(), [format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{header}\r\n\r\n")]);
+    assert!(!server.requests()[0].to_lowercase().contains("authorization"));
+
+    let proxy = TestProxy::start("HTTP/1.1 407 Who are you\r\n\r\n", Some(&own)).await;
+    let error = format!("{:#}", get(&url(&server), &of(&proxy)).await.unwrap_err());
+    assert!(error.ends_with(": it answered 407: it does not take name and password of the site config"), "{error}");
+    assert!(!error.contains("Aladdin") && !error.contains("sesame"), "{error}");
+}
+
+#[tokio::test]
 async fn what_a_proxy_answers_instead_is_said() {
     let server = serve(|_| {}, ok).await;
     for (answer, text) in [
         ("HTTP/1.1 403 \x1b[2J\r\n\r\n", "it answered 403"),
-        ("HTTP/1.1 407 Who are you\r\n\r\n", "it answered 407: it wants a password, which is not supported"),
+        (
+            "HTTP/1.1 407 Who are you\r\n\r\n",
+            "it answered 407: it wants a name and a password, and the site config has none",
+        ),
         ("SSH-2.0-OpenSSH\r\n\r\n", "it answered something that is not HTTP"),
         ("HTTP/1.1 200 OK\r\n\r\nand more", "it answered more than the head of an answer"),
         ("HTTP/1.1 200", "it closed the connection"),
     ] {
         let proxy = TestProxy::start(answer, None).await;
-        let site = Site { proxy: proxy.url("http"), ..site(&server.ca) };
+        let site = Site { proxy: proxy.url("http://"), ..site(&server.ca) };
         let error = format!("{:#}", get(&url(&server), &site).await.unwrap_err());
         let through = format!("reaching 127.0.0.1:{} through the proxy 127.0.0.1:{}: ", server.port, proxy.port);
         let (_, said) = error.split_once(&through).unwrap_or_else(|| panic!("{error}"));

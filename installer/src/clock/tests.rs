@@ -43,7 +43,7 @@ impl FakeWall {
     }
 
     /// What the system's clock was set to.
-    fn was_set_to(&self) -> Vec<i64> {
+    pub(crate) fn was_set_to(&self) -> Vec<i64> {
         self.0.set.lock().unwrap().clone()
     }
 
@@ -114,7 +114,7 @@ async fn web(head: &'static str) -> TestServer {
 const NO_DATE: &str = "X: y";
 
 /// Asks these servers, the web server being last.
-async fn ask(clock: &mut Clock, groups: &[Vec<SocketAddr>], web: &TestServer) -> Asked {
+pub(crate) async fn ask(clock: &mut Clock, groups: &[Vec<SocketAddr>], web: &TestServer) -> Asked {
     let resolver = Resolver::learnt(Servers::default());
     let url = format!("https://127.0.0.1:{}/os", web.port);
     let server = Server::new(&url, Access::of_ca(&web.ca).unwrap(), &resolver).unwrap();

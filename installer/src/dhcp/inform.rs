@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::answer::{self, COOKIE, END, FIXED, MESSAGE_TYPE};
 use crate::discovery::heard::Opt;
 use crate::link::Link;
 
@@ -16,24 +17,14 @@ use crate::link::Link;
 const PORTS: (u16, u16) = (68, 67);
 /// How long an answer is waited for, each time.
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
-/// Bytes of the fixed part (RFC 2131 section 2), and what the options begin with.
-const FIXED: usize = 236;
-const COOKIE: [u8; 4] = [99, 130, 83, 99];
-/// Where `file` begins in the fixed part, behind `chaddr` and `sname`.
-const FILE: usize = 108;
 /// The least bytes of a message that old relays pass on (BOOTP's 300).
 const LEAST: usize = 300;
 /// Option codes (RFC 2132; the last one RFC 4578).
-const PAD: u8 = 0;
-const OVERLOAD: u8 = 52;
-const MESSAGE_TYPE: u8 = 53;
 const WANTED: u8 = 55;
 const VENDOR_CLASS: u8 = 60;
 const CLIENT_ID: u8 = 61;
 const ARCHITECTURE: u8 = 93;
-const END: u8 = 255;
-/// Message types.
-const ACK: u8 = 5;
+/// Message type.
 const INFORM: u8 = 8;
 /// x86-64 UEFI that boots by HTTP, in the registry of processor architectures of RFC 5970 and as text.
 const ARCH: [u8; 2] = [0, 16];
@@ -94,39 +85,9 @@ fn question(xid: [u8; 4], own: Ipv4Addr, mac: [u8; 6]) -> Vec<u8> {
 
 /// What is in the answer to our question; `None`: it is none.
 fn read_answer(bytes: &[u8], xid: [u8; 4]) -> Option<Vec<(Opt, Vec<u8>)>> {
-    let (fixed, options) = bytes.split_at_checked(FIXED)?;
-    let options = options.strip_prefix(&COOKIE)?;
-    if fixed.first() != Some(&2) || fixed.get(4..8) != Some(&xid[..]) || option(options, MESSAGE_TYPE)? != [ACK] {
-        return None;
-    }
-    let mut says: Vec<_> =
-        Opt::FOUR.into_iter().filter_map(|(kind, code)| Some((kind, option(options, code)?))).collect();
-    let named = says.iter().any(|(kind, _)| *kind == Opt::BootFile4);
-    if !named && option(options, OVERLOAD).is_none() {
-        // The field of old for the same thing, which is text up to a zero.
-        let file = fixed.get(FILE..)?.split(|byte| *byte == 0).next()?;
-        says.push((Opt::BootFile4, file.to_vec()));
-    }
-    says.retain(|(_, data)| !data.is_empty());
-    Some(says)
-}
-
-/// The data of an option; of one that comes in parts all of them, one after the other (RFC 3396).
-fn option(mut options: &[u8], code: u8) -> Option<Vec<u8>> {
-    let mut found: Option<Vec<u8>> = None;
-    loop {
-        match options {
-            [PAD, rest @ ..] => options = rest,
-            [END, ..] | [] | [_] => return found,
-            [kind, length, rest @ ..] => {
-                let Some((data, rest)) = rest.split_at_checked(usize::from(*length)) else { return found };
-                if *kind == code {
-                    found.get_or_insert_default().extend(data);
-                }
-                options = rest;
-            }
-        }
-    }
+    let says = answer::read(bytes, xid, &Opt::FOUR.map(|(_, code)| code))?;
+    let kind = |wanted: u8| Opt::FOUR.into_iter().find_map(|(kind, code)| (code == wanted).then_some(kind));
+    Some(says.into_iter().filter_map(|(code, data)| Some((kind(code)?, data))).collect())
 }
 
 #[cfg(test)]
@@ -134,7 +95,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::dhcp::answer::{FILE, OVERLOAD, PAD, option};
 
+    /// The message type of an answer.
+    const ACK: u8 = 5;
     const XID: [u8; 4] = [1, 2, 3, 4];
 
     /// An answer with these options, and a name in the field `file`.

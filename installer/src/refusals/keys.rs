@@ -1,6 +1,8 @@
 //! Keys that are too few, that are no longer trusted, or that come again.
 
-use metalstrap_release::metadata::PrivateKey;
+use std::num::NonZeroU64;
+
+use metalstrap_release::metadata::{PrivateKey, RoleSigners, delegation};
 use serde_json::Value;
 
 use super::published::{Published, good};
@@ -34,6 +36,16 @@ async fn a_role_that_needs_two_signatures_and_has_one_is_refused() {
         let path = good().role_path(role);
         outcome.await.before_the_plan(Code::Metadata, &too_few(&path, 1, 2));
     }
+}
+
+#[tokio::test]
+async fn hosts_that_need_two_signatures_and_have_one_are_refused() {
+    let mut published = good();
+    let keys = vec![published.keys.hosts.keys[0].clone(), PrivateKey::generate().unwrap()];
+    let both = RoleSigners { keys, threshold: NonZeroU64::new(2).unwrap() };
+    published.edit("targets", |signed| signed["delegations"] = delegation(&both).unwrap());
+    let path = published.role_path("hosts");
+    Trial::of(&published).run().await.before_the_plan(Code::Metadata, &too_few(&path, 1, 2));
 }
 
 #[tokio::test]
@@ -109,6 +121,38 @@ async fn a_key_that_a_later_root_has_removed_signs_no_more() {
         let path = good().role_path(role);
         Trial::of(&published).run().await.before_the_plan(Code::Metadata, &too_few(&path, 0, 1));
     }
+}
+
+#[tokio::test]
+async fn a_key_of_hosts_that_a_later_delegation_has_removed_signs_no_more() {
+    let mut published = good();
+    let next = RoleSigners { keys: vec![PrivateKey::generate().unwrap()], threshold: NonZeroU64::MIN };
+    published.edit("targets", |signed| signed["delegations"] = delegation(&next).unwrap());
+    let path = published.role_path("hosts");
+    Trial::of(&published).run().await.before_the_plan(Code::Metadata, &too_few(&path, 0, 1));
+}
+
+#[tokio::test]
+async fn a_root_key_that_a_later_root_has_removed_signs_no_root_any_more() {
+    let published = good();
+    let (old, new) = (published.keys.root.keys[0].clone(), PrivateKey::generate().unwrap());
+    let (id, public) = by(&new);
+    let mut root = published.signed("root");
+    root["version"] = 2.into();
+    root["keys"][&id] = public;
+    root["roles"]["root"]["keyids"] = vec![id].into();
+    let mut rotated = published;
+    rotated.files.insert("metadata/2.root.json".to_owned(), document(&root, &[old.clone(), new.clone()]));
+    Trial::of(&rotated).run().await.installed();
+    root["version"] = 3.into();
+    let followed_by = |signer: PrivateKey| {
+        let mut next = rotated.clone();
+        next.files.insert("metadata/3.root.json".to_owned(), document(&root, &[signer]));
+        next
+    };
+    Trial::of(&followed_by(new)).run().await.installed();
+    let outcome = Trial::of(&followed_by(old)).run().await;
+    outcome.before_the_plan(Code::Metadata, &too_few("metadata/3.root.json", 0, 1));
 }
 
 #[tokio::test]

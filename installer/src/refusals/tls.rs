@@ -150,6 +150,23 @@ async fn a_server_with_another_key_than_the_pinned_one_is_refused() {
 }
 
 #[tokio::test]
+async fn a_server_with_another_key_than_the_one_that_stands_for_a_ca_is_refused() {
+    let published = good();
+    let server = server(&published, |_, _, right| right).await;
+    let believing = |key: &str| {
+        let mut trial = Trial::at(&published, &server);
+        trial.site.as_object_mut().unwrap().remove("ca").unwrap();
+        trial.site["pins"] = json!([key]);
+        trial
+    };
+    let text = format!("{FETCHING}the certificate of 127.0.0.1 is for a key that the site config does not pin");
+    let outcome = believing(&Identity::new(|_| {}).key.to_string()).run().await;
+    outcome.before_the_plan(Code::Certificate, &text);
+    assert_eq!(server.requests(), [""; 0]);
+    believing(&server.key.to_string()).run().await.installed();
+}
+
+#[tokio::test]
 async fn a_machine_whose_certificate_a_server_does_not_know_gets_nothing() {
     let (published, own) = (good(), Identity::new(|_| {}));
     let files = published.files.clone();

@@ -1,8 +1,11 @@
 //! Servers that stop, lie about ranges or send too little.
 
-use super::published::{good, payload_path};
+use metalstrap_release::digest::Digest;
+
+use super::published::{ROOT_BYTES, good, payload_path, root_image};
 use super::servers::{server, times};
 use super::trial::Trial;
+use crate::converge::testing::{SALT, bytes};
 use crate::failure::Code;
 use crate::test_server::{Reply, Then, asked_path, asked_range, reply};
 
@@ -169,4 +172,30 @@ async fn other_bytes_than_those_asked_for_are_not_written() {
              frame: Unknown frame descriptor"
     );
     outcome.after_the_plan(Code::Corrupt, &text);
+}
+
+#[tokio::test]
+async fn a_mirror_that_serves_valid_blocks_of_another_release_or_another_place_is_refused() {
+    const BLOCK: usize = 200;
+    let at = |content: &[u8], block: usize| content[block * 4096..][..4096].to_vec();
+    let published = good();
+    let payload = &published.manifest.filesystems[0].data;
+    let (path, content, other) = (payload_path(payload), root_image(), bytes(21, ROOT_BYTES));
+    let ours = at(&content, BLOCK);
+    // At its place in another release; and this release's own, which stands elsewhere.
+    for instead in [at(&other, BLOCK), at(&content, 7)] {
+        let changed = published.clone().with_payload(payload, |bytes| {
+            // Random bytes are stored as they are.
+            let start = bytes.windows(4096).position(|window| window == ours).unwrap();
+            bytes[start..start + 4096].copy_from_slice(&instead);
+        });
+        let server = server(&changed, |_, _, right| right).await;
+        let [found, right] = [&instead, &ours].map(|block| Digest::salted(&SALT, block));
+        let text = format!(
+            "{ROOT}{path} from REPOSITORY is corrupt at byte {} of its content: block {BLOCK} has digest {found}, but the hash \
+             tree says {right}",
+            BLOCK * 4096
+        );
+        Trial::at(&published, &server).run().await.after_the_plan(Code::Corrupt, &text);
+    }
 }

@@ -164,7 +164,27 @@ fn ways_to_servers_that_cannot_hold_are_refused_by_field() {
         ("/proxy", json!("socks5://a:1"), format!("proxy is \"socks5://a:1\", {form}")),
         ("/proxy", json!("http://a:1/b"), format!("proxy is \"http://a:1/b\", {form}")),
         ("/proxy", json!("a:1"), format!("proxy is \"a:1\", {form}")),
-        ("/proxy", json!("http://u:p@a:1"), "proxy holds a user name or password".to_owned()),
+        (
+            "/proxy",
+            json!("http://u:p@a:1"),
+            "proxy has a name or a password, which an http:// one would get in plain text".to_owned(),
+        ),
+        (
+            "/proxy",
+            json!("https://u:p@a:1/b"),
+            "proxy has a name or a password, and is not https://name:password@host:port".to_owned(),
+        ),
+        (
+            "/proxy",
+            json!("u:p@a:1"),
+            "proxy has a name or a password, and is not https://name:password@host:port".to_owned(),
+        ),
+        ("/proxy", json!("https://:p@a:1"), "proxy has a password without a name, or a name with a colon".to_owned()),
+        (
+            "/proxy",
+            json!("https://u%3Av:p@a"),
+            "proxy has a password without a name, or a name with a colon".to_owned(),
+        ),
         ("/no_proxy", json!(["a"]), "no_proxy is there, and no proxy".to_owned()),
         ("/no_proxy", json!(["*"]), "no_proxy has \"*\", which is no name, address or network".to_owned()),
         ("/retry", json!({"attempts": 0}), "retry.attempts is 0, not 1 to 1000".to_owned()),
@@ -182,8 +202,37 @@ fn ways_to_servers_that_cannot_hold_are_refused_by_field() {
     let site = Site::parse(with("/retry", json!({"attempts": 3})).as_bytes()).unwrap();
     assert_eq!(site.retry, Some(Retry { attempts: 3, ..Retry::default() }));
     // No secret in what is printed for debugging.
-    let site = with("/client", json!({"certificate": certificate, "key": format!("{key} hidden")}));
-    assert!(!format!("{:?}", Site::parse(site.as_bytes()).unwrap()).contains("hidden"));
+    let client = with("/client", json!({"certificate": certificate, "key": format!("{key} hidden")}));
+    let proxy = with("/proxy", json!("https://name:hidden@proxy.test:3128"));
+    for site in [client, proxy] {
+        let site = Site::parse(site.as_bytes()).unwrap();
+        assert!(!format!("{site:?}").contains("hidden"));
+        assert_eq!(Site::parse(&serde_json::to_vec(&site).unwrap()).unwrap(), site);
+    }
+}
+
+#[test]
+fn a_ca_may_be_left_out_where_there_are_pins() {
+    let mut site = site();
+    site.as_object_mut().unwrap().remove("ca");
+    let text = "the site config's ca is left out, and there are no pins: no server could be believed";
+    assert_eq!(refusal(&site.to_string()), text);
+    site["pins"] = json!(["0".repeat(64)]);
+    let parsed = Site::parse(site.to_string().as_bytes()).unwrap();
+    assert_eq!(parsed.ca, "");
+    assert_eq!(Site::parse(&serde_json::to_vec(&parsed).unwrap()).unwrap(), parsed);
+    // An https proxy's certificate is of a CA: no pin is for it.
+    site["proxy"] = json!("https://proxy.test");
+    let text = "the site config's proxy is an https:// one, and there is no ca that its certificate could be of";
+    assert_eq!(refusal(&site.to_string()), text);
+    site["proxy"] = json!("http://proxy.test:3128");
+    Site::parse(site.to_string().as_bytes()).unwrap();
+    site["ca"] = json!("");
+    let text = refusal(&site.to_string());
+    assert!(
+        text.starts_with("the site config is not valid: an empty text says nothing: leave it out at line 1"),
+        "{text}"
+    );
 }
 
 #[test]

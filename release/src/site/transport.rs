@@ -31,6 +31,19 @@ impl std::fmt::Debug for ClientCertificate {
     }
 }
 
+/// The URL of a proxy, which may have a password in it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ProxyUrl(pub String);
+
+/// Without name and password.
+impl std::fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = if self.0.contains('@') { "(with name and password)" } else { self.0.as_str() };
+        f.debug_tuple("ProxyUrl").field(&shown).finish()
+    }
+}
+
 /// How often servers are tried, and how long they are waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -161,7 +174,7 @@ impl Site {
                 return KIND.refuse("client.key", "holds no PEM private key, or an encrypted one");
             }
         }
-        self.proxy.iter().try_for_each(|url| check_proxy(url))?;
+        self.proxy.iter().try_for_each(|url| check_proxy(&url.0, !self.ca.is_empty()))?;
         if self.no_proxy.len() > MAX_EXEMPT {
             let count = self.no_proxy.len();
             return KIND.refuse("no_proxy", format!("has {count} entries, more than the {MAX_EXEMPT} allowed"));
@@ -176,20 +189,33 @@ impl Site {
     }
 }
 
-/// `http://host:port` or `https://host:port`, and no more.
-fn check_proxy(url: &str) -> Result<(), DocumentError> {
-    let proxy = Url::parse(url).ok();
-    let fits = |proxy: &Url| {
+/// `http://host:port` or `https://host:port`, the latter with name and password or without, and no more. `ca`: there is one that
+/// a proxy's certificate can be of.
+fn check_proxy(url: &str, ca: bool) -> Result<(), DocumentError> {
+    let proxy = Url::parse(url).ok().filter(|proxy| {
         matches!(proxy.scheme(), "http" | "https")
             && proxy.host_str().is_some_and(|host| !host.is_empty())
             && (proxy.path() == "/" && proxy.query().is_none() && proxy.fragment().is_none())
-    };
+            && url.is_ascii()
+    });
     match proxy {
-        Some(proxy) if !proxy.username().is_empty() || proxy.password().is_some() => {
-            KIND.refuse("proxy", "holds a user name or password")
+        // Nothing is said of the URL that may have a password in it.
+        None if url.contains('@') => {
+            KIND.refuse("proxy", "has a name or a password, and is not https://name:password@host:port")
         }
-        Some(proxy) if fits(&proxy) && url.is_ascii() => Ok(()),
-        _ => KIND.refuse("proxy", format!("is {url:?}, not http://host:port or https://host:port")),
+        None => KIND.refuse("proxy", format!("is {url:?}, not http://host:port or https://host:port")),
+        Some(proxy) if proxy.scheme() == "https" && !ca => {
+            KIND.refuse("proxy", "is an https:// one, and there is no ca that its certificate could be of")
+        }
+        Some(proxy) if proxy.username().is_empty() && proxy.password().is_none() => Ok(()),
+        Some(proxy) if proxy.scheme() == "http" => {
+            KIND.refuse("proxy", "has a name or a password, which an http:// one would get in plain text")
+        }
+        // RFC 7617 section 2: what is behind the first colon is the password.
+        Some(proxy) if proxy.username().is_empty() || proxy.username().to_ascii_lowercase().contains("%3a") => {
+            KIND.refuse("proxy", "has a password without a name, or a name with a colon")
+        }
+        Some(_) => Ok(()),
     }
 }
 
