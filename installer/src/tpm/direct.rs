@@ -20,6 +20,12 @@ const HEADER: usize = 10;
 /// Nonce, attributes and HMAC of an authorisation: none. A policy session without `continueSession` ends with the command.
 const EMPTY: [u8; 5] = [0; 5];
 
+/// `TPM_RC_YIELDED`, `TPM_RC_TESTING` and `TPM_RC_RETRY`: the command was not begun, and may be sent again. The kernel does so by
+/// itself for a while; a software TPM's socket does not.
+const NOT_BEGUN: [u32; 3] = [0x908, 0x90a, 0x922];
+/// A command is sent so often.
+const ATTEMPTS: usize = 5;
+
 /// `TPM_RS_PW`: authorisation by a value, which here is empty.
 pub(super) const PASSWORD: u32 = 0x4000_0009;
 
@@ -92,15 +98,18 @@ impl Direct {
 
     /// Sends a command: its answer behind the header.
     fn send(&mut self, command: &Command<'_>) -> Result<Zeroizing<Vec<u8>>> {
-        let what = command.what;
-        self.0.write_all(&bytes(command)?).with_context(|| format!("sending {what} to the TPM"))?;
-        let answer = self.receive().with_context(|| format!("reading the TPM's answer to {what}"))?;
-        let (header, rest) = answer.split_at_checked(HEADER).with_context(|| format!("{what} got no answer"))?;
-        let code = header.last_chunk::<4>().copied().map(u32::from_be_bytes).unwrap_or_default();
-        if code != 0 {
-            bail!("the TPM answered {what} with error {code:#05x}");
+        let (what, bytes) = (command.what, bytes(command)?);
+        for attempt in 1.. {
+            self.0.write_all(&bytes).with_context(|| format!("sending {what} to the TPM"))?;
+            let answer = self.receive().with_context(|| format!("reading the TPM's answer to {what}"))?;
+            let (header, rest) = answer.split_at_checked(HEADER).with_context(|| format!("{what} got no answer"))?;
+            match header.last_chunk::<4>().copied().map(u32::from_be_bytes).unwrap_or_default() {
+                0 => return Ok(Zeroizing::new(rest.to_vec())),
+                code if NOT_BEGUN.contains(&code) && attempt < ATTEMPTS => {}
+                code => bail!("the TPM answered {what} with error {code:#05x}"),
+            }
         }
-        Ok(Zeroizing::new(rest.to_vec()))
+        bail!("the TPM does not begin {what}")
     }
 
     /// Reads a whole answer, which a socket may give in pieces.
@@ -163,7 +172,7 @@ mod tests {
     /// Answers in pieces of three bytes.
     struct Scripted {
         sent: Arc<Mutex<Vec<u8>>>,
-        answer: Cursor<Vec<u8>>,
+        answers: Vec<Cursor<Vec<u8>>>,
     }
 
     impl Write for Scripted {
@@ -179,14 +188,19 @@ mod tests {
     impl Read for Scripted {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let most = buffer.len().min(3);
-            self.answer.read(&mut buffer[..most])
+            let next = self.answers.iter_mut().find(|answer| answer.position() < answer.get_ref().len() as u64);
+            next.map_or(Ok(0), |answer| answer.read(&mut buffer[..most]))
         }
     }
 
     fn tpm(answer: &[u8]) -> (Direct, Arc<Mutex<Vec<u8>>>) {
+        answering(&[answer])
+    }
+
+    fn answering(answers: &[&[u8]]) -> (Direct, Arc<Mutex<Vec<u8>>>) {
         let sent = Arc::<Mutex<Vec<u8>>>::default();
-        let device = Scripted { sent: Arc::clone(&sent), answer: Cursor::new(answer.to_vec()) };
-        (Direct::new(Box::new(device)), sent)
+        let answers = answers.iter().map(|answer| Cursor::new(answer.to_vec())).collect();
+        (Direct::new(Box::new(Scripted { sent: Arc::clone(&sent), answers })), sent)
     }
 
     const AUTHORISED: Command<'_> =
@@ -204,6 +218,22 @@ mod tests {
             &[1, 2],
         ];
         assert_eq!(*sent.lock().unwrap(), expected.concat());
+    }
+
+    #[test]
+    fn a_command_that_was_not_begun_is_sent_again_and_not_for_ever() {
+        let not_begun = &[0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x09, 0x22][..];
+        let done = [&[0x80, 0x02, 0, 0, 0, 16, 0, 0, 0, 0][..], &[0, 0, 0, 2, 7, 8]].concat();
+        let run = |refusals: usize| {
+            let answers: Vec<&[u8]> = std::iter::repeat_n(not_begun, refusals).chain([done.as_slice()]).collect();
+            let (mut tpm, sent) = answering(&answers);
+            let answer = tpm.run(&AUTHORISED).map(|answer| answer.to_vec()).map_err(|error| format!("{error:#}"));
+            let times = sent.lock().unwrap().len() / 29;
+            (answer, times)
+        };
+        assert_eq!(run(0), (Ok(vec![7, 8]), 1));
+        assert_eq!(run(ATTEMPTS - 1), (Ok(vec![7, 8]), ATTEMPTS));
+        assert_eq!(run(ATTEMPTS), (Err("the TPM answered TPM2_Load with error 0x922".to_owned()), ATTEMPTS));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tss_esapi::structures::Auth;
 use tss_esapi::tcti_ldr::{NetworkTPMConfig, TctiNameConf};
 
 use super::TssTpm;
-use super::direct::Direct;
+use super::direct::{Command as Sent, Direct};
 
 /// swtpm on two neighbouring loopback ports, as the TCTI of tpm2-tss expects it.
 #[derive(Debug)]
@@ -63,6 +63,18 @@ impl Swtpm {
     /// The same, for commands as bytes.
     pub(crate) fn direct(&self) -> Direct {
         Direct::new(Box::new(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap()))
+    }
+
+    /// Has it forget the sessions of a program that has ended, as the kernel does where a program has the device.
+    pub(crate) fn forget_sessions(&self) {
+        let mut tpm = self.direct();
+        // Of HMAC and of policies; those that are none are an error.
+        for session in (0..8).flat_map(|number: u32| [0x0200_0000 | number, 0x0300_0000 | number]) {
+            let parameters = session.to_be_bytes();
+            let flush =
+                Sent { what: "TPM2_FlushContext", code: 0x165, handles: &[], by: None, parameters: &parameters };
+            drop(tpm.run(&flush));
+        }
     }
 
     /// Somebody has taken ownership: the owner's authorisation is not empty any more.
