@@ -63,7 +63,7 @@ ifndef CRASHTEST_POINT
 	$(CARGO) test --locked --workspace $(MACHINES) --test crash -- --nocapture
 endif
 
-# Measures metalstrap against its peers (about 90 minutes, as root) and writes out/bench/result.json; then the tables and the
+# Measures metalstrap against its peers (two and a half hours, as root) and writes out/bench/result.json; then the tables and the
 # plot of docs/performance.md. BENCH="--cases fresh --runs 1 --size 256M" measures less.
 bench: images
 	scripts/bench-peers
