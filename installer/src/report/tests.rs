@@ -6,8 +6,9 @@ use super::*;
 use crate::console::Consoles;
 use crate::screen::{ConsoleScreen, Events};
 
+/// Keeps lines and events in their order.
 #[derive(Debug, Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Lines(pub(crate) Arc<Mutex<Vec<String>>>);
 
 impl Screen for Lines {
     fn line(&self, text: &str) {

@@ -1,5 +1,3 @@
-use std::sync::Mutex;
-
 use serde_json::Value;
 
 use super::*;
@@ -9,7 +7,7 @@ use crate::eventlog::Measurer;
 use crate::machine::Seams;
 use crate::refusals::published;
 use crate::remembered::nv::NvMemory;
-use crate::report::Screen;
+use crate::report::tests::Lines;
 use crate::resolve::Servers;
 use crate::test_server::{TestServer, reply, serve};
 
@@ -18,19 +16,6 @@ const BUILT: i64 = 3_786_912_000;
 /// 2092-06-01 12:00:00 UTC, and a header that says so.
 const JUNE: i64 = 3_863_160_000;
 const SAYS_JUNE: &str = "Date: Sun, 01 Jun 2092 12:00:00 GMT";
-
-#[derive(Debug, Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
-
-impl Screen for Lines {
-    fn line(&self, text: &str) {
-        self.0.lock().unwrap().push(text.to_owned());
-    }
-    fn progress(&self, _text: &str) {}
-    fn event(&self, json: &str) {
-        self.0.lock().unwrap().push(json.to_owned());
-    }
-}
 
 impl Lines {
     /// The fields of the events with this state.
