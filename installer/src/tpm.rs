@@ -8,9 +8,7 @@ use std::path::Path;
 use std::str::FromStr as _;
 
 use anyhow::{Context as _, Result, bail};
-use metalstrap_release::digest::to_hex;
-use serde::Serialize;
-use sha2::Digest as _;
+pub use metalstrap_release::pcr::{Bank, BankDigest};
 use tss_esapi::constants::CapabilityType;
 use tss_esapi::handles::PcrHandle;
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
@@ -32,89 +30,26 @@ const SLOT: PcrSlot = PcrSlot::Slot13;
 /// The kernel's TPM devices, the one with the resource manager first.
 const DEVICES: [&str; 2] = ["/dev/tpmrm0", "/dev/tpm0"];
 
-/// A PCR bank, named by its hash algorithm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Bank {
-    /// SHA-1.
-    Sha1,
-    /// SHA-256.
-    Sha256,
-    /// SHA-384.
-    Sha384,
-    /// SHA-512.
-    Sha512,
-}
-
-impl Bank {
-    /// The digest of `bytes` that this bank is extended with.
-    #[must_use]
-    pub fn digest(self, bytes: &[u8]) -> BankDigest {
-        let digest = match self {
-            Self::Sha1 => sha1::Sha1::digest(bytes).to_vec(),
-            Self::Sha256 => sha2::Sha256::digest(bytes).to_vec(),
-            Self::Sha384 => sha2::Sha384::digest(bytes).to_vec(),
-            Self::Sha512 => sha2::Sha512::digest(bytes).to_vec(),
-        };
-        BankDigest { bank: self, digest }
-    }
-
-    fn algorithm(self) -> HashingAlgorithm {
-        match self {
-            Self::Sha1 => HashingAlgorithm::Sha1,
-            Self::Sha256 => HashingAlgorithm::Sha256,
-            Self::Sha384 => HashingAlgorithm::Sha384,
-            Self::Sha512 => HashingAlgorithm::Sha512,
-        }
+/// A bank as tpm2-tss names it.
+fn algorithm(bank: Bank) -> HashingAlgorithm {
+    match bank {
+        Bank::Sha1 => HashingAlgorithm::Sha1,
+        Bank::Sha256 => HashingAlgorithm::Sha256,
+        Bank::Sha384 => HashingAlgorithm::Sha384,
+        Bank::Sha512 => HashingAlgorithm::Sha512,
     }
 }
 
-impl TryFrom<HashingAlgorithm> for Bank {
-    type Error = anyhow::Error;
-
-    /// A bank that cannot be computed here must not stay as it is: whoever reads only that bank would see a machine
-    /// on which nothing was measured.
-    fn try_from(algorithm: HashingAlgorithm) -> Result<Self> {
-        Ok(match algorithm {
-            HashingAlgorithm::Sha1 => Self::Sha1,
-            HashingAlgorithm::Sha256 => Self::Sha256,
-            HashingAlgorithm::Sha384 => Self::Sha384,
-            HashingAlgorithm::Sha512 => Self::Sha512,
-            other => bail!("the TPM has an active PCR bank of {other:?}, which this installer cannot extend"),
-        })
-    }
-}
-
-impl fmt::Display for Bank {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sha1 => "sha1",
-            Self::Sha256 => "sha256",
-            Self::Sha384 => "sha384",
-            Self::Sha512 => "sha512",
-        })
-    }
-}
-
-/// A digest with the bank it belongs to. As JSON in the form of systemd's log: `{"hashAlg": "sha256", "digest": hex}`.
-#[derive(Clone, PartialEq, Eq, Serialize)]
-pub struct BankDigest {
-    /// The bank.
-    #[serde(rename = "hashAlg")]
-    pub bank: Bank,
-    /// As many bytes as the bank's algorithm makes.
-    #[serde(serialize_with = "hex")]
-    pub digest: Vec<u8>,
-}
-
-fn hex<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&to_hex(bytes))
-}
-
-impl fmt::Debug for BankDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.bank, to_hex(&self.digest))
-    }
+/// The bank of an algorithm. One that cannot be computed here must not stay as it is: whoever reads only that bank would see a
+/// machine on which nothing was measured.
+fn bank(algorithm: HashingAlgorithm) -> Result<Bank> {
+    Ok(match algorithm {
+        HashingAlgorithm::Sha1 => Bank::Sha1,
+        HashingAlgorithm::Sha256 => Bank::Sha256,
+        HashingAlgorithm::Sha384 => Bank::Sha384,
+        HashingAlgorithm::Sha512 => Bank::Sha512,
+        other => bail!("the TPM has an active PCR bank of {other:?}, which this installer cannot extend"),
+    })
 }
 
 /// What the installer needs of a TPM.
@@ -180,8 +115,7 @@ fn active_banks(context: &mut tss_esapi::Context) -> Result<Vec<Bank>> {
     let (data, _) = context.get_capability(CapabilityType::AssignedPcr, 0, 1)?;
     let CapabilityData::AssignedPcr(selections) = data else { bail!("the TPM answered another question") };
     let active = selections.get_selections().iter().filter(|selection| selection.is_selected(SLOT));
-    let mut banks =
-        active.map(|selection| Bank::try_from(selection.hashing_algorithm())).collect::<Result<Vec<_>>>()?;
+    let mut banks = active.map(|selection| bank(selection.hashing_algorithm())).collect::<Result<Vec<_>>>()?;
     banks.sort_unstable();
     if banks.is_empty() {
         bail!("the TPM has no active PCR bank");
@@ -198,7 +132,7 @@ impl Tpm for TssTpm {
         let mut values = DigestValues::new();
         for BankDigest { bank, digest } in digests {
             let digest = Digest::try_from(digest.as_slice()).with_context(|| format!("taking a {bank} digest"))?;
-            values.set(bank.algorithm(), digest);
+            values.set(algorithm(*bank), digest);
         }
         // The PCR has an empty authorisation value: a password session without password.
         self.context
@@ -209,7 +143,7 @@ impl Tpm for TssTpm {
     fn read(&mut self) -> Result<Vec<BankDigest>> {
         let mut values = Vec::with_capacity(self.banks.len());
         for &bank in &self.banks {
-            let selection = PcrSelectionList::builder().with_selection(bank.algorithm(), &[SLOT]).build()?;
+            let selection = PcrSelectionList::builder().with_selection(algorithm(bank), &[SLOT]).build()?;
             let (_, _, digests) =
                 self.context.pcr_read(selection).with_context(|| format!("reading PCR {PCR} of bank {bank}"))?;
             let [digest] = digests.value() else {
@@ -238,10 +172,10 @@ pub(crate) fn extended(value: &BankDigest, digest: &BankDigest) -> BankDigest {
 
 #[cfg(test)]
 mod tests {
+    use metalstrap_release::digest::to_hex;
+
     use super::swtpm::Swtpm;
     use super::*;
-
-    const BANKS: [Bank; 4] = [Bank::Sha1, Bank::Sha256, Bank::Sha384, Bank::Sha512];
 
     #[test]
     fn digests_are_those_of_fips_180_4() {
@@ -263,12 +197,12 @@ mod tests {
     fn every_active_bank_is_extended() {
         let swtpm = Swtpm::start();
         let mut tpm = swtpm.connect();
-        assert_eq!(tpm.banks(), BANKS);
+        assert_eq!(tpm.banks(), Bank::ALL);
         let fresh = tpm.read().unwrap();
         assert_eq!(fresh.iter().map(|value| value.digest.len()).collect::<Vec<_>>(), [20, 32, 48, 64]);
         assert!(fresh.iter().all(|value| value.digest.iter().all(|&byte| byte == 0)), "{fresh:?}");
 
-        let digests: Vec<_> = BANKS.iter().map(|bank| bank.digest(b"abc")).collect();
+        let digests: Vec<_> = Bank::ALL.iter().map(|bank| bank.digest(b"abc")).collect();
         tpm.extend(&digests).unwrap();
 
         let after = tpm.read().unwrap();
@@ -292,7 +226,7 @@ mod tests {
     #[test]
     fn a_bank_that_cannot_be_computed_is_refused() {
         assert_eq!(
-            Bank::try_from(HashingAlgorithm::Sm3_256).unwrap_err().to_string(),
+            bank(HashingAlgorithm::Sm3_256).unwrap_err().to_string(),
             "the TPM has an active PCR bank of Sm3_256, which this installer cannot extend"
         );
     }

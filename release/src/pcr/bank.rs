@@ -4,11 +4,13 @@ use std::fmt;
 use std::io::{self, Write};
 
 use aws_lc_rs::digest::{Algorithm, Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512};
+use serde::{Serialize, Serializer};
 
 use crate::digest::to_hex;
 
 /// A PCR bank, named by its hash algorithm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Bank {
     /// SHA-1.
     Sha1,
@@ -68,13 +70,19 @@ impl fmt::Display for Bank {
     }
 }
 
-/// A digest with the bank it belongs to.
-#[derive(Clone, PartialEq, Eq)]
+/// A digest with the bank it belongs to. As JSON in the form of systemd's log: `{"hashAlg": "sha256", "digest": hex}`.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct BankDigest {
     /// The bank.
+    #[serde(rename = "hashAlg")]
     pub bank: Bank,
     /// As many bytes as the bank's algorithm makes.
+    #[serde(serialize_with = "hex")]
     pub digest: Vec<u8>,
+}
+
+fn hex<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&to_hex(bytes))
 }
 
 impl fmt::Debug for BankDigest {
