@@ -5,6 +5,7 @@
 //! only: where bytes come from and where they go is the caller's policy.
 
 pub mod allowed;
+pub mod attest;
 pub mod digest;
 pub mod discovery;
 pub mod document;

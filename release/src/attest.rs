@@ -1,0 +1,12 @@
+//! Remote attestation: what a machine says of itself, what a verifier asks, what the machine's TPM answers, and what follows.
+//!
+//! ```text
+//! machine    Introduction   its endorsement key and an attestation key
+//! verifier   Challenge      a secret that only this TPM opens, for this attestation key alone, and a nonce
+//! machine    Evidence       the secret, quotes over the PCRs with the nonce, both logs
+//! verifier   Verdict        what was proved and what not, and what the machine gets for it
+//! ```
+
+mod form;
+
+pub use form::{Base64, Challenge, Evidence, Finding, Introduction, Outcome, Quote, Verdict};
