@@ -14,6 +14,7 @@ enum Bus {
     Virtio,
     Scsi,
     Sata,
+    Usb,
 }
 
 /// A disk: a sparse raw file, made at the machine's first start if it is not there.
@@ -51,6 +52,12 @@ impl Disk {
     #[must_use]
     pub fn sata(bytes: u64) -> Self {
         Self { bus: Bus::Sata, ..Self::nvme(bytes) }
+    }
+
+    /// A stick on USB, at a controller of its own: a removable disk.
+    #[must_use]
+    pub fn usb(bytes: u64) -> Self {
+        Self { bus: Bus::Usb, ..Self::nvme(bytes) }
     }
 
     /// The serial number that the guest reads (at most 20 characters). Without it an NVMe disk has its number as serial,
@@ -106,6 +113,7 @@ impl Disk {
             Bus::Virtio => ("virtio-blk-pci", None),
             Bus::Scsi => ("scsi-hd", Some(format!("SCSI{number}"))),
             Bus::Sata => ("ide-hd", Some(format!("SATA{number}"))),
+            Bus::Usb => ("usb-storage", None),
         };
         // cache=unsafe: a guest's flush need not reach the host's disk, since the host is not what loses power here.
         let drive = format!(
@@ -123,6 +131,10 @@ impl Disk {
                 device.push_str(&format!(",bus=scsi{number}.0"));
             }
             Bus::Sata => device.push_str(&format!(",bus=ide.{number}")),
+            Bus::Usb => {
+                controller = vec!["-device".to_owned(), format!("qemu-xhci,id=usb{number}")];
+                device.push_str(&format!(",bus=usb{number}.0,removable=on"));
+            }
             Bus::Nvme | Bus::Virtio => (),
         }
         if let Some(serial) = self.serial.clone().or(default_serial) {

@@ -40,7 +40,8 @@ impl Swtpm {
             command.args(["--runas", "root"]);
         }
         if ek_certificate {
-            command.args(["--create-ek-cert", "--create-platform-cert", "--lock-nvram"]);
+            command.args(["--create-ek-cert", "--create-platform-cert", "--lock-nvram", "--write-ek-cert-files"]);
+            command.arg(dir.join("ca"));
         }
         let output = command.output().context("starting swtpm_setup")?;
         if !output.status.success() {
@@ -58,6 +59,12 @@ impl Swtpm {
         let read =
             |name: &str| fs::read_to_string(self.dir.join("ca").join(name)).with_context(|| format!("reading {name}"));
         Ok(read("issuercert.pem")? + &read("swtpm-localca-rootca-cert.pem")?)
+    }
+
+    /// The certificate (DER file) of its endorsement key of RSA 2048, which `metalstrap host add --ek` takes.
+    #[must_use]
+    pub fn endorsement_certificate(&self) -> PathBuf {
+        self.dir.join("ca/ek-rsa2048.crt")
     }
 
     /// Where its state, socket and log are.

@@ -52,6 +52,16 @@ pub enum Flavour {
     Generic,
 }
 
+impl Flavour {
+    /// The kernel that `make images` has unpacked from it.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn kernel(self) -> Result<Kernel> {
+        Kernel::find(&built(if self == Self::Cloud { "kernels/cloud" } else { "kernels/generic" })?)
+    }
+}
+
 /// Makes a netboot image for `site`.
 ///
 /// # Errors
@@ -71,9 +81,8 @@ pub fn netboot_with(
     extra_files: Vec<(String, u32, Vec<u8>)>,
     output: &Path,
 ) -> Result<NetbootSizes> {
-    let name = if flavour == Flavour::Cloud { "kernels/cloud" } else { "kernels/generic" };
     netboot(&NetbootOptions {
-        kernel: Kernel::find(&built(name)?)?,
+        kernel: flavour.kernel()?,
         installer: installer()?,
         site: serde_json::to_vec_pretty(site)?,
         build_time: build_time()?,

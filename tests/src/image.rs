@@ -38,6 +38,19 @@ pub fn partitioned(path: &Path, bytes: u64, script: &str) -> Result<()> {
     Ok(())
 }
 
+/// Makes the image `path` of a FAT file system with this label, and in its root directory the file `name`, as the tools of others
+/// make it.
+///
+/// # Errors
+/// mkfs.vfat's or mcopy's words.
+pub fn labelled(path: &Path, label: &str, name: &str, content: &str) -> Result<()> {
+    let file = path.with_extension("file");
+    std::fs::write(&file, content).with_context(|| format!("writing {}", file.display()))?;
+    let in_it = format!("::{name}");
+    run("mkfs.vfat", &["-C", "-F", "16", "-n", label], &[path, Path::new("16384")])?;
+    run("mcopy", &["-i"], &[path, &file, Path::new(&in_it)]).map(drop)
+}
+
 /// The partitions of the image `path`, whose sectors have `sector` bytes, as fdisk reads them; it must find nothing wrong.
 ///
 /// # Errors
@@ -121,8 +134,10 @@ fn extract(path: &Path, part: &Part, to: &Path) -> Result<PathBuf> {
 
 /// What a program prints that must end well and have nothing to complain of.
 fn run(program: &str, arguments: &[&str], paths: &[&Path]) -> Result<String> {
-    let output = Command::new(find_tool(program)?).env("LC_ALL", "C").args(arguments).args(paths).output();
-    let output = output.with_context(|| format!("running {program}"))?;
+    let mut command = Command::new(find_tool(program)?);
+    // mtools would have the size be a multiple of a geometry that no disk has.
+    command.env("LC_ALL", "C").env("MTOOLS_SKIP_CHECK", "1").args(arguments).args(paths);
+    let output = command.output().with_context(|| format!("running {program}"))?;
     let [said, complaints] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let well = output.status.success() && complaints.is_empty();
     ensure!(well, "{program} {} ended with {}: {complaints}{said}", arguments.join(" "), output.status);

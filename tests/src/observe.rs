@@ -62,6 +62,58 @@ pub fn updating(ca: &[u8]) -> Vec<(String, Vec<u8>)> {
     ]
 }
 
+/// Printed by [`settings`], with what it saw behind it.
+pub const SETTLED: &str = "METALSTRAP-SETTINGS ";
+
+/// What of a host config's credentials the OS has: what PID 1, generators and services make of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The kernel's host name: `system.hostname`.
+    pub hostname: String,
+    /// `/etc/machine-id`: `system.machine_id`.
+    pub machine_id: String,
+    /// `/run/lab.tmpfiles`: of `tmpfiles.extra`.
+    pub tmpfiles: String,
+    /// File system of `/run/labmount`: of `fstab.extra`.
+    pub mount: String,
+    /// The credential `lab.plain`, as a service has it.
+    pub plain: String,
+    /// SHA-256 of the credential `lab.secret`, likewise.
+    pub secret: String,
+}
+
+impl Settings {
+    /// Parses the text behind [`SETTLED`] on its line.
+    ///
+    /// # Errors
+    /// It is not the JSON that the unit prints.
+    pub fn parse(line: &str) -> Result<Self> {
+        serde_json::from_str(line.trim()).with_context(|| format!("reading the settings that the guest has: {line}"))
+    }
+}
+
+/// How a service gets those that came from the ESP.
+const LAB_CREDENTIALS: &str = "LoadCredentialEncrypted=lab.plain\nLoadCredentialEncrypted=lab.secret\n";
+
+/// The shell of the unit that tells them.
+const SETTINGS: &str = r#"
+cd $CREDENTIALS_DIRECTORY
+printf '\n%s{"hostname":"%s","machine_id":"%s","tmpfiles":"%s","mount":"%s","plain":"%s","secret":"%s"}\n' \
+    'METALSTRAP-SETTINGS ' "$(cat /proc/sys/kernel/hostname)" "$(cat /etc/machine-id)" "$(cat /run/lab.tmpfiles)" \
+    "$(findmnt -no FSTYPE /run/labmount)" "$(cat lab.plain)" "$(sha256sum <lab.secret | cut -d' ' -f1)" >/dev/ttyS0
+"#;
+
+/// Credentials that make the OS print one line with its [`Settings`] when it has reached multi-user.
+#[must_use]
+pub fn settings() -> Vec<(String, Vec<u8>)> {
+    let unit = unit("Tell what it has of its settings", LAB_CREDENTIALS, SETTINGS);
+    let wanted = "[Unit]\nWants=metalstrap-settings.service\n";
+    vec![
+        ("systemd.extra-unit.metalstrap-settings.service".into(), unit.into_bytes()),
+        ("systemd.unit-dropin.multi-user.target~settings".into(), wanted.as_bytes().to_vec()),
+    ]
+}
+
 /// The shell that the unit runs. `$$` is systemd's spelling of one dollar sign. The console is opened as late as can be: getty
 /// hangs it up when it starts, and what was opened before says nothing any more.
 const SCRIPT: &str = r#"
@@ -83,13 +135,7 @@ printf '\n%s{"multi_user":%s,"root_is_verity":%s,"root_hash":"%s","pcr13":"%s","
 /// Credentials (name, content) that make the OS print one line when it has reached multi-user.
 #[must_use]
 pub fn credentials() -> Vec<(String, Vec<u8>)> {
-    let script: String = SCRIPT.replace('\\', "\\\\").replace('$', "$$").replace('%', "%%").replace('"', "\\\"");
-    let script = script.trim().replace('\n', "\\n");
-    let unit = format!(
-        "[Unit]\nDescription=Tell the demo what it sees\nAfter=multi-user.target\n\
-         [Service]\nType=oneshot\nStandardOutput=file:/dev/ttyS0\nStandardError=file:/dev/ttyS0\n\
-         ExecStart=/bin/sh -c \"{script}\"\n"
-    );
+    let unit = unit("Tell the demo what it sees", "", SCRIPT);
     let wanted = "[Unit]\nWants=metalstrap-observe.service\n";
     vec![
         ("systemd.extra-unit.metalstrap-observe.service".into(), unit.into_bytes()),
@@ -97,20 +143,33 @@ pub fn credentials() -> Vec<(String, Vec<u8>)> {
     ]
 }
 
+/// A unit that runs `script` in a shell when multi-user has been reached; `more` are further lines of its service.
+fn unit(description: &str, more: &str, script: &str) -> String {
+    let script: String = script.replace('\\', "\\\\").replace('$', "$$").replace('%', "%%").replace('"', "\\\"");
+    let script = script.trim().replace('\n', "\\n");
+    format!(
+        "[Unit]\nDescription={description}\nAfter=multi-user.target\n\
+         [Service]\nType=oneshot\nStandardOutput=file:/dev/ttyS0\nStandardError=file:/dev/ttyS0\n\
+         {more}ExecStart=/bin/sh -c \"{script}\"\n"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_unit_is_one_that_systemd_reads() {
-        let (name, unit) = credentials().remove(0);
-        let directory = std::env::temp_dir().join(format!("observe-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let path = directory.join(name.trim_start_matches("systemd.extra-unit."));
-        std::fs::write(&path, unit).unwrap();
-        let verify = std::process::Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output();
-        let said = verify.map(|output| String::from_utf8_lossy(&output.stderr).into_owned()).unwrap();
-        std::fs::remove_dir_all(&directory).unwrap();
-        assert!(!said.contains("metalstrap-observe"), "{said}");
+    fn the_units_are_some_that_systemd_reads() {
+        for (mut credentials, what) in [(credentials(), "observe"), (settings(), "settings")] {
+            let (name, unit) = credentials.remove(0);
+            let directory = std::env::temp_dir().join(format!("{what}-{}", std::process::id()));
+            std::fs::create_dir_all(&directory).unwrap();
+            let path = directory.join(name.trim_start_matches("systemd.extra-unit."));
+            std::fs::write(&path, unit).unwrap();
+            let verify = std::process::Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output();
+            let said = verify.map(|output| String::from_utf8_lossy(&output.stderr).into_owned()).unwrap();
+            std::fs::remove_dir_all(&directory).unwrap();
+            assert!(!said.contains(&format!("metalstrap-{what}")), "{said}");
+        }
     }
 }

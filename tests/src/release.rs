@@ -143,21 +143,22 @@ impl Published {
     /// # Errors
     /// The command's words.
     pub fn add_host(&self, key: &str, host: &Host) -> Result<()> {
+        self.add_host_with(key, host, &[])
+    }
+
+    /// The same with further words of the command.
+    ///
+    /// # Errors
+    /// The command's words.
+    pub fn add_host_with(&self, key: &str, host: &Host, more: &[&OsStr]) -> Result<()> {
         let file = self.keys.join("host.json");
         std::fs::write(&file, serde_json::to_vec_pretty(host)?)
             .with_context(|| format!("writing {}", file.display()))?;
-        metalstrap(&[
-            "host".as_ref(),
-            "add".as_ref(),
-            key.as_ref(),
-            "--config".as_ref(),
-            file.as_os_str(),
-            "--repository".as_ref(),
-            self.repository.as_os_str(),
-            "--keys".as_ref(),
-            self.keys.as_os_str(),
-        ])
-        .map(drop)
+        let mut words: Vec<&OsStr> = ["host", "add", key].map(OsStr::new).into();
+        let files = [("--config", &file), ("--repository", &self.repository), ("--keys", &self.keys)];
+        words.extend(files.iter().flat_map(|(option, path)| [OsStr::new(*option), path.as_os_str()]));
+        words.extend(more);
+        metalstrap(&words).map(drop)
     }
 }
 

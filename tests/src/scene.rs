@@ -35,6 +35,8 @@ pub struct Scene {
     pub extra_files: Vec<(String, u32, Vec<u8>)>,
     /// Goes behind the netboot image's kernel command line.
     pub cmdline_extra: String,
+    /// Whose kernel it has; the one for virtual machines unless a scenario says otherwise.
+    pub flavour: Flavour,
 }
 
 impl Scene {
@@ -50,7 +52,8 @@ impl Scene {
         let site = release::site(&lab, &published)?;
         let mut host = release::host(target);
         host.disk.serial = Some(SERIAL.to_owned());
-        Ok(Self { run, lab, published, site, host, extra_files: Vec::new(), cmdline_extra: String::new() })
+        let (extra_files, cmdline_extra, flavour) = (Vec::new(), String::new(), Flavour::Cloud);
+        Ok(Self { run, lab, published, site, host, extra_files, cmdline_extra, flavour })
     }
 
     /// Signs the host config and makes the netboot image for the site config, both as they are now.
@@ -60,7 +63,7 @@ impl Scene {
     pub fn netboot(&self) -> Result<PathBuf> {
         self.published.add_default_host(&self.host)?;
         let output = self.image();
-        artifacts::netboot_with(&self.site, Flavour::Cloud, &self.cmdline_extra, self.extra_files.clone(), &output)?;
+        artifacts::netboot_with(&self.site, self.flavour, &self.cmdline_extra, self.extra_files.clone(), &output)?;
         Ok(output)
     }
 
@@ -92,7 +95,7 @@ impl Scene {
         let image = self.image();
         let cmdline = image.with_extension("cmdline");
         let cmdline = std::fs::read_to_string(&cmdline).with_context(|| format!("reading {}", cmdline.display()))?;
-        let kernel = metalstrap_initrd::Kernel::find(&artifacts::built("kernels/cloud")?)?.vmlinuz;
+        let kernel = self.flavour.kernel()?.vmlinuz;
         Ok(move |machine: Builder| machine.direct_boot(&kernel, Some(&image.with_extension("initrd")), &cmdline))
     }
 

@@ -2,8 +2,8 @@
 //!
 //! The written budget of machine starts (docs/testing.md has the whole): 2 for the Debian target (network and disk), 2 for
 //! the tiny target (the same), 1 each for seven refusals and three deaths, 2 for a cut, 8 for releases beside each
-//! other, 3 for an OS that updates itself, 1 for what holds a disk, 1 for erasing, 3 for buses: 32. They need what
-//! `make images` and `scripts/fetch-workbench` build.
+//! other, 3 for an OS that updates itself, 1 for what holds a disk, 1 for erasing, 3 for buses, 2 for settings and secrets, 1 for a
+//! stick: 35. They need what `make images` and `scripts/fetch-workbench` build.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +21,7 @@ mod a_machine_without_the_tpm_that_it_must_have_is_refused;
 mod a_network_without_dhcp_is_told;
 mod a_payload_is_nearly_as_small_as_one_frame;
 mod a_server_of_another_name_is_refused;
+mod a_usb_stick_leads_a_machine_to_its_repository;
 mod an_error_with_a_backtrace_is_told_too;
 mod an_installed_system_updates_itself;
 mod another_release_goes_beside_the_one_that_works;
@@ -29,4 +30,5 @@ mod every_bus_and_sector_size_is_installed_to;
 mod expired_metadata_is_refused;
 mod half_a_gibibyte_is_enough;
 mod metadata_signed_by_an_unknown_key_is_refused;
+mod settings_and_secrets_reach_every_boot_of_the_os;
 mod what_holds_a_disk_is_taken_down_before_it_is_wiped;
