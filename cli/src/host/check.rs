@@ -84,15 +84,30 @@ fn check(text: &str, allowed: Option<&Allowed>) -> Result<(), Reason> {
         let host = Host::parse(text.as_bytes()).map_err(|error| reason(text, &[], &error))?;
         return check_release(text, &["release"], allowed, "the host config", &host);
     }
-    // Each group's config by itself, so that its own field is known.
-    let mut place = 0_usize;
-    while let Some(config) = find(text, &["groups", &place.to_string(), "config"]) {
-        if let Err(error @ DocumentError::Value { .. }) = Host::parse(config.as_bytes()) {
-            return Err(reason(text, &["groups", &place.to_string(), "config"], &error));
+    // Each group by itself, and the config in it, so that its own field is known.
+    let mut names: Vec<Value> = Vec::new();
+    while let Some(group) = find(text, &["groups", &names.len().to_string()]) {
+        let place = names.len().to_string();
+        let config = find(group, &["config"]).map_or(Ok(()), |config| Host::parse(config.as_bytes()).map(drop));
+        if let Err(error @ DocumentError::Value { .. }) = config {
+            return Err(reason(text, &["groups", &place, "config"], &error));
         }
-        place = place.saturating_add(1);
+        let alone = format!("{{\"format\": 1, \"groups\": [{group}]}}");
+        if let Err(error @ DocumentError::Value { .. }) = Groups::parse(alone.as_bytes()) {
+            return Err(reason(text, &["groups", &place], &error));
+        }
+        names.push(find(group, &["name"]).and_then(|name| serde_json::from_str(name).ok()).unwrap_or_default());
     }
-    let list = Groups::parse(text.as_bytes()).map_err(|error| reason(text, &[], &error))?;
+    let list = Groups::parse(text.as_bytes()).map_err(|error| {
+        let twice =
+            names.iter().enumerate().position(|(place, name)| names.iter().take(place).any(|other| other == name));
+        match (&error, twice) {
+            (DocumentError::Value { field: "name", .. }, Some(place)) => {
+                reason(text, &["groups", &place.to_string()], &error)
+            }
+            _ => reason(text, &[], &error),
+        }
+    })?;
     for (place, group) in list.groups.iter().enumerate() {
         let (place, name) = (place.to_string(), format!("the host config group {}", group.name));
         check_release(text, &["groups", &place, "config", "release"], allowed, &name, &group.config)?;
@@ -182,7 +197,15 @@ mod tests {
         let text = "the host config's erase is set, but existing is not \"wipe\"";
         assert_eq!(said(&bad), Some((10, text.to_owned())));
         let (line, found) = said(&list(&[group("a", ""), group("a", "")])).unwrap();
-        assert_eq!((line, found.as_str()), (1, "the list of host groups's name \"a\" is that of two groups"));
+        assert_eq!((line, found.as_str()), (6, "the list of host groups's name \"a\" is that of two groups"));
+        let text = "the list of host groups's name \"a b\" is not 1 to 64 of a-z, A-Z, 0-9 and '._-'";
+        assert_eq!(said(&list(&[group("a", ""), group("a b", "")])), Some((6, text.to_owned())));
+        let text = "the list of host groups's match of b is empty: every machine would belong to it";
+        let all = group("b", "").replace("\"serial\": \"7*\"", "");
+        assert_eq!(said(&list(&[group("a", ""), all])), Some((7, text.to_owned())));
+        let text = "the list of host groups's format is 2, but this installer reads 1";
+        let newer = list(&[group("a", "")]).replacen("1,", "\n2,", 1);
+        assert_eq!(said(&newer), Some((2, text.to_owned())));
     }
 
     #[test]

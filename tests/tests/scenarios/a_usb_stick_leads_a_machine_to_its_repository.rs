@@ -1,7 +1,9 @@
 //! A USB stick with settings leads a machine to its repository and its host config, of which the site config says nothing. A
-//! fixed disk with the same label, left behind in the machine, is named and passed over.
+//! fixed disk with the same label, left behind in the machine, is named and passed over. The machine's hardware clock is dead: the
+//! date that the server sends takes its place, and it is set at the end.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use metalstrap_qemu::{Disk, Exit, minutes};
 use metalstrap_tests::artifacts::Flavour;
@@ -21,6 +23,8 @@ fn a_usb_stick_leads_a_machine_to_its_repository() {
     // Debian's kernel for virtual machines has no USB.
     scene.flavour = Flavour::Generic;
     let url = std::mem::take(&mut scene.site.repository);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    scene.site.clock_floor = Some(now - 86_400);
     scene.published.add_host(KEY, &scene.host).unwrap();
     // What machines get that nobody leads fits no disk.
     scene.host.disk.serial = Some("NONE".to_owned());
@@ -33,7 +37,7 @@ fn a_usb_stick_leads_a_machine_to_its_repository() {
 
     let machine = scene.start(DISK, |builder| {
         let fixed = Disk::virtio(0).file(&fixed).serial("LEFT-1");
-        builder.memory(1024).disk(fixed).disk(Disk::usb(0).file(&stick))
+        builder.memory(1024).clock("1970-01-02T00:00:00").disk(fixed).disk(Disk::usb(0).file(&stick))
     });
     let mut machine = machine.unwrap();
     machine.serial().wait_for(PREFIX, minutes(15)).unwrap();
@@ -61,6 +65,11 @@ fn a_usb_stick_leads_a_machine_to_its_repository() {
         let passed_over = "(serial LEFT-1) has the label METALSTRAP and is not believed: it is neither on USB nor removable \
                            nor optical";
         assert!(warning.ends_with(passed_over), "{warning}");
+        let clock: Vec<_> = of_step(&events, "clock", "info", "/fields/source").collect();
+        assert_eq!(clock, ["server-date"]);
+        let was =
+            of_step(&events, "clock", "info", "/fields/hardware_clock_was").next().and_then(Value::as_str).unwrap();
+        assert!(was.starts_with("1970-01-02 "), "{was}");
     }
     drop(machine);
     scene.passed().unwrap();
