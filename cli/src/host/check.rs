@@ -124,17 +124,29 @@ fn check_release(text: &str, path: &[&str], allowed: Option<&Allowed>, name: &st
 
 fn reason(text: &str, at: &[&str], error: &DocumentError) -> Reason {
     match error {
-        DocumentError::Json { source, .. } => Reason { line: source.line().max(1), text: format!("{error}: {source}") },
+        DocumentError::Json { source, .. } => {
+            let said = source.to_string();
+            // The one refusal of a form that names a path, and no line.
+            let line = match said.strip_suffix(" is a list, not an object") {
+                Some(path) => line_at(text, path.split('.').collect()),
+                None => source.line().max(1),
+            };
+            Reason { line, text: format!("{error}: {said}") }
+        }
         DocumentError::Value { field, .. } => {
-            let mut path: Vec<&str> = at.iter().copied().chain(field.split('.')).collect();
-            // A field that is missing: the line of what lacks it.
-            while !path.is_empty() && find(text, &path).is_none() {
-                path.pop();
-            }
-            Reason { line: find(text, &path).map_or(1, |part| line_of(text, part)), text: error.to_string() }
+            let line = line_at(text, at.iter().copied().chain(field.split('.')).collect());
+            Reason { line, text: error.to_string() }
         }
         DocumentError::TooLong { .. } => Reason { line: 1, text: error.to_string() },
     }
+}
+
+/// The line of the value at a path; where a field of it is missing, the line of what lacks it.
+fn line_at(text: &str, mut path: Vec<&str>) -> usize {
+    while !path.is_empty() && find(text, &path).is_none() {
+        path.pop();
+    }
+    find(text, &path).map_or(1, |part| line_of(text, part))
 }
 
 /// The text of the value at a path of names and indices.
@@ -173,6 +185,8 @@ mod tests {
                     serial, uuid, mac, vendor, product";
         let credentials = "1,\n\n\"credentials\": {\"motd\": {\"text\": \"in\\n${rack}\"}},";
         assert_eq!(said(&host.replace("1,", credentials)), Some((4, text.to_owned())));
+        let text = "the host config is not valid: disk is a list, not an object";
+        assert_eq!(said(&host.replace("1\"}", "1\"},\n\"disk\": []")), Some((5, text.to_owned())));
         let text = "the host config's intent is missing: `wipe` happens once for each intent";
         assert_eq!(said(&host.replace("1,", "1, \"existing\": \"wipe\",")), Some((1, text.to_owned())));
         let (line, found) = said(&host.replace("\"release\"", "\"relaese\"")).unwrap();
