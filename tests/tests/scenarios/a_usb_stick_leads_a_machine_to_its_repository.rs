@@ -59,13 +59,16 @@ fn a_usb_stick_leads_a_machine_to_its_repository() {
             let expected = BTreeMap::from([of_stick("repository", &url), of_stick("host", KEY)]);
             assert_eq!(found, expected, "{step}");
         }
-        let warnings: Vec<&str> =
+        let mut warnings: Vec<&str> =
             of_step(&events, "discovery", "warning", "/fields/message").filter_map(Value::as_str).collect();
+        // A report whose answer got lost comes again.
+        warnings.dedup();
         let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
         let passed_over = "(serial LEFT-1) has the label METALSTRAP and is not believed: it is neither on USB nor removable \
                            nor optical";
         assert!(warning.ends_with(passed_over), "{warning}");
-        let clock: Vec<_> = of_step(&events, "clock", "info", "/fields/source").collect();
+        let mut clock: Vec<_> = of_step(&events, "clock", "info", "/fields/source").collect();
+        clock.dedup();
         assert_eq!(clock, ["server-date"]);
         let was =
             of_step(&events, "clock", "info", "/fields/hardware_clock_was").next().and_then(Value::as_str).unwrap();
