@@ -74,11 +74,23 @@ fn remove_duplicates(variables: &dyn Variables, partition: &Partition, keep: u16
     for number in others.into_iter().filter(|&number| number != keep) {
         // First out of the order: a number in it without an entry confuses some firmware.
         let order = read_order(variables)?;
-        let without: Vec<u16> = order.into_iter().filter(|&other| other != number).collect();
-        write_order(variables, &without)?;
+        let without = without(&order, number, keep);
+        if without != order {
+            write_order(variables, &without)?;
+        }
         variables.remove(&name_of(number))?;
     }
     Ok(())
+}
+
+/// The order without `gone`. `keep` gets its place if it has none: it starts the same.
+fn without(order: &[u16], gone: u16, keep: u16) -> Vec<u16> {
+    let place = order.iter().position(|&number| number == gone).filter(|_| !order.contains(&keep));
+    let mut without: Vec<u16> = order.iter().copied().filter(|&number| number != gone).collect();
+    if let Some(place) = place {
+        without.insert(place, keep);
+    }
+    without
 }
 
 /// The numbers of all `Boot####` variables, ascending.

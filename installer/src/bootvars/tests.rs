@@ -141,6 +141,19 @@ fn lesson_7_the_own_entry_is_reused_by_guid_and_path_and_its_duplicates_go() {
 }
 
 #[test]
+fn lesson_7_the_entry_that_stays_gets_the_place_of_its_duplicate() {
+    for (before, after) in [(&[7, 0, 1, 0, 0, 0][..], &[4, 1, 0][..]), (&[7, 0][..], &[4][..])] {
+        let firmware = usual();
+        firmware.write("Boot0004", &entry("in no order", &esp(), LOADER)).unwrap();
+        firmware.write("Boot0007", &entry("Linux (debian)", &esp(), LOADER)).unwrap();
+        firmware.write("BootOrder", before).unwrap();
+        let installed = installed(&firmware, BootOrder::Leave);
+        assert_eq!(installed, BootEntry { name: Some("Boot0004".to_owned()), warnings: vec![] });
+        assert_eq!((firmware.get("Boot0007"), firmware.order().as_slice()), (None, after));
+    }
+}
+
+#[test]
 fn a_second_run_writes_nothing() {
     let firmware = usual();
     installed(&firmware, BootOrder::DiskFirst);
