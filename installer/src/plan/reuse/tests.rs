@@ -356,11 +356,19 @@ fn an_esp_that_cannot_be_kept_or_has_no_room_is_refused() {
 
 /// As a run leaves the disk that is cut between the partition table and the ESP.
 #[test]
-fn an_esp_that_is_not_made_yet_is_made_where_no_other_slot_is_filled() {
+fn an_esp_that_is_not_made_yet_is_made() {
     let cut = keep(&disk(GIB, 512, Contents::Blank), &manifest()).table();
     let Contents::Gpt { copies, table, holds, beside, others, .. } = holding(cut) else { panic!() };
-    let contents = Contents::Gpt { copies, table, holds, beside, others, esp: EspContents::Absent };
-    assert_eq!(keep(&disk(GIB, 512, contents), &manifest()).existing, Becomes::Kept);
+    let contents = |esp| {
+        let (table, holds, beside, others) = (table.clone(), holds.clone(), beside.clone(), others.clone());
+        disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, others, esp })
+    };
+    assert_eq!(keep(&contents(EspContents::Absent), &manifest()).existing, Becomes::Kept);
+    assert_eq!(keep(&contents(EspContents::Unmade), &manifest()).existing, Becomes::Kept);
+    // Another release is wanted by now: nobody could have started the one that is there.
+    let next = keep(&contents(EspContents::Unmade), &release("13.2"));
+    assert_eq!(next.existing, Becomes::Updated { from: "_empty".to_owned() });
+    assert_eq!((next.target, next.fallback, next.names), ('b', None, Names::default()));
 }
 
 #[test]
