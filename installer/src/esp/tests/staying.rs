@@ -93,7 +93,7 @@ async fn what_is_started_is_not_chosen_by_loader_conf() {
         let mut before = installed(&repository, &old, 512).await;
         let (disk, so_far) = replayed(&before, 512);
         let there = There::open(&region(&disk)).await.unwrap().unwrap();
-        let write = |volume: &mut crate::fat::Volume, read: crate::fat::ReadAt<'_>, region: &Region| {
+        let write = move |volume: &mut crate::fat::Volume, read: crate::fat::ReadAt<'_>, region: &Region| {
             update::small(volume, read, region, LOADER_CONF.0, text.as_bytes().to_vec())?;
             there::apply(region, vec![volume.fat_writes()])
         };
