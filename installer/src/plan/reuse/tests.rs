@@ -279,6 +279,11 @@ fn an_intent_happens_once_also_where_only_the_machine_knows() {
     // There is nothing that could go.
     let blank = Plan::new(&remembering(disk(GIB, 512, Contents::Blank)), &manifest(), &host("first")).unwrap();
     assert_eq!((blank.existing, blank.intents), (Becomes::Blank, vec!["first".to_owned()]));
+    let erased = ["first", "second"].map(|intent| {
+        let erasing = Host { erase: Erase::Zeroes, ..host(intent) };
+        Plan::new(&remembering(disk(GIB, 512, Contents::Blank)), &manifest(), &erasing).unwrap().erase
+    });
+    assert_eq!(erased, [Erase::None, Erase::Zeroes]);
     // A disk whose ESP has lost the file.
     let on = remembering(with_ukis(&second.table(), &["debian_13.1.efi"]));
     let kept = Plan::new(&on, &manifest(), &host("first")).unwrap();
