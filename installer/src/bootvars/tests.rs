@@ -32,6 +32,8 @@ struct Firmware {
     writes: Cell<usize>,
     /// What it says to a write of a variable whose name begins like this.
     refuses: Option<(&'static str, &'static str)>,
+    /// A variable that it lists and does not give.
+    unreadable: Option<&'static str>,
     lying: bool,
 }
 
@@ -56,6 +58,9 @@ impl Variables for Firmware {
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        if self.unreadable == Some(name) {
+            bail!("reading the EFI variable {name}: Input/output error (os error 5)");
+        }
         Ok(self.get(name))
     }
 
@@ -179,6 +184,14 @@ fn lesson_9_a_store_that_is_full_or_read_only_is_a_warning_and_no_failure() {
         assert_eq!(installed(&firmware, BootOrder::DiskFirst), expected);
         assert_eq!(firmware.get("BootNext").unwrap(), [3, 0]);
     }
+}
+
+#[test]
+fn lesson_9_an_entry_of_others_that_cannot_be_read_is_none_of_ours() {
+    let firmware = Firmware { unreadable: Some("Boot0002"), ..usual() };
+    let expected = BootEntry { name: Some("Boot0003".to_owned()), warnings: vec![] };
+    assert_eq!(installed(&firmware, BootOrder::NetworkFirst), expected);
+    assert_eq!(firmware.order(), [0, 1, 3, 2]);
 }
 
 #[test]
