@@ -109,6 +109,13 @@ impl Uki {
         self.size > 0 && self.tries_left() != Some(0)
     }
 
+    /// Whether systemd-boot starts it as soon as none has attempts left, and it is not known to fail: it is called as
+    /// [`Uki::ranked_behind`] says.
+    #[must_use]
+    pub fn is_in_reserve(&self) -> bool {
+        self.size > 0 && self.tries_left() == Some(0) && !self.was_tried()
+    }
+
     /// Whether it was started without having said that it works.
     #[must_use]
     pub fn was_tried(&self) -> bool {
@@ -265,6 +272,8 @@ mod tests {
         let tried = |name: &str| Uki { name: name.to_owned(), size: 0, root_hash: None }.was_tried();
         let names = ["a_1.efi", "a_1+3.efi", "a_1+3-0.efi", "a_1+2-1.efi", "a-1.efi", "a_1+0-3.efi"];
         assert_eq!(names.map(tried), [false, false, false, true, false, true]);
+        let reserve = |name: &str| Uki { name: name.to_owned(), size: 1, root_hash: None }.is_in_reserve();
+        assert_eq!(["a_1+0.efi", "a_1+0-3.efi", "a_1+1.efi", "a_1.efi"].map(reserve), [true, false, false, false]);
         assert!(is_uki_of("DEBIAN_1+3.EFI", "debian_1") && !is_uki_of("debian_1.1.efi", "debian_1"));
         assert!(!is_uki_of("debian_1", "debian_1"));
     }

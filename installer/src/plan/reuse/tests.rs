@@ -89,7 +89,9 @@ fn a_slot_that_is_no_good_goes_before_an_older_one() {
     // The newer one has failed, or has no UKI: an interrupted run.
     assert_eq!(next(&["debian_13.1.efi", "debian_13.2+0-3.efi"]), ('b', old.clone()));
     assert_eq!(next(&["debian_13.1.efi"]), ('b', old.clone()));
-    assert_eq!(next(&["debian_13.1+0-3.efi", "debian_13.2+0.efi"]).1, None);
+    assert_eq!(next(&["debian_13.1+0-3.efi", "debian_13.2+0-3.efi"]).1, None);
+    // Ranked behind the older one, which has failed then.
+    assert_eq!(next(&["debian_13.1+0-3.efi", "debian_13.2+0.efi"]), ('a', new.clone()));
     // It was started twice and has not said that it works.
     assert_eq!(next(&["debian_13.1.efi", "DEBIAN_13.2+1-2.EFI"]), ('b', Some("debian_13.1".to_owned())));
     assert_eq!(next(&["debian_13.1.efi", "debian_13.2+3.efi"]), ('a', new.clone()));
@@ -130,6 +132,12 @@ fn a_version_that_was_made_anew_goes_where_it_was() {
     let plan = keep(&with_ukis(&table, &["debian_13.1.efi", "debian_13.2.efi"]), &anew);
     assert_eq!((plan.target, plan.fallback.as_deref()), ('b', Some("debian_13.1")));
     assert_eq!(plan.names.removed, ["EFI/Linux/debian_13.2.efi"]);
+    // The other one, which was ranked behind it, starts meanwhile.
+    let mut anew = release("13.1");
+    anew.filesystems.iter_mut().for_each(|root| root.root_hash = Digest::of(b"anew"));
+    let plan = keep(&with_ukis(&table, &["debian_13.1.efi", "debian_13.2+0.efi"]), &anew);
+    assert_eq!((plan.target, plan.fallback.as_deref()), ('a', Some("debian_13.2")));
+    assert_eq!(plan.names, Names { removed: vec!["EFI/Linux/debian_13.1.efi".to_owned()], renamed: vec![] });
 }
 
 #[test]
@@ -174,7 +182,7 @@ fn where_nothing_else_could_start_the_boot_loader_goes_first_of_all() {
     assert_eq!(removed(&["debian_13.1.efi", "other_1.efi"]), ["EFI/Linux/debian_13.1.efi"]);
     assert_eq!(removed(&["other_1+0.efi"]), Vec::<String>::new());
     // Two slots, of which neither starts any more.
-    let failed = with_ukis(&installed(&["13.1", "13.2"]), &["debian_13.1+0-3.efi", "debian_13.2+0.efi"]);
+    let failed = with_ukis(&installed(&["13.1", "13.2"]), &["debian_13.1+0-3.efi", "debian_13.2+0-3.efi"]);
     let removed = keep(&failed, &release("13.3")).names.removed;
     assert_eq!(removed, [loaders[0], loaders[1], "EFI/Linux/debian_13.1+0-3.efi"]);
 }
