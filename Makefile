@@ -52,9 +52,9 @@ test: check images
 	scripts/fetch-workbench
 	$(CARGO) test --locked --workspace $(MACHINES) --test scenarios -- --test-threads=2
 
-# Power cuts at thousands of points of whole installations, judged in process, and some of them booted by machines:
-# out/crash/result.json (docs/testing.md). With CRASHTEST_POINT=… as a failure names it, that point alone; with
-# CRASHTEST_SEED=2 other points; with CRASHTEST_RERUNS=all a second run wherever nothing starts.
+# Power cuts at thousands of points of whole installations, judged in process, with a second run wherever nothing starts, and some
+# of them booted by machines (about an hour on two cores): out/crash/result.json (docs/testing.md). With CRASHTEST_POINT=… as a
+# failure names it, that point alone; with CRASHTEST_SEED=2 other points; with CRASHTEST_RERUNS=some fewer second runs, in minutes.
 crashtest: images
 	$(CARGO) test --locked -p metalstrap-installer --lib -- --ignored --nocapture many_points_of_every_scenario
 ifndef CRASHTEST_POINT

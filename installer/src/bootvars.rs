@@ -61,7 +61,7 @@ fn place(variables: &dyn Variables, partition: &Partition, title: &str) -> Resul
     let option = LoadOption::new(title, partition, LOADER).and_then(|option| option.encode());
     let bytes = option.context("encoding the boot entry")?;
     let numbers = entries(variables)?;
-    let number = match own(variables, &numbers, partition)?.first() {
+    let number = match own(variables, &numbers, partition).first() {
         Some(&own) => own,
         None => (0..=u16::MAX).find(|number| !numbers.contains(number)).context("every boot entry number is taken")?,
     };
@@ -70,15 +70,27 @@ fn place(variables: &dyn Variables, partition: &Partition, title: &str) -> Resul
 }
 
 fn remove_duplicates(variables: &dyn Variables, partition: &Partition, keep: u16) -> Result<()> {
-    let others: Vec<u16> = own(variables, &entries(variables)?, partition)?;
+    let others: Vec<u16> = own(variables, &entries(variables)?, partition);
     for number in others.into_iter().filter(|&number| number != keep) {
         // First out of the order: a number in it without an entry confuses some firmware.
         let order = read_order(variables)?;
-        let without: Vec<u16> = order.into_iter().filter(|&other| other != number).collect();
-        write_order(variables, &without)?;
+        let without = without(&order, number, keep);
+        if without != order {
+            write_order(variables, &without)?;
+        }
         variables.remove(&name_of(number))?;
     }
     Ok(())
+}
+
+/// The order without `gone`. `keep` gets its place if it has none: it starts the same.
+fn without(order: &[u16], gone: u16, keep: u16) -> Vec<u16> {
+    let place = order.iter().position(|&number| number == gone).filter(|_| !order.contains(&keep));
+    let mut without: Vec<u16> = order.iter().copied().filter(|&number| number != gone).collect();
+    if let Some(place) = place {
+        without.insert(place, keep);
+    }
+    without
 }
 
 /// The numbers of all `Boot####` variables, ascending.
@@ -94,16 +106,13 @@ fn entries(variables: &dyn Variables) -> Result<Vec<u16>> {
 }
 
 /// Those of `numbers` whose entries start our loader on our partition. An entry that cannot be read is not ours.
-fn own(variables: &dyn Variables, numbers: &[u16], partition: &Partition) -> Result<Vec<u16>> {
-    let mut own = Vec::new();
-    for &number in numbers {
-        let Some(bytes) = variables.read(&name_of(number))? else { continue };
-        let target = LoadOption::parse(&bytes).and_then(|option| option.target());
-        if target.is_some_and(|(guid, path)| guid == partition.guid && path.eq_ignore_ascii_case(LOADER)) {
-            own.push(number);
-        }
-    }
-    Ok(own)
+fn own(variables: &dyn Variables, numbers: &[u16], partition: &Partition) -> Vec<u16> {
+    let is_own = |number: &u16| {
+        let bytes = variables.read(&name_of(*number)).ok().flatten();
+        let target = bytes.and_then(|bytes| LoadOption::parse(&bytes)).and_then(|option| option.target());
+        target.is_some_and(|(guid, path)| guid == partition.guid && path.eq_ignore_ascii_case(LOADER))
+    };
+    numbers.iter().copied().filter(is_own).collect()
 }
 
 fn order(variables: &dyn Variables, number: u16, policy: BootOrder) -> Result<()> {

@@ -30,7 +30,7 @@ pub use volume::{ReadAt, Volume, VolumeError};
 /// Bytes of a cluster: one block of a hash tree.
 pub const CLUSTER: u64 = 4096;
 /// Sectors before the first FAT, the value fatgen gives for FAT32.
-const RESERVED_SECTORS: u16 = 32;
+pub(crate) const RESERVED_SECTORS: u16 = 32;
 /// fatgen: a volume with fewer clusters is FAT16 to every reader, whatever its boot sector says.
 const FEWEST_CLUSTERS: u64 = 65_525;
 /// fatgen: cluster numbers have 28 bits, and those from 0x0FFFFFF7 on have meanings of their own.

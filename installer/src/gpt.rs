@@ -108,8 +108,9 @@ pub fn is_current(disk: &dyn Disk, plan: &Plan) -> io::Result<bool> {
 }
 
 /// Writes the plan's table: entries at the end, flush, header at the end, flush, then entries, header and protective MBR
-/// at the start, flush. It was laid out in memory and read back there before the first byte. A disk that has it already is not
-/// written to.
+/// at the start, flush. Where the copy at the end is all that is left of the table there, it goes last: until there is
+/// another one, it is all that leads to the partitions. The plan's was laid out in memory and read back there before the first
+/// byte. A disk that has it already is not written to.
 ///
 /// # Errors
 /// [`Code::DiskIo`]: the device's error.
@@ -121,6 +122,11 @@ pub fn commit(disk: &dyn Disk, plan: &Plan) -> Result<()> {
     let wanted = plan.table();
     let image = Image::new(&wanted, disk.size(), disk.sector_size()).with_context(context)?;
     rehearse(&image, &wanted, disk).with_context(context)?;
+    let only_backup = read(disk).and_then(|table| Ok(table.is_none() && read_backup(disk)?.is_some()));
+    if only_backup.code(Code::DiskIo, context)? {
+        image.write_primary(disk).code(Code::DiskIo, context)?;
+        return image.write_backup(disk).code(Code::DiskIo, context);
+    }
     image.write(disk).code(Code::DiskIo, context)
 }
 

@@ -26,6 +26,8 @@ pub const MAX_BYTES: usize = 1 << 20;
 const KIND: Kind = Kind { name: "manifest", max_bytes: MAX_BYTES };
 /// No artifact is larger (16 TiB): keeps every product of sizes far from overflow.
 pub const MAX_ARTIFACT_BYTES: u64 = 1 << 44;
+/// No ESP is larger: the installer keeps the FAT of one that stays in memory, 4 bytes for 4096.
+pub const MAX_ESP_BYTES: u64 = 16 << 30;
 /// A UKI or boot loader has to fit an ESP beside others.
 pub const MAX_BOOT_BYTES: u64 = 1 << 30;
 /// Label of the EFI system partition.
@@ -150,7 +152,7 @@ pub struct Payload {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
-    /// EFI system partition: at least 512 MiB.
+    /// EFI system partition: 512 MiB to 16 GiB.
     pub esp_size: u64,
     /// Each slot's data partition.
     pub root_size: u64,

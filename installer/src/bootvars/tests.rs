@@ -32,6 +32,8 @@ struct Firmware {
     writes: Cell<usize>,
     /// What it says to a write of a variable whose name begins like this.
     refuses: Option<(&'static str, &'static str)>,
+    /// A variable that it lists and does not give.
+    unreadable: Option<&'static str>,
     lying: bool,
 }
 
@@ -56,6 +58,9 @@ impl Variables for Firmware {
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        if self.unreadable == Some(name) {
+            bail!("reading the EFI variable {name}: Input/output error (os error 5)");
+        }
         Ok(self.get(name))
     }
 
@@ -141,6 +146,19 @@ fn lesson_7_the_own_entry_is_reused_by_guid_and_path_and_its_duplicates_go() {
 }
 
 #[test]
+fn lesson_7_the_entry_that_stays_gets_the_place_of_its_duplicate() {
+    for (before, after) in [(&[7, 0, 1, 0, 0, 0][..], &[4, 1, 0][..]), (&[7, 0][..], &[4][..])] {
+        let firmware = usual();
+        firmware.write("Boot0004", &entry("in no order", &esp(), LOADER)).unwrap();
+        firmware.write("Boot0007", &entry("Linux (debian)", &esp(), LOADER)).unwrap();
+        firmware.write("BootOrder", before).unwrap();
+        let installed = installed(&firmware, BootOrder::Leave);
+        assert_eq!(installed, BootEntry { name: Some("Boot0004".to_owned()), warnings: vec![] });
+        assert_eq!((firmware.get("Boot0007"), firmware.order().as_slice()), (None, after));
+    }
+}
+
+#[test]
 fn a_second_run_writes_nothing() {
     let firmware = usual();
     installed(&firmware, BootOrder::DiskFirst);
@@ -166,6 +184,14 @@ fn lesson_9_a_store_that_is_full_or_read_only_is_a_warning_and_no_failure() {
         assert_eq!(installed(&firmware, BootOrder::DiskFirst), expected);
         assert_eq!(firmware.get("BootNext").unwrap(), [3, 0]);
     }
+}
+
+#[test]
+fn lesson_9_an_entry_of_others_that_cannot_be_read_is_none_of_ours() {
+    let firmware = Firmware { unreadable: Some("Boot0002"), ..usual() };
+    let expected = BootEntry { name: Some("Boot0003".to_owned()), warnings: vec![] };
+    assert_eq!(installed(&firmware, BootOrder::NetworkFirst), expected);
+    assert_eq!(firmware.order(), [0, 1, 3, 2]);
 }
 
 #[test]

@@ -228,10 +228,17 @@ pub(super) fn small(
     mut bytes: Vec<u8>,
 ) -> Result<()> {
     let size = u64::try_from(bytes.len())?;
+    if size == 0 {
+        // It has no clusters.
+        return name(volume, read, region, path, 0, 0);
+    }
     let cluster = coded(volume.take(size))?;
-    let run = coded(volume.runs(cluster, size))?.into_iter().next().context("a file without clusters")?;
-    bytes.resize(usize::try_from(run.end.saturating_sub(run.start))?, 0);
-    region.write_at(run.start, &bytes).code(Code::DiskIo, || format!("writing {path}"))?;
+    for run in coded(volume.runs(cluster, size))? {
+        let length = usize::try_from(run.end.saturating_sub(run.start))?;
+        let mut piece: Vec<u8> = bytes.drain(..length.min(bytes.len())).collect();
+        piece.resize(length, 0);
+        region.write_at(run.start, &piece).code(Code::DiskIo, || format!("writing {path}"))?;
+    }
     name(volume, read, region, path, cluster, size)
 }
 

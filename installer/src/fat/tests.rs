@@ -137,6 +137,20 @@ fn an_esp_is_clean_and_reads_back_at_both_sector_sizes() {
 }
 
 #[test]
+fn the_largest_esp_that_is_made_can_be_changed() {
+    let size = metalstrap_release::manifest::MAX_ESP_BYTES;
+    for sector in [512, 4096] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("esp");
+        write(&Layout::new(size, sector, 1, "ESP", &esp_files()).unwrap(), &path, size, &ALL);
+        let disk = fs::File::open(&path).unwrap();
+        let read = |offset: u64, buffer: &mut [u8]| disk.read_exact_at(buffer, offset);
+        let volume = Volume::open(size, sector, &read).unwrap();
+        assert!(volume.free_bytes() > size - 100 * MIB, "{}", volume.free_bytes());
+    }
+}
+
+#[test]
 fn the_geometry_is_exact() {
     for (sector, data, clusters) in [(512, 16_384 + 2 * 524_288, 130_812), (4096, 131_072 + 2 * 524_288, 130_784)] {
         let layout = Layout::new(512 * MIB, sector, 1, "ESP", &[file("A", 1)]).unwrap();

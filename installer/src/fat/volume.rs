@@ -16,8 +16,8 @@ pub type ReadAt<'a> = &'a dyn Fn(u64, &mut [u8]) -> io::Result<()>;
 const ENTRY: u32 = 0x0FFF_FFFF;
 /// Entries from here on end a chain.
 const END: u32 = 0x0FFF_FFF8;
-/// An ESP whose FAT is larger is none of ours.
-const MOST_FAT_BYTES: u64 = 8 << 20;
+/// An ESP whose FAT is larger is none of ours: that of the largest that a manifest can have has almost as many.
+const MOST_FAT_BYTES: u64 = 16 << 20;
 
 /// Why a file system is not used.
 #[derive(Debug, thiserror::Error)]

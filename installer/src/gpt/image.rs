@@ -52,13 +52,22 @@ impl Image {
     /// # Errors
     /// The device's.
     pub fn write(&self, disk: &dyn Disk) -> io::Result<()> {
-        let write = |(offset, bytes): &(u64, Vec<u8>)| disk.write_at(*offset, bytes);
-        write(&self.backup.entries)?;
+        self.write_backup(disk)?;
+        self.write_primary(disk)
+    }
+
+    /// Writes the copy at the end.
+    pub(super) fn write_backup(&self, disk: &dyn Disk) -> io::Result<()> {
+        disk.write_at(self.backup.entries.0, &self.backup.entries.1)?;
         disk.flush()?;
-        write(&self.backup.header)?;
-        disk.flush()?;
-        write(&self.primary.entries)?;
-        write(&self.primary.header)?;
+        disk.write_at(self.backup.header.0, &self.backup.header.1)?;
+        disk.flush()
+    }
+
+    /// Writes the copy at the start and the protective MBR.
+    pub(super) fn write_primary(&self, disk: &dyn Disk) -> io::Result<()> {
+        disk.write_at(self.primary.entries.0, &self.primary.entries.1)?;
+        disk.write_at(self.primary.header.0, &self.primary.header.1)?;
         disk.write_at(0, &self.protective_mbr)?;
         disk.flush()
     }

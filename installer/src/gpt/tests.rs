@@ -181,10 +181,10 @@ fn the_table_at_the_end_is_on_the_disk_before_the_one_at_the_start() {
     assert_eq!(shown(&recorded_commit(4096).1), expected);
 }
 
-/// Every disk that a power cut can leave: all that was flushed, and any of the writes since.
-fn power_cuts(log: &[Recorded], sector_size: u32) -> Vec<Memory> {
+/// Every disk that a power cut can leave of one that was as `before`: all that was flushed, and any of the writes since.
+fn power_cuts(before: &Memory, log: &[Recorded]) -> Vec<Memory> {
     let mut disks = Vec::new();
-    let (flushed, mut open) = (Memory::new(GIB, sector_size), Vec::new());
+    let (flushed, mut open) = (before.clone(), Vec::new());
     for what in log {
         if let Recorded::Write { .. } = what {
             open.push(what.clone());
@@ -206,7 +206,7 @@ fn power_cuts(log: &[Recorded], sector_size: u32) -> Vec<Memory> {
 fn after_a_power_cut_the_next_run_finds_its_own_work_without_permission_to_wipe() {
     for sector_size in [512, 4096] {
         let (plan, log) = recorded_commit(sector_size);
-        let disks = power_cuts(&log, sector_size);
+        let disks = power_cuts(&Memory::new(GIB, sector_size), &log);
         assert_eq!(disks.len(), 2 + 2 + 8);
         for (n, disk) in disks.into_iter().enumerate() {
             let contents = inventory::inspect(&disk).unwrap();
@@ -238,6 +238,29 @@ fn a_copy_at_the_end_alone_is_found_but_not_under_another_table() {
     disk.write_at(0, &mbr).unwrap();
     let text = "MBR partition table, a GPT that is damaged or made for another sector size";
     assert_eq!(inventory::inspect(&disk).unwrap().to_string(), text);
+}
+
+#[test]
+fn a_copy_at_the_end_that_is_alone_stays_until_the_new_table_is_there() {
+    for sector_size in [512, 4096] {
+        let (old, log) = recorded_commit(sector_size);
+        let before = Memory::new(GIB, sector_size);
+        replay(&log, &before).unwrap();
+        // As an interrupted run for another release leaves it, or a bad sector.
+        before.write_at(u64::from(sector_size), &vec![0; usize::try_from(sector_size).unwrap()]).unwrap();
+        assert_eq!((read(&before).unwrap(), read_backup(&before).unwrap()), (None, Some(old.table())));
+        let mut next = old.clone();
+        next.partitions[0].entry.label = "another".to_owned();
+        let disk = Recording::new(Arc::new(before.clone()));
+        commit(&disk, &next).unwrap();
+        assert!(is_current(&disk, &next).unwrap());
+        let disks = power_cuts(&before, &disk.take());
+        assert_eq!(disks.len(), 8 + 2 + 2);
+        for (n, disk) in disks.into_iter().enumerate() {
+            let table = read(&disk).unwrap().or_else(|| read_backup(&disk).unwrap());
+            assert!(table == Some(old.table()) || table == Some(next.table()), "{sector_size}, cut {n}");
+        }
+    }
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub enum Contents {
     },
     /// Something else.
     Foreign {
-        /// What, by name.
+        /// What, by name; behind that what the parts hold.
         what: Vec<&'static str>,
         /// Where parts of it lie.
         areas: Vec<OldArea>,
@@ -101,7 +101,14 @@ pub fn inspect(disk: &dyn Disk) -> io::Result<Contents> {
     what.extend(old.as_ref().map(|_| "MBR partition table"));
     what.extend(probe::broken_tables(disk)?);
     if !what.is_empty() {
-        return Ok(Contents::Foreign { what, areas: old_tables::areas(disk, old)? });
+        let areas = old_tables::areas(disk, old)?;
+        for area in areas.iter().filter(|area| !area.is_table) {
+            // Nothing is decided by it: what cannot be read there is not named.
+            let held = probe::signatures(disk, area.start, area.size).unwrap_or_default();
+            let new: Vec<_> = held.into_iter().filter(|name| !what.contains(name)).collect();
+            what.extend(new);
+        }
+        return Ok(Contents::Foreign { what, areas });
     }
     let mut head = vec![0; BLANK_HEAD.min(usize::try_from(disk.size()).unwrap_or(BLANK_HEAD))];
     disk.read_at(0, &mut head)?;

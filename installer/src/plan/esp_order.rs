@@ -20,12 +20,12 @@ impl Plan {
             Some(EspContents::Unusable { problem }) => Err(coded(Code::Esp, format!("disk {}: {problem}", disk.name))),
             Some(EspContents::Volume(files)) => esp::check_room(order, files, &self.names.removed, &disk.name),
             Some(EspContents::Absent) => self.check_others_empty(disk),
-            None => Ok(()),
+            Some(EspContents::Unmade) | None => Ok(()),
         }
     }
 
-    /// An ESP without a file system, on a disk that stays, gets a fresh one only where a run of ours was cut before it had made
-    /// it: then no other slot is filled. Else there was one, with files that are not ours to make anew.
+    /// An ESP with something that is no file system, on a disk that stays, gets a fresh one only where no other slot is filled.
+    /// Else there was one, with files that are not ours to make anew.
     fn check_others_empty(&self, disk: &PlanDisk) -> Result<()> {
         let filled = self.partitions.iter().find(|Partition { role, entry }| {
             matches!(role, Role::Root { slot } if *slot != self.target) && entry.label != EMPTY

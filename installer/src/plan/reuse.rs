@@ -71,7 +71,8 @@ impl<'a> Ours<'a> {
     }
 
     /// The slot that gets the release: the one that has its root hash, else its version, else the one that is missed least: an
-    /// empty one, one without a UKI, one whose UKI has no attempts left, one that has not said that it works, the oldest.
+    /// empty one, one without a UKI, one whose UKI has used up its attempts, one that was ranked behind another release, one that has
+    /// not said that it works, the oldest.
     pub fn target(&self, partitions: &[Partition], manifest: &Manifest) -> Result<char> {
         let label = manifest.root_label();
         let same = slots(partitions).find(|slot| self.label(partitions, *slot) == Some(label.as_str()));
@@ -96,10 +97,11 @@ impl<'a> Ours<'a> {
         match uki {
             _ if slot.label == EMPTY => 0,
             None => 1,
+            Some(uki) if uki.is_in_reserve() => STARTS,
             Some(uki) if !uki.may_start() => 2,
             // Nobody has said yet that it works, though it was started.
-            Some(uki) if uki.was_tried() => STARTS,
-            Some(_) => 4,
+            Some(uki) if uki.was_tried() => 4,
+            Some(_) => 5,
         }
     }
 
@@ -157,7 +159,7 @@ impl<'a> Ours<'a> {
         let (going, staying): (Vec<&Uki>, Vec<&Uki>) = ukis.iter().partition(goes);
         let mut removed: Vec<String> = going.iter().map(|uki| uki.path()).collect();
         // A boot loader that has nothing to start would wait for a person; without one, firmware goes on to the network.
-        if !removed.is_empty() && !staying.iter().any(|uki| uki.may_start()) {
+        if !removed.is_empty() && !staying.iter().any(|uki| uki.may_start() || uki.is_in_reserve()) {
             removed.splice(0..0, [esp::FALLBACK_LOADER, esp::LOADER].map(str::to_owned));
         }
         Names { removed, renamed }

@@ -73,7 +73,8 @@ impl Plan {
             disk: disk.identity.clone(),
             sector_size: disk.sector_size,
             disk_guid: ours.map_or_else(|| disk_guid(disk, host), |ours| ours.table.disk_guid),
-            erase: if existing.stays() { Erase::None } else { host.erase },
+            // Of a blank disk that it has happened to only the machine knows.
+            erase: if existing.stays() || is_done(disk, host) { Erase::None } else { host.erase },
             existing,
             target,
             fallback,

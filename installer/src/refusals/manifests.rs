@@ -210,12 +210,12 @@ async fn absurd_sizes_are_refused() {
         (
             |m| m["layout"]["esp_size"] = u64::MAX.into(),
             "the manifest's layout.esp_size is 18446744073709551615, not a multiple of 1 MiB from \
-             536870912 to 17592186044416",
+             536870912 to 17179869184",
         ),
         (
             |m| m["layout"]["esp_size"] = (1 << 20).into(),
             "the manifest's layout.esp_size is 1048576, not a multiple of 1 MiB from 536870912 to \
-             17592186044416",
+             17179869184",
         ),
         (
             |m| m["layout"]["root_size"] = ((4 << 20) + 1).into(),

@@ -1,6 +1,8 @@
 //! What must hold in a manifest beyond its shape.
 
-use super::{Artifact, FileSystem, KIND, MAX_ARTIFACT_BYTES, MAX_BOOT_BYTES, Manifest, Payload, Pcr11, partition};
+use super::{
+    Artifact, FileSystem, KIND, MAX_ARTIFACT_BYTES, MAX_BOOT_BYTES, MAX_ESP_BYTES, Manifest, Payload, Pcr11, partition,
+};
 use crate::document::DocumentError;
 use crate::seek_table;
 use crate::verity::{BLOCK, Geometry};
@@ -53,14 +55,14 @@ impl Manifest {
 
     fn check_layout(&self, root: &FileSystem) -> Result<(), DocumentError> {
         let layout = &self.layout;
-        for (field, size, needed) in [
-            ("layout.esp_size", layout.esp_size, 512 * MIB),
-            ("layout.root_size", layout.root_size, root.data.content_size),
-            ("layout.root_verity_size", layout.root_verity_size, root.hash_tree.content_size),
-            ("layout.free_size", layout.free_size, 0),
+        for (field, size, needed, most) in [
+            ("layout.esp_size", layout.esp_size, 512 * MIB, MAX_ESP_BYTES),
+            ("layout.root_size", layout.root_size, root.data.content_size, MAX_ARTIFACT_BYTES),
+            ("layout.root_verity_size", layout.root_verity_size, root.hash_tree.content_size, MAX_ARTIFACT_BYTES),
+            ("layout.free_size", layout.free_size, 0, MAX_ARTIFACT_BYTES),
         ] {
-            if !size.is_multiple_of(MIB) || size > MAX_ARTIFACT_BYTES || size < needed {
-                let problem = format!("is {size}, not a multiple of 1 MiB from {needed} to {MAX_ARTIFACT_BYTES}");
+            if !size.is_multiple_of(MIB) || size > most || size < needed {
+                let problem = format!("is {size}, not a multiple of 1 MiB from {needed} to {most}");
                 return KIND.refuse(field, problem);
             }
         }

@@ -247,7 +247,16 @@ fn values_that_cannot_hold_are_refused_by_field() {
             json!(25),
             "filesystems.root has a payload of 25 bytes for 528384 of content".to_owned(),
         ),
-        ("/layout/esp_size".to_owned(), json!(1 << 20), format!("layout.esp_size is 1048576, {}", multiple(512 << 20))),
+        (
+            "/layout/esp_size".to_owned(),
+            json!(1 << 20),
+            "layout.esp_size is 1048576, not a multiple of 1 MiB from 536870912 to 17179869184".to_owned(),
+        ),
+        (
+            "/layout/esp_size".to_owned(),
+            json!((16_u64 << 30) + (1 << 20)),
+            "layout.esp_size is 17180917760, not a multiple of 1 MiB from 536870912 to 17179869184".to_owned(),
+        ),
         ("/layout/root_size".to_owned(), json!(0), format!("layout.root_size is 0, {}", multiple(528384))),
         (
             "/layout/root_verity_size".to_owned(),

@@ -89,26 +89,51 @@ async fn a_new_uki_is_copied_from_the_old_one_as_far_as_that_has_its_blocks() {
 async fn what_is_started_is_not_chosen_by_loader_conf() {
     let repository = Repository::new();
     let old = manifest(&repository, &[b"MZ".to_vec(), bytes(1, 20_000)].concat(), &bytes(2, 400_000));
+    for (text, rest) in [("timeout 3\ndefault other*\n", "timeout 3\n"), ("default other*\n", "")] {
+        let mut before = installed(&repository, &old, 512).await;
+        let (disk, so_far) = replayed(&before, 512);
+        let there = There::open(&region(&disk)).await.unwrap().unwrap();
+        let write = move |volume: &mut crate::fat::Volume, read: crate::fat::ReadAt<'_>, region: &Region| {
+            update::small(volume, read, region, LOADER_CONF.0, text.as_bytes().to_vec())?;
+            there::apply(region, vec![volume.fat_writes()])
+        };
+        there.with(write).await.unwrap();
+        before.extend(disk.log().split_off(so_far));
+        let (esp, log) = changed(&repository, &before, staying(&old), 512).await;
+        assert_eq!(esp.unwrap().uki_path, OLD_UKI);
+        let image = Image::new();
+        before.iter().chain(&log).for_each(|what| image.apply(what));
+        assert_eq!(image.read(LOADER_CONF.0).unwrap(), rest.as_bytes());
+        assert_eq!(complaints(&image.path()), Vec::<String>::new());
+        // And the next run has nothing to do.
+        let after: Vec<_> = before.into_iter().chain(log).collect();
+        let (_, log) = changed(&repository, &after, staying(&old), 512).await;
+        assert!(log.iter().all(|what| *what == Recorded::Flush), "{log:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_small_file_goes_into_what_gaps_there_are() {
+    let repository = Repository::new();
+    let old = manifest(&repository, &bytes(1, 20_000), &bytes(2, 400_000));
     let mut before = installed(&repository, &old, 512).await;
     let (disk, so_far) = replayed(&before, 512);
     let there = There::open(&region(&disk)).await.unwrap().unwrap();
-    let text = b"timeout 3\ndefault other*\n".to_vec();
+    let text = bytes(3, 3 * 4096 - 5);
+    let wanted = text.clone();
     let write = |volume: &mut crate::fat::Volume, read: crate::fat::ReadAt<'_>, region: &Region| {
+        let single: Vec<u32> = (0..8).map(|_| volume.take(1).unwrap()).collect();
+        let free = volume.free_bytes();
+        volume.take(free).unwrap();
+        single.iter().step_by(2).for_each(|cluster| volume.give_back(&[*cluster]));
         update::small(volume, read, region, LOADER_CONF.0, text)?;
         there::apply(region, vec![volume.fat_writes()])
     };
     there.with(write).await.unwrap();
     before.extend(disk.log().split_off(so_far));
-    let (esp, log) = changed(&repository, &before, staying(&old), 512).await;
-    assert_eq!(esp.unwrap().uki_path, OLD_UKI);
     let image = Image::new();
-    before.iter().chain(&log).for_each(|what| image.apply(what));
-    assert_eq!(image.read(LOADER_CONF.0).unwrap(), b"timeout 3\n");
-    assert_eq!(complaints(&image.path()), Vec::<String>::new());
-    // And the next run has nothing to do.
-    let after: Vec<_> = before.into_iter().chain(log).collect();
-    let (_, log) = changed(&repository, &after, staying(&old), 512).await;
-    assert!(log.iter().all(|what| *what == Recorded::Flush), "{log:?}");
+    before.iter().for_each(|what| image.apply(what));
+    assert!(image.read(LOADER_CONF.0).unwrap() == wanted);
 }
 
 #[tokio::test]

@@ -269,6 +269,33 @@ fn a_file_without_a_chain_stays_as_it_is_and_nothing_is_freed() {
     assert!(new > cluster + 20, "{new}");
 }
 
+/// As a power cut leaves one that Linux was writing.
+#[test]
+fn a_file_without_a_chain_is_removed_and_replaced_all_the_same() {
+    let path = "EFI/Linux/os_1+3.efi";
+    for (new, freed) in [(None, 10), (Some(content("new", 30_000)), 2)] {
+        let mut image = Image::new(&base(), 300 * MIB, 512);
+        let free = image.volume().free_bytes();
+        let directory = image.volume().directory("EFI/Linux", &image.read()).unwrap().unwrap();
+        let cluster = directory.find("os_1+3.efi").unwrap().cluster;
+        image.disk.write_all_at(&[0; 4], 32 * 512 + u64::from(cluster + 1) * 4).unwrap();
+        let mut volume = image.volume();
+        let steps = match &new {
+            None => volume.remove(path, &image.read()),
+            Some(new) => {
+                let cluster = image.data(&mut volume, new);
+                volume.replace(path, cluster, 30_000, &image.read())
+            }
+        };
+        steps.unwrap().iter().flatten().for_each(|write| image.apply(write));
+        image.files.remove(path);
+        image.files.extend(new.map(|new| (path.to_owned(), new)));
+        assert_eq!(read_with_mtools(&image.path()), image.files);
+        // What is left of its chain is free for the next run.
+        assert_eq!(image.volume().free_bytes(), free + freed * 4096);
+    }
+}
+
 #[test]
 fn no_room_is_told() {
     let image = Image::new(&base(), 300 * MIB, 512);

@@ -168,6 +168,32 @@ fn partitions_of_an_mbr_table_are_found_with_the_logical_ones() {
 }
 
 #[test]
+fn what_the_partitions_of_an_mbr_table_hold_is_named() {
+    let disk = Memory::new(64 * MIB, 512);
+    let mut mbr = [0; 512];
+    for (entry, start) in [(446, 2048_u32), (462, 65536)] {
+        mbr[entry + 4] = 0x83;
+        mbr[entry + 8..entry + 12].copy_from_slice(&start.to_le_bytes());
+        mbr[entry + 12..entry + 16].copy_from_slice(&32768_u32.to_le_bytes());
+    }
+    mbr[510..].copy_from_slice(&[0x55, 0xaa]);
+    disk.write_at(0, &mbr).unwrap();
+    let put = |at: u64, magic: &[u8]| {
+        let (mut sector, inside) = ([0; 512], usize::try_from(at % 512).unwrap());
+        sector[inside..inside + magic.len()].copy_from_slice(magic);
+        disk.write_at(at - at % 512, &sector).unwrap();
+    };
+    put(MIB + 0x438, b"\x53\xef");
+    put(32 * MIB + 512, b"LABELONE");
+    let found = inspect(&disk).unwrap();
+    assert_eq!(found.to_string(), "MBR partition table, ext, LVM2");
+    assert_eq!(
+        serde_json::to_value(&found).unwrap()["what"],
+        serde_json::json!(["MBR partition table", "ext", "LVM2"])
+    );
+}
+
+#[test]
 fn a_chain_of_logical_partitions_that_never_ends_is_left() {
     let disk = Memory::new(MIB, 512);
     let mut record = [0; 512];

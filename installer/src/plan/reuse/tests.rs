@@ -89,7 +89,9 @@ fn a_slot_that_is_no_good_goes_before_an_older_one() {
     // The newer one has failed, or has no UKI: an interrupted run.
     assert_eq!(next(&["debian_13.1.efi", "debian_13.2+0-3.efi"]), ('b', old.clone()));
     assert_eq!(next(&["debian_13.1.efi"]), ('b', old.clone()));
-    assert_eq!(next(&["debian_13.1+0-3.efi", "debian_13.2+0.efi"]).1, None);
+    assert_eq!(next(&["debian_13.1+0-3.efi", "debian_13.2+0-3.efi"]).1, None);
+    // Ranked behind the older one, which has failed then.
+    assert_eq!(next(&["debian_13.1+0-3.efi", "debian_13.2+0.efi"]), ('a', new.clone()));
     // It was started twice and has not said that it works.
     assert_eq!(next(&["debian_13.1.efi", "DEBIAN_13.2+1-2.EFI"]), ('b', Some("debian_13.1".to_owned())));
     assert_eq!(next(&["debian_13.1.efi", "debian_13.2+3.efi"]), ('a', new.clone()));
@@ -130,6 +132,12 @@ fn a_version_that_was_made_anew_goes_where_it_was() {
     let plan = keep(&with_ukis(&table, &["debian_13.1.efi", "debian_13.2.efi"]), &anew);
     assert_eq!((plan.target, plan.fallback.as_deref()), ('b', Some("debian_13.1")));
     assert_eq!(plan.names.removed, ["EFI/Linux/debian_13.2.efi"]);
+    // The other one, which was ranked behind it, starts meanwhile.
+    let mut anew = release("13.1");
+    anew.filesystems.iter_mut().for_each(|root| root.root_hash = Digest::of(b"anew"));
+    let plan = keep(&with_ukis(&table, &["debian_13.1.efi", "debian_13.2+0.efi"]), &anew);
+    assert_eq!((plan.target, plan.fallback.as_deref()), ('a', Some("debian_13.2")));
+    assert_eq!(plan.names, Names { removed: vec!["EFI/Linux/debian_13.1.efi".to_owned()], renamed: vec![] });
 }
 
 #[test]
@@ -174,7 +182,7 @@ fn where_nothing_else_could_start_the_boot_loader_goes_first_of_all() {
     assert_eq!(removed(&["debian_13.1.efi", "other_1.efi"]), ["EFI/Linux/debian_13.1.efi"]);
     assert_eq!(removed(&["other_1+0.efi"]), Vec::<String>::new());
     // Two slots, of which neither starts any more.
-    let failed = with_ukis(&installed(&["13.1", "13.2"]), &["debian_13.1+0-3.efi", "debian_13.2+0.efi"]);
+    let failed = with_ukis(&installed(&["13.1", "13.2"]), &["debian_13.1+0-3.efi", "debian_13.2+0-3.efi"]);
     let removed = keep(&failed, &release("13.3")).names.removed;
     assert_eq!(removed, [loaders[0], loaders[1], "EFI/Linux/debian_13.1+0-3.efi"]);
 }
@@ -279,6 +287,11 @@ fn an_intent_happens_once_also_where_only_the_machine_knows() {
     // There is nothing that could go.
     let blank = Plan::new(&remembering(disk(GIB, 512, Contents::Blank)), &manifest(), &host("first")).unwrap();
     assert_eq!((blank.existing, blank.intents), (Becomes::Blank, vec!["first".to_owned()]));
+    let erased = ["first", "second"].map(|intent| {
+        let erasing = Host { erase: Erase::Zeroes, ..host(intent) };
+        Plan::new(&remembering(disk(GIB, 512, Contents::Blank)), &manifest(), &erasing).unwrap().erase
+    });
+    assert_eq!(erased, [Erase::None, Erase::Zeroes]);
     // A disk whose ESP has lost the file.
     let on = remembering(with_ukis(&second.table(), &["debian_13.1.efi"]));
     let kept = Plan::new(&on, &manifest(), &host("first")).unwrap();
@@ -356,11 +369,19 @@ fn an_esp_that_cannot_be_kept_or_has_no_room_is_refused() {
 
 /// As a run leaves the disk that is cut between the partition table and the ESP.
 #[test]
-fn an_esp_that_is_not_made_yet_is_made_where_no_other_slot_is_filled() {
+fn an_esp_that_is_not_made_yet_is_made() {
     let cut = keep(&disk(GIB, 512, Contents::Blank), &manifest()).table();
     let Contents::Gpt { copies, table, holds, beside, others, .. } = holding(cut) else { panic!() };
-    let contents = Contents::Gpt { copies, table, holds, beside, others, esp: EspContents::Absent };
-    assert_eq!(keep(&disk(GIB, 512, contents), &manifest()).existing, Becomes::Kept);
+    let contents = |esp| {
+        let (table, holds, beside, others) = (table.clone(), holds.clone(), beside.clone(), others.clone());
+        disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, others, esp })
+    };
+    assert_eq!(keep(&contents(EspContents::Absent), &manifest()).existing, Becomes::Kept);
+    assert_eq!(keep(&contents(EspContents::Unmade), &manifest()).existing, Becomes::Kept);
+    // Another release is wanted by now: nobody could have started the one that is there.
+    let next = keep(&contents(EspContents::Unmade), &release("13.2"));
+    assert_eq!(next.existing, Becomes::Updated { from: "_empty".to_owned() });
+    assert_eq!((next.target, next.fallback, next.names), ('b', None, Names::default()));
 }
 
 #[test]
