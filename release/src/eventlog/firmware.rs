@@ -182,10 +182,13 @@ impl FirmwareLog {
         said.all(|next| next == Some(first)).then_some(first)
     }
 
-    /// The programs that were loaded, as PCR 4 has them, in their order: boot loaders, UKIs, the kernels inside them. Their digests
-    /// are those of Authenticode, not of the file.
+    /// The programs that were loaded, as PCR 4 has them, in their order: boot loaders, UKIs, the kernels inside them. Their
+    /// digests are those of Authenticode, not of the file.
     pub fn applications(&self) -> impl Iterator<Item = &Event> {
         let loaded = |event: &&Event| event.pcr == 4 && event.kind == Kind::EFI_BOOT_SERVICES_APPLICATION;
         self.events.iter().filter(loaded)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -139,3 +139,6 @@ impl State {
         Self { pcr, events: 0, gap: None }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,3 +50,6 @@ fn record(text: &str) -> Result<Record, String> {
         _ => Err("is no object".to_owned()),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -24,7 +24,7 @@ impl<'a> Fields<'a> {
     /// The next bytes; `what` they are is for the error.
     pub(super) fn bytes(&mut self, count: usize, what: &str) -> Result<&'a [u8], String> {
         let Some((bytes, rest)) = self.rest.split_at_checked(count) else {
-            return Err(format!("ends in its {what}, which has {count} bytes: {} are left", self.rest.len()));
+            return Err(format!("has only {} of the {count} bytes of its {what}", self.rest.len()));
         };
         self.rest = rest;
         Ok(bytes)
