@@ -210,7 +210,7 @@ fn check_places(sections: &[(Section, u64)]) -> Result<(), UkiError> {
             if overlap(of(other), of(section)) {
                 return malformed(format!("has sections that overlap in the file: {names}"));
             }
-            // Where the headers are no section can be: at address 0 is what no linker has placed.
+            // At address 0 are the headers: a section that says so has not been placed at all.
             let placed = *address != 0 && *other_address != 0;
             if placed && overlap((*other_address, other.virtual_size), (*address, section.virtual_size)) {
                 return malformed(format!("has sections that overlap in memory: {names}"));
