@@ -5,7 +5,7 @@ use std::io::Cursor;
 
 use metalstrap_fuzz::fuzz_target;
 use metalstrap_release::pcr::{Bank, Extension, MEASURED, extensions};
-use metalstrap_release::uki::{Sections, cmdline_limit, read_section};
+use metalstrap_release::uki::{Section, Sections, cmdline_limit, read_section};
 
 const LIMIT: u64 = 1 << 16;
 
@@ -17,6 +17,14 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     let _ = cmdline_limit(bytes);
+    let stored: Vec<_> =
+        Sections::parse(bytes).iter().flatten().filter(|section| section.raw_size > 0).cloned().collect();
+    for (index, one) in stored.iter().enumerate() {
+        let apart = |other: &Section| {
+            one.file_offset + one.raw_size <= other.file_offset || other.file_offset + other.raw_size <= one.file_offset
+        };
+        assert!(stored.iter().skip(index + 1).all(apart), "{stored:?}");
+    }
     for profile in 0..3 {
         let Ok(sections) = Sections::parse_profile(bytes, profile) else { continue };
         if sections.iter().all(|section| section.virtual_size <= LIMIT) {

@@ -195,7 +195,34 @@ fn table(head: &[u8]) -> Result<Vec<Section>, UkiError> {
         return malformed(format!("has {count} sections, more than {MAX_SECTIONS}"));
     }
     let table = coff + 20 + usize::from(header.u16(coff + 16)?);
-    (0..count).map(|index| section(&header, table + index * SECTION_HEADER)).collect()
+    let found: Vec<_> =
+        (0..count).map(|index| section(&header, table + index * SECTION_HEADER)).collect::<Result<_, _>>()?;
+    check_places(&found)?;
+    Ok(found.into_iter().map(|(section, _)| section).collect())
+}
+
+/// Refuses sections that share bytes, in the file or in memory: what is measured, checked and started would not be the same.
+fn check_places(sections: &[(Section, u64)]) -> Result<(), UkiError> {
+    for (index, (section, address)) in sections.iter().enumerate() {
+        for (other, other_address) in sections.iter().take(index) {
+            let names = format!("{} and {}", other.name, section.name);
+            let of = |section: &Section| (section.file_offset, section.raw_size);
+            if overlap(of(other), of(section)) {
+                return malformed(format!("has sections that overlap in the file: {names}"));
+            }
+            // At address 0 are the headers: a section that says so has not been placed at all.
+            let placed = *address != 0 && *other_address != 0;
+            if placed && overlap((*other_address, other.virtual_size), (*address, section.virtual_size)) {
+                return malformed(format!("has sections that overlap in memory: {names}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether two ranges, each of a start and a size, share a byte.
+fn overlap((start, size): (u64, u64), (other_start, other_size): (u64, u64)) -> bool {
+    start.max(other_start) < (start + size).min(other_start + other_size)
 }
 
 /// Checks the sections that all profiles have, or those of one.
@@ -212,19 +239,21 @@ fn check(group: &[Section]) -> Result<(), UkiError> {
     Ok(())
 }
 
-fn section(header: &Header<'_>, offset: usize) -> Result<Section, UkiError> {
+/// A section, and its address in memory.
+fn section(header: &Header<'_>, offset: usize) -> Result<(Section, u64), UkiError> {
     let name: [u8; 8] = header.bytes(offset)?;
     let end = name.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let name = name.get(..end).filter(|name| name.iter().all(u8::is_ascii_graphic)).map(<[u8]>::to_vec);
     let Some(name) = name.and_then(|name| String::from_utf8(name).ok()) else {
         return malformed(format!("has a section name that is not ASCII, at byte {offset}"));
     };
-    Ok(Section {
+    let section = Section {
         name,
         virtual_size: header.u32(offset + 8)?.into(),
         raw_size: header.u32(offset + 16)?.into(),
         file_offset: header.u32(offset + 20)?.into(),
-    })
+    };
+    Ok((section, header.u32(offset + 12)?.into()))
 }
 
 /// The one root hash that a command line names (systemd-veritysetup-generator, "roothash=").

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use metalstrap_release::digest::{from_hex, to_hex};
+use metalstrap_release::eventlog::replay::Replay;
+use metalstrap_release::eventlog::userspace::{self, Record};
 
 use super::*;
 use crate::failure::code_of;
@@ -94,9 +96,16 @@ fn the_log_replays_to_the_pcr() {
     assert_eq!(fs::read_to_string(&path).unwrap(), measurer.log());
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
     let names: Vec<_> = records(measurer.log()).into_iter().map(|(name, _)| name).collect();
-    let expected =
-        ["site-config", "manifest", "plan", "kernel-cmdline", "empty"].map(|name| format!("metalstrap:{name}"));
-    assert_eq!(names, expected);
+    let expected = ["site-config", "manifest", "plan", "kernel-cmdline", "empty"];
+    assert_eq!(names, expected.map(|name| format!("metalstrap:{name}")));
+
+    let read = userspace::parse(measurer.log()).unwrap();
+    assert_eq!(read.iter().filter_map(Record::input).collect::<Vec<_>>(), expected);
+    assert_eq!([read[1].is_of(b"{}"), read[1].is_of(b"manifest")], [true, false]);
+    let replay = Replay::new(None, &read);
+    for value in &pcr {
+        assert_eq!(replay.check(tpm::PCR, value.bank, &value.digest), Ok(()));
+    }
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub(crate) fn pe(sections: &[(&[u8], &[u8], u32)]) -> Vec<u8> {
     put(PE + 24 + 36, &512_u32.to_le_bytes());
     put(PE + 24 + 56, &0x10_0000_u32.to_le_bytes());
     put(PE + 24 + 60, &0x400_u32.to_le_bytes());
+    let mut address = 0x1000;
     for (index, (name, content, virtual_size)) in sections.iter().enumerate() {
         let header = TABLE + index * SECTION_HEADER;
         let start = u32::try_from(bytes.len()).unwrap();
@@ -39,13 +40,14 @@ pub(crate) fn pe(sections: &[(&[u8], &[u8], u32)]) -> Vec<u8> {
         };
         put(0, name);
         put(8, &virtual_size.to_le_bytes());
-        put(12, &(0x1000 * u32::try_from(index + 1).unwrap()).to_le_bytes());
+        put(12, &u32::to_le_bytes(address));
         put(16, &u32::try_from(raw).unwrap().to_le_bytes());
         put(20, &start.to_le_bytes());
         // Initialised data, readable.
         put(36, &0x4000_0040_u32.to_le_bytes());
         bytes.extend_from_slice(content);
         bytes.resize(usize::try_from(start).unwrap() + raw, 0xee);
+        address += (*virtual_size).max(1).next_multiple_of(0x1000);
     }
     bytes
 }
@@ -116,7 +118,58 @@ fn files_of_another_kind_are_refused() {
     assert_eq!(with(PE + 6, &97_u16.to_le_bytes()), "the UKI has 97 sections, more than 96");
     assert_eq!(with(TABLE, b".os\xff"), format!("the UKI has a section name that is not ASCII, at byte {TABLE}"));
     assert_eq!(refusal(&uki()[..TABLE + 20]), format!("the UKI ends before its header does, at byte {}", TABLE + 20));
-    assert_eq!(with(TABLE + 8, &[0xff; 4]), "the UKI has a section .osrel of 4294967295 bytes, too large");
+}
+
+/// The handmade UKI with other bytes at an offset.
+fn changed(offset: usize, field: &[u8]) -> Vec<u8> {
+    let mut bytes = uki();
+    bytes[offset..offset + field.len()].copy_from_slice(field);
+    bytes
+}
+
+#[test]
+fn sections_that_share_bytes_are_refused() {
+    let with = |offset: usize, number: u32| Sections::parse(&changed(offset, &number.to_le_bytes()));
+    let refusal = |offset, number| with(offset, number).unwrap_err().to_string();
+    let (cmdline, linux, bss) = (TABLE + SECTION_HEADER, TABLE + 2 * SECTION_HEADER, TABLE + 3 * SECTION_HEADER);
+    let in_file = "the UKI has sections that overlap in the file: .osrel and .cmdline";
+    assert_eq!(refusal(cmdline + 20, 0x5ff), in_file);
+    assert_eq!(refusal(cmdline + 20, 0x400), in_file);
+    assert_eq!(refusal(TABLE + 16, 513), in_file);
+    assert_eq!(refusal(linux + 20, 0x3ff), "the UKI has sections that overlap in the file: .osrel and .linux");
+    assert_eq!(with(bss + 20, 0x400).unwrap().iter().count(), 4, "one without bytes in the file");
+    let in_memory = "the UKI has sections that overlap in memory: .osrel and .cmdline";
+    assert_eq!(refusal(cmdline + 12, 0x1007), in_memory);
+    assert_eq!(with(cmdline + 12, 0x1008).unwrap().iter().count(), 4, "one right behind the other");
+    assert_eq!(refusal(TABLE + 8, 0x1001), in_memory);
+    assert_eq!(refusal(bss + 12, 0x3000), "the UKI has sections that overlap in memory: .linux and .bss");
+    let profiles = pe(&[(b".linux", b"a", 1), (b".profile", b"b", 1), (b".cmdline", b"c", 1)]);
+    assert!(Sections::parse(&profiles).is_ok());
+    let mut shared = profiles;
+    shared[linux + 20..linux + 24].copy_from_slice(&0x400_u32.to_le_bytes());
+    let error = Sections::parse(&shared).unwrap_err();
+    assert_eq!(error.to_string(), "the UKI has sections that overlap in the file: .linux and .cmdline");
+}
+
+#[test]
+fn huge_and_missing_sections_are_refused() {
+    // Far away in memory, so that it overlaps none.
+    let mut huge = changed(TABLE + 8, &[0xff; 4]);
+    huge[TABLE + 12..TABLE + 16].copy_from_slice(&0xffff_0000_u32.to_le_bytes());
+    assert_eq!(refusal(&huge), "the UKI has a section .osrel of 4294967295 bytes, too large");
+    let far = changed(TABLE + 2 * SECTION_HEADER + 16, &[0xff; 4]);
+    // The last bytes of the file, and .bss has none.
+    let sections = Sections::parse(&far).unwrap();
+    let linux = sections.required(".linux").unwrap();
+    assert_eq!((linux.raw_size, linux.stored_size()), (u64::from(u32::MAX), 700), "only what is its content is read");
+    let behind = changed(TABLE + 2 * SECTION_HEADER + 20, &[0xff; 4]);
+    let sections = Sections::parse(&behind).unwrap();
+    let error = read_section(&mut Cursor::new(&behind), sections.required(".linux").unwrap(), 1 << 20).unwrap_err();
+    assert_eq!(error.to_string(), "reading the UKI's section .linux");
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "unexpected end of file");
+    let none = changed(TABLE + 2 * SECTION_HEADER, b".text\0");
+    let error = Sections::parse(&none).unwrap().required(".linux").unwrap_err().to_string();
+    assert_eq!(error, "the UKI has no section .linux");
 }
 
 #[test]
