@@ -2,6 +2,7 @@
 //!
 //! The jump itself is PID 1's ([`Ending::Kexec`](crate::ending::Ending::Kexec)); it comes after the final report.
 
+mod decision;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,8 @@ use nix::errno::Errno;
 use crate::disk::Region;
 use crate::failure::{Code, coded};
 use crate::sys;
+
+pub use decision::Decision;
 
 /// What the kernel keeps free for `elfcorehdr=0x… ` and the terminating NUL, also where no crash kernel is loaded
 /// (Linux `arch/x86/kernel/kexec-bzimage64.c`, `MAX_ELFCOREHDR_STR_LEN`).

@@ -194,6 +194,7 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Rep
         Ok(plan)
     })?;
     let credentials = machine.seal(&host, secrets, &plan, &disk).await?;
+    let (host, plan) = machine.decide_handoff(host, plan);
     machine.measure("plan", &plan.canonical()?)?;
     let details = [
         ("hash", plan.hash()?.to_string().into()),

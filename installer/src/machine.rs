@@ -3,6 +3,7 @@
 mod boot_entry;
 mod credentials;
 mod disk;
+mod handoff;
 mod memory;
 mod settings;
 mod time;
