@@ -282,7 +282,7 @@ impl<'a> Machine<'a> {
         }
         match handoff::load(&esp.uki, &esp.uki_tree, boot, line, &archive(credentials)) {
             Ok(_) => Ok(Ending::Kexec),
-            Err(refused @ LoadError::Refused { .. }) => {
+            Err(refused @ (LoadError::Refused { .. } | LoadError::Kernel(_))) => {
                 self.tell.warn("kernel", &format!("{:#}; rebooting instead of kexec", anyhow::Error::from(refused)));
                 Ok(Ending::Reboot)
             }
