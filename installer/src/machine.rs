@@ -10,7 +10,7 @@ mod time;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::discovery::{Discovery, repository};
@@ -222,7 +222,11 @@ impl<'a> Machine<'a> {
             // With a proxy on the way it is the proxy that must be reached.
             Ok(Some(access(discovery.site())?.next_host(&host).to_owned()))
         };
-        let network = net::up(Which::Devices, timeout, host, say).await?;
+        // The wait is one with an end, of which nothing more may be heard until then.
+        tell.waits().until(Instant::now() + timeout, "waiting for a network");
+        let network = net::up(Which::Devices, timeout, host, say).await;
+        tell.waits().over();
+        let network = network?;
         let addresses = network.describe();
         self.tell.say(&format!("network: {}", addresses.join("; ")));
         self.tell.tell("network", "info", fields([("links", addresses.into())]));

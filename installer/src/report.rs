@@ -151,6 +151,11 @@ impl Reporter {
         self.0.supervisor.iter().for_each(|supervisor| supervisor.consoles(consoles));
     }
 
+    /// Tells the supervisor that the installed OS takes over a watchdog that it gets with so many `seconds`.
+    pub fn leaves_watchdog(&self, seconds: u32) {
+        self.0.supervisor.iter().for_each(|supervisor| supervisor.watchdog(seconds));
+    }
+
     /// That rule; before the site config is read, five minutes.
     #[must_use]
     pub fn reboot_after(&self) -> Option<u32> {
