@@ -2,7 +2,10 @@
 //!
 //! The jump itself is PID 1's ([`Ending::Kexec`](crate::ending::Ending::Kexec)); it comes after the final report.
 
+pub mod confirm;
 mod decision;
+mod deny;
+pub mod marker;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -22,6 +25,7 @@ use crate::failure::{Code, coded};
 use crate::sys;
 
 pub use decision::Decision;
+pub use deny::denied;
 
 /// What the kernel keeps free for `elfcorehdr=0x… ` and the terminating NUL, also where no crash kernel is loaded
 /// (Linux `arch/x86/kernel/kexec-bzimage64.c`, `MAX_ELFCOREHDR_STR_LEN`).

@@ -211,6 +211,16 @@ impl Reporter {
         self.0.outbox.push(line);
     }
 
+    /// The line with which the installed OS confirms that a kexec led to it: an event of this run, whose number and time nobody
+    /// knows, and so 0.
+    #[must_use]
+    pub fn confirmation(&self, release: &str) -> String {
+        let fields = fields([("release", release.into())]);
+        let (metalstrap, run) = (EVENT_FORMAT, self.run_id());
+        let event = Event { metalstrap, run, sequence: 0, at: 0.0, step: "run", state: "confirmed", fields };
+        serde_json::to_string(&event).map(|line| format!("{}\n", escapes::json(&line))).unwrap_or_default()
+    }
+
     /// A line for the person and an event with the same text.
     pub fn warn(&self, step: &str, text: &str) {
         let text = escapes::line(text);
