@@ -68,6 +68,9 @@ pub struct Args {
     /// so often; the OS is told by `systemd.watchdog_sec=` [default: it is stopped before the jump]
     #[arg(long, value_name = "SECONDS", value_parser = watchdog())]
     watchdog: Option<u32>,
+    /// The OS has no systemd of version 257 or later, and cannot confirm that a kexec led to it: one that fails is not remembered
+    #[arg(long)]
+    unconfirmed: bool,
     /// Directory of the repository; made if there is none
     #[arg(long, value_name = "DIR")]
     repository: PathBuf,
@@ -217,6 +220,7 @@ impl Args {
                 cmdline_limit: facts.cmdline_limit,
                 pcr11,
                 watchdog: self.watchdog,
+                unconfirmed: self.unconfirmed,
             },
             filesystems: vec![root],
             layout,

@@ -78,6 +78,10 @@ pub struct Boot {
     /// armed, so it stays armed across kexec. Absent, it is stopped before the jump.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watchdog: Option<u32>,
+    /// Whether the OS cannot confirm that a kexec led to it, since it is none with systemd 257 or later: then none is marked, and
+    /// one that fails is not remembered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unconfirmed: bool,
 }
 
 /// A file, padded with zeroes to whole blocks, and the hash tree over its blocks.

@@ -51,6 +51,7 @@ fn manifest(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
             cmdline_limit: 2047,
             pcr11: None,
             watchdog: None,
+            unconfirmed: false,
         },
         filesystems: vec![root],
         layout: metalstrap_release::manifest::Layout {

@@ -1,5 +1,5 @@
 //! What makes the OS that a kexec led to say so: a unit for systemd, in credentials of which only the kexec's initrd knows
-//! (systemd-debug-generator(8), since systemd 256). A boot from the disk does not have them, so that it confirms nothing.
+//! (systemd-debug-generator(8), with names for drop-ins since systemd 257). A boot from the disk does not have them, so that it confirms nothing.
 //!
 //! When multi-user.target is reached, the unit removes the [`marker`](super::marker) and `BootNext`, and tells the event
 //! `confirmed` where there is a report URL and the OS has curl. Nothing that comes from outside stands in the unit or in the
@@ -16,8 +16,8 @@ use crate::remembered::VENDOR;
 
 /// The unit.
 const UNIT: &str = "metalstrap-confirm.service";
-/// Units of which any may start ours, which waits for multi-user.target anyhow: a host config may have a drop-in for one.
-const STARTED_BY: [&str; 3] = ["multi-user.target", "basic.target", "sysinit.target"];
+/// What has it started. A drop-in with a name of its own is no other one's.
+const DROP_IN: &str = "systemd.unit-dropin.multi-user.target~metalstrap-confirm";
 /// The most bytes of CAs that are handed over: a text of the environment has at most 128 KiB (execve(2)).
 const MAX_CA: usize = 64 << 10;
 
@@ -46,11 +46,11 @@ impl ReportTo {
 /// The names and contents of the credentials; none where those that the OS gets have taken the names. `event` is a line.
 #[must_use]
 pub fn units(taken: &[Sealed], to: Option<&ReportTo>, event: &str) -> Vec<(String, String)> {
-    let free = |name: &String| taken.iter().all(|one| one.name != *name);
-    let unit = Some(format!("systemd.extra-unit.{UNIT}")).filter(free);
-    let drop_in = STARTED_BY.iter().map(|by| format!("systemd.unit-dropin.{by}")).find(free);
-    let (Some(unit), Some(drop_in)) = (unit, drop_in) else { return Vec::new() };
-    vec![(unit, service(to, event)), (drop_in, format!("[Unit]\nWants={UNIT}\n"))]
+    let unit = format!("systemd.extra-unit.{UNIT}");
+    if taken.iter().any(|one| one.name == unit || one.name == DROP_IN) {
+        return Vec::new();
+    }
+    vec![(unit, service(to, event)), (DROP_IN.to_owned(), format!("[Unit]\nWants={UNIT}\n"))]
 }
 
 fn service(to: Option<&ReportTo>, event: &str) -> String {

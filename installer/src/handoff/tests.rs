@@ -93,6 +93,7 @@ fn on_disk(uki: &[u8]) -> (Region, Tree<MemoryStore>, Boot) {
         cmdline_limit: 2047,
         pcr11: None,
         watchdog: None,
+        unconfirmed: false,
     };
     (region, tree, boot)
 }

@@ -62,7 +62,7 @@ impl Machine<'_> {
     /// next boot, which is one from the disk.
     #[must_use]
     pub fn to_hand_over(&mut self, mut credentials: Vec<Sealed>, manifest: &Manifest, host: &Host) -> Vec<Sealed> {
-        if host.handoff != HandoffMode::Kexec {
+        if host.handoff != HandoffMode::Kexec || manifest.boot.unconfirmed {
             return credentials;
         }
         let release = manifest.root_label();

@@ -51,6 +51,7 @@ pub(crate) fn manifest() -> Manifest {
             cmdline_limit: 2047,
             pcr11: None,
             watchdog: None,
+            unconfirmed: false,
         },
         filesystems: vec![FileSystem {
             designator: Designator::Root,

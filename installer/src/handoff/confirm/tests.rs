@@ -12,15 +12,13 @@ fn taken(name: &str) -> Sealed {
 }
 
 #[test]
-fn the_units_take_names_that_the_os_has_not() {
+fn the_units_are_no_others_of_the_os() {
     let names = |taken: &[Sealed]| units(taken, None, "{}\n").into_iter().map(|(name, _)| name).collect::<Vec<_>>();
     let unit = "systemd.extra-unit.metalstrap-confirm.service";
-    assert_eq!(names(&[]), [unit, "systemd.unit-dropin.multi-user.target"]);
-    let one = taken("systemd.unit-dropin.multi-user.target");
-    assert_eq!(names(std::slice::from_ref(&one)), [unit, "systemd.unit-dropin.basic.target"]);
-    let all = [one, taken("systemd.unit-dropin.basic.target"), taken("systemd.unit-dropin.sysinit.target")];
-    assert_eq!(names(&all), [""; 0]);
+    let drop_in = "systemd.unit-dropin.multi-user.target~metalstrap-confirm";
+    assert_eq!(names(&[taken("systemd.unit-dropin.multi-user.target")]), [unit, drop_in]);
     assert_eq!(names(&[taken(unit)]), [""; 0]);
+    assert_eq!(names(&[taken(drop_in)]), [""; 0]);
 }
 
 #[test]
