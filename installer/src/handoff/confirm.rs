@@ -1,5 +1,6 @@
 //! What makes the OS that a kexec led to say so: a unit for systemd, in credentials of which only the kexec's initrd knows
-//! (systemd-debug-generator(8), with names for drop-ins since systemd 257). A boot from the disk does not have them, so that it confirms nothing.
+//! (systemd-debug-generator(8), with names for drop-ins since systemd 257). A boot from the disk does not have them, so that it
+//! confirms nothing.
 //!
 //! When multi-user.target is reached, the unit removes the [`marker`](super::marker) and `BootNext`, and tells the event
 //! `confirmed` where there is a report URL and the OS has curl. Nothing that comes from outside stands in the unit or in the
@@ -61,7 +62,7 @@ fn service(to: Option<&ReportTo>, event: &str) -> String {
     format!(
         "[Unit]\nDescription=Confirm the kexec into this OS\n\
          ConditionPathExists=!/etc/initrd-release\n\
-         After=multi-user.target network-online.target\n\n\
+         After=multi-user.target\n\n\
          [Service]\nType=oneshot\nTimeoutStartSec=10min\nRuntimeDirectory=metalstrap-confirm\n\
          Environment=\"EVENT={event}\" \"URL={url}\" \"CA={ca}\" \"PINS={pins}\"\n\
          ExecStart=-:/bin/sh -c '{} {TELL}'\n",
@@ -81,11 +82,11 @@ fn clear_in(directory: &str) -> String {
     )
 }
 
-/// Posts the event as the installer posts its own (docs/events.md). A pin without a CA stands for the certificate, whoever has
-/// signed it.
+/// Posts the event as the installer posts its own (docs/events.md). The network may come later than all else: any error is tried
+/// again, as long as the unit may take. A pin without a CA stands for the certificate, whoever has signed it.
 const TELL: &str = "[ -n \"$URL\" ] && command -v curl >/dev/null && cd \"$RUNTIME_DIRECTORY\" || exit 0; \
     echo \"$EVENT\" | base64 -d >event; \
-    set -- --silent --show-error --fail --globoff --max-time 60 --retry 5 --retry-connrefused; \
+    set -- --silent --show-error --fail --globoff --max-time 60 --retry 50 --retry-delay 5 --retry-all-errors; \
     if [ -n \"$CA\" ]; then echo \"$CA\" | base64 -d >ca; set -- \"$@\" --cacert ca; fi; \
     if [ -n \"$PINS\" ]; then set -- \"$@\" --pinnedpubkey \"$PINS\"; [ -n \"$CA\" ] || set -- \"$@\" --insecure; fi; \
     exec curl \"$@\" --header \"Content-Type: application/x-ndjson\" --data-binary @event --url \"$(echo \"$URL\" | base64 -d)\"";
