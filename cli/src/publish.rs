@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::ReleaseName;
 use metalstrap_release::manifest::{
-    Artifact, Boot, FORMAT, FileSystem, Manifest, Payload, Pcr11, check_name, check_version,
+    Artifact, Boot, FORMAT, FileSystem, Manifest, Payload, Pcr11, WATCHDOG, check_name, check_version,
 };
 use metalstrap_release::metadata::{Metadata, RoleName};
 use metalstrap_release::payload::CompressOptions;
@@ -64,6 +64,13 @@ pub struct Args {
     /// Boot loader, such as systemd-bootx64.efi
     #[arg(long, value_name = "FILE")]
     loader: PathBuf,
+    /// The OS takes over a hardware watchdog that is armed: it stays armed across kexec, and resets the machine unless it is fed
+    /// so often; the OS is told by `systemd.watchdog_sec=` [default: it is stopped before the jump]
+    #[arg(long, value_name = "SECONDS", value_parser = watchdog())]
+    watchdog: Option<u32>,
+    /// The OS has no systemd of version 257 or later, and cannot confirm that a kexec led to it: one that fails is not remembered
+    #[arg(long)]
+    unconfirmed: bool,
     /// Directory of the repository; made if there is none
     #[arg(long, value_name = "DIR")]
     repository: PathBuf,
@@ -206,11 +213,24 @@ impl Args {
             name: self.name.clone(),
             version: self.version.clone(),
             architecture: "x86-64".to_owned(),
-            boot: Boot { uki, loader, cmdline: facts.cmdline, cmdline_limit: facts.cmdline_limit, pcr11 },
+            boot: Boot {
+                uki,
+                loader,
+                cmdline: facts.cmdline,
+                cmdline_limit: facts.cmdline_limit,
+                pcr11,
+                watchdog: self.watchdog,
+                unconfirmed: self.unconfirmed,
+            },
             filesystems: vec![root],
             layout,
         })
     }
+}
+
+/// The seconds that a manifest may have.
+fn watchdog() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(i64::from(*WATCHDOG.start())..=i64::from(*WATCHDOG.end()))
 }
 
 fn result(path: &str, sha256: Digest, published: bool, bytes: Value, metadata: &Value) -> Value {

@@ -89,7 +89,9 @@ fn publish_to(
         ("--repository", &repository),
         ("--keys", &keys),
     ];
+    let unconfirmed = (target == Target::Tiny).then_some(OsStr::new("--unconfirmed"));
     let mut words: Vec<&OsStr> = ["publish", "--name", target.name(), "--version", version].map(OsStr::new).into();
+    words.extend(unconfirmed);
     words.extend(files.iter().flat_map(|(option, path)| [OsStr::new(*option), path.as_os_str()]));
     words.extend(more.iter().map(OsStr::new));
     let printed = metalstrap(&words)?;
@@ -183,6 +185,7 @@ pub fn site(lab: &Lab, published: &Published) -> Result<Site> {
         connections: metalstrap_release::site::CONNECTIONS,
         dhcp_may_set: Vec::new(),
         ignore_media: false,
+        kexec_deny: Vec::new(),
         network_timeout: 180,
         pins: Vec::new(),
         client: None,

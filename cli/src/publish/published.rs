@@ -57,6 +57,8 @@ impl Published {
             ("UKI", differs(uki, &args.uki)?),
             ("boot loader", differs(loader, &args.loader)?),
             ("layout of the disk", wanted != self.manifest.layout),
+            ("time of the watchdog", self.manifest.boot.watchdog != args.watchdog),
+            ("confirmation of a kexec", self.manifest.boot.unconfirmed != args.unconfirmed),
             ("list of PCR 11 signatures", self.signatures() != facts.predicted.signatures()),
         ];
         let other: Vec<_> = other.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();

@@ -6,6 +6,7 @@ use metalstrap_release::host::Erase;
 
 use super::{Becomes, Partition, Plan, Role, Wipe};
 use crate::credentials::Listed;
+use crate::handoff::Decision;
 use crate::progress::size;
 
 /// Says all that a person must know before they let it happen.
@@ -48,6 +49,9 @@ pub(super) fn explain(plan: &Plan, hash: &str) -> String {
     let discarded: u64 = plan.discards.iter().map(|range| range.size).sum();
     if discarded > 0 {
         line("discarded", format!("{} that nobody uses", size(discarded)));
+    }
+    if let Some(text) = plan.handoff.as_ref().and_then(Decision::complaint) {
+        line("handoff", text);
     }
     text
 }
@@ -110,7 +114,7 @@ fn partitions(plan: &Plan) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use metalstrap_release::host::{Existing, Host};
+    use metalstrap_release::host::{Existing, HandoffMode, Host};
 
     use super::super::tests::{GIB, disk as blank, host, manifest, plan};
     use super::*;
@@ -147,6 +151,25 @@ mod tests {
         let expected = ["credential   motd: 4 bytes, on the ESP", "credential   system.hostname: 5 bytes, on the ESP"];
         assert_eq!(credentials, expected, "{text}");
         assert!(!text.contains("hush"), "{text}");
+    }
+
+    #[test]
+    fn a_reboot_in_the_place_of_kexec_is_told_with_its_reason() {
+        let plan = plan(GIB, 512, Contents::Blank);
+        let (json, handoff) = (serde_json::to_value(&plan).unwrap(), |plan: &Plan| {
+            explain(plan, "0123").lines().find(|line| line.starts_with("handoff")).map(str::to_owned)
+        });
+        // An ordinary command hands nothing off.
+        assert_eq!((json.get("handoff"), handoff(&plan)), (None, None));
+        let decided = |reason: Option<&str>| {
+            let decision = Decision::new(HandoffMode::Kexec, [reason.map(str::to_owned)]);
+            Plan { handoff: Some(decision), ..plan.clone() }
+        };
+        assert_eq!(handoff(&decided(None)), None);
+        let plan = decided(Some("it hangs"));
+        assert_eq!(handoff(&plan).unwrap(), "handoff      reboot instead of kexec: it hangs");
+        let json = serde_json::to_value(&plan).unwrap();
+        assert_eq!(json["handoff"], serde_json::json!({"ending": "reboot", "reasons": ["it hangs"]}));
     }
 
     #[test]

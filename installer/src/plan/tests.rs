@@ -50,6 +50,8 @@ pub(crate) fn manifest() -> Manifest {
             cmdline: format!("roothash={root_hash}"),
             cmdline_limit: 2047,
             pcr11: None,
+            watchdog: None,
+            unconfirmed: false,
         },
         filesystems: vec![FileSystem {
             designator: Designator::Root,

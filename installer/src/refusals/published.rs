@@ -147,6 +147,8 @@ fn manifest(directory: &Repository, of: &Ingredients) -> Manifest {
             cmdline: format!("roothash={root_hash}{}", of.cmdline_extra),
             cmdline_limit: 2047,
             pcr11: None,
+            watchdog: None,
+            unconfirmed: false,
         },
         filesystems: vec![root],
         layout: of.layout.clone(),

@@ -1,7 +1,8 @@
 //! What must hold in a manifest beyond its shape.
 
 use super::{
-    Artifact, FileSystem, KIND, MAX_ARTIFACT_BYTES, MAX_BOOT_BYTES, MAX_ESP_BYTES, Manifest, Payload, Pcr11, partition,
+    Artifact, FileSystem, KIND, MAX_ARTIFACT_BYTES, MAX_BOOT_BYTES, MAX_ESP_BYTES, Manifest, Payload, Pcr11, WATCHDOG,
+    partition,
 };
 use crate::document::DocumentError;
 use crate::seek_table;
@@ -31,6 +32,10 @@ impl Manifest {
         check_artifact("boot.uki", &self.boot.uki)?;
         check_artifact("boot.loader", &self.boot.loader)?;
         self.boot.pcr11.as_ref().map_or(Ok(()), Pcr11::check)?;
+        if let Some(seconds) = self.boot.watchdog.filter(|seconds| !WATCHDOG.contains(seconds)) {
+            let (least, most) = (WATCHDOG.start(), WATCHDOG.end());
+            return KIND.refuse("boot.watchdog", format!("is {seconds}, not {least} to {most}"));
+        }
         self.check_cmdline(root)?;
         self.check_layout(root)
     }
