@@ -44,6 +44,7 @@ use crate::progress::Progress;
 use crate::remembered::nv::NvMemory;
 use crate::report::{Reporter, fields};
 use crate::resolve::Resolver;
+use crate::tpm::PcrIndex;
 use crate::tpm::direct::{self, Direct};
 
 pub use boot_entry::Firmware;
@@ -306,7 +307,7 @@ impl<'a> Machine<'a> {
 
 /// Measures, and tells it.
 fn measure(measurer: &mut Measurer, tell: &Reporter, what: &str, bytes: &[u8]) -> Result<()> {
-    let measurement = measurer.measure(what, bytes)?;
+    let measurement = measurer.measure(PcrIndex::Installer, what, bytes)?;
     tell.tell("tpm", "measured", measurement.fields());
     Ok(())
 }
