@@ -22,7 +22,7 @@ use metalstrap_release::discovery::repository;
 use metalstrap_release::host::{Groups, Host, ReleaseName, groups};
 use metalstrap_release::manifest::{Artifact, MAX_SIGNATURES_BYTES, Manifest, Payload};
 use metalstrap_release::metadata::TargetFile;
-use metalstrap_release::pcr::Signatures;
+use metalstrap_release::pcr::{Bank, Pcr, Signatures};
 use metalstrap_release::site::Site;
 use metalstrap_release::verity::BLOCK;
 use sha2::{Digest as _, Sha256};
@@ -132,7 +132,11 @@ async fn every_block(mirrors: &Arc<Mirrors>, manifest: &Manifest) -> Result<()> 
 /// What the manifest says of PCR 11: the shape of predictions, and bytes and shape of the signatures.
 async fn pcr11(repository: &Repository, manifest: &Manifest) -> Result<()> {
     let Some(pcr11) = &manifest.boot.pcr11 else { return Ok(()) };
-    pcr11.phases.read()?;
+    let phases = pcr11.phases.read()?;
+    if let (Some(pcr), Some(stub)) = (pcr11.after(&Pcr::zero(Bank::Sha256)), phases.first()) {
+        let agree = pcr.value() == stub.sha256.0.as_slice();
+        anyhow::ensure!(agree, "the manifest's boot.pcr11.sections lead to another value than its phases");
+    }
     let (Some(path), Some(sha256)) = (pcr11.signatures_path(), pcr11.signatures) else { return Ok(()) };
     let bytes = repository.source.get(&path, MAX_SIGNATURES_BYTES).await?;
     let found = Digest::of(&bytes);

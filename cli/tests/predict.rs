@@ -277,6 +277,12 @@ fn a_chain_is_signed_behind_the_netboot_image() {
     assert!(found["chains"][0]["netboot"].as_str().unwrap().ends_with("/netboot"));
     let chain = &found["chains"][0]["pcr11"];
     assert_eq!(hash(chain, 1), pcr);
+    // The same from what the manifest says of the sections.
+    let manifest = operator.0.path("repository").join(result["manifest"].as_str().unwrap());
+    let manifest = Manifest::parse(&fs::read(manifest).unwrap()).unwrap();
+    let left = Pcr::with_value(Bank::Sha256, &hash(&start["pcr11"], 0).0).unwrap();
+    let after = manifest.boot.pcr11.unwrap().after(&left).unwrap();
+    assert_eq!(after.at(Phase::EnterInitrd).value(), pcr.0);
     for (phase, signature) in signatures.sha256[4..].iter().enumerate() {
         let value = from_hex(chain["sha256"][phase + 1]["hash"].as_str().unwrap()).unwrap();
         assert_eq!(signature.pol, policy(&Pcr::with_value(Bank::Sha256, &value).unwrap()));

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use crate::failure::{Code, coded};
 use crate::tpm::direct::Direct;
-pub use archive::archive;
+pub use archive::{archive, pack};
 use seal::seal;
 pub use tpm_sealed::{open as open_from_tpm, seal as seal_to_tpm};
 

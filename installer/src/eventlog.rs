@@ -3,7 +3,8 @@
 //! The log has systemd's userspace format, so that the installed OS can read it beside its own: JSON text sequences
 //! (RFC 7464) of a subset of TCG CEL-JSON, one record a measurement. systemd-pcrlock shows `content.string` of every
 //! record whose `content_type` is `systemd`; for an `eventType` it does not know, it does not expect the digest to be
-//! that string's (systemd, src/pcrlock/pcrlock.c, event_log_record_parse_json).
+//! that string's (systemd, src/pcrlock/pcrlock.c, event_log_record_parse_json). So all records here are of one `eventType` of our
+//! own, in PCR 11 and 12 too: docs/measurements.md says by their strings which bytes they stand for.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -17,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Code, WithCode as _, coded};
-use crate::tpm::{self, BankDigest, Tpm};
+use crate::tpm::{self, Bank, BankDigest, PcrIndex, Tpm};
 
 /// Where the log is while the installer runs.
 pub const LOG: &str = "/run/metalstrap/tpm2-measure.log";
@@ -28,7 +29,7 @@ const STICKY: u32 = 0o1000;
 /// One record, as systemd writes it (src/shared/tpm2-util.c, tpm2_userspace_log).
 #[derive(Debug, Serialize)]
 struct Record<'a> {
-    pcr: u32,
+    pcr: PcrIndex,
     digests: &'a [BankDigest],
     content_type: &'static str,
     content: Content<'a>,
@@ -42,6 +43,15 @@ struct Content<'a> {
     /// Microseconds of CLOCK_BOOTTIME.
     timestamp: u64,
     event_type: &'static str,
+}
+
+/// What is measured, and where.
+#[derive(Debug, Clone, Copy)]
+struct Input<'a> {
+    pcr: PcrIndex,
+    what: &'a str,
+    /// One in each active bank.
+    digests: &'a [BankDigest],
 }
 
 /// The measurements made since the machine was switched on: in a file, and whole in memory.
@@ -86,19 +96,22 @@ impl EventLog {
     }
 
     /// Lock, extend the TPM, append: whoever reads the log under its lock sees what the PCR holds.
-    fn measure(&mut self, tpm: &mut dyn Tpm, what: &str, bytes: &[u8]) -> Result<Vec<BankDigest>> {
-        let digests: Vec<_> = tpm.banks().iter().map(|bank| bank.digest(bytes)).collect();
-        let record = self.record(what, &digests)?;
+    fn measure(&mut self, tpm: &mut dyn Tpm, input: Input<'_>) -> Result<()> {
+        // A bank without digest would stay as it is, and look as if nothing had been measured.
+        if !input.digests.iter().map(|digest| digest.bank).eq(tpm.banks().iter().copied()) {
+            bail!("what {} is to be extended with is not for the banks that the TPM has", input.pcr);
+        }
+        let record = self.record(input)?;
         self.file.lock().context("locking the event log")?;
-        let result = self.extend_and_append(tpm, &digests, &record);
+        let result = self.extend_and_append(tpm, input, &record);
         self.file.unlock().context("unlocking the event log")?;
-        result.map(|()| digests)
+        result
     }
 
-    fn extend_and_append(&mut self, tpm: &mut dyn Tpm, digests: &[BankDigest], record: &str) -> Result<()> {
+    fn extend_and_append(&mut self, tpm: &mut dyn Tpm, input: Input<'_>, record: &str) -> Result<()> {
         let mark = |file: &File, mode| file.set_permissions(Permissions::from_mode(mode));
         mark(&self.file, 0o600 | STICKY).context("marking the event log as incomplete")?;
-        tpm.extend(digests)?;
+        tpm.extend(input.pcr, input.digests)?;
         self.text.push_str(record);
         self.file
             .seek(SeekFrom::End(0))
@@ -107,12 +120,12 @@ impl EventLog {
         mark(&self.file, 0o600).context("marking the event log as complete")
     }
 
-    fn record(&self, what: &str, digests: &[BankDigest]) -> Result<String> {
+    fn record(&self, Input { pcr, what, digests }: Input<'_>) -> Result<String> {
         let now = clock_gettime(ClockId::CLOCK_BOOTTIME).context("reading CLOCK_BOOTTIME")?;
         let timestamp = u64::try_from(now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000).unwrap_or(0);
         let string = format!("metalstrap:{what}");
         let content = Content { string, boot_id: &self.boot_id, timestamp, event_type: "metalstrap" };
-        let record = Record { pcr: tpm::PCR, digests, content_type: "systemd", content };
+        let record = Record { pcr, digests, content_type: "systemd", content };
         Ok(format!("\u{1e}{}\n", serde_json::to_string(&record).context("writing an event log record")?))
     }
 }
@@ -120,8 +133,9 @@ impl EventLog {
 /// One input that went by: what the caller tells as an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measurement {
-    /// What was measured: `site-config`, `boot-cmdline`, `smbios`, `boot-url`, `dhcp`, `medium`, `host-config`, `manifest`, `plan`,
-    /// `root-hash`, `uki`, `kernel-cmdline`.
+    /// Into which PCR.
+    pub pcr: PcrIndex,
+    /// What was measured, as docs/measurements.md lists it.
     pub what: String,
     /// What each active bank was extended with; empty if nothing was measured.
     pub digests: Vec<BankDigest>,
@@ -136,7 +150,7 @@ impl Measurement {
         let mut fields = Map::from_iter([("what".to_owned(), json!(self.what))]);
         match &self.skipped {
             None => {
-                fields.insert("pcr".to_owned(), json!(tpm::PCR));
+                fields.insert("pcr".to_owned(), json!(self.pcr));
                 fields.insert("digests".to_owned(), json!(self.digests));
             }
             Some(why) => drop(fields.insert("skipped".to_owned(), json!(why))),
@@ -203,18 +217,36 @@ impl Measurer {
         Self { state, required: false }
     }
 
+    /// The banks in which is measured: none where nothing is.
+    #[must_use]
+    pub fn banks(&self) -> &[Bank] {
+        match &self.state {
+            State::Measuring { tpm, .. } => tpm.banks(),
+            State::Failed { .. } | State::Absent | State::Off => &[],
+        }
+    }
+
     /// Measures `bytes`, which are called `what` in the log.
     ///
     /// # Errors
     /// [`Code::Tpm`]: the TPM or the log failed, and the host config requires a TPM.
-    pub fn measure(&mut self, what: &str, bytes: &[u8]) -> Result<Measurement> {
-        let done = |digests, skipped| Measurement { what: what.to_owned(), digests, skipped };
+    pub fn measure(&mut self, pcr: PcrIndex, what: &str, bytes: &[u8]) -> Result<Measurement> {
+        let digests = self.banks().iter().map(|bank| bank.digest(bytes)).collect();
+        self.extend(pcr, what, digests)
+    }
+
+    /// Measures what has these digests in [`Measurer::banks`].
+    ///
+    /// # Errors
+    /// As [`Measurer::measure`].
+    pub fn extend(&mut self, pcr: PcrIndex, what: &str, digests: Vec<BankDigest>) -> Result<Measurement> {
+        let done = |digests, skipped| Measurement { pcr, what: what.to_owned(), digests, skipped };
         match &mut self.state {
             State::Absent => Ok(done(Vec::new(), Some("the machine has no TPM".to_owned()))),
             State::Off => Ok(done(Vec::new(), Some("measuring is off".to_owned()))),
             State::Failed { cause, .. } => Ok(done(Vec::new(), Some(cause.clone()))),
-            State::Measuring { tpm, log } => match log.measure(tpm.as_mut(), what, bytes) {
-                Ok(digests) => Ok(done(digests, None)),
+            State::Measuring { tpm, log } => match log.measure(tpm.as_mut(), Input { pcr, what, digests: &digests }) {
+                Ok(()) => Ok(done(digests, None)),
                 Err(error) if self.required => Err(error).code(Code::Tpm, || format!("measuring the {what}")),
                 Err(error) => {
                     let cause = format!("measuring the {what}: {error:#}");
@@ -234,7 +266,7 @@ impl Measurer {
         let (measuring, text) = match &self.state {
             State::Measuring { tpm, .. } => {
                 let banks: Vec<_> = tpm.banks().iter().map(ToString::to_string).collect();
-                (true, format!("measuring into PCR {} of the banks {}", tpm::PCR, banks.join(", ")))
+                (true, format!("measuring into {} of the banks {}", PcrIndex::Installer, banks.join(", ")))
             }
             State::Absent => (false, "nothing is measured: the machine has no TPM".to_owned()),
             State::Off => (false, "nothing is measured: this is not the netboot image".to_owned()),
@@ -244,6 +276,15 @@ impl Measurer {
             return Err(coded(Code::Tpm, format!("the host config requires a TPM, but {text}")));
         }
         Ok(Decision { measuring, text })
+    }
+
+    /// Why nothing more is measured, where the TPM or the log has failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        match &self.state {
+            State::Failed { cause, .. } => Some(cause),
+            State::Measuring { .. } | State::Absent | State::Off => None,
+        }
     }
 
     /// The log, for the final report and the installed OS; empty if nothing was measured.
@@ -268,13 +309,13 @@ impl Measurer {
         }
     }
 
-    /// The value of PCR 13 in every active bank; empty where nothing is measured.
+    /// The value of a PCR in every active bank; empty where nothing is measured.
     ///
     /// # Errors
     /// [`Code::Tpm`]: the TPM failed.
-    pub fn read(&mut self) -> Result<Vec<BankDigest>> {
+    pub fn read(&mut self, pcr: PcrIndex) -> Result<Vec<BankDigest>> {
         match &mut self.state {
-            State::Measuring { tpm, .. } => tpm.read().code(Code::Tpm, || "reading the TPM".to_owned()),
+            State::Measuring { tpm, .. } => tpm.read(pcr).code(Code::Tpm, || "reading the TPM".to_owned()),
             State::Failed { .. } | State::Absent | State::Off => Ok(Vec::new()),
         }
     }

@@ -5,10 +5,12 @@
 pub mod confirm;
 mod decision;
 mod deny;
+pub mod extra;
 pub mod marker;
+pub mod pcr11;
 mod split;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ffi::CString;
 use std::fs;
@@ -16,20 +18,28 @@ use std::fs;
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::Host;
 use metalstrap_release::manifest::{Boot, Manifest};
+use metalstrap_release::pcr::Bank;
 use metalstrap_release::uki::{UkiError, refuse_zboot};
 use metalstrap_release::verity::{BlockStore, Tree};
 use nix::errno::Errno;
 
+use crate::bootvars::load_option::utf16;
 use crate::disk::Region;
 use crate::failure::{Code, coded};
 use crate::sys;
 
 pub use decision::Decision;
 pub use deny::denied;
+pub use split::Parts;
 
 /// What the kernel keeps free for `elfcorehdr=0x… ` and the terminating NUL, also where no crash kernel is loaded
 /// (Linux `arch/x86/kernel/kexec-bzimage64.c`, `MAX_ELFCOREHDR_STR_LEN`).
 const RESERVED: u64 = 30 + 1;
+
+/// Make systemd of the installed OS go on measuring as behind the stub, whose variables of the firmware tell it otherwise that it
+/// measured: nothing can set them any more. The first is an environment variable of PID 1 (systemd 252 to 260; its
+/// docs/ENVIRONMENT.md), the second gives it to services; the last is the switch from 261 on (kernel-command-line(7)).
+const MEASURES: &str = "SYSTEMD_FORCE_MEASURE=1 systemd.setenv=SYSTEMD_FORCE_MEASURE=1 systemd.tpm2_measured_os=1";
 
 /// The installed kernel's command line: the UKI's, then what the host config adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,14 +60,17 @@ impl CommandLine {
     }
 
     /// The command line of a handoff by kexec, known to fit: to be called before the first write. A watchdog that stays armed
-    /// is said to be the OS's with `systemd.watchdog_sec=` (systemd(1)).
+    /// is said to be the OS's with `systemd.watchdog_sec=` (systemd(1)). Where this installer `measures`, the OS goes on with it.
     ///
     /// # Errors
     /// As [`CommandLine::new`] and [`CommandLine::check_fits`].
-    pub fn for_handoff(manifest: &Manifest, host: &Host) -> anyhow::Result<Self> {
+    pub fn for_handoff(manifest: &Manifest, host: &Host, measures: bool) -> anyhow::Result<Self> {
         let mut line = Self::new(&manifest.boot.cmdline, &host.cmdline_extra)?;
         if let Some(seconds) = manifest.boot.watchdog {
             line = Self::new(line.as_str(), &format!("systemd.watchdog_sec={seconds}"))?;
+        }
+        if measures {
+            line = Self::new(line.as_str(), MEASURES)?;
         }
         line.check_fits(manifest.boot.cmdline_limit)?;
         Ok(line)
@@ -80,10 +93,16 @@ impl CommandLine {
         Err(coded(Code::CommandLine, text))
     }
 
-    /// The text, without NUL: what is measured.
+    /// The text, without NUL.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// As systemd-stub measures one that is not the UKI's own: in UTF-16LE with NUL.
+    #[must_use]
+    pub fn to_load_options(&self) -> Vec<u8> {
+        utf16(&self.0)
     }
 }
 
@@ -119,21 +138,22 @@ pub enum LoadError {
     },
 }
 
-/// Reads the UKI in `region` block by block, each checked against `tree`, splits it, and loads its kernel and its initrd with
-/// `behind` (a cpio archive, or nothing) behind it.
+/// Reads the UKI in `region` block by block, each checked against `tree`, splits it, and computes what systemd-stub would
+/// extend PCR 11 with in `banks`.
 ///
-/// Memory of the process is constant: kernel and initrd go to memory files that end with the call. Blocks the thread.
+/// Memory of the process is constant: kernel and initrd go to memory files that end with the value. Blocks the thread.
+///
+/// # Errors
+/// [`LoadError::Uki`].
+pub fn read<S: BlockStore>(region: &Region, tree: &Tree<S>, boot: &Boot, banks: &[Bank]) -> Result<Parts, LoadError> {
+    split::split(region, tree, boot, banks).map_err(LoadError::Uki)
+}
+
+/// Loads the kernel and the initrd of a UKI, with what was put behind it.
 ///
 /// # Errors
 /// A [`LoadError`]; nothing is loaded then.
-pub fn load<S: BlockStore>(
-    region: &Region,
-    tree: &Tree<S>,
-    boot: &Boot,
-    command_line: &CommandLine,
-    behind: &[u8],
-) -> Result<Loaded, LoadError> {
-    let parts = split::split(region, tree, boot, behind).map_err(LoadError::Uki)?;
+pub fn load(parts: &Parts, command_line: &CommandLine) -> Result<Loaded, LoadError> {
     let head = split::head(&parts.kernel).map_err(LoadError::Uki)?;
     refuse_zboot(&head).map_err(LoadError::Kernel)?;
     let line = CString::new(command_line.as_str()).map_err(|error| LoadError::Uki(error.into()))?;

@@ -7,6 +7,7 @@ use metalstrap_release::discovery::{Chosen, Discovery, Settings};
 use metalstrap_release::host::{Host, Mode};
 use metalstrap_release::manifest::Manifest;
 use metalstrap_release::metadata::Versions;
+use metalstrap_release::pcr::Signatures;
 
 use crate::config::{Place, SiteBytes};
 use crate::credentials::{self, Sealed};
@@ -36,6 +37,7 @@ struct Decided {
     disk: DiskFacts,
     plan: Plan,
     credentials: Vec<Sealed>,
+    signatures: Signatures,
 }
 
 /// What follows the plan: who only looks at it leaves the disk as it is, locked or not.
@@ -52,6 +54,8 @@ struct Signed {
     mirrors: Arc<Mirrors>,
     versions: Versions,
     manifest: Manifest,
+    /// Policies for PCR 11.
+    signatures: Signatures,
     /// The settings of the run, each with its source.
     settings: Vec<Chosen>,
 }
@@ -71,7 +75,7 @@ pub async fn install(place: &Place, tell: &Reporter) -> Result<Ending> {
 pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Result<Ending> {
     let memory = Watermark::start();
     let mut machine = Machine::wake(place, tell, seams)?;
-    let Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials } =
+    let Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials, signatures } =
         decide(&mut machine, place, Then::Install, tell).await?;
     machine.measure("kernel-cmdline", command_line.as_str().as_bytes())?;
 
@@ -108,7 +112,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
     if machine.is_netboot() {
         ending = tell.step("kernel", "Preparing the handoff", |_| {
             let handed = machine.to_hand_over(credentials, &manifest, &host);
-            machine.prepare_handoff(&bootable.esp, &manifest.boot, &command_line, &handed, &host)
+            machine.prepare_handoff(&bootable.esp, &manifest.boot, &command_line, &handed, &signatures, &host)
         })?;
     }
     machine.set_hardware_clock();
@@ -180,10 +184,11 @@ pub async fn verify(place: &Place, tell: &Reporter) -> Result<Findings> {
 
 /// From the site config to the plan.
 async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Reporter) -> Result<Decided> {
-    let Signed { host, mirrors, versions, manifest, settings } = believe(machine, place, tell).await?;
+    let Signed { host, mirrors, versions, manifest, signatures, settings } = believe(machine, place, tell).await?;
     let secrets = machine.open_secrets(&host)?;
-    let command_line =
-        tell.step("manifest", "Checking the kernel command line", |_| CommandLine::for_handoff(&manifest, &host))?;
+    let command_line = tell.step("manifest", "Checking the kernel command line", |_| {
+        CommandLine::for_handoff(&manifest, &host, machine.measures())
+    })?;
     let disk = tell.step("disk", "Choosing the disk", |_| {
         let chosen = machine.choose_disk(&host)?;
         if then == Then::Install { machine.unlock(&host, chosen) } else { Ok(chosen) }
@@ -195,7 +200,7 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Rep
         Ok(plan)
     })?;
     let credentials = machine.seal(&host, secrets, &plan, &disk).await?;
-    let (host, plan) = machine.decide_handoff(host, plan);
+    let (host, plan) = machine.decide_handoff(host, plan, &manifest.boot, &signatures);
     machine.measure("plan", &plan.canonical()?)?;
     let details = [
         ("hash", plan.hash()?.to_string().into()),
@@ -203,7 +208,7 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Rep
         ("settings", serde_json::to_value(settings)?),
     ];
     tell.tell("plan", "info", fields(details));
-    Ok(Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials })
+    Ok(Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials, signatures })
 }
 
 /// From the site config to the manifest. Each input is measured right after it is loaded and before it is parsed.
@@ -235,9 +240,10 @@ async fn believe(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> R
     machine.measure("manifest", &bytes)?;
     let manifest =
         tell.step("manifest", "Checking the manifest", |_| repository::parse_manifest(&bytes, &host.release))?;
+    let signatures = machine.signatures(&repository, &host, &manifest.boot).await?;
     let Repository { source, metadata } = repository;
     let mirrors = Arc::new(machine.mirrors(source, &site, &resolver)?);
-    Ok(Signed { host, mirrors, versions: metadata.versions, manifest, settings: chosen })
+    Ok(Signed { host, mirrors, versions: metadata.versions, manifest, signatures, settings: chosen })
 }
 
 /// The machine's host config: its own, that of its group, or the one for every machine.

@@ -3,6 +3,7 @@
 mod boot_entry;
 mod credentials;
 mod disk;
+mod kexec;
 mod leaving;
 mod memory;
 mod settings;
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result};
 use metalstrap_release::discovery::{Discovery, repository};
 use metalstrap_release::host::{HandoffMode, Host, HostKey};
 use metalstrap_release::manifest::Boot;
+use metalstrap_release::pcr::Signatures;
 use metalstrap_release::site::Site;
 
 use crate::access::Access;
@@ -32,7 +34,7 @@ use crate::esp::Esp;
 use crate::eventlog::Measurer;
 use crate::failure::{Code, WithCode as _};
 use crate::fetch::{DirectorySource, Mirrors, Source};
-use crate::handoff::{self, CommandLine, LoadError};
+use crate::handoff::CommandLine;
 use crate::holders::{Acts, KernelActs};
 use crate::http::Limits;
 use crate::https::HttpsSource;
@@ -44,6 +46,7 @@ use crate::progress::Progress;
 use crate::remembered::nv::NvMemory;
 use crate::report::{Reporter, fields};
 use crate::resolve::Resolver;
+use crate::tpm::PcrIndex;
 use crate::tpm::direct::{self, Direct};
 
 pub use boot_entry::Firmware;
@@ -169,6 +172,12 @@ impl<'a> Machine<'a> {
         measure(&mut self.measurer, self.tell, what, bytes)
     }
 
+    /// Whether inputs are measured, as far as nothing has failed.
+    #[must_use]
+    pub fn measures(&self) -> bool {
+        !self.measurer.banks().is_empty()
+    }
+
     /// Applies the host config's rule for the TPM.
     ///
     /// # Errors
@@ -269,31 +278,25 @@ impl<'a> Machine<'a> {
         Ok(Mirrors::new(list).with_connections(site.connections).telling(self.tell))
     }
 
-    /// Prepares to leave as the host config says. With `kexec` the installed kernel is loaded; where this machine's
+    /// Prepares to leave as the host config says. With `kexec` the installed kernel is measured and loaded; where this machine's
     /// kernel refuses it, the ending is a reboot, which starts the same OS from the disk.
     ///
     /// # Errors
-    /// [`Code::DiskIo`]: the UKI on the disk is not what was written.
+    /// [`Code::DiskIo`]: the UKI on the disk is not what was written. [`Code::Tpm`]: the TPM failed, and the host config requires
+    /// one.
     pub fn prepare_handoff(
-        &self,
+        &mut self,
         esp: &Esp,
         boot: &Boot,
         line: &CommandLine,
         credentials: &[Sealed],
+        signatures: &Signatures,
         host: &Host,
     ) -> Result<Ending> {
         match host.handoff {
-            HandoffMode::Reboot => return Ok(Ending::Reboot),
-            HandoffMode::Poweroff => return Ok(Ending::Poweroff),
-            HandoffMode::Kexec => {}
-        }
-        match handoff::load(&esp.uki, &esp.uki_tree, boot, line, &archive(credentials)) {
-            Ok(_) => Ok(Ending::Kexec),
-            Err(refused @ (LoadError::Refused { .. } | LoadError::Kernel(_))) => {
-                self.tell.warn("kernel", &format!("{:#}; rebooting instead of kexec", anyhow::Error::from(refused)));
-                Ok(Ending::Reboot)
-            }
-            Err(error) => Err(error).code(Code::DiskIo, || format!("checking {} on the disk", esp.uki_path)),
+            HandoffMode::Reboot => Ok(Ending::Reboot),
+            HandoffMode::Poweroff => Ok(Ending::Poweroff),
+            HandoffMode::Kexec => self.load_kernel(esp, boot, line, &archive(credentials), signatures, host),
         }
     }
 
@@ -306,7 +309,7 @@ impl<'a> Machine<'a> {
 
 /// Measures, and tells it.
 fn measure(measurer: &mut Measurer, tell: &Reporter, what: &str, bytes: &[u8]) -> Result<()> {
-    let measurement = measurer.measure(what, bytes)?;
+    let measurement = measurer.measure(PcrIndex::Installer, what, bytes)?;
     tell.tell("tpm", "measured", measurement.fields());
     Ok(())
 }

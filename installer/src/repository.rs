@@ -7,10 +7,11 @@ use anyhow::{Context as _, Result};
 use metalstrap_release::allowed::{self, Allowed};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{Groups, Host, HostKey, HostPlace, Identity, ReleaseName, groups};
-use metalstrap_release::manifest::{self, Manifest};
+use metalstrap_release::manifest::{self, MAX_SIGNATURES_BYTES, Manifest, Pcr11};
 use metalstrap_release::metadata::{
     Anchor, BoxError, Finding, Metadata, MetadataError, MetadataSource, TargetFile, TrustedRoot, Versions,
 };
+use metalstrap_release::pcr::Signatures;
 use metalstrap_release::{host, site::Site};
 
 use crate::clock;
@@ -223,10 +224,59 @@ pub fn parse_manifest(bytes: &[u8], release: &ReleaseName) -> Result<Manifest> {
     Ok(manifest)
 }
 
+/// Fetches the signed policies for PCR 11 of a release; none where its manifest names no file of them.
+///
+/// # Errors
+/// [`Code::Corrupt`] if its bytes are not those that the manifest names, [`Code::Manifest`] if they are no such file.
+pub async fn signatures(source: &dyn Source, pcr11: &Pcr11) -> Result<Signatures> {
+    let (Some(path), Some(sha256)) = (pcr11.signatures_path(), pcr11.signatures) else {
+        return Ok(Signatures::default());
+    };
+    let bytes = source.get(&path, MAX_SIGNATURES_BYTES).await?;
+    let (found, of) = (Digest::of(&bytes), format!("{path} of {}", source.describe()));
+    if found != sha256 {
+        return Err(coded(Code::Corrupt, format!("{of} has SHA-256 {found}, but the manifest says {sha256}")));
+    }
+    serde_json::from_slice(&bytes).code(Code::Manifest, || format!("reading {of}"))
+}
+
 #[cfg(test)]
 mod tests {
+    use metalstrap_release::manifest::Predictions;
+
     use super::*;
     use crate::failure::code_of;
+    use crate::fetch::DirectorySource;
+
+    #[tokio::test]
+    async fn signatures_are_those_that_the_manifest_names() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("payloads")).unwrap();
+        let source = DirectorySource::new(directory.path());
+        let get = async |named: &[u8], bytes: &[u8]| {
+            let (phases, sections) = (Predictions::new(&[]).unwrap(), Vec::new());
+            let pcr11 = Pcr11 { phases, sections, signatures: Some(Digest::of(named)) };
+            std::fs::write(directory.path().join(pcr11.signatures_path().unwrap()), bytes).unwrap();
+            signatures(&source, &pcr11).await
+        };
+        let pol = Digest::of(b"policy");
+        let good = format!(r#"{{"sha256": [{{"pcrs": [11], "pkfp": "{pol}", "pol": "{pol}", "sig": "AA=="}}]}}"#);
+        let found = get(good.as_bytes(), good.as_bytes()).await.unwrap();
+        assert_eq!(found.sha256.iter().map(|one| one.pol).collect::<Vec<_>>(), [pol]);
+        let place = directory.path().display();
+        let (wanted, other) = (Digest::of(good.as_bytes()), Digest::of(b"{}"));
+        let error = get(good.as_bytes(), b"{}").await.unwrap_err();
+        assert_eq!(code_of(&error), Code::Corrupt);
+        let of = format!("payloads/{wanted}.json of {place}");
+        assert_eq!(error.to_string(), format!("{of} has SHA-256 {other}, but the manifest says {wanted}"));
+        let error = get(b"[1]", b"[1]").await.unwrap_err();
+        assert_eq!(code_of(&error), Code::Manifest);
+        let large = vec![b' '; MAX_SIGNATURES_BYTES + 1];
+        let error = get(&large, &large).await.unwrap_err();
+        assert!(format!("{error:#}").ends_with(": it has more than 1048576 bytes"), "{error:#}");
+        let none = Pcr11 { phases: Predictions::new(&[]).unwrap(), sections: Vec::new(), signatures: None };
+        assert_eq!(signatures(&source, &none).await.unwrap(), Signatures::default());
+    }
 
     #[test]
     fn a_machine_gets_what_its_group_says_or_looks_on() {

@@ -1,7 +1,7 @@
 //! The TPM as a seam: the machine's device, a software TPM in tests, or none.
 //!
-//! The installer measures into PCR 13 only. PCRs 16 and 23 can be reset by software, 11 belongs to the UKI and its
-//! boot phases, 12 to its parameters (<https://uapi-group.org/specifications/specs/linux_tpm_pcr_registry/>).
+//! The installer measures into PCR 13; and, where it starts a UKI in systemd-stub's place, into 11 and 12 what the stub would.
+//! PCRs 16 and 23 can be reset by software (<https://uapi-group.org/specifications/specs/linux_tpm_pcr_registry/>).
 
 use std::fmt;
 use std::path::Path;
@@ -10,22 +10,19 @@ use std::str::FromStr as _;
 use anyhow::{Context as _, Result, bail};
 pub use metalstrap_release::pcr::{Bank, BankDigest};
 use tss_esapi::constants::CapabilityType;
-use tss_esapi::handles::PcrHandle;
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::{CapabilityData, Digest, DigestValues, PcrSelectionList, PcrSlot};
+use tss_esapi::structures::{CapabilityData, Digest, DigestValues, PcrSelection, PcrSelectionList};
 use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
 
 pub mod direct;
 pub mod nv;
+mod pcr;
 pub mod sealing;
 #[cfg(test)]
 pub(crate) mod swtpm;
 
-/// The PCR the installer measures into.
-pub const PCR: u32 = 13;
-const HANDLE: PcrHandle = PcrHandle::Pcr13;
-const SLOT: PcrSlot = PcrSlot::Slot13;
+pub use pcr::PcrIndex;
 
 /// The kernel's TPM devices, the one with the resource manager first.
 const DEVICES: [&str; 2] = ["/dev/tpmrm0", "/dev/tpm0"];
@@ -54,20 +51,20 @@ fn bank(algorithm: HashingAlgorithm) -> Result<Bank> {
 
 /// What the installer needs of a TPM.
 pub trait Tpm: Send + fmt::Debug {
-    /// The banks in which [`PCR`] exists.
+    /// The active banks: each has all of [`PcrIndex::ALL`].
     fn banks(&self) -> &[Bank];
 
-    /// Extends [`PCR`] with one digest per bank.
+    /// Extends a PCR with one digest per bank.
     ///
     /// # Errors
-    /// The TPM's answer; no bank is extended then.
-    fn extend(&mut self, digests: &[BankDigest]) -> Result<()>;
+    /// The TPM's answer, with the PCR; no bank is extended then.
+    fn extend(&mut self, pcr: PcrIndex, digests: &[BankDigest]) -> Result<()>;
 
-    /// The value of [`PCR`] in every active bank.
+    /// The value of a PCR in every active bank.
     ///
     /// # Errors
-    /// The TPM's answer.
-    fn read(&mut self) -> Result<Vec<BankDigest>>;
+    /// The TPM's answer, with the PCR.
+    fn read(&mut self, pcr: PcrIndex) -> Result<Vec<BankDigest>>;
 
     /// The content of an NV index of `size` bytes.
     ///
@@ -114,8 +111,21 @@ impl TssTpm {
 fn active_banks(context: &mut tss_esapi::Context) -> Result<Vec<Bank>> {
     let (data, _) = context.get_capability(CapabilityType::AssignedPcr, 0, 1)?;
     let CapabilityData::AssignedPcr(selections) = data else { bail!("the TPM answered another question") };
-    let active = selections.get_selections().iter().filter(|selection| selection.is_selected(SLOT));
-    let mut banks = active.map(|selection| bank(selection.hashing_algorithm())).collect::<Result<Vec<_>>>()?;
+    banks_of(selections.get_selections())
+}
+
+/// The banks that are active for the PCRs used here. One that has some of them and lacks another is refused: it would stay as it
+/// is there.
+fn banks_of(selections: &[PcrSelection]) -> Result<Vec<Bank>> {
+    let mut banks = Vec::new();
+    for selection in selections {
+        let lacks = |pcr: &PcrIndex| !selection.is_selected(pcr.slot());
+        match PcrIndex::ALL.into_iter().find(lacks) {
+            None => banks.push(bank(selection.hashing_algorithm())?),
+            Some(_) if PcrIndex::ALL.iter().all(lacks) => {}
+            Some(pcr) => bail!("the TPM's PCR bank of {:?} has no {pcr}", selection.hashing_algorithm()),
+        }
+    }
     banks.sort_unstable();
     if banks.is_empty() {
         bail!("the TPM has no active PCR bank");
@@ -128,7 +138,7 @@ impl Tpm for TssTpm {
         &self.banks
     }
 
-    fn extend(&mut self, digests: &[BankDigest]) -> Result<()> {
+    fn extend(&mut self, pcr: PcrIndex, digests: &[BankDigest]) -> Result<()> {
         let mut values = DigestValues::new();
         for BankDigest { bank, digest } in digests {
             let digest = Digest::try_from(digest.as_slice()).with_context(|| format!("taking a {bank} digest"))?;
@@ -136,18 +146,18 @@ impl Tpm for TssTpm {
         }
         // The PCR has an empty authorisation value: a password session without password.
         self.context
-            .execute_with_session(Some(AuthSession::Password), |context| context.pcr_extend(HANDLE, values))
-            .with_context(|| format!("extending PCR {PCR}"))
+            .execute_with_session(Some(AuthSession::Password), |context| context.pcr_extend(pcr.handle(), values))
+            .with_context(|| format!("extending {pcr}"))
     }
 
-    fn read(&mut self) -> Result<Vec<BankDigest>> {
+    fn read(&mut self, pcr: PcrIndex) -> Result<Vec<BankDigest>> {
         let mut values = Vec::with_capacity(self.banks.len());
         for &bank in &self.banks {
-            let selection = PcrSelectionList::builder().with_selection(algorithm(bank), &[SLOT]).build()?;
+            let selection = PcrSelectionList::builder().with_selection(algorithm(bank), &[pcr.slot()]).build()?;
             let (_, _, digests) =
-                self.context.pcr_read(selection).with_context(|| format!("reading PCR {PCR} of bank {bank}"))?;
+                self.context.pcr_read(selection).with_context(|| format!("reading {pcr} of bank {bank}"))?;
             let [digest] = digests.value() else {
-                bail!("reading PCR {PCR} of bank {bank}: the TPM gave {} values", digests.len())
+                bail!("reading {pcr} of bank {bank}: the TPM gave {} values", digests.len())
             };
             values.push(BankDigest { bank, digest: digest.value().to_vec() });
         }
@@ -173,6 +183,7 @@ pub(crate) fn extended(value: &BankDigest, digest: &BankDigest) -> BankDigest {
 #[cfg(test)]
 mod tests {
     use metalstrap_release::digest::to_hex;
+    use tss_esapi::structures::PcrSlot;
 
     use super::swtpm::Swtpm;
     use super::*;
@@ -198,14 +209,14 @@ mod tests {
         let swtpm = Swtpm::start();
         let mut tpm = swtpm.connect();
         assert_eq!(tpm.banks(), Bank::ALL);
-        let fresh = tpm.read().unwrap();
+        let fresh = tpm.read(PcrIndex::Installer).unwrap();
         assert_eq!(fresh.iter().map(|value| value.digest.len()).collect::<Vec<_>>(), [20, 32, 48, 64]);
         assert!(fresh.iter().all(|value| value.digest.iter().all(|&byte| byte == 0)), "{fresh:?}");
 
         let digests: Vec<_> = Bank::ALL.iter().map(|bank| bank.digest(b"abc")).collect();
-        tpm.extend(&digests).unwrap();
+        tpm.extend(PcrIndex::Installer, &digests).unwrap();
 
-        let after = tpm.read().unwrap();
+        let after = tpm.read(PcrIndex::Installer).unwrap();
         // python3: hashlib.sha256(bytes(32) + hashlib.sha256(b"abc").digest()), and so on.
         let hex: Vec<_> = after.iter().map(|value| to_hex(&value.digest)).collect();
         assert_eq!(hex[0], "ccd5bd41458de644ac34a2478b58ff819bef5acf");
@@ -214,12 +225,44 @@ mod tests {
     }
 
     #[test]
+    fn each_pcr_is_its_own() {
+        let swtpm = Swtpm::start();
+        let mut tpm = swtpm.connect();
+        let zero = tpm.read(PcrIndex::Installer).unwrap();
+        for (pcr, bytes) in PcrIndex::ALL.into_iter().zip([b"a", b"b", b"c"]) {
+            let digests: Vec<_> = Bank::ALL.iter().map(|bank| bank.digest(bytes)).collect();
+            assert_eq!(tpm.read(pcr).unwrap(), zero, "{pcr} before");
+            tpm.extend(pcr, &digests).unwrap();
+            let expected: Vec<_> = zero.iter().zip(&digests).map(|(old, new)| extended(old, new)).collect();
+            assert_eq!(tpm.read(pcr).unwrap(), expected, "{pcr}");
+        }
+        assert_eq!(PcrIndex::ALL.map(PcrIndex::number), [11, 12, 13]);
+    }
+
+    #[test]
+    fn a_bank_without_one_of_the_pcrs_is_refused() {
+        let selections = |slots: &[PcrSlot]| {
+            let list = PcrSelectionList::builder()
+                .with_selection(HashingAlgorithm::Sha1, &[PcrSlot::Slot10])
+                .with_selection(HashingAlgorithm::Sha256, slots);
+            banks_of(list.build().unwrap().get_selections())
+        };
+        let all = [PcrSlot::Slot11, PcrSlot::Slot12, PcrSlot::Slot13];
+        assert_eq!(selections(&all).unwrap(), [Bank::Sha256]);
+        assert_eq!(
+            selections(&[all[0], all[2]]).unwrap_err().to_string(),
+            "the TPM's PCR bank of Sha256 has no PCR 12"
+        );
+        assert_eq!(selections(&[PcrSlot::Slot10]).unwrap_err().to_string(), "the TPM has no active PCR bank");
+    }
+
+    #[test]
     fn only_the_active_banks_are_extended() {
         let swtpm = Swtpm::start_with_banks("sha256");
         let mut tpm = swtpm.connect();
         assert_eq!(tpm.banks(), [Bank::Sha256]);
-        tpm.extend(&[Bank::Sha256.digest(b"abc")]).unwrap();
-        let hex: Vec<_> = tpm.read().unwrap().iter().map(|value| to_hex(&value.digest)).collect();
+        tpm.extend(PcrIndex::Installer, &[Bank::Sha256.digest(b"abc")]).unwrap();
+        let hex: Vec<_> = tpm.read(PcrIndex::Installer).unwrap().iter().map(|value| to_hex(&value.digest)).collect();
         assert_eq!(hex, ["589f9ffed4c477966bfb8d41f37895b08c69047df8f911d6f3b57fbe08faee8d"]);
     }
 
@@ -236,7 +279,9 @@ mod tests {
         let swtpm = Swtpm::start();
         let mut tpm = swtpm.connect();
         drop(swtpm);
-        let error = tpm.extend(&[Bank::Sha256.digest(b"abc")]).unwrap_err();
-        assert_eq!(error.to_string(), "extending PCR 13");
+        for (pcr, text) in PcrIndex::ALL.into_iter().zip(["extending PCR 11", "extending PCR 12", "extending PCR 13"]) {
+            let error = tpm.extend(pcr, &[Bank::Sha256.digest(b"abc")]).unwrap_err();
+            assert_eq!(error.to_string(), text);
+        }
     }
 }

@@ -121,6 +121,9 @@ pub struct Host {
     /// How the installer is left.
     #[serde(default)]
     pub handoff: HandoffMode,
+    /// What the OS needs of PCR 11 when it is started at the end of the installation.
+    #[serde(default)]
+    pub pcr11: Pcr11Need,
     /// Added to the UKI's kernel command line at kexec: words about consoles, messages and hardware (`console=`,
     /// `loglevel=`, `net.ifnames=`, `intel_iommu=` …) and no others, so that it cannot change what is started.
     #[serde(default)]
@@ -233,6 +236,20 @@ pub enum HandoffMode {
     Reboot,
     /// Switch off.
     Poweroff,
+}
+
+/// What the OS needs of PCR 11 when it is started at the end of the installation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Pcr11Need {
+    /// Nothing: kexec whatever it will hold.
+    #[default]
+    Any,
+    /// A value for which the release has a signed policy (`publish --pcr-key`, and `--netboot` with the image that the machine
+    /// is started from), so that what is sealed by it opens. Where the machine measures and there is none, it restarts through
+    /// the firmware instead of kexec.
+    Signed,
 }
 
 /// Where our boot entry goes in BootOrder.

@@ -19,7 +19,7 @@ mod tests;
 pub use check::{check_name, check_version};
 pub use partition::{DataPartition, GRAIN, MAX_PARTITION_BYTES, parse_partitions};
 pub use partition_type::{ESP_TYPE, PartitionType, ROOT_TYPE, ROOT_VERITY_TYPE};
-pub use pcr11::{MAX_SIGNATURES_BYTES, Pcr11, Predictions};
+pub use pcr11::{MAX_SIGNATURES_BYTES, Pcr11, Predictions, SectionDigest};
 
 /// No manifest is larger; the installer stops reading there.
 pub const MAX_BYTES: usize = 1 << 20;

@@ -13,7 +13,7 @@ mod prediction;
 mod tests;
 
 pub use bank::{Bank, BankDigest, Hasher};
-pub use extension::{Extension, MEASURED, extensions};
+pub use extension::{Extension, MEASURED, extensions, measured};
 pub use phase::Phase;
 pub use policy::{PolicyKey, PolicyKeyError, Signature, Signatures, policy};
 pub use prediction::{Calculated, Prediction, Value};

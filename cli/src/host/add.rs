@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::host::{
-    BootOrder, Credentials, DiskSelector, Erase, Existing, HandoffMode, Host, HostKey, Mode, ReleaseName, Secrets,
-    TpmPolicy,
+    BootOrder, Credentials, DiskSelector, Erase, Existing, HandoffMode, Host, HostKey, Mode, Pcr11Need, ReleaseName,
+    Secrets, TpmPolicy,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -35,7 +35,8 @@ pub struct Args {
     /// The host config, as JSON
     #[arg(long, value_name = "FILE", required_unless_present = "release",
           conflicts_with_all = ["release", "disk_serial", "disk_wwid", "disk_by_path", "disk_model", "disk_transport",
-                                "disk_size", "mode", "existing", "intent", "erase", "tpm", "handoff", "boot_order",
+                                "disk_size", "mode", "existing", "intent", "erase", "tpm", "handoff", "pcr11",
+                                "boot_order",
                                 "cmdline_extra"])]
     config: Option<PathBuf>,
     /// The release to install
@@ -77,6 +78,9 @@ pub struct Args {
     /// How the installer is left: kexec, reboot or poweroff [default: kexec]
     #[arg(long, value_parser = word::<HandoffMode>)]
     handoff: Option<HandoffMode>,
+    /// What the OS needs of PCR 11 at the end of the installation: any value, or one that is signed [default: any]
+    #[arg(long, value_parser = word::<Pcr11Need>)]
+    pcr11: Option<Pcr11Need>,
     /// Where the boot entry goes: network-first, disk-first or leave [default: network-first]
     #[arg(long, value_parser = word::<BootOrder>)]
     boot_order: Option<BootOrder>,
@@ -166,6 +170,7 @@ impl Args {
             erase: self.erase.unwrap_or_default(),
             tpm: self.tpm.unwrap_or_default(),
             handoff: self.handoff.unwrap_or_default(),
+            pcr11: self.pcr11.unwrap_or_default(),
             cmdline_extra: self.cmdline_extra.clone().unwrap_or_default(),
             boot_order: self.boot_order.unwrap_or_default(),
             credentials: Credentials::default(),

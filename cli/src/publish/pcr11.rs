@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
-use metalstrap_release::manifest::{MAX_SIGNATURES_BYTES, Pcr11, Predictions};
+use metalstrap_release::manifest::{MAX_SIGNATURES_BYTES, Pcr11, Predictions, SectionDigest};
 use metalstrap_release::pcr::{Extension, Pcr, PolicyKey, Prediction};
 use metalstrap_release::uki::UkiError;
 
@@ -54,7 +54,8 @@ impl Pcr11Args {
         };
         let phases = Predictions::new(&phases).context("encoding the predictions of PCR 11")?;
         let signatures = file.as_deref().map(Digest::of);
-        Ok(Predicted { pcr11: Some(Pcr11 { phases, signatures }), file })
+        let sections = SectionDigest::all(&measured);
+        Ok(Predicted { pcr11: Some(Pcr11 { phases, sections, signatures }), file })
     }
 
     /// The file of signatures: for the UKI alone, and behind each netboot UKI.

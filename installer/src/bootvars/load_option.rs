@@ -190,6 +190,6 @@ fn split_node(path: &[u8]) -> Option<(Kind, &[u8], &[u8])> {
 }
 
 /// UTF-16LE with NUL, which is the encoding of every text here.
-fn utf16(text: &str) -> Vec<u8> {
+pub(crate) fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
 }

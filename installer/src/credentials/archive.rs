@@ -15,15 +15,22 @@ const TRAILER: &str = concat!(
 /// The archive; empty where there are none.
 #[must_use]
 pub fn archive(credentials: &[Sealed]) -> Vec<u8> {
-    let mut out = Vec::new();
     if credentials.is_empty() {
-        return out;
+        return Vec::new();
     }
     let [_, (directory, _)] = DIRECTORIES;
-    let directories = DIRECTORIES.into_iter().map(|(path, mode)| (path.to_owned(), mode, [].as_slice()));
-    let files = credentials.iter().map(|one| (format!("{directory}/{}", one.file()), FILE, one.bytes.as_slice()));
-    for (inode, (path, mode, content)) in (1_u32..).zip(directories.chain(files)) {
-        put(&mut out, inode, mode, &path, content);
+    let paths: Vec<_> = credentials.iter().map(|one| format!("{directory}/{}", one.file())).collect();
+    let files = paths.iter().zip(credentials).map(|(path, one)| (path.as_str(), FILE, one.bytes.as_slice()));
+    pack(&DIRECTORIES, &files.collect::<Vec<_>>())
+}
+
+/// An archive of these directories, and then of these files with their content; each has a path and a mode.
+#[must_use]
+pub fn pack(directories: &[(&str, u32)], files: &[(&str, u32, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let directories = directories.iter().map(|(path, mode)| (*path, *mode, [].as_slice()));
+    for (inode, (path, mode, content)) in (1_u32..).zip(directories.chain(files.iter().copied())) {
+        put(&mut out, inode, mode, path, content);
     }
     out.extend_from_slice(TRAILER.as_bytes());
     out.resize(out.len().next_multiple_of(4), 0);
@@ -32,7 +39,7 @@ pub fn archive(credentials: &[Sealed]) -> Vec<u8> {
 
 /// Appends header, name and content, the last two each filled up to a multiple of 4. Owner, times and devices are zero.
 fn put(out: &mut Vec<u8>, inode: u32, mode: u32, path: &str, content: &[u8]) {
-    // Both are bounded far below 4 GiB: by what a host config may hold.
+    // Both are bounded far below 4 GiB: by what a host config, a UKI's small sections and a log may hold.
     let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
     let (size, name_size) = (length(content.len()), length(path.len().saturating_add(1)));
     let fields = [inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];

@@ -8,9 +8,9 @@ use metalstrap_release::eventlog::userspace::{self, Record};
 
 use super::*;
 use crate::failure::code_of;
+use crate::tpm::extended;
 use crate::tpm::nv::Content;
 use crate::tpm::swtpm::Swtpm;
-use crate::tpm::{Bank, extended};
 
 /// A TPM that does not take measurements.
 #[derive(Debug)]
@@ -21,11 +21,11 @@ impl Tpm for Broken {
         &[Bank::Sha256]
     }
 
-    fn extend(&mut self, _: &[BankDigest]) -> Result<()> {
+    fn extend(&mut self, _: PcrIndex, _: &[BankDigest]) -> Result<()> {
         bail!("the TPM is in lockout")
     }
 
-    fn read(&mut self) -> Result<Vec<BankDigest>> {
+    fn read(&mut self, _: PcrIndex) -> Result<Vec<BankDigest>> {
         bail!("the TPM is in lockout")
     }
 
@@ -38,12 +38,19 @@ impl Tpm for Broken {
     }
 }
 
-/// (`content.string`, digests) of every record.
+/// (`content.string`, digests) of every record of PCR 13.
 fn records(text: &str) -> Vec<(String, Vec<BankDigest>)> {
+    records_of(13, text)
+}
+
+/// The same of this PCR.
+fn records_of(pcr: u32, text: &str) -> Vec<(String, Vec<BankDigest>)> {
     let mut records = Vec::new();
     for record in text.split_inclusive('\n') {
         let record: Value = serde_json::from_str(record.strip_prefix('\u{1e}').unwrap()).unwrap();
-        assert_eq!(record["pcr"], 13);
+        if record["pcr"] != pcr {
+            continue;
+        }
         assert_eq!(record["content_type"], "systemd");
         assert_eq!(record["content"]["eventType"], "metalstrap");
         let digest = |value: &Value| {
@@ -57,10 +64,15 @@ fn records(text: &str) -> Vec<(String, Vec<BankDigest>)> {
     records
 }
 
-/// What the PCR must hold after the records of `text`.
+/// What PCR 13 must hold after the records of `text`.
 fn replay(text: &str) -> Vec<BankDigest> {
+    replay_of(13, text)
+}
+
+/// What this PCR must hold.
+fn replay_of(pcr: u32, text: &str) -> Vec<BankDigest> {
     let mut values: BTreeMap<Bank, BankDigest> = BTreeMap::new();
-    for digest in records(text).into_iter().flat_map(|(_, digests)| digests) {
+    for digest in records_of(pcr, text).into_iter().flat_map(|(_, digests)| digests) {
         let zero = BankDigest { bank: digest.bank, digest: vec![0; digest.digest.len()] };
         let value = values.entry(digest.bank).or_insert(zero);
         *value = extended(value, &digest);
@@ -79,7 +91,7 @@ fn the_log_replays_to_the_pcr() {
     let path = log_in(&directory);
     let mut measurer = Measurer::with(Ok(Some(Box::new(swtpm.connect()))), &path);
 
-    let measurement = measurer.measure("site-config", b"{\"format\": 1}").unwrap();
+    let measurement = measurer.measure(PcrIndex::Installer, "site-config", b"{\"format\": 1}").unwrap();
     assert_eq!(
         measurement.fields()["digests"][1],
         json!({"hashAlg": "sha256", "digest": to_hex(&Bank::Sha256.digest(b"{\"format\": 1}").digest)})
@@ -87,10 +99,10 @@ fn the_log_replays_to_the_pcr() {
     let decision = measurer.decide(TpmPolicy::Required).unwrap();
     assert_eq!(decision.text, "measuring into PCR 13 of the banks sha1, sha256, sha384, sha512");
     for (what, bytes) in [("manifest", &b"{}"[..]), ("plan", b"[1]"), ("kernel-cmdline", b"quiet"), ("empty", b"")] {
-        measurer.measure(what, bytes).unwrap();
+        measurer.measure(PcrIndex::Installer, what, bytes).unwrap();
     }
 
-    let pcr = measurer.read().unwrap();
+    let pcr = measurer.read(PcrIndex::Installer).unwrap();
     assert_eq!(pcr.len(), 4);
     assert_eq!(replay(measurer.log()), pcr);
     assert_eq!(fs::read_to_string(&path).unwrap(), measurer.log());
@@ -109,19 +121,84 @@ fn the_log_replays_to_the_pcr() {
 }
 
 #[test]
+fn each_pcr_replays_by_itself() {
+    let swtpm = Swtpm::start();
+    let directory = tempfile::tempdir().unwrap();
+    let mut measurer = Measurer::with(Ok(Some(Box::new(swtpm.connect()))), &log_in(&directory));
+    for (what, bytes) in [("a", &b"1"[..]), ("b", b"2")] {
+        for pcr in PcrIndex::ALL {
+            let fields = measurer.measure(pcr, what, bytes).unwrap().fields();
+            assert_eq!(fields["pcr"], json!(pcr.number()));
+        }
+    }
+    let digests = measurer.banks().iter().map(|bank| bank.digest(b"3")).collect();
+    measurer.extend(PcrIndex::KernelBoot, "c", digests).unwrap();
+    for (pcr, count) in PcrIndex::ALL.into_iter().zip([3, 2, 2]) {
+        assert_eq!(records_of(pcr.number(), measurer.log()).len(), count);
+        assert_eq!(replay_of(pcr.number(), measurer.log()), measurer.read(pcr).unwrap(), "{pcr}");
+    }
+}
+
+#[test]
+fn digests_for_other_banks_are_refused() {
+    let swtpm = Swtpm::start();
+    let directory = tempfile::tempdir().unwrap();
+    let mut measurer = Measurer::with(Ok(Some(Box::new(swtpm.connect()))), &log_in(&directory));
+    measurer.decide(TpmPolicy::Required).unwrap();
+    let error = measurer.extend(PcrIndex::KernelBoot, "uki", vec![Bank::Sha256.digest(b"1")]).unwrap_err();
+    assert_eq!(
+        format!("{error:#}"),
+        "measuring the uki: what PCR 11 is to be extended with is not for the banks that the TPM has"
+    );
+    assert_eq!(measurer.log(), "");
+    assert!(
+        measurer.read(PcrIndex::KernelBoot).unwrap().iter().all(|value| value.digest.iter().all(|&byte| byte == 0))
+    );
+}
+
+/// A TPM that goes away in the middle: what was measured before stays in the log.
+#[test]
+fn a_tpm_that_disappears_ends_or_is_passed_over() {
+    for policy in [TpmPolicy::Required, TpmPolicy::IfPresent] {
+        let swtpm = Swtpm::start();
+        let directory = tempfile::tempdir().unwrap();
+        let mut measurer = Measurer::with(Ok(Some(Box::new(swtpm.connect()))), &log_in(&directory));
+        measurer.decide(policy).unwrap();
+        measurer.measure(PcrIndex::KernelBoot, "section-name:.linux", b".linux\0").unwrap();
+        drop(swtpm);
+        let next = measurer.measure(PcrIndex::KernelBoot, "section:.linux", b"kernel");
+        match policy {
+            TpmPolicy::Required => {
+                let error = next.unwrap_err();
+                assert_eq!(code_of(&error), Code::Tpm);
+                let text = format!("{error:#}");
+                assert!(text.starts_with("measuring the section:.linux: extending PCR 11: "), "{text}");
+            }
+            TpmPolicy::IfPresent => {
+                let skipped = next.unwrap().skipped.unwrap();
+                assert!(skipped.starts_with("measuring the section:.linux: extending PCR 11: "), "{skipped}");
+                assert_eq!(measurer.failure(), Some(skipped.as_str()));
+                assert!(measurer.banks().is_empty());
+            }
+        }
+        assert_eq!(records_of(11, measurer.log()).len(), 1);
+    }
+}
+
+#[test]
 fn a_second_run_of_the_same_boot_continues_the_log() {
     let swtpm = Swtpm::start();
     let directory = tempfile::tempdir().unwrap();
     let path = log_in(&directory);
     let mut first = Measurer::with(Ok(Some(Box::new(swtpm.connect()))), &path);
-    first.measure("site-config", b"1").unwrap();
+    first.measure(PcrIndex::Installer, "site-config", b"1").unwrap();
     drop(first);
 
     let mut second = Measurer::with(Ok(Some(Box::new(swtpm.connect()))), &path);
-    second.measure("site-config", b"1").unwrap();
+    second.measure(PcrIndex::Installer, "site-config", b"1").unwrap();
 
     assert_eq!(records(second.log()).len(), 2);
-    assert_eq!(replay(second.log()), second.read().unwrap());
+    assert_eq!(replay(second.log()), second.read(PcrIndex::Installer).unwrap());
 }
 
 #[test]
@@ -150,7 +227,7 @@ fn a_required_tpm_that_fails_ends_the_run() {
     let directory = tempfile::tempdir().unwrap();
     let mut measurer = Measurer::with(Ok(Some(Box::new(Broken))), &log_in(&directory));
     measurer.decide(TpmPolicy::Required).unwrap();
-    let error = measurer.measure("manifest", b"{}").unwrap_err();
+    let error = measurer.measure(PcrIndex::Installer, "manifest", b"{}").unwrap_err();
     assert_eq!(code_of(&error), Code::Tpm);
     assert_eq!(format!("{error:#}"), "measuring the manifest: the TPM is in lockout");
 }
@@ -159,7 +236,7 @@ fn a_required_tpm_that_fails_ends_the_run() {
 fn a_failure_before_the_site_config_is_read_counts_too() {
     let directory = tempfile::tempdir().unwrap();
     let mut measurer = Measurer::with(Ok(Some(Box::new(Broken))), &log_in(&directory));
-    let skipped = measurer.measure("site-config", b"{}").unwrap().skipped.unwrap();
+    let skipped = measurer.measure(PcrIndex::Installer, "site-config", b"{}").unwrap().skipped.unwrap();
     assert_eq!(skipped, "measuring the site-config: the TPM is in lockout");
     assert_eq!(
         measurer.decide(TpmPolicy::Required).unwrap_err().to_string(),
@@ -173,7 +250,7 @@ fn where_a_tpm_may_be_absent_its_failure_is_said() {
     let mut broken = Measurer::with(Ok(Some(Box::new(Broken))), &log_in(&directory));
     broken.decide(TpmPolicy::IfPresent).unwrap();
     assert_eq!(
-        Value::from(broken.measure("plan", b"[]").unwrap().fields()),
+        Value::from(broken.measure(PcrIndex::Installer, "plan", b"[]").unwrap().fields()),
         json!({"what": "plan", "skipped": "measuring the plan: the TPM is in lockout"})
     );
     assert_eq!(broken.log(), "");
@@ -183,7 +260,7 @@ fn where_a_tpm_may_be_absent_its_failure_is_said() {
         absent.decide(TpmPolicy::IfPresent).unwrap(),
         Decision { measuring: false, text: "nothing is measured: the machine has no TPM".to_owned() }
     );
-    assert_eq!(absent.measure("plan", b"[]").unwrap().skipped.unwrap(), "the machine has no TPM");
+    assert_eq!(absent.measure(PcrIndex::Installer, "plan", b"[]").unwrap().skipped.unwrap(), "the machine has no TPM");
     assert_eq!(
         absent.decide(TpmPolicy::Required).unwrap_err().to_string(),
         "the host config requires a TPM, but nothing is measured: the machine has no TPM"
@@ -194,7 +271,8 @@ fn where_a_tpm_may_be_absent_its_failure_is_said() {
 fn a_record_reads_as_systemd_writes_it() {
     let directory = tempfile::tempdir().unwrap();
     let log = EventLog::open(&log_in(&directory)).unwrap();
-    let record = log.record("plan", &[Bank::Sha1.digest(b"abc")]).unwrap();
+    let digests = [Bank::Sha1.digest(b"abc")];
+    let record = log.record(Input { pcr: PcrIndex::Installer, what: "plan", digests: &digests }).unwrap();
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().replace('-', "");
     let (before, after) = record.split_once("\"timestamp\":").unwrap();
     assert_eq!(

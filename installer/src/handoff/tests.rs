@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use metalstrap_release::host::Existing;
 use metalstrap_release::manifest::{Artifact, Payload, Salt};
+use metalstrap_release::pcr;
+use metalstrap_release::uki::Sections;
 use metalstrap_release::verity::{self, BLOCK, MemoryStore};
 use uuid::Uuid;
 
@@ -13,12 +15,12 @@ use super::*;
 use crate::disk::{Disk as _, Memory};
 use crate::failure::code_of;
 
-const CMDLINE: &str = "console=ttyS0 roothash=00";
+pub(crate) const CMDLINE: &str = "console=ttyS0 roothash=00";
 /// Sections of the handmade UKI start at multiples of it in the file.
 const ALIGN: usize = 512;
 
 /// A PE32+ file with these sections: (name, content, zeroes behind the content).
-fn uki(sections: &[(&str, Vec<u8>, usize)]) -> Vec<u8> {
+pub(crate) fn uki(sections: &[(&str, Vec<u8>, usize)]) -> Vec<u8> {
     let mut head = vec![0; 0x40];
     head[..2].copy_from_slice(b"MZ");
     head[0x3c..0x40].copy_from_slice(&0x40u32.to_le_bytes());
@@ -60,7 +62,7 @@ fn bytes(length: usize, seed: u32) -> Vec<u8> {
 }
 
 /// A disk with the UKI in the middle, its tree, and the manifest's part about it.
-fn on_disk(uki: &[u8]) -> (Region, Tree<MemoryStore>, Boot) {
+pub(crate) fn on_disk(uki: &[u8]) -> (Region, Tree<MemoryStore>, Boot) {
     let size = uki.len() as u64;
     let blocks = size.div_ceil(BLOCK);
     let disk = Arc::new(Memory::new(64 << 20, 512));
@@ -98,7 +100,8 @@ fn on_disk(uki: &[u8]) -> (Region, Tree<MemoryStore>, Boot) {
     (region, tree, boot)
 }
 
-fn ordinary() -> Vec<(&'static str, Vec<u8>, usize)> {
+/// Sections of an ordinary UKI: (name, content, zeroes behind the content).
+pub(crate) fn ordinary() -> Vec<(&'static str, Vec<u8>, usize)> {
     vec![
         (".osrel", b"ID=test\n".to_vec(), 0),
         (".cmdline", format!("{CMDLINE}\n").into_bytes(), 0),
@@ -139,7 +142,9 @@ fn microcode_comes_first_and_missing_bytes_are_zeroes() {
 #[test]
 fn credentials_come_behind_the_initrd_where_the_kernel_looks_for_them() {
     let (region, tree, boot) = on_disk(&uki(&ordinary()));
-    let parts = split::split(&region, &tree, &boot, b"070701archive").unwrap();
+    let parts = split::split(&region, &tree, &boot, &[]).unwrap();
+    parts.append(b"070701archive").unwrap();
+    parts.append(b"").unwrap();
     let initrd = content(&parts.initrd);
     assert_eq!(Digest::of(&initrd[..2_500_003]), Digest::of(&bytes(2_500_003, 2)));
     assert_eq!(&initrd[2_500_003..], b"\x00070701archive");
@@ -165,7 +170,8 @@ fn a_kernel_that_only_efi_unpacks_is_no_reason_to_fail() {
     let mut sections = ordinary();
     sections[2].1 = [b"MZ\0\0zimg".as_slice(), &bytes(4000, 4)].concat();
     let (region, tree, boot) = on_disk(&uki(&sections));
-    let error = load(&region, &tree, &boot, &CommandLine::new(CMDLINE, "").unwrap(), &[]).unwrap_err();
+    let parts = read(&region, &tree, &boot, &[]).unwrap();
+    let error = load(&parts, &CommandLine::new(CMDLINE, "").unwrap()).unwrap_err();
     assert!(matches!(error, LoadError::Kernel(_)), "{error:?}");
     assert_eq!(
         format!("{:#}", anyhow::Error::from(error)),
@@ -184,7 +190,7 @@ fn a_flipped_bit_anywhere_is_noticed() {
         bytes[usize::try_from(at % BLOCK).unwrap()] ^= 1;
         region.write_at(block * BLOCK, &bytes).unwrap();
 
-        let error = load(&region, &tree, &boot, &CommandLine::new(CMDLINE, "").unwrap(), &[]).unwrap_err();
+        let error = read(&region, &tree, &boot, &[]).unwrap_err();
 
         assert_eq!(error.to_string(), "reading the UKI back from the disk");
         let LoadError::Uki(cause) = error else { panic!("{error}") };
@@ -238,13 +244,54 @@ fn the_command_line_is_the_ukis_and_the_hosts() {
 #[test]
 fn a_watchdog_that_stays_armed_is_told_to_the_os_and_counts_for_the_length() {
     let (mut manifest, host) = (crate::plan::tests::manifest(), crate::plan::tests::host(Existing::Refuse));
-    let plain = CommandLine::for_handoff(&manifest, &host).unwrap();
+    let plain = CommandLine::for_handoff(&manifest, &host, false).unwrap();
     manifest.boot.watchdog = Some(60);
-    let line = CommandLine::for_handoff(&manifest, &host).unwrap();
+    let line = CommandLine::for_handoff(&manifest, &host, false).unwrap();
     assert_eq!(line.as_str(), format!("{} systemd.watchdog_sec=60", plain.as_str()));
     manifest.boot.cmdline_limit = u32::try_from(plain.as_str().len()).unwrap() + 31;
-    let error = CommandLine::for_handoff(&manifest, &host).unwrap_err();
+    let error = CommandLine::for_handoff(&manifest, &host, false).unwrap_err();
     assert_eq!(code_of(&error), Code::CommandLine);
+}
+
+#[test]
+fn an_os_behind_an_installer_that_measures_is_told_to_go_on() {
+    let (manifest, host) = (crate::plan::tests::manifest(), crate::plan::tests::host(Existing::Refuse));
+    let plain = CommandLine::for_handoff(&manifest, &host, false).unwrap();
+    let line = CommandLine::for_handoff(&manifest, &host, true).unwrap();
+    let words = "SYSTEMD_FORCE_MEASURE=1 systemd.setenv=SYSTEMD_FORCE_MEASURE=1 systemd.tpm2_measured_os=1";
+    assert_eq!(line.as_str(), format!("{} {words}", plain.as_str()));
+    assert_eq!(CommandLine::new("aä", "").unwrap().to_load_options(), b"a\0\xe4\0\0\0");
+}
+
+/// The same pass that splits says what systemd-stub measures.
+#[test]
+fn what_is_measured_is_what_is_predicted_of_the_file() {
+    let mut sections = ordinary();
+    sections.push((".ucode", bytes(ALIGN, 3), 2));
+    sections.push((".pcrsig", b"{}".to_vec(), 0));
+    sections.push((".pcrpkey", b"key".to_vec(), 0));
+    let image = uki(&sections);
+    let (region, tree, boot) = on_disk(&image);
+    let parts = split::split(&region, &tree, &boot, &Bank::ALL).unwrap();
+    let expected = pcr::extensions(&mut Cursor::new(&image), &Sections::parse(&image).unwrap(), &Bank::ALL).unwrap();
+    assert_eq!(parts.extensions().unwrap(), expected);
+    let order: Vec<_> = expected.iter().step_by(2).map(|extension| extension.section).collect();
+    assert_eq!(order, [".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".pcrpkey"]);
+    // Of no bank nothing is hashed, and nothing else changes.
+    let parts = split::split(&region, &tree, &boot, &[]).unwrap();
+    assert!(parts.extensions().unwrap().iter().all(|extension| extension.digests.is_empty()));
+}
+
+#[test]
+fn what_the_machine_decides_about_is_said_not_to_be_known() {
+    let mut sections = ordinary();
+    sections.push((".dtbauto", b"tree".to_vec(), 0));
+    let (region, tree, boot) = on_disk(&uki(&sections));
+    let parts = split::split(&region, &tree, &boot, &Bank::ALL).unwrap();
+    assert_eq!(
+        parts.extensions().unwrap_err().to_string(),
+        "the UKI has a section .dtbauto, and whether systemd-stub measures it depends on the machine's hardware"
+    );
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use metalstrap_release::host::{HandoffMode, Host};
-use metalstrap_release::manifest::Manifest;
+use metalstrap_release::manifest::{Boot, Manifest};
+use metalstrap_release::pcr::Signatures;
 use metalstrap_release::site::{KexecDeny, Site};
 
 use super::Machine;
@@ -39,7 +40,7 @@ impl Machine<'_> {
     /// Decides, as a part of the plan, how the installer is left, and tells what speaks against kexec where the host config wants
     /// it: `host` and `plan` then say what will be done. An ordinary command hands nothing off.
     #[must_use]
-    pub fn decide_handoff(&self, host: Host, plan: Plan) -> (Host, Plan) {
+    pub fn decide_handoff(&mut self, host: Host, plan: Plan, boot: &Boot, signatures: &Signatures) -> (Host, Plan) {
         if !self.is_netboot() {
             return (host, plan);
         }
@@ -49,6 +50,7 @@ impl Machine<'_> {
         let reasons = [
             handoff::denied(&self.leaving.deny, &smbios::identity(sys), &pci),
             marker::failed_before(&own_variables()),
+            self.unsigned(&host, boot, signatures),
         ];
         let decision = Decision::new(host.handoff, reasons);
         if let Some(text) = decision.complaint() {

@@ -30,6 +30,7 @@ fn absent_fields_take_the_harmless_default() {
     assert_eq!((host.existing, host.intent, host.erase), (Existing::Keep, None, Erase::None));
     assert_eq!(host.tpm, TpmPolicy::IfPresent);
     assert_eq!(host.handoff, HandoffMode::Kexec);
+    assert_eq!(host.pcr11, Pcr11Need::Any);
     assert_eq!(host.boot_order, BootOrder::NetworkFirst);
     assert_eq!(host.cmdline_extra, "");
     assert_eq!(host.release.target(), "debian_13.2.json");
@@ -48,6 +49,13 @@ fn an_intent_is_a_short_plain_word() {
         let text = refusal(&host(wrong));
         assert!(text.ends_with(&format!("intent {wrong:?} is not 1 to 64 of a-z, A-Z, 0-9 and '._-'")), "{text}");
     }
+}
+
+#[test]
+fn a_signed_policy_may_be_needed() {
+    assert_eq!(Host::parse(with("/pcr11", json!("signed")).as_bytes()).unwrap().pcr11, Pcr11Need::Signed);
+    let text = refusal(&with("/pcr11", json!("required")));
+    assert!(text.contains("unknown variant `required`, expected `any` or `signed`"), "{text}");
 }
 
 #[test]

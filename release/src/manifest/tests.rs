@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::digest::to_hex;
+use crate::pcr::{Bank, Pcr};
 
 const ROOT: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 const OTHER: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -144,6 +146,27 @@ fn a_manifest_says_what_pcr_11_will_be() {
         let text = "the manifest's boot.pcr11.phases is no list of objects with texts";
         assert_eq!(refusal(&with(other)), text);
     }
+}
+
+/// From zero on, the value is that of systemd-measure for a UKI with this kernel alone.
+#[test]
+fn pcr_11_is_foretold_from_any_value() {
+    let mut with = manifest();
+    with["boot"]["pcr11"] = pcr11();
+    with["boot"]["pcr11"]["sections"] = json!([{"name": ".linux", "sha256": Digest::of(b"KERNEL-BYTES").to_string()}]);
+    let found = Manifest::parse(with.to_string().as_bytes()).unwrap();
+    assert_eq!(serde_json::to_value(&found).unwrap()["boot"]["pcr11"], with["boot"]["pcr11"], "as it was read");
+    let found = found.boot.pcr11.unwrap();
+    let stub = found.after(&Pcr::zero(Bank::Sha256)).unwrap();
+    assert_eq!(to_hex(stub.value()), "6a36592a05658257b4e531672b11330fb266cdd5ca8f14ce963cba19a6ec24ab");
+    let expected = Digest::of(&[stub.value(), &Digest::of(b".linux\0").0].concat());
+    let expected = Digest::of(&[expected.0, Digest::of(b"KERNEL-BYTES").0].concat());
+    assert_eq!(found.after(&stub).unwrap().value(), expected.0);
+    assert_eq!(found.after(&Pcr::zero(Bank::Sha1)), None, "the manifest has SHA-256 alone");
+    let mut older = manifest();
+    older["boot"]["pcr11"] = pcr11();
+    let older = Manifest::parse(older.to_string().as_bytes()).unwrap().boot.pcr11.unwrap();
+    assert_eq!(older.after(&Pcr::zero(Bank::Sha256)), None, "it does not say");
 }
 
 #[test]

@@ -33,19 +33,38 @@ pub fn extensions(
     sections: &Sections,
     banks: &[Bank],
 ) -> Result<Vec<Extension>, UkiError> {
-    sections.required(".linux")?;
     let mut extensions = Vec::new();
+    for (name, section) in measured(sections)? {
+        extensions.extend(Extension::of_section(name, content(reader, section, banks)?));
+    }
+    Ok(extensions)
+}
+
+/// The sections that the stub measures, in its order.
+///
+/// # Errors
+/// There is no kernel, which the stub refuses; or a section is one that the stub chooses by hardware.
+pub fn measured(sections: &Sections) -> Result<Vec<(&'static str, &Section)>, UkiError> {
+    sections.required(".linux")?;
+    let mut found = Vec::new();
     for name in MEASURED {
         let Some(section) = sections.get(name).filter(|section| section.virtual_size > 0) else { continue };
         if BY_HARDWARE.contains(&name) {
             return Err(UkiError::ByHardware(name));
         }
-        let with_nul = [name.as_bytes(), b"\0"].concat();
-        let digests = banks.iter().map(|bank| bank.digest(&with_nul)).collect();
-        extensions.push(Extension { section: name, digests });
-        extensions.push(Extension { section: name, digests: content(reader, section, banks)? });
+        found.push((name, section));
     }
-    Ok(extensions)
+    Ok(found)
+}
+
+impl Extension {
+    /// The two of a section whose content has these digests: its name with a NUL, then the content.
+    #[must_use]
+    pub fn of_section(section: &'static str, content: Vec<BankDigest>) -> [Self; 2] {
+        let with_nul = [section.as_bytes(), b"\0"].concat();
+        let name = content.iter().map(|digest| digest.bank.digest(&with_nul)).collect();
+        [Self { section, digests: name }, Self { section, digests: content }]
+    }
 }
 
 fn content(reader: &mut (impl Read + Seek), section: &Section, banks: &[Bank]) -> Result<Vec<BankDigest>, UkiError> {

@@ -1,0 +1,149 @@
+//! What the initrd of the installed kernel has beside its own, as cpio archives behind it: what systemd-stub hands over of the
+//! UKI's sections (`generate_embedded_initrds` in systemd's src/boot/stub.c), and the event logs.
+//!
+//! systemd has no place from which it takes a log of measurements. So a unit that comes with it copies it, before systemd measures,
+//! to where systemd goes on with it.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use metalstrap_release::pcr::Signatures;
+
+use super::Parts;
+use crate::credentials::pack;
+
+/// Sections that the stub hands over, in its order, each with the name of its file in [`DIRECTORY`].
+pub(super) const HANDED: [(&str, &str); 4] = [
+    (SIGNATURES, "tpm2-pcr-signature.json"),
+    (".pcrpkey", "tpm2-pcr-public-key.pem"),
+    (".osrel", "os-release"),
+    (".profile", "profile"),
+];
+/// Signed policies for PCR 11.
+const SIGNATURES: &str = ".pcrsig";
+/// Where the stub puts what it hands over.
+const DIRECTORY: (&str, u32) = (".extra", 0o040_555);
+const FILE: u32 = 0o100_444;
+
+/// The event log of the machine's firmware, as the kernel has it.
+pub const FIRMWARE_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
+/// No log is larger that is handed over; firmware has some tens of KiB for its own.
+const MOST_LOG: u64 = 1 << 20;
+/// Ours, which root alone reads.
+const LOGS: (&str, u32) = (".extra/metalstrap", 0o040_500);
+const LOG_FILE: u32 = 0o100_400;
+
+/// The unit that copies the logs, and what makes systemd start it.
+const IMPORT_DIRECTORIES: [(&str, u32); 4] = [
+    ("etc", 0o040_755),
+    ("etc/systemd", 0o040_755),
+    ("etc/systemd/system", 0o040_755),
+    ("etc/systemd/system/sysinit.target.d", 0o040_755),
+];
+const UNIT: &[u8] = b"[Unit]
+Description=Event logs of the installer
+DefaultDependencies=no
+ConditionPathExists=/.extra/metalstrap/tpm2-measure.log
+Conflicts=shutdown.target
+Before=sysinit.target shutdown.target cryptsetup-pre.target systemd-pcrphase-initrd.service
+Before=systemd-tpm2-setup-early.service systemd-pcrosseparator.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=-systemd-tmpfiles --create /etc/metalstrap-event-log.conf
+";
+const WANTS: &[u8] = b"[Unit]
+Wants=metalstrap-event-log.service
+";
+const COPIES: &[u8] = b"d /run/log/systemd 0755 root root -
+C- /run/log/systemd/tpm2-measure.log 0600 root root - /.extra/metalstrap/tpm2-measure.log
+d /run/metalstrap 0755 root root -
+C- /run/metalstrap/binary_bios_measurements 0400 root root - /.extra/metalstrap/binary_bios_measurements
+";
+
+/// Why the UKI's own signatures were left out.
+#[derive(Debug, thiserror::Error)]
+#[error("the UKI's .pcrsig is not in the form of systemd-measure: what the release has beside it is handed over alone")]
+pub struct LeftOut(#[source] serde_json::Error);
+
+/// The archives of the UKI's sections, as the stub makes them; the file of signatures also has those of the release.
+#[must_use]
+pub fn of_sections(parts: &Parts, published: &Signatures) -> (Vec<Vec<u8>>, Option<LeftOut>) {
+    let (mut archives, mut left_out) = (Vec::new(), None);
+    for (section, file) in HANDED {
+        let own = parts.handed.iter().find(|(name, _)| *name == section).map(|(_, content)| content.as_slice());
+        let content = if section == SIGNATURES {
+            let (merged, problem) = merged(own, published);
+            left_out = problem;
+            merged
+        } else {
+            own.map(<[u8]>::to_vec)
+        };
+        if let Some(content) = content {
+            let path = format!("{}/{file}", DIRECTORY.0);
+            archives.push(pack(&[DIRECTORY], &[(path.as_str(), FILE, content.as_slice())]));
+        }
+    }
+    (archives, left_out)
+}
+
+/// The UKI's own signatures and those of the release as one file. What has nothing to be added stays as it is.
+fn merged(own: Option<&[u8]>, published: &Signatures) -> (Option<Vec<u8>>, Option<LeftOut>) {
+    let Some(own) = own else { return (encoded(published), None) };
+    if *published == Signatures::default() {
+        return (Some(own.to_vec()), None);
+    }
+    // Zeroes may follow, as in any section.
+    let text = own.split(|byte| *byte == 0).next().unwrap_or_default();
+    match serde_json::from_slice::<Signatures>(text) {
+        Ok(mut all) => {
+            all.add(published.clone());
+            (encoded(&all), None)
+        }
+        Err(error) => (encoded(published), Some(LeftOut(error))),
+    }
+}
+
+/// As a file; `None` where there is nothing in it.
+fn encoded(signatures: &Signatures) -> Option<Vec<u8>> {
+    // Texts and numbers: every one has a JSON form.
+    serde_json::to_vec(signatures).ok().filter(|_| *signatures != Signatures::default())
+}
+
+/// The archive of the unit that copies the logs to where systemd goes on with them: always the same bytes.
+#[must_use]
+pub fn importer() -> Vec<u8> {
+    let files = [
+        ("etc/metalstrap-event-log.conf", FILE, COPIES),
+        ("etc/systemd/system/metalstrap-event-log.service", FILE, UNIT),
+        ("etc/systemd/system/sysinit.target.d/metalstrap-event-log.conf", FILE, WANTS),
+    ];
+    pack(&IMPORT_DIRECTORIES, &files)
+}
+
+/// The archive of the logs: what the installer has measured, and what the firmware has, if the kernel has it at `firmware`.
+#[must_use]
+pub fn logs(own: &str, firmware: &Path) -> Vec<u8> {
+    let firmware = firmware_log(firmware);
+    let mut files = vec![(".extra/metalstrap/tpm2-measure.log", LOG_FILE, own.as_bytes())];
+    files.extend(firmware.as_deref().map(|log| (".extra/metalstrap/binary_bios_measurements", LOG_FILE, log)));
+    pack(&[DIRECTORY, LOGS], &files)
+}
+
+/// The whole of it; nothing relies on that it is there.
+fn firmware_log(path: &Path) -> Option<Vec<u8>> {
+    let mut log = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MOST_LOG + 1).read_to_end(&mut log));
+    match read {
+        Ok(bytes) if bytes as u64 > MOST_LOG => log::warn!("{} has more than {MOST_LOG} bytes", path.display()),
+        Ok(0) => {}
+        Ok(_) => return Some(log),
+        Err(error) => log::info!("reading {}: {error}", path.display()),
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! In systemd-stub's place: measuring the installed UKI and handing over what the stub would, before the jump into its kernel.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use metalstrap_release::host::{HandoffMode, Host, Pcr11Need};
+use metalstrap_release::manifest::Boot;
+use metalstrap_release::pcr::{Extension, Signatures};
+
+use super::Machine;
+use crate::ending::Ending;
+use crate::esp::Esp;
+use crate::failure::{Code, WithCode as _};
+use crate::handoff::extra::{self, FIRMWARE_LOG};
+use crate::handoff::{self, CommandLine, LoadError, Parts, pcr11};
+use crate::repository::{self, Repository};
+use crate::tpm::PcrIndex;
+
+impl Machine<'_> {
+    /// Fetches the signed policies for PCR 11 of a release that will be started by kexec, where this machine measures.
+    ///
+    /// # Errors
+    /// [`Code::Corrupt`], [`Code::Manifest`]; the repository's.
+    pub async fn signatures(&self, repository: &Repository, host: &Host, boot: &Boot) -> Result<Signatures> {
+        let wanted = self.is_netboot() && self.measures() && host.handoff == HandoffMode::Kexec;
+        match boot.pcr11.as_ref().filter(|pcr11| wanted && pcr11.signatures.is_some()) {
+            Some(pcr11) => {
+                let fetch = async |_| repository::signatures(repository.source.as_ref(), pcr11).await;
+                self.tell.wait("manifest", "Fetching the signed policies for PCR 11", fetch).await
+            }
+            None => Ok(Signatures::default()),
+        }
+    }
+
+    /// What speaks against kexec where the OS needs a signed policy for PCR 11: that none will fit. A machine without TPM has
+    /// nothing to open with it.
+    pub(super) fn unsigned(&mut self, host: &Host, boot: &Boot, signatures: &Signatures) -> Option<String> {
+        if host.pcr11 == Pcr11Need::Any || host.handoff != HandoffMode::Kexec {
+            return None;
+        }
+        let failed = |cause: &str| Some(format!("`pcr11` is `signed`, and PCR 11 cannot be foretold: {cause}"));
+        if let Some(cause) = self.measurer.failure() {
+            return failed(cause);
+        }
+        match self.measurer.read(PcrIndex::KernelBoot) {
+            Ok(now) if now.is_empty() => None,
+            Ok(now) => pcr11::misfit(&now, boot, signatures),
+            Err(error) => failed(&format!("{error:#}")),
+        }
+    }
+
+    /// Measures the installed UKI and what is added to it, and loads its kernel. The last thing that measures: the log that it
+    /// hands over then has all there is. Where anything fails from here on, the machine restarts, which clears what was measured.
+    ///
+    /// # Errors
+    /// As [`Machine::prepare_handoff`].
+    pub(super) fn load_kernel(
+        &mut self,
+        esp: &Esp,
+        boot: &Boot,
+        line: &CommandLine,
+        credentials: &[u8],
+        signatures: &Signatures,
+        host: &Host,
+    ) -> Result<Ending> {
+        let uki = handoff::read(&esp.uki, &esp.uki_tree, boot, self.measurer.banks());
+        let uki = uki.code(Code::DiskIo, || format!("checking {} on the disk", esp.uki_path))?;
+        if self.measures() {
+            let extensions = match uki.extensions() {
+                Ok(extensions) => extensions,
+                Err(error) => return Ok(self.reboot_instead(&error.to_string())),
+            };
+            self.measure_as_stub(extensions, line, credentials)?;
+            if let Some(cause) = self.measurer.failure().filter(|_| host.pcr11 == Pcr11Need::Signed) {
+                return Ok(self.reboot_instead(cause));
+            }
+        }
+        self.hand_over(&uki, credentials, signatures).context("adding to the initrd")?;
+        match handoff::load(&uki, line) {
+            Ok(_) => Ok(Ending::Kexec),
+            Err(refused @ (LoadError::Refused { .. } | LoadError::Kernel(_))) => {
+                Ok(self.reboot_instead(&format!("{:#}", anyhow::Error::from(refused))))
+            }
+            Err(error) => Err(error).code(Code::DiskIo, || format!("checking {} on the disk", esp.uki_path)),
+        }
+    }
+
+    fn reboot_instead(&self, why: &str) -> Ending {
+        self.tell.warn("kernel", &format!("{why}; rebooting instead of kexec"));
+        Ending::Reboot
+    }
+
+    /// PCR 11 as the stub extends it for the UKI's sections; PCR 12 with what is added to the UKI: the stub's for the command line
+    /// and the credentials, and one of our own.
+    fn measure_as_stub(&mut self, extensions: &[Extension], line: &CommandLine, credentials: &[u8]) -> Result<()> {
+        for (index, Extension { section, digests }) in extensions.iter().enumerate() {
+            let what = if index.is_multiple_of(2) { "section-name" } else { "section" };
+            let what = format!("{what}:{section}");
+            let measurement = self.measurer.extend(PcrIndex::KernelBoot, &what, digests.clone())?;
+            self.tell.tell("tpm", "measured", measurement.fields());
+        }
+        let mut measure = |what: &str, bytes: &[u8]| -> Result<()> {
+            let measurement = self.measurer.measure(PcrIndex::KernelConfig, what, bytes)?;
+            self.tell.tell("tpm", "measured", measurement.fields());
+            Ok(())
+        };
+        measure("load-options", &line.to_load_options())?;
+        if !credentials.is_empty() {
+            measure("global-credentials", credentials)?;
+        }
+        measure("event-log-importer", &extra::importer())
+    }
+
+    /// Puts behind the UKI's initrd what the stub would, in its order, and then the event logs, where something was measured.
+    fn hand_over(&self, uki: &Parts, credentials: &[u8], signatures: &Signatures) -> Result<()> {
+        uki.append(credentials)?;
+        let (archives, left_out) = extra::of_sections(uki, signatures);
+        if let Some(problem) = left_out {
+            self.tell.warn("kernel", &format!("{:#}", anyhow::Error::from(problem)));
+        }
+        archives.iter().try_for_each(|archive| uki.append(archive))?;
+        let log = self.measurer.log();
+        if !log.is_empty() {
+            uki.append(&extra::importer())?;
+            uki.append(&extra::logs(log, Path::new(FIRMWARE_LOG)))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

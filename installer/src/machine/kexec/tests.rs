@@ -1,0 +1,231 @@
+//! Up to the system call, which refuses a kernel that is none: what a software TPM holds then.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use metalstrap_release::digest::{Digest, to_hex};
+use metalstrap_release::host::{Existing, TpmPolicy};
+use metalstrap_release::manifest::{Pcr11, Predictions, SectionDigest};
+use metalstrap_release::pcr::{self, Bank, BankDigest, Pcr, Phase, Signature, policy};
+use metalstrap_release::uki::Sections;
+use metalstrap_release::verity::{self, BLOCK, Tree};
+use serde_json::Value;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::*;
+use crate::config::Place;
+use crate::converge::Tally;
+use crate::disk::Region;
+use crate::eventlog::Measurer;
+use crate::failure::code_of;
+use crate::handoff::tests::{CMDLINE, on_disk, ordinary, uki};
+use crate::inventory::Contents;
+use crate::machine::{Leaving, NvMemory, Seams};
+use crate::plan::tests::{GIB, host, plan};
+use crate::report::Reporter;
+use crate::report::tests::Lines;
+use crate::tpm::swtpm::Swtpm;
+
+/// A machine in the netboot image, as far as it concerns its TPM.
+fn machine<'a>(tell: &'a Reporter, measurer: Measurer) -> Machine<'a> {
+    let (nv, seams) = (NvMemory::default(), Seams::default());
+    let place = &Place::Netboot;
+    let (network, clock, missing, leaving) = (None, None, Vec::new(), Leaving::default());
+    Machine { place, tell, measurer, network, clock, missing, host: None, leaving, nv, seams }
+}
+
+fn measurer(swtpm: &Swtpm, directory: &TempDir, tpm: TpmPolicy) -> Measurer {
+    let mut measurer = Measurer::with(Ok(Some(Box::new(swtpm.connect()))), &directory.path().join("log"));
+    measurer.decide(tpm).unwrap();
+    measurer
+}
+
+/// An ESP with this UKI.
+fn esp(image: &[u8]) -> (Esp, Boot) {
+    let (place, _, boot) = on_disk(image);
+    let mut content = vec![0; usize::try_from(place.size).unwrap()];
+    place.read_at(0, &mut content).unwrap();
+    let (blocks, mut hashes) = (place.size / BLOCK, Cursor::new(Vec::new()));
+    let root_hash = verity::build(&mut content.as_slice(), blocks, b"salt", Uuid::nil(), &mut hashes).unwrap();
+    let hashes = hashes.into_inner();
+    let store = Region { disk: Arc::clone(&place.disk), start: 32 << 20, size: hashes.len() as u64 };
+    store.write_at(0, &hashes).unwrap();
+    let uki_tree = Arc::new(Tree::open(store, root_hash, b"salt".to_vec(), blocks).unwrap());
+    let (uki_size, uki_path, unnoted) = (image.len() as u64, "EFI/Linux/os.efi".to_owned(), Vec::new());
+    (Esp { uki: place, uki_size, uki_tree, uki_path, tally: Tally::default(), unnoted }, boot)
+}
+
+fn line() -> CommandLine {
+    CommandLine::new(CMDLINE, "quiet").unwrap()
+}
+
+/// What it ends with, and what it says until then.
+fn prepare(image: &[u8], measurer: Measurer, host: &Host) -> (Result<Ending>, Measurer, Vec<String>) {
+    let (lines, (esp, boot)) = (Lines::default(), esp(image));
+    let tell = Reporter::new("r".into(), Box::new(lines.clone()), None);
+    let mut machine = machine(&tell, measurer);
+    let ending = machine.load_kernel(&esp, &boot, &line(), b"070701credentials", &Signatures::default(), host);
+    let measurer = machine.measurer;
+    let warnings = lines.0.lock().unwrap().iter().filter(|line| line.starts_with("warning: ")).cloned().collect();
+    (ending, measurer, warnings)
+}
+
+fn extended(values: Vec<BankDigest>, inputs: &[&[u8]]) -> Vec<BankDigest> {
+    let extend =
+        |value: BankDigest, input: &&[u8]| value.bank.digest(&[value.digest, value.bank.digest(input).digest].concat());
+    values.into_iter().map(|value| inputs.iter().fold(value, extend)).collect()
+}
+
+/// `systemd-measure calculate` of systemd 257 with these files; `.pcrsig` does not count.
+#[test]
+fn pcr_11_is_what_systemd_measure_calculates() {
+    let sections = [
+        (".uname", b"6.12.0".to_vec(), 0),
+        (".initrd", b"INITRD-BYTES".to_vec(), 0),
+        (".pcrsig", b"{}".to_vec(), 0),
+        (".cmdline", b"console=ttyS0 roothash=00".to_vec(), 0),
+        (".osrel", b"ID=test\n".to_vec(), 0),
+        (".linux", b"KERNEL-BYTES".to_vec(), 0),
+    ];
+    let (swtpm, directory) = (Swtpm::start(), tempfile::tempdir().unwrap());
+    let measurer = measurer(&swtpm, &directory, TpmPolicy::Required);
+    let (ending, mut measurer, _) = prepare(&uki(&sections), measurer, &host(Existing::Keep));
+    assert_eq!(ending.unwrap(), Ending::Reboot);
+    let found = measurer.read(PcrIndex::KernelBoot).unwrap();
+    assert_eq!(to_hex(&found[1].digest), "c1f5fa27daaad5a9029afe7d3eaa9371a092981934082e381b79d68eb48bdc2d");
+    let ready = Pcr::with_value(Bank::Sha256, &found[1].digest).unwrap().at(Phase::Ready);
+    assert_eq!(to_hex(ready.value()), "743a9c1b25914c619cd8f62934feab82ebfd361ae16c7152ea176d81820c9d97");
+}
+
+#[test]
+fn the_uki_and_what_is_added_are_measured_from_any_value_on() {
+    let image = uki(&ordinary());
+    for start in [None, Some(b"netboot")] {
+        let (swtpm, directory) = (Swtpm::start(), tempfile::tempdir().unwrap());
+        let mut measurer = measurer(&swtpm, &directory, TpmPolicy::Required);
+        if let Some(bytes) = start {
+            measurer.measure(PcrIndex::KernelBoot, "netboot", bytes).unwrap();
+        }
+        let before = measurer.read(PcrIndex::KernelBoot).unwrap();
+        let zero = measurer.read(PcrIndex::KernelConfig).unwrap();
+
+        let (ending, mut measurer, warnings) = prepare(&image, measurer, &host(Existing::Keep));
+
+        // The kernel of this host takes no kernel that is none.
+        assert_eq!(ending.unwrap(), Ending::Reboot);
+        assert!(warnings.iter().all(|text| text.ends_with("; rebooting instead of kexec")), "{warnings:?}");
+        let sections = Sections::parse(&image).unwrap();
+        let extensions = pcr::extensions(&mut Cursor::new(&image), &sections, &Bank::ALL).unwrap();
+        for (before, after) in before.iter().zip(measurer.read(PcrIndex::KernelBoot).unwrap()) {
+            let expected = Pcr::with_value(before.bank, &before.digest).unwrap().after(&extensions);
+            assert_eq!(after.digest, expected.value(), "{start:?}");
+        }
+        let options = "console=ttyS0 roothash=00 quiet\0".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+        let expected = extended(zero, &[options.as_slice(), b"070701credentials", &extra::importer()]);
+        assert_eq!(measurer.read(PcrIndex::KernelConfig).unwrap(), expected);
+    }
+}
+
+#[test]
+fn the_log_says_what_went_where() {
+    let (swtpm, directory) = (Swtpm::start(), tempfile::tempdir().unwrap());
+    let measurer = measurer(&swtpm, &directory, TpmPolicy::Required);
+    let (_, measurer, _) = prepare(&uki(&ordinary()), measurer, &host(Existing::Keep));
+    let records = measurer.log().split_inclusive('\n').map(|record| record.strip_prefix('\u{1e}').unwrap());
+    let records = records.map(|record| serde_json::from_str::<Value>(record).unwrap());
+    let found: Vec<_> = records
+        .map(|record| (record["pcr"].as_u64().unwrap(), record["content"]["string"].as_str().unwrap().to_owned()))
+        .collect();
+    let sections = [".linux", ".osrel", ".cmdline", ".initrd"];
+    let sections = sections.iter().flat_map(|name| [format!("section-name:{name}"), format!("section:{name}")]);
+    let added = ["load-options", "global-credentials", "event-log-importer"].map(|name| (12, name.to_owned()));
+    let expected = sections.map(|name| (11, name)).chain(added);
+    assert_eq!(found, expected.map(|(pcr, name)| (pcr, format!("metalstrap:{name}"))).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_tpm_that_disappears_stops_the_handoff_where_it_is_required() {
+    let run = |tpm: TpmPolicy, pcr11: Pcr11Need| {
+        let (swtpm, directory) = (Swtpm::start(), tempfile::tempdir().unwrap());
+        let measurer = measurer(&swtpm, &directory, tpm);
+        drop(swtpm);
+        let (ending, _, warnings) = prepare(&uki(&ordinary()), measurer, &Host { pcr11, ..host(Existing::Keep) });
+        (ending, warnings)
+    };
+    let failed = "measuring the section-name:.linux: extending PCR 11: ";
+    let error = run(TpmPolicy::Required, Pcr11Need::Any).0.unwrap_err();
+    assert_eq!(code_of(&error), Code::Tpm);
+    assert!(format!("{error:#}").starts_with(failed), "{error:#}");
+    // It goes on to the kernel, which this host's does not take.
+    let (ending, warnings) = run(TpmPolicy::IfPresent, Pcr11Need::Any);
+    assert_eq!(ending.unwrap(), Ending::Reboot);
+    assert!(warnings.iter().all(|text| text.starts_with("warning: loading the installed kernel: ")), "{warnings:?}");
+    // It does not where PCR 11 is needed.
+    let (ending, warnings) = run(TpmPolicy::IfPresent, Pcr11Need::Signed);
+    assert_eq!(ending.unwrap(), Ending::Reboot);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with(&format!("warning: {failed}")), "{warnings:?}");
+}
+
+#[test]
+fn a_uki_that_the_machine_decides_about_is_left_to_the_firmware() {
+    let mut sections = ordinary();
+    sections.push((".dtbauto", b"tree".to_vec(), 0));
+    let image = uki(&sections);
+    let (swtpm, directory) = (Swtpm::start(), tempfile::tempdir().unwrap());
+    let measurer = measurer(&swtpm, &directory, TpmPolicy::IfPresent);
+    let (ending, mut measurer, warnings) = prepare(&image, measurer, &host(Existing::Keep));
+    assert_eq!(ending.unwrap(), Ending::Reboot);
+    assert_eq!(
+        warnings,
+        [
+            "warning: the UKI has a section .dtbauto, and whether systemd-stub measures it depends on the machine's hardware; \
+          rebooting instead of kexec"
+        ]
+    );
+    let found = measurer.read(PcrIndex::KernelBoot).unwrap();
+    assert!(found.iter().all(|value| value.digest.iter().all(|byte| *byte == 0)), "{found:?}");
+}
+
+/// The plan that is made where the OS needs a signed policy, and this one is there.
+fn planned(measurer: Measurer, pcr11: Pcr11Need, signed_from: Option<&[u8; 32]>) -> (HandoffMode, Vec<String>) {
+    let tell = Reporter::new("r".into(), Box::new(Lines::default()), None);
+    let mut boot = crate::plan::tests::manifest().boot;
+    let sections = vec![SectionDigest { name: ".linux".to_owned(), sha256: Digest::of(b"kernel") }];
+    boot.pcr11 = Some(Pcr11 { phases: Predictions::new(&[]).unwrap(), sections, signatures: None });
+    let mut signatures = Signatures::default();
+    if let Some(start) = signed_from {
+        let start = Pcr::with_value(Bank::Sha256, start).unwrap();
+        let stub = boot.pcr11.as_ref().unwrap().after(&start).unwrap();
+        let pol = policy(&stub.at(Phase::EnterInitrd));
+        signatures.sha256.push(Signature { pcrs: vec![11], pkfp: Digest::of(b"key"), pol, sig: String::new() });
+    }
+    let (host, plan) = (Host { pcr11, ..host(Existing::Keep) }, plan(GIB, 512, Contents::Blank));
+    let (host, plan) = machine(&tell, measurer).decide_handoff(host, plan, &boot, &signatures);
+    (host.handoff, plan.handoff.unwrap().reasons)
+}
+
+#[test]
+fn the_plan_says_reboot_where_no_signed_policy_fits() {
+    let (swtpm, directory) = (Swtpm::start(), tempfile::tempdir().unwrap());
+    let fresh = || measurer(&swtpm, &directory, TpmPolicy::Required);
+    let zero = [0; 32];
+    assert_eq!(planned(fresh(), Pcr11Need::Signed, Some(&zero)), (HandoffMode::Kexec, Vec::new()));
+    assert_eq!(planned(fresh(), Pcr11Need::Any, None), (HandoffMode::Kexec, Vec::new()));
+    let none = "`pcr11` is `signed`, and the release has no signed policy for its start";
+    let reboot = |end: &str| (HandoffMode::Reboot, vec![format!("{none} {end}")]);
+    assert_eq!(planned(fresh(), Pcr11Need::Signed, None), reboot("alone"));
+
+    fresh().measure(PcrIndex::KernelBoot, "netboot", b"netboot").unwrap();
+    let behind = Digest::of(&[zero, Digest::of(b"netboot").0].concat()).0;
+    assert_eq!(planned(fresh(), Pcr11Need::Signed, Some(&behind)), (HandoffMode::Kexec, Vec::new()));
+    let chained = reboot("behind the UKI that the installer was started from");
+    assert_eq!(planned(fresh(), Pcr11Need::Signed, Some(&zero)), chained);
+    // Nothing is sealed where there is no TPM; one that failed may work for the OS.
+    let absent = Measurer::with(Ok(None), &directory.path().join("log"));
+    assert_eq!(planned(absent, Pcr11Need::Signed, None), (HandoffMode::Kexec, Vec::new()));
+    let failed = Measurer::with(Err(anyhow::anyhow!("no answer")), &directory.path().join("log"));
+    let text = "`pcr11` is `signed`, and PCR 11 cannot be foretold: no answer";
+    assert_eq!(planned(failed, Pcr11Need::Signed, None), (HandoffMode::Reboot, vec![text.to_owned()]));
+}
