@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::ReleaseName;
 use metalstrap_release::manifest::{
-    Artifact, Boot, FORMAT, FileSystem, Manifest, Payload, Pcr11, check_name, check_version,
+    Artifact, Boot, FORMAT, FileSystem, Manifest, Payload, Pcr11, SecureBoot, check_name, check_version,
 };
 use metalstrap_release::metadata::{Metadata, RoleName};
 use metalstrap_release::payload::CompressOptions;
@@ -25,11 +25,13 @@ use crate::{output, size};
 
 mod pcr11;
 mod published;
+mod secure_boot;
 #[cfg(test)]
 mod tests;
 
 use pcr11::{Pcr11Args, Predicted};
 use published::Published;
+use secure_boot::SecureBootArgs;
 
 /// Adds a release to a repository: compresses its artifacts, writes its manifest, and signs; the repository is made if
 /// there is none.
@@ -78,6 +80,8 @@ pub struct Args {
     #[command(flatten)]
     pcr11: Pcr11Args,
     #[command(flatten)]
+    secure_boot: SecureBootArgs,
+    #[command(flatten)]
     sysupdate: SysupdateArgs,
 }
 
@@ -88,6 +92,8 @@ pub struct Facts {
     uki: UkiFacts,
     /// What it makes of PCR 11.
     predicted: Predicted,
+    /// By whom it is signed.
+    signed: Option<SecureBoot>,
 }
 
 /// How payloads are compressed.
@@ -149,7 +155,8 @@ impl Args {
                  when the primary one is damaged"
             );
         }
-        Ok(Facts { uki, predicted: self.pcr11.predict(&self.uki)? })
+        let signed = self.secure_boot.check(&self.uki, &self.loader)?;
+        Ok(Facts { uki, predicted: self.pcr11.predict(&self.uki)?, signed })
     }
 
     fn publish(&self, repository: &Repository, signing: &Signing, facts: Facts) -> Result<Value> {
@@ -193,7 +200,7 @@ impl Args {
 
     /// Publishes the payloads, and returns the manifest that names them.
     fn compress(&self, repository: &Repository, facts: Facts, pcr11: Option<Pcr11>) -> Result<Manifest> {
-        let Facts { uki: facts, predicted } = facts;
+        let Facts { uki: facts, predicted, signed: secure_boot } = facts;
         let fine_frame_size = self.compression.fine_frame_size;
         let payloads = Payloads { repository, options: self.compression.options(), fine_frame_size };
         let uki = publish_file(&payloads, "UKI", &self.uki, &self.name)?;
@@ -206,7 +213,7 @@ impl Args {
             name: self.name.clone(),
             version: self.version.clone(),
             architecture: "x86-64".to_owned(),
-            boot: Boot { uki, loader, cmdline: facts.cmdline, cmdline_limit: facts.cmdline_limit, pcr11 },
+            boot: Boot { uki, loader, cmdline: facts.cmdline, cmdline_limit: facts.cmdline_limit, pcr11, secure_boot },
             filesystems: vec![root],
             layout,
         })

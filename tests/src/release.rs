@@ -209,5 +209,6 @@ pub fn host(target: Target) -> Host {
         boot_order: BootOrder::NetworkFirst,
         credentials: Default::default(),
         secrets: Default::default(),
+        secure_boot_keys: None,
     }
 }

@@ -58,6 +58,7 @@ impl Published {
             ("boot loader", differs(loader, &args.loader)?),
             ("layout of the disk", wanted != self.manifest.layout),
             ("list of PCR 11 signatures", self.signatures() != facts.predicted.signatures()),
+            ("list of certificates for Secure Boot", self.manifest.boot.secure_boot != facts.signed),
         ];
         let other: Vec<_> = other.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();
         let Manifest { name, version, .. } = &self.manifest;

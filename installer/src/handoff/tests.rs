@@ -85,8 +85,14 @@ fn on_disk(uki: &[u8]) -> (Region, Tree<MemoryStore>, Boot) {
         fine: None,
         hash_tree: payload,
     };
-    let boot =
-        Boot { uki: artifact.clone(), loader: artifact, cmdline: CMDLINE.to_owned(), cmdline_limit: 2047, pcr11: None };
+    let boot = Boot {
+        uki: artifact.clone(),
+        loader: artifact,
+        cmdline: CMDLINE.to_owned(),
+        cmdline_limit: 2047,
+        pcr11: None,
+        secure_boot: None,
+    };
     (region, tree, boot)
 }
 

@@ -1,6 +1,6 @@
 //! What must hold in a manifest beyond its shape.
 
-use super::{Artifact, FileSystem, KIND, MAX_ARTIFACT_BYTES, MAX_BOOT_BYTES, Manifest, Payload, Pcr11, partition};
+use super::{Artifact, FileSystem, KIND, MAX_ARTIFACT_BYTES, MAX_BOOT_BYTES, Manifest, Payload, Pcr11, SecureBoot, partition};
 use crate::document::DocumentError;
 use crate::seek_table;
 use crate::verity::{BLOCK, Geometry};
@@ -29,6 +29,7 @@ impl Manifest {
         check_artifact("boot.uki", &self.boot.uki)?;
         check_artifact("boot.loader", &self.boot.loader)?;
         self.boot.pcr11.as_ref().map_or(Ok(()), Pcr11::check)?;
+        self.boot.secure_boot.as_ref().map_or(Ok(()), SecureBoot::check)?;
         self.check_cmdline(root)?;
         self.check_layout(root)
     }
