@@ -21,6 +21,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::report::{Reporter, fields};
 use crate::repository::{self, Repository};
+use crate::secure_boot::Asked;
 use crate::stages::{Checked, Erased, Locked};
 use crate::summary::{self, Summary};
 use crate::watermark::Watermark;
@@ -36,6 +37,8 @@ struct Decided {
     disk: DiskFacts,
     plan: Plan,
     credentials: Vec<Sealed>,
+    /// Keys that the firmware is to get.
+    keys: Vec<Asked>,
 }
 
 /// What follows the plan: who only looks at it leaves the disk as it is, locked or not.
@@ -71,7 +74,7 @@ pub async fn install(place: &Place, tell: &Reporter) -> Result<Ending> {
 pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Result<Ending> {
     let memory = Watermark::start();
     let mut machine = Machine::wake(place, tell, seams)?;
-    let Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials } =
+    let Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials, keys } =
         decide(&mut machine, place, Then::Install, tell).await?;
     machine.measure("kernel-cmdline", command_line.as_str().as_bytes())?;
 
@@ -105,6 +108,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
             Ok(machine.boot_entry(&partition, &manifest, &host))
         })?);
     }
+    machine.enroll(&keys)?;
     if machine.is_netboot() {
         ending = tell.step("kernel", "Preparing the handoff", |_| {
             machine.prepare_handoff(&bootable.esp, &manifest.boot, &command_line, &credentials, &host)
@@ -183,6 +187,7 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Rep
     let secrets = machine.open_secrets(&host)?;
     let command_line =
         tell.step("manifest", "Checking the kernel command line", |_| CommandLine::for_handoff(&manifest, &host))?;
+    let keys = machine.missing_keys(&host, &manifest)?;
     let disk = tell.step("disk", "Choosing the disk", |_| {
         let chosen = machine.choose_disk(&host)?;
         if then == Then::Install { machine.unlock(&host, chosen) } else { Ok(chosen) }
@@ -201,7 +206,7 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Rep
         ("settings", serde_json::to_value(settings)?),
     ];
     tell.tell("plan", "info", fields(details));
-    Ok(Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials })
+    Ok(Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials, keys })
 }
 
 /// From the site config to the manifest. Each input is measured right after it is loaded and before it is parsed.

@@ -4,6 +4,7 @@ mod boot_entry;
 mod credentials;
 mod disk;
 mod memory;
+mod secure_boot;
 mod settings;
 mod time;
 
