@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::ReleaseName;
 use metalstrap_release::manifest::{
-    Artifact, Boot, FORMAT, FileSystem, Manifest, Payload, Pcr11, SecureBoot, check_name, check_version,
+    Artifact, Boot, FORMAT, FileSystem, Manifest, Payload, Pcr11, SecureBoot, WATCHDOG, check_name, check_version,
 };
 use metalstrap_release::metadata::{Metadata, RoleName};
 use metalstrap_release::payload::CompressOptions;
@@ -66,6 +66,10 @@ pub struct Args {
     /// Boot loader, such as systemd-bootx64.efi
     #[arg(long, value_name = "FILE")]
     loader: PathBuf,
+    /// The OS takes over a hardware watchdog that is armed: it stays armed across kexec, and resets the machine unless it is fed
+    /// so often; the OS is told by `systemd.watchdog_sec=` [default: it is stopped before the jump]
+    #[arg(long, value_name = "SECONDS", value_parser = watchdog())]
+    watchdog: Option<u32>,
     /// Directory of the repository; made if there is none
     #[arg(long, value_name = "DIR")]
     repository: PathBuf,
@@ -213,11 +217,24 @@ impl Args {
             name: self.name.clone(),
             version: self.version.clone(),
             architecture: "x86-64".to_owned(),
-            boot: Boot { uki, loader, cmdline: facts.cmdline, cmdline_limit: facts.cmdline_limit, pcr11, secure_boot },
+            boot: Boot {
+                uki,
+                loader,
+                cmdline: facts.cmdline,
+                cmdline_limit: facts.cmdline_limit,
+                pcr11,
+                secure_boot,
+                watchdog: self.watchdog,
+            },
             filesystems: vec![root],
             layout,
         })
     }
+}
+
+/// The seconds that a manifest may have.
+fn watchdog() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(i64::from(*WATCHDOG.start())..=i64::from(*WATCHDOG.end()))
 }
 
 fn result(path: &str, sha256: Digest, published: bool, bytes: Value, metadata: &Value) -> Value {

@@ -84,6 +84,10 @@ pub struct Args {
     /// No medium may set anything, whoever plugs it in
     #[arg(long)]
     ignore_media: bool,
+    /// Machines that are left by a reboot instead of kexec, as JSON: `{"vendor": "…", "product": "…", "pci": "15b3:1017"}`, with
+    /// one member or more; may be repeated
+    #[arg(long = "kexec-deny", value_name = "JSON", value_parser = object)]
+    kexec_deny: Vec<Value>,
     /// Console that shows progress besides the kernel's, as `ttyS1` or `ttyS1,57600`; may be repeated
     #[arg(long = "console", value_name = "NAME")]
     consoles: Vec<String>,
@@ -116,7 +120,7 @@ impl Args {
         let now = self.clock_floor.map_or_else(|| crate::clock::now().map(i64::unsigned_abs), Ok)?;
         let mut site = json!({"format": 1, "root": root, "clock_floor": now});
         let pins: Vec<String> = self.pins.iter().map(ToString::to_string).collect();
-        let options: [(&str, Option<Value>); 16] = [
+        let options: [(&str, Option<Value>); 17] = [
             ("ca", (!ca.is_empty()).then(|| Value::from(ca))),
             ("repository", self.repository_url.filter(|_| !self.repository_from_network).map(Value::from)),
             ("mirrors", list(self.mirrors)),
@@ -132,6 +136,7 @@ impl Args {
             ("time_servers", (!self.time_servers.is_empty()).then(|| Value::from(self.time_servers))),
             ("consoles", list(self.consoles)),
             ("ignore_media", self.ignore_media.then_some(Value::Bool(true))),
+            ("kexec_deny", (!self.kexec_deny.is_empty()).then(|| Value::from(self.kexec_deny))),
             ("network_timeout", self.network_timeout.map(Value::from)),
         ];
         if let Value::Object(fields) = &mut site {
@@ -142,6 +147,11 @@ impl Args {
         Access::of_site(&parsed).context("checking the site config")?;
         output::print(&site)
     }
+}
+
+/// A JSON object; what is in it is checked with the whole.
+fn object(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text).map(Value::Object)
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -12,13 +12,14 @@ use metalstrap_release::host::BootOrder;
 use serde::Serialize;
 
 pub use load_option::{LoadOption, Origin, Partition};
+pub(crate) use variables::{EFIVARFS, GLOBAL};
 pub use variables::{Efivarfs, Variables};
 
 /// The boot loader's path on the ESP; `\EFI\BOOT\BOOTX64.EFI` is the same file for firmware that lost its variables.
 pub const LOADER: &str = r"\EFI\systemd\systemd-bootx64.efi";
 
 const BOOT_ORDER: &str = "BootOrder";
-const BOOT_NEXT: &str = "BootNext";
+pub(crate) const BOOT_NEXT: &str = "BootNext";
 const BOOT_CURRENT: &str = "BootCurrent";
 
 /// What became of the boot entry.
@@ -175,7 +176,7 @@ fn write_order(variables: &dyn Variables, order: &[u16]) -> Result<()> {
 }
 
 /// Writes what is not there yet, and reads it back: some firmware answers success and keeps the old value.
-fn write_checked(variables: &dyn Variables, name: &str, data: &[u8]) -> Result<()> {
+pub(crate) fn write_checked(variables: &dyn Variables, name: &str, data: &[u8]) -> Result<()> {
     if variables.read(name)?.as_deref() == Some(data) {
         return Ok(());
     }

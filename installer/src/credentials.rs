@@ -18,11 +18,12 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use metalstrap_release::host::{Host, Identity};
+use metalstrap_release::host::{FileForm, Host, Identity, Plaintext};
 use serde::Serialize;
 
 use crate::failure::{Code, coded};
 use crate::secure_boot;
+use crate::tpm::direct::Direct;
 pub use archive::archive;
 use seal::seal;
 pub use tpm_sealed::{open as open_from_tpm, seal as seal_to_tpm};
@@ -111,6 +112,19 @@ pub fn seal_all(host: &Host) -> Result<Vec<Sealed>> {
     // As systemd-stub sorts them.
     all.sort_by_key(Sealed::file);
     Ok(all)
+}
+
+/// A credential that is none of the host config's: with the null key, or sealed to the TPM that there is.
+///
+/// # Errors
+/// The TPM's.
+pub fn seal_one(name: &str, content: &str, tpm: Option<&mut Direct>) -> Result<Sealed> {
+    let sealed = match tpm {
+        Some(tpm) => seal_to_tpm(tpm, name, &Plaintext::new(content.as_bytes().to_vec()))?,
+        None => seal(name, content.as_bytes())?,
+    };
+    let bytes = in_form(sealed, FileForm::ByName.is_binary(name));
+    Ok(Sealed { name: name.to_owned(), size: Some(u64::try_from(content.len())?), bytes })
 }
 
 /// All that the ESP will have, before a TPM has sealed the secrets: in their place are zeroes, as many as they may get.

@@ -56,6 +56,12 @@ impl fmt::Display for Cause {
 const AFTER_THE_RELEASE_IS_COMPLETE: [&str; 3] = ["boot-entry", "secure-boot", "kernel"];
 
 impl Death {
+    /// Whether it was ended because it got no further.
+    #[must_use]
+    pub fn is_hang(&self) -> bool {
+        matches!(self.cause, Cause::Hung(_) | Cause::Unkillable(_))
+    }
+
     /// What the person reads.
     #[must_use]
     pub fn failure(&self) -> Failure {
@@ -129,6 +135,13 @@ mod tests {
 
     fn happened(cause: Cause) -> String {
         Death { cause, step: None, last_words: None }.failure().happened
+    }
+
+    #[test]
+    fn what_got_no_further_is_a_hang() {
+        let hangs = |cause| Death { cause, step: None, last_words: None }.is_hang();
+        assert!(hangs(Cause::Hung(300)) && hangs(Cause::Unkillable(300)));
+        assert!(!hangs(Cause::Exited(101)) && !hangs(Cause::OutOfMemory) && !hangs(Cause::Overdue(10)));
     }
 
     #[test]

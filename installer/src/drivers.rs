@@ -195,6 +195,14 @@ fn has_namespace(controller: &Path) -> bool {
         .any(|entry| is_namespace(&entry.file_name().to_string_lossy()))
 }
 
+/// The ids of all PCI devices below this directory, as `8086:10fb`.
+#[must_use]
+pub fn pci_ids(devices: &Path) -> Vec<String> {
+    let entries = fs::read_dir(devices).into_iter().flatten().flatten();
+    let found = entries.filter_map(|entry| pci_device(&entry.path()));
+    found.map(|PciDevice { vendor, device, .. }| format!("{vendor:04x}:{device:04x}")).collect()
+}
+
 /// PCI devices without a driver, but those that need none.
 fn undriven(devices: &Path) -> Vec<PciDevice> {
     let entries = fs::read_dir(devices).into_iter().flatten().flatten();
@@ -257,6 +265,9 @@ mod tests {
         device(root.path(), "0000:00:03.0", ["0x8086", "0x10fb", "0x020000"], false);
         let lines: Vec<String> = undriven(root.path()).iter().map(ToString::to_string).collect();
         assert_eq!(lines, ["device 8086:10fb (class 020000) at 0000:00:03.0 has no driver"]);
+        let mut ids = pci_ids(root.path());
+        ids.sort();
+        assert_eq!(ids, ["1af4:1001", "8086:10fb", "8086:2930", "8086:29c0"]);
     }
 
     #[test]

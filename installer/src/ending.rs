@@ -66,6 +66,11 @@ pub enum Message {
         /// Whether a write to the disk may have happened.
         disk_touched: bool,
     },
+    /// The installed OS takes over a watchdog that it gets with so many seconds.
+    Watchdog {
+        /// Seconds.
+        seconds: u32,
+    },
     /// The ending; nothing follows.
     Ending(Ending),
 }
@@ -173,6 +178,11 @@ impl EndingPipe {
     /// Tells on which consoles the site config has what happens shown.
     pub fn consoles(&self, names: &[String]) {
         self.tell(&Message::Consoles { names: names.to_vec() });
+    }
+
+    /// Tells that the installed OS takes over a watchdog that it gets with so many `seconds`.
+    pub fn watchdog(&self, seconds: u32) {
+        self.tell(&Message::Watchdog { seconds });
     }
 
     /// Tells what is done now, and whether a write to the disk may already have happened.

@@ -17,7 +17,7 @@ mod tests;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use metalstrap_release::host::Erase;
@@ -178,6 +178,7 @@ impl Eraser {
         let mut refused = Vec::new();
         for method in self.methods.iter().copied() {
             let outcome = self.attempt(method, disk, telling);
+            telling.tell.waits().over();
             match outcome.code(Code::EraseFailed, || format!("erasing {} by {method}", disk.describe()))? {
                 Outcome::Done => return Ok((method, refused)),
                 Outcome::Refused(reason) => {
@@ -264,9 +265,10 @@ struct Telling<'a> {
 }
 
 impl Telling<'_> {
-    /// What is waited for; the supervisor hears that it is a wait.
-    fn waits(&self, text: &str) {
+    /// What is waited for, at most for `limit`: the supervisor hears that it is a wait.
+    fn waits(&self, text: &str, limit: Duration) {
         self.progress.waits_for(text);
+        self.tell.waits().until(Instant::now() + limit, text);
     }
 
     /// `done` of 65536 of what takes `estimate` seconds in all. An event every tenth of the way.

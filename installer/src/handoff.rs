@@ -2,6 +2,10 @@
 //!
 //! The jump itself is PID 1's ([`Ending::Kexec`](crate::ending::Ending::Kexec)); it comes after the final report.
 
+pub mod confirm;
+mod decision;
+mod deny;
+pub mod marker;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -12,12 +16,16 @@ use std::fs;
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::Host;
 use metalstrap_release::manifest::{Boot, Manifest};
+use metalstrap_release::uki::{UkiError, refuse_zboot};
 use metalstrap_release::verity::{BlockStore, Tree};
 use nix::errno::Errno;
 
 use crate::disk::Region;
 use crate::failure::{Code, coded};
 use crate::sys;
+
+pub use decision::Decision;
+pub use deny::denied;
 
 /// What the kernel keeps free for `elfcorehdr=0x… ` and the terminating NUL, also where no crash kernel is loaded
 /// (Linux `arch/x86/kernel/kexec-bzimage64.c`, `MAX_ELFCOREHDR_STR_LEN`).
@@ -41,12 +49,16 @@ impl CommandLine {
         Ok(Self([uki.trim(), extra.trim()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")))
     }
 
-    /// The command line of a handoff by kexec, known to fit: to be called before the first write.
+    /// The command line of a handoff by kexec, known to fit: to be called before the first write. A watchdog that stays armed
+    /// is said to be the OS's with `systemd.watchdog_sec=` (systemd(1)).
     ///
     /// # Errors
     /// As [`CommandLine::new`] and [`CommandLine::check_fits`].
     pub fn for_handoff(manifest: &Manifest, host: &Host) -> anyhow::Result<Self> {
-        let line = Self::new(&manifest.boot.cmdline, &host.cmdline_extra)?;
+        let mut line = Self::new(&manifest.boot.cmdline, &host.cmdline_extra)?;
+        if let Some(seconds) = manifest.boot.watchdog {
+            line = Self::new(line.as_str(), &format!("systemd.watchdog_sec={seconds}"))?;
+        }
         line.check_fits(manifest.boot.cmdline_limit)?;
         Ok(line)
     }
@@ -95,6 +107,9 @@ pub enum LoadError {
     /// The UKI on the disk is not what was installed: a reboot would not help.
     #[error("reading the UKI back from the disk")]
     Uki(#[source] anyhow::Error),
+    /// No kexec starts it, but the firmware does.
+    #[error("loading the installed kernel")]
+    Kernel(#[source] UkiError),
     /// This machine does not jump into it; the firmware may start it after a reboot.
     #[error("loading the installed kernel: {}", reason(*errno))]
     Refused {
@@ -110,7 +125,7 @@ pub enum LoadError {
 /// Memory of the process is constant: kernel and initrd go to memory files that end with the call. Blocks the thread.
 ///
 /// # Errors
-/// [`LoadError::Uki`] or [`LoadError::Refused`]; nothing is loaded then.
+/// A [`LoadError`]; nothing is loaded then.
 pub fn load<S: BlockStore>(
     region: &Region,
     tree: &Tree<S>,
@@ -119,6 +134,8 @@ pub fn load<S: BlockStore>(
     behind: &[u8],
 ) -> Result<Loaded, LoadError> {
     let parts = split::split(region, tree, boot, behind).map_err(LoadError::Uki)?;
+    let head = split::head(&parts.kernel).map_err(LoadError::Uki)?;
+    refuse_zboot(&head).map_err(LoadError::Kernel)?;
     let line = CString::new(command_line.as_str()).map_err(|error| LoadError::Uki(error.into()))?;
     sys::kexec_file_load(&parts.kernel, &parts.initrd, &line).map_err(|errno| LoadError::Refused { errno })?;
     Ok(Loaded { uki: parts.sha256 })
@@ -143,6 +160,12 @@ fn reason(errno: Errno) -> &'static str {
 
 /// Takes all links down, so that no device writes to memory that is the next kernel's. To be called when nothing is
 /// to be sent any more, right before the jump. Returns what did not go as it should.
+///
+/// All else is the kernel's: reboot(2) for a kexec calls every driver's `shutdown` (Linux `kernel/kexec_core.c`, kernel_kexec,
+/// by `kernel_restart_prepare`), which for an NVMe controller deletes its queues and shuts it down (`drivers/nvme/host/pci.c`,
+/// nvme_shutdown), and then takes the bus from every PCI device (`drivers/pci/pci-driver.c`, pci_device_shutdown), so that none
+/// writes to memory. To unbind the driver before would do the same with more that can hang, as it waits for all I/O and takes
+/// away the disks; the links are taken down first since a card in the middle of receiving is what such shutdowns fail with.
 #[must_use]
 pub fn quiesce() -> Vec<String> {
     let names = match fs::read_dir("/sys/class/net") {

@@ -29,7 +29,8 @@ pub const RUN: &str = "run";
 /// The argument with which the supervisor starts a process that reports the failure it reads (JSON) from its input.
 pub const REPORT_FAILURE: &str = "report-failure";
 
-/// Seconds until a reboot when the installer died before it knew what the site config says.
+/// Seconds until a reboot when the installer died before it knew what the site config says, and when it hung where the site
+/// config says nothing.
 const REBOOT_WITHOUT_POLICY: u32 = 300;
 
 /// The installer says every 10 s that it runs, unless nothing in it stirs for [`STILL`](crate::ending::STILL) (600 s);
@@ -59,10 +60,12 @@ pub fn supervise() -> ! {
             Outcome::Ended(Ending::Failed { failure, reboot_after }) => init.hold(&failure, reboot_after),
             Outcome::Died(death) => {
                 let failure = death.failure();
+                // A failure may wait for a person; a machine that hangs reboots in any case.
+                let reboot_after = if death.is_hang() { policy().or(Some(REBOOT_WITHOUT_POLICY)) } else { policy() };
                 // The page itself waits for the report: this says at once what is going on.
                 init.consoles.line(&format!("Reporting a failure: {}", failure.happened));
                 init.report(&failure);
-                init.hold(&failure, policy())
+                init.hold(&failure, reboot_after)
             }
         };
         if let Some(way) = way {
@@ -114,6 +117,7 @@ impl Init {
         if let Some(known) = run.policy {
             set_policy(known);
         }
+        self.watchdog.is_taken_over(run.watchdog);
         self.left_behind |= run.left_behind;
         run.outcome
     }

@@ -111,13 +111,14 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
     machine.enroll(&keys)?;
     if machine.is_netboot() {
         ending = tell.step("kernel", "Preparing the handoff", |_| {
-            machine.prepare_handoff(&bootable.esp, &manifest.boot, &command_line, &credentials, &host)
+            let handed = machine.to_hand_over(credentials, &manifest, &host);
+            machine.prepare_handoff(&bootable.esp, &manifest.boot, &command_line, &handed, &host)
         })?;
     }
     machine.set_hardware_clock();
     summary.finish(&ending, &machine, &memory, tell).await;
     if ending == Ending::Kexec {
-        machine.quiesce();
+        machine.quiesce(&manifest);
     }
     Ok(ending)
 }
@@ -199,6 +200,7 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Rep
         Ok(plan)
     })?;
     let credentials = machine.seal(&host, secrets, &plan, &disk).await?;
+    let (host, plan) = machine.decide_handoff(host, plan, &manifest.boot);
     machine.measure("plan", &plan.canonical()?)?;
     let details = [
         ("hash", plan.hash()?.to_string().into()),

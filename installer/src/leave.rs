@@ -37,16 +37,10 @@ pub fn leave(way: Way, consoles: &Consoles, watchdog: &mut Watchdog) -> ! {
         Way::Reboot => "Rebooting.",
         Way::Poweroff => "Switching off.",
     });
-    if !watchdog.leave_armed() && way == Way::Kexec {
-        watchdog.stop();
-        log::warn!("watchdog stopped: its driver does not give the next kernel enough time");
-        consoles.line("The watchdog is stopped: it does not give the next kernel enough time.");
-    }
+    watchdog.leave_armed();
     end_processes();
     flush(consoles);
-    if way == Way::Poweroff {
-        watchdog.stop();
-    }
+    let way = disarm(way, consoles, watchdog);
     let mode = match way {
         Way::Kexec => RebootMode::RB_KEXEC,
         Way::Reboot => RebootMode::RB_AUTOBOOT,
@@ -62,6 +56,23 @@ pub fn leave(way: Way, consoles: &Consoles, watchdog: &mut Watchdog) -> ! {
     loop {
         std::thread::park();
     }
+}
+
+/// Does with the watchdog what is right for the way. A kernel that would be reset though it is well is not started: the
+/// firmware knows how to stop the timer.
+fn disarm(way: Way, consoles: &Consoles, watchdog: &mut Watchdog) -> Way {
+    match way {
+        Way::Kexec if !watchdog.jump() => {
+            consoles
+                .line("The watchdog cannot be stopped, and the installed system does not feed it: rebooting instead.");
+            return Way::Reboot;
+        }
+        Way::Kexec | Way::Reboot => {}
+        Way::Poweroff => {
+            let _ = watchdog.stop();
+        }
+    }
+    way
 }
 
 fn refused(consoles: &Consoles, way: Way, result: nix::Result<Infallible>) {

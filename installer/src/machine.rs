@@ -3,6 +3,7 @@
 mod boot_entry;
 mod credentials;
 mod disk;
+mod leaving;
 mod memory;
 mod secure_boot;
 mod settings;
@@ -10,7 +11,7 @@ mod time;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::discovery::{Discovery, repository};
@@ -47,6 +48,7 @@ use crate::resolve::Resolver;
 use crate::tpm::direct::{self, Direct};
 
 pub use boot_entry::Firmware;
+use leaving::Leaving;
 
 /// Opens and locks a disk.
 pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>;
@@ -114,6 +116,8 @@ pub struct Machine<'a> {
     missing: Vec<String>,
     /// The host config that kernel command line or SMBIOS name.
     host: Option<HostKey>,
+    /// How it is left.
+    leaving: Leaving,
     /// What the TPM remembers, from when it was asked.
     nv: NvMemory,
     seams: Seams,
@@ -125,12 +129,12 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// The kernel's; a driver that fails or a device without one is told, and no error.
     pub fn wake(place: &'a Place, tell: &'a Reporter, mut seams: Seams) -> Result<Self> {
-        let nv = NvMemory::default();
+        let (nv, leaving) = (NvMemory::default(), Leaving::default());
         let measurer = seams.measurer.take();
         if *place != Place::Netboot {
             let (measurer, missing) = (measurer.unwrap_or_else(Measurer::off), Vec::new());
             let clock = seams.clock.take();
-            return Ok(Self { place, tell, measurer, network: None, clock, missing, host: None, nv, seams });
+            return Ok(Self { place, tell, measurer, network: None, clock, missing, host: None, leaving, nv, seams });
         }
         let report = tell.step("drivers", "Loading drivers", |_| drivers::load_all())?;
         for device in &report.undriven {
@@ -155,7 +159,7 @@ impl<'a> Machine<'a> {
             tell.warn("clock", &text);
         }
         let measurer = measurer.unwrap_or_else(Measurer::start);
-        Ok(Self { place, tell, measurer, network: None, clock: Some(clock), missing, host: None, nv, seams })
+        Ok(Self { place, tell, measurer, network: None, clock: Some(clock), missing, host: None, leaving, nv, seams })
     }
 
     /// Measures an input right after it was loaded and before it is parsed, and tells so.
@@ -222,7 +226,11 @@ impl<'a> Machine<'a> {
             // With a proxy on the way it is the proxy that must be reached.
             Ok(Some(access(discovery.site())?.next_host(&host).to_owned()))
         };
-        let network = net::up(Which::Devices, timeout, host, say).await?;
+        // The wait is one with an end, of which nothing more may be heard until then.
+        tell.waits().until(Instant::now() + timeout, "waiting for a network");
+        let network = net::up(Which::Devices, timeout, host, say).await;
+        tell.waits().over();
+        let network = network?;
         let addresses = network.describe();
         self.tell.say(&format!("network: {}", addresses.join("; ")));
         self.tell.tell("network", "info", fields([("links", addresses.into())]));
@@ -282,19 +290,11 @@ impl<'a> Machine<'a> {
         }
         match handoff::load(&esp.uki, &esp.uki_tree, boot, line, &archive(credentials)) {
             Ok(_) => Ok(Ending::Kexec),
-            Err(refused @ LoadError::Refused { .. }) => {
+            Err(refused @ (LoadError::Refused { .. } | LoadError::Kernel(_))) => {
                 self.tell.warn("kernel", &format!("{:#}; rebooting instead of kexec", anyhow::Error::from(refused)));
                 Ok(Ending::Reboot)
             }
             Err(error) => Err(error).code(Code::DiskIo, || format!("checking {} on the disk", esp.uki_path)),
-        }
-    }
-
-    /// The last thing before the jump: no device may write to memory that is the next kernel's.
-    pub fn quiesce(&mut self) {
-        self.network = None;
-        for warning in handoff::quiesce() {
-            self.tell.warn("handoff", &warning);
         }
     }
 

@@ -27,6 +27,7 @@ use metalstrap_release::manifest::Manifest;
 use crate::credentials::{self, Listed};
 use crate::disk::{Disk, Identity, Region};
 use crate::gpt::{Entry, Table};
+use crate::handoff::Decision;
 use crate::inventory::Contents;
 use crate::progress::Progress;
 
@@ -96,6 +97,9 @@ pub struct Plan {
     pub protects: Vec<Write>,
     /// What is overwritten with zeroes when the release is in its slot, before the table is written.
     pub leftovers: Vec<Wipe>,
+    /// How the installer is left; absent where it is an ordinary command, which ends as any other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handoff: Option<Decision>,
 }
 
 /// Which release.

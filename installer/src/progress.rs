@@ -23,6 +23,7 @@ struct Counters {
     looks: Looks,
     first_fetched: OnceLock<Instant>,
     note: Mutex<Option<String>>,
+    notes: AtomicU64,
 }
 
 /// Bytes done, by how they came to their place.
@@ -98,11 +99,13 @@ impl Progress {
         self.0.looks.present()
     }
 
-    /// A number that grows while anything is looked at, fetched or done.
+    /// A number that grows while anything is looked at, fetched or done, and with each note: one that only stands there is no
+    /// life.
     #[must_use]
     pub fn stirred(&self) -> u64 {
         let (done, _, fetched) = self.snapshot();
-        done.wrapping_add(fetched).wrapping_add(self.0.looks.looked())
+        let notes = self.0.notes.load(Ordering::Relaxed);
+        done.wrapping_add(fetched).wrapping_add(self.0.looks.looked()).wrapping_add(notes)
     }
 
     /// `bytes` more came over the network.
@@ -111,11 +114,13 @@ impl Progress {
         self.0.first_fetched.get_or_init(Instant::now);
     }
 
-    /// Says what a step without a known length waits for ("eth0: waiting for the switch port").
+    /// Says what a step without a known length waits for ("eth0: waiting for the switch port"). A wait of which nothing is said
+    /// for long has an end that [`Waits`](crate::waits::Waits) know.
     pub fn waits_for(&self, what: impl Into<String>) {
         if let Ok(mut note) = self.0.note.lock() {
             *note = Some(what.into());
         }
+        self.0.notes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What [`Progress::waits_for`] said last.

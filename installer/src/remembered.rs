@@ -21,7 +21,7 @@ use crate::plan::lasting_uuid;
 pub mod nv;
 
 /// Our own namespace of EFI variables (a random UUID).
-const VENDOR: &str = "6f6b9b5c-2f0e-4b7b-9d57-0b5b4f6e8a31";
+pub(crate) const VENDOR: &str = "6f6b9b5c-2f0e-4b7b-9d57-0b5b4f6e8a31";
 /// The variables in it.
 const VERSIONS: &str = "MetalstrapVersions";
 const INTENTS: &str = "MetalstrapIntents";

@@ -151,6 +151,11 @@ impl Reporter {
         self.0.supervisor.iter().for_each(|supervisor| supervisor.consoles(consoles));
     }
 
+    /// Tells the supervisor that the installed OS takes over a watchdog that it gets with so many `seconds`.
+    pub fn leaves_watchdog(&self, seconds: u32) {
+        self.0.supervisor.iter().for_each(|supervisor| supervisor.watchdog(seconds));
+    }
+
     /// That rule; before the site config is read, five minutes.
     #[must_use]
     pub fn reboot_after(&self) -> Option<u32> {
@@ -204,6 +209,16 @@ impl Reporter {
         log::info!("{line}");
         self.0.screen.event(&line);
         self.0.outbox.push(line);
+    }
+
+    /// The line with which the installed OS confirms that a kexec led to it: an event of this run, whose number and time nobody
+    /// knows, and so 0.
+    #[must_use]
+    pub fn confirmation(&self, release: &str) -> String {
+        let fields = fields([("release", release.into())]);
+        let (metalstrap, run) = (EVENT_FORMAT, self.run_id());
+        let event = Event { metalstrap, run, sequence: 0, at: 0.0, step: "run", state: "confirmed", fields };
+        serde_json::to_string(&event).map(|line| format!("{}\n", escapes::json(&line))).unwrap_or_default()
     }
 
     /// A line for the person and an event with the same text.

@@ -52,6 +52,8 @@ pub struct Run {
     pub outcome: Outcome,
     /// Seconds until a failed installation reboots (`Some(None)`: hold); `None` if it died before it knew.
     pub policy: Option<Option<u32>>,
+    /// Seconds with which the installed OS takes over a watchdog, if it told that it does.
+    pub watchdog: Option<u32>,
     /// Whether the process may still be there, because not even SIGKILL ended it: it must not be started again.
     pub left_behind: bool,
 }
@@ -81,14 +83,15 @@ pub fn run(mut command: Command, input: &[u8], limits: Limits, guard: Guard<'_>)
         Err(error) => {
             let cause = Cause::NotStarted(error.to_string());
             let outcome = Outcome::Died(Death { cause, step: None, last_words: None });
-            return Run { id: None, outcome, policy: None, left_behind: false };
+            return Run { id: None, outcome, policy: None, watchdog: None, left_behind: false };
         }
     };
     while child.status.is_none() && !child.outlives_its_kill(limits.death) {
         (guard.duties)();
         child.listen(guard.signals, guard.consoles);
         if guard.signals.is_some_and(interrupted) {
-            return Run { id: child.id, outcome: Outcome::Interrupted, policy: child.policy, left_behind: true };
+            let outcome = Outcome::Interrupted;
+            return Run { id: child.id, outcome, policy: child.policy, watchdog: None, left_behind: true };
         }
         child.reap(guard.reap_all);
         child.enforce(limits);

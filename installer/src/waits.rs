@@ -23,6 +23,11 @@ impl Waits {
         }
     }
 
+    /// Says that nobody waits any more, whatever the end was to be.
+    pub fn over(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// The wait that is under way at `now`, as a person reads it: "https://repo.test is left alone, for 583 s"; `None`:
     /// nobody waits.
     #[must_use]
@@ -50,5 +55,7 @@ mod tests {
         assert_eq!(at(600), None);
         waits.until(start + Duration::from_secs(700), "once more");
         assert_eq!(at(650).unwrap(), "once more, for 51 s");
+        waits.over();
+        assert_eq!(at(650), None);
     }
 }

@@ -1,23 +1,23 @@
 //! The hardware watchdog: resets a machine whose supervisor, or whose next kernel, hangs.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::sys;
 
 const PATH: &str = "/dev/watchdog0";
 
+/// What the kernel says of it (Linux `Documentation/ABI/testing/sysfs-class-watchdog`).
+const SYSFS: &str = "/sys/class/watchdog/watchdog0";
+
 /// Seconds without food after which the machine is reset while the installer works.
-const WORKING: i32 = 60;
+const WORKING: u32 = 60;
 
-/// Seconds the next kernel, or the firmware, gets to take over. The driver of an OS that has it takes the timer
-/// over; an OS without it is reset then.
-const LEAVING: i32 = 300;
-
-/// With less than this the timer is not left to the next kernel: a healthy OS that takes its time would be reset.
-const ENOUGH: i32 = 120;
+/// Seconds for what comes between the last meal and the end of the installer, and for the firmware.
+const LEAVING: u32 = 300;
 
 /// Well below [`WORKING`]: one late meal is no reset.
 const FEED_EVERY: Duration = Duration::from_secs(10);
@@ -26,19 +26,39 @@ const FEED_EVERY: Duration = Duration::from_secs(10);
 ///
 /// Drivers that stop the timer at a reboot, which a kexec is too, do so through the module `watchdog`: its parameter
 /// `stop_on_reboot=0` (set in [`crate::modules`]) keeps it armed across the jump.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Watchdog {
+    path: PathBuf,
+    sysfs: PathBuf,
     device: Option<File>,
     last: Option<Instant>,
+    /// Seconds that the next OS declares to be enough for it to feed the timer; `None`: it does not.
+    taken_over: Option<u32>,
+}
+
+impl Default for Watchdog {
+    fn default() -> Self {
+        Self::at(Path::new(PATH), Path::new(SYSFS))
+    }
 }
 
 impl Watchdog {
+    /// The one of this device, of which the kernel tells in `sysfs`.
+    #[must_use]
+    pub fn at(path: &Path, sysfs: &Path) -> Self {
+        Self { path: path.to_owned(), sysfs: sysfs.to_owned(), device: None, last: None, taken_over: None }
+    }
+
     /// Feeds it when it is time to; call this at least every few seconds while all is well.
     pub fn feed(&mut self) {
-        if self.last.is_some_and(|last| last.elapsed() < FEED_EVERY) {
+        self.feed_at(Instant::now());
+    }
+
+    fn feed_at(&mut self, now: Instant) {
+        if self.last.is_some_and(|last| now.duration_since(last) < FEED_EVERY) {
             return;
         }
-        self.last = Some(Instant::now());
+        self.last = Some(now);
         if self.device.is_none() {
             self.open();
         }
@@ -49,64 +69,135 @@ impl Watchdog {
 
     /// Opening starts the timer.
     fn open(&mut self) {
-        if let Ok(device) = OpenOptions::new().write(true).open(PATH) {
-            log::info!("watchdog {PATH} started");
+        if let Ok(device) = OpenOptions::new().write(true).open(&self.path) {
+            log::info!("watchdog {} started", self.path.display());
             set_timeout(&device, WORKING);
             self.device = Some(device);
         }
     }
 
-    /// Gives the next kernel its time; the timer runs on. False if the timer cannot be set to enough of it.
-    #[must_use]
-    pub fn leave_armed(&mut self) -> bool {
-        let Some(device) = &mut self.device else { return true };
-        let set = set_timeout(device, LEAVING);
-        let _ = device.write_all(b"\0");
-        enough(set)
+    /// The next OS feeds the timer if it gets so many `seconds`; `None`: nothing says that it feeds it at all.
+    pub fn is_taken_over(&mut self, seconds: Option<u32>) {
+        self.taken_over = seconds;
     }
 
-    /// Stops the timer: a machine that was switched off shall stay off, and a kernel that gets too little time is better
-    /// off without. `V` is the driver API's word for a stop that
-    /// is meant (Linux `Documentation/watchdog/watchdog-api.rst`, magic close).
-    pub fn stop(&mut self) {
+    /// Gives what comes before the end its time; the timer runs on.
+    pub fn leave_armed(&mut self) {
+        if let Some(device) = &mut self.device {
+            set_timeout(device, LEAVING);
+            let _ = device.write_all(b"\0");
+        }
+    }
+
+    /// Right before a kexec: the timer goes along with a kernel whose OS takes it over; for any other it is stopped, since it
+    /// would reset an OS that is well. False: it runs, and nobody will feed it.
+    #[must_use]
+    pub fn jump(&mut self) -> bool {
+        let Some(device) = &mut self.device else { return true };
+        if let Some(seconds) = self.taken_over {
+            if set_timeout(device, seconds).is_some_and(|set| set >= seconds) {
+                let _ = device.write_all(b"\0");
+                return true;
+            }
+            log::warn!("watchdog stopped: its driver does not give the next kernel {seconds} s");
+        }
+        self.stop()
+    }
+
+    /// Stops the timer: a machine that was switched off shall stay off. `V` is the driver API's word for a stop that
+    /// is meant (Linux `Documentation/watchdog/watchdog-api.rst`, magic close). False if the kernel says that it runs on, as it
+    /// does where the driver has `nowayout`.
+    pub fn stop(&mut self) -> bool {
         if let Some(mut device) = self.device.take() {
             let _ = device.write_all(b"V");
         }
+        let state = fs::read_to_string(self.sysfs.join("state"));
+        !state.is_ok_and(|state| state.trim_end() == "active")
     }
-}
-
-/// Whether the next kernel can live with what became of the timeout; `None`: it could not be set.
-fn enough(set: Option<i32>) -> bool {
-    set.is_some_and(|seconds| seconds >= ENOUGH)
 }
 
 /// What the driver made of it, in seconds.
-fn set_timeout(device: &File, seconds: i32) -> Option<i32> {
-    sys::watchdog_set_timeout(device.as_fd(), seconds)
+fn set_timeout(device: &File, seconds: u32) -> Option<u32> {
+    sys::watchdog_set_timeout(device.as_fd(), i32::try_from(seconds).ok()?)
         .inspect(|set| log::info!("watchdog timeout {set} s"))
         .inspect_err(|error| log::warn!("setting the watchdog's timeout to {seconds} s: {error}"))
         .ok()
+        .and_then(|set| u32::try_from(set).ok())
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    #[test]
-    fn a_timer_is_left_to_the_next_kernel_only_with_enough_time() {
-        assert_eq!([None, Some(0), Some(119), Some(120), Some(300)].map(enough), [false, false, false, true, true]);
-        // No watchdog, nothing to stop.
-        assert!(Watchdog::default().leave_armed());
+    /// A file for a device, which takes no timeout.
+    pub(crate) struct Fake(tempfile::TempDir);
+
+    impl Fake {
+        pub(crate) fn new() -> Self {
+            let fake = Self(tempfile::tempdir().unwrap());
+            fs::write(fake.0.path().join("device"), "").unwrap();
+            fake
+        }
+
+        pub(crate) fn watchdog(&self) -> Watchdog {
+            Watchdog::at(&self.0.path().join("device"), self.0.path())
+        }
+
+        /// All that was written to it.
+        pub(crate) fn written(&self) -> Vec<u8> {
+            fs::read(self.0.path().join("device")).unwrap()
+        }
+
+        fn state(&self, text: &str) {
+            fs::write(self.0.path().join("state"), text).unwrap();
+        }
     }
 
     #[test]
-    fn a_device_that_takes_no_timeout_is_stopped_by_its_letter() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let device = OpenOptions::new().write(true).open(file.path()).unwrap();
-        let mut watchdog = Watchdog { device: Some(device), last: None };
-        assert!(!watchdog.leave_armed());
-        watchdog.stop();
-        assert_eq!(std::fs::read(file.path()).unwrap(), b"\0V");
+    fn it_is_fed_every_ten_seconds_once_it_is_there() {
+        let (fake, start) = (Fake::new(), Instant::now());
+        let missing = tempfile::tempdir().unwrap();
+        let mut none = Watchdog::at(&missing.path().join("device"), missing.path());
+        none.feed_at(start);
+        assert!(none.device.is_none());
+        let mut watchdog = fake.watchdog();
+        let mut meals = |seconds| {
+            watchdog.feed_at(start + Duration::from_secs(seconds));
+            fake.written().len()
+        };
+        assert_eq!([0, 1, 9, 10, 19, 20].map(&mut meals), [1, 1, 1, 2, 2, 3]);
+    }
+
+    #[test]
+    fn a_kernel_whose_os_does_not_feed_it_gets_it_stopped() {
+        let fake = Fake::new();
+        let mut watchdog = fake.watchdog();
+        watchdog.feed();
+        fake.state("inactive\n");
+        assert!(watchdog.jump());
+        assert_eq!(fake.written(), b"\0V");
         assert!(watchdog.device.is_none());
+        // No watchdog, nothing to stop.
+        assert!(Watchdog::at(Path::new("/nonexistent"), Path::new("/nonexistent")).jump());
+    }
+
+    #[test]
+    fn a_device_that_does_not_give_the_os_its_time_is_stopped() {
+        let fake = Fake::new();
+        let mut watchdog = fake.watchdog();
+        watchdog.feed();
+        watchdog.is_taken_over(Some(60));
+        assert!(watchdog.jump());
+        assert_eq!(fake.written(), b"\0V");
+    }
+
+    #[test]
+    fn one_that_cannot_be_stopped_is_told() {
+        let fake = Fake::new();
+        let mut watchdog = fake.watchdog();
+        watchdog.feed();
+        fake.state("active\n");
+        assert!(!watchdog.jump());
+        assert!(!watchdog.stop());
     }
 }

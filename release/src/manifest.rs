@@ -30,6 +30,8 @@ const KIND: Kind = Kind { name: "manifest", max_bytes: MAX_BYTES };
 pub const MAX_ARTIFACT_BYTES: u64 = 1 << 44;
 /// A UKI or boot loader has to fit an ESP beside others.
 pub const MAX_BOOT_BYTES: u64 = 1 << 30;
+/// Seconds that a watchdog may be left to the OS with: it has to get as far as feeding it, and chips count no longer than that.
+pub const WATCHDOG: std::ops::RangeInclusive<u32> = 30..=600;
 /// Label of the EFI system partition.
 pub const ESP_LABEL: &str = "esp";
 /// Label of a slot without a release: what systemd-sysupdate takes for free.
@@ -77,6 +79,10 @@ pub struct Boot {
     /// By whom it is signed for Secure Boot. Absent where `publish` was given no certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secure_boot: Option<SecureBoot>,
+    /// Seconds after which a hardware watchdog resets the machine unless it is fed, 30 to 600: the OS takes over one that is
+    /// armed, so it stays armed across kexec. Absent, it is stopped before the jump.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<u32>,
 }
 
 /// A file, padded with zeroes to whole blocks, and the hash tree over its blocks.

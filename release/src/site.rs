@@ -9,8 +9,10 @@ use crate::discovery::{Rule, Setting, Source};
 use crate::document::{DocumentError, Kind};
 use crate::metadata::TrustedRoot;
 
+mod kexec_deny;
 mod transport;
 
+pub use kexec_deny::KexecDeny;
 pub use transport::{ClientCertificate, Exempt, ProxyUrl, Retry};
 
 /// Where the installer finds it in its initrd.
@@ -116,6 +118,10 @@ pub struct Site {
     /// Whether labelled media are ignored: no stick, disc or virtual medium of a BMC is looked at for settings.
     #[serde(default)]
     pub ignore_media: bool,
+    /// Machines that are left by a reboot instead of kexec, since they are known not to survive one: at most 64. There is no list
+    /// beside this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kexec_deny: Vec<KexecDeny>,
 }
 
 /// A text that says something: an empty one stands for a field that is left out.
@@ -159,6 +165,7 @@ impl Site {
         self.report_url.iter().try_for_each(|url| check_url("report_url", url, false))?;
         check_time_servers(&self.time_servers)?;
         check_consoles(&self.consoles)?;
+        self.check_kexec_deny()?;
         check_root(&self.root)?;
         if self.ca.is_empty() && self.pins.is_empty() {
             return KIND.refuse("ca", "is left out, and there are no pins: no server could be believed");

@@ -264,12 +264,25 @@ pub fn read_section(reader: &mut (impl Read + Seek), section: &Section, limit: u
     Ok(content)
 }
 
+/// Whether the first bytes of a kernel are not those of one that only EFI can unpack (Linux
+/// drivers/firmware/efi/libstub/zboot-header.S): kexec starts what is inside, and nothing vouches for that.
+///
+/// # Errors
+/// [`UkiError::Kernel`] if they are.
+pub fn refuse_zboot(kernel_head: &[u8]) -> Result<(), UkiError> {
+    if kernel_head.starts_with(b"MZ") && kernel_head.get(4..8) == Some(b"zimg") {
+        return Err(UkiError::Kernel("is compressed for EFI (zboot), so kexec cannot start it".to_owned()));
+    }
+    Ok(())
+}
+
 /// The most bytes of command line that the kernel takes, terminating NUL not counted: `cmdline_size` of the boot
 /// header in the first bytes (1 KiB is enough) of a bzImage.
 ///
 /// # Errors
 /// When they are not a bzImage of boot protocol 2.06 or later.
 pub fn cmdline_limit(kernel_head: &[u8]) -> Result<u32, UkiError> {
+    refuse_zboot(kernel_head)?;
     let refuse = |problem: &str| UkiError::Kernel(problem.to_owned());
     let header = Header(kernel_head);
     let short = |_| refuse("ends before its boot header does");

@@ -182,6 +182,7 @@ pub fn site(lab: &Lab, published: &Published) -> Result<Site> {
         connections: metalstrap_release::site::CONNECTIONS,
         dhcp_may_set: Vec::new(),
         ignore_media: false,
+        kexec_deny: Vec::new(),
         network_timeout: 180,
         pins: Vec::new(),
         client: None,

@@ -57,6 +57,7 @@ impl Published {
             ("UKI", differs(uki, &args.uki)?),
             ("boot loader", differs(loader, &args.loader)?),
             ("layout of the disk", wanted != self.manifest.layout),
+            ("time of the watchdog", self.manifest.boot.watchdog != args.watchdog),
             ("list of PCR 11 signatures", self.signatures() != facts.predicted.signatures()),
             ("list of certificates for Secure Boot", self.manifest.boot.secure_boot != facts.signed),
         ];

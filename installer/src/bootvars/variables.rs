@@ -12,7 +12,9 @@ use anyhow::{Context as _, Result, bail};
 use crate::sys;
 
 /// `EFI_GLOBAL_VARIABLE`, the namespace of `Boot####`, `BootOrder`, `BootNext` and `BootCurrent` (UEFI 2.10 §3.3).
-const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+pub(crate) const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+/// Where the kernel's are mounted.
+pub(crate) const EFIVARFS: &str = "/sys/firmware/efi/efivars";
 /// Non-volatile, and accessible before and after `ExitBootServices`.
 const ATTRIBUTES: u32 = 7;
 /// Written by updates that are signed with their time (`EFI_VARIABLE_TIME_BASED_AUTHENTICATED_WRITE_ACCESS`).
@@ -58,7 +60,7 @@ pub struct Efivarfs {
 /// Where the kernel's is mounted.
 impl Default for Efivarfs {
     fn default() -> Self {
-        Self::at(Path::new("/sys/firmware/efi/efivars"))
+        Self::at(Path::new(EFIVARFS))
     }
 }
 

@@ -10,6 +10,7 @@ fn messages_are_one_json_line_each() {
     );
     assert_eq!(text(&Message::Consoles { names: vec!["ttyS1".into()] }), r#"{"consoles":{"names":["ttyS1"]}}"#);
     assert_eq!(text(&Message::Run { id: "5b9c".into() }), r#"{"run":{"id":"5b9c"}}"#);
+    assert_eq!(text(&Message::Watchdog { seconds: 60 }), r#"{"watchdog":{"seconds":60}}"#);
     assert_eq!(text(&Message::Ending(Ending::Kexec)), r#"{"ending":"kexec"}"#);
     assert_eq!(
         text(&Message::Step { step: "root".into(), disk_touched: true }),

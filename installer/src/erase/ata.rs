@@ -150,10 +150,11 @@ impl Security {
     pub(super) fn erase(&self, drive: &dyn Drive, enhanced: bool, telling: &Telling<'_>) -> io::Result<Outcome> {
         let minutes = self.estimate(enhanced);
         let limit = minutes.map_or(UNKNOWN, |minutes| Duration::from_secs(u64::from(minutes) * 120 + 3600));
-        telling.waits(&match minutes {
+        let text = match minutes {
             Some(minutes) => format!("the drive erases itself; it says that it takes {minutes} min"),
             None => "the drive erases itself; it does not say how long it takes".to_owned(),
-        });
+        };
+        telling.waits(&text, limit + 3 * SHORT);
         let send = |code, transfer, timeout, data: &mut [u8]| drive.ata(&AtaCommand { code, transfer, timeout }, data);
         if let Err(error) = send(SET_PASSWORD, Transfer::Out, SHORT, &mut password(false)) {
             return Ok(Outcome::Refused(format!("the password was refused: {error}")));

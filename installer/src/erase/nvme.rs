@@ -127,7 +127,7 @@ impl Abilities {
     /// # Errors
     /// The command did not come to an end.
     pub(super) fn format(&self, drive: &dyn Drive, new_key: bool, telling: &Telling<'_>) -> io::Result<Outcome> {
-        telling.waits("the drive formats itself; it does not say how far it is");
+        telling.waits("the drive formats itself; it does not say how far it is", FORMAT_LIMIT);
         let words = [self.format_word(if new_key { 2 } else { 1 }), 0, 0, 0, 0, 0];
         let command = NvmeCommand { opcode: FORMAT, namespace: self.namespace, words, timeout: FORMAT_LIMIT };
         let status = drive.nvme(&command, &mut [])?;

@@ -51,6 +51,7 @@ fn manifest(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
             cmdline_limit: 2047,
             pcr11: None,
             secure_boot: None,
+            watchdog: None,
         },
         filesystems: vec![root],
         layout: metalstrap_release::manifest::Layout {

@@ -18,6 +18,9 @@ use crate::disk::Region;
 /// No command line is longer; the kernel takes 2 KiB.
 const MOST_CMDLINE: u64 = 64 << 10;
 
+/// Bytes of a kernel that say what kind of one it is.
+const KERNEL_HEAD: u64 = 1024;
+
 /// What is in a UKI.
 #[derive(Debug)]
 pub(super) struct Parts {
@@ -110,6 +113,14 @@ impl Wanted<'_> {
             part.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()).and_then(|part| self.into.write_all_at(part, to));
         copied.with_context(|| format!("copying the UKI's section {} to memory", self.section.name))
     }
+}
+
+/// The first bytes of a kernel, or all of a shorter one.
+pub(super) fn head(kernel: &File) -> Result<Vec<u8>> {
+    let size = kernel.metadata().context("reading the kernel")?.len().min(KERNEL_HEAD);
+    let mut head = vec![0; usize::try_from(size)?];
+    kernel.read_exact_at(&mut head, 0).context("reading the kernel")?;
+    Ok(head)
 }
 
 /// Puts an archive behind those that are in the memory file, where the kernel looks for it.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Cursor, Read as _};
 use std::sync::Arc;
 
+use metalstrap_release::host::Existing;
 use metalstrap_release::manifest::{Artifact, Payload, Salt};
 use metalstrap_release::verity::{self, BLOCK, MemoryStore};
 use uuid::Uuid;
@@ -92,6 +93,7 @@ fn on_disk(uki: &[u8]) -> (Region, Tree<MemoryStore>, Boot) {
         cmdline_limit: 2047,
         pcr11: None,
         secure_boot: None,
+        watchdog: None,
     };
     (region, tree, boot)
 }
@@ -141,6 +143,34 @@ fn credentials_come_behind_the_initrd_where_the_kernel_looks_for_them() {
     let initrd = content(&parts.initrd);
     assert_eq!(Digest::of(&initrd[..2_500_003]), Digest::of(&bytes(2_500_003, 2)));
     assert_eq!(&initrd[2_500_003..], b"\x00070701archive");
+}
+
+#[test]
+fn of_several_profiles_the_first_one_is_started() {
+    let mut sections = ordinary();
+    let other = ("console=ttyS9", bytes(4096, 9));
+    let line = sections.remove(1);
+    let first = [(".profile", b"ID=main\n".to_vec(), 0), line];
+    let second = [(".profile", b"ID=other\n".to_vec(), 0), (".cmdline", other.0.as_bytes().to_vec(), 0)];
+    sections.extend(first.into_iter().chain(second));
+    sections.push((".initrd", other.1, 0));
+    let (region, tree, boot) = on_disk(&uki(&sections));
+    let parts = split::split(&region, &tree, &boot, &[]).unwrap();
+    assert_eq!(Digest::of(&content(&parts.kernel)), Digest::of(&bytes(3_000_001, 1)));
+    assert_eq!(Digest::of(&content(&parts.initrd)), Digest::of(&bytes(2_500_003, 2)));
+}
+
+#[test]
+fn a_kernel_that_only_efi_unpacks_is_no_reason_to_fail() {
+    let mut sections = ordinary();
+    sections[2].1 = [b"MZ\0\0zimg".as_slice(), &bytes(4000, 4)].concat();
+    let (region, tree, boot) = on_disk(&uki(&sections));
+    let error = load(&region, &tree, &boot, &CommandLine::new(CMDLINE, "").unwrap(), &[]).unwrap_err();
+    assert!(matches!(error, LoadError::Kernel(_)), "{error:?}");
+    assert_eq!(
+        format!("{:#}", anyhow::Error::from(error)),
+        "loading the installed kernel: the UKI's kernel is compressed for EFI (zboot), so kexec cannot start it"
+    );
 }
 
 #[test]
@@ -203,6 +233,18 @@ fn the_command_line_is_the_ukis_and_the_hosts() {
         CommandLine::new("a\0", "b").unwrap_err().to_string(),
         "the UKI's command line holds a NUL or a line break"
     );
+}
+
+#[test]
+fn a_watchdog_that_stays_armed_is_told_to_the_os_and_counts_for_the_length() {
+    let (mut manifest, host) = (crate::plan::tests::manifest(), crate::plan::tests::host(Existing::Refuse));
+    let plain = CommandLine::for_handoff(&manifest, &host).unwrap();
+    manifest.boot.watchdog = Some(60);
+    let line = CommandLine::for_handoff(&manifest, &host).unwrap();
+    assert_eq!(line.as_str(), format!("{} systemd.watchdog_sec=60", plain.as_str()));
+    manifest.boot.cmdline_limit = u32::try_from(plain.as_str().len()).unwrap() + 31;
+    let error = CommandLine::for_handoff(&manifest, &host).unwrap_err();
+    assert_eq!(code_of(&error), Code::CommandLine);
 }
 
 #[test]

@@ -52,6 +52,7 @@ impl Machine<'_> {
         let chosen = serde_json::to_value(&settings.chosen).unwrap_or_default();
         self.tell.tell("discovery", "info", fields([("settings", chosen)]));
         self.host.clone_from(&settings.host);
+        self.leaving.heed(&settings.site);
         settings
     }
 

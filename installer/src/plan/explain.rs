@@ -6,6 +6,7 @@ use metalstrap_release::host::Erase;
 
 use super::{Becomes, Partition, Plan, Role, Wipe};
 use crate::credentials::Listed;
+use crate::handoff::Decision;
 use crate::progress::size;
 
 /// Says all that a person must know before they let it happen.
@@ -48,6 +49,9 @@ pub(super) fn explain(plan: &Plan, hash: &str) -> String {
     let discarded: u64 = plan.discards.iter().map(|range| range.size).sum();
     if discarded > 0 {
         line("discarded", format!("{} that nobody uses", size(discarded)));
+    }
+    if let Some(text) = plan.handoff.as_ref().and_then(Decision::complaint) {
+        line("handoff", text);
     }
     text
 }

@@ -89,6 +89,7 @@ impl Plan {
             writes: Vec::new(),
             protects: Vec::new(),
             leftovers: Vec::new(),
+            handoff: None,
         };
         plan.check_mode(disk, host.mode)?;
         if let Some(ours) = ours {

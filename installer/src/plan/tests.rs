@@ -51,6 +51,7 @@ pub(crate) fn manifest() -> Manifest {
             cmdline_limit: 2047,
             pcr11: None,
             secure_boot: None,
+            watchdog: None,
         },
         filesystems: vec![FileSystem {
             designator: Designator::Root,

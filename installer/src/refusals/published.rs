@@ -148,6 +148,7 @@ fn manifest(directory: &Repository, of: &Ingredients) -> Manifest {
             cmdline_limit: 2047,
             pcr11: None,
             secure_boot: None,
+            watchdog: None,
         },
         filesystems: vec![root],
         layout: of.layout.clone(),

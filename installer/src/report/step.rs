@@ -99,7 +99,7 @@ impl Ticker {
         let now = Instant::now();
         let (done, total, fetched) = progress.snapshot();
         let wait = self.tell.waits().at(now);
-        self.tell.stir_supervisor(progress.stirred(), wait.is_some() || progress.note().is_some());
+        self.tell.stir_supervisor(progress.stirred(), wait.is_some());
         self.rate.observe(done, now);
         let look = progress.look();
         if let Some(look) = look {
@@ -109,7 +109,7 @@ impl Ticker {
             self.look_rate.1.observe(look.done, now);
         }
         if total == 0 {
-            if let Some(note) = wait.or_else(|| progress.note()) {
+            if let Some(note) = progress.note().or(wait) {
                 self.tell.0.screen.progress(&format!("{}: {note}", self.text));
             }
             return;
@@ -226,6 +226,27 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_is_life_until_its_end_and_no_longer() {
+        let (mut ticker, _, pipe) = running();
+        let progress = Progress::default();
+        let waits = ticker.tell.waits();
+        let mut alive = || {
+            let before = pipe.stirred();
+            ticker.tick(&progress);
+            pipe.stirred() != before
+        };
+        let end = Instant::now() + Duration::from_millis(500);
+        waits.until(end, "https://repo.test is left alone");
+        assert!(alive());
+        std::thread::sleep(end.saturating_duration_since(Instant::now()));
+        assert!(!alive());
+        waits.until(Instant::now() + Duration::from_secs(600), "https://repo.test is left alone");
+        assert!(alive());
+        waits.over();
+        assert!(!alive());
+    }
+
+    #[test]
     fn a_wait_with_a_known_end_is_life() {
         let (mut ticker, shown, pipe) = running();
         let progress = Progress::default();
@@ -235,6 +256,15 @@ mod tests {
             pipe.stirred() != before
         };
         assert!(!alive(&mut ticker));
+        // As a reactor that stopped leaves it: what is waited for is said once, and then no more.
+        progress.waits_for("eth0: no carrier yet");
+        assert!(alive(&mut ticker) && !alive(&mut ticker));
+        let progress = Progress::default();
+        let alive = |ticker: &mut Ticker| {
+            let before = pipe.stirred();
+            ticker.tick(&progress);
+            pipe.stirred() != before
+        };
         let end = Instant::now() + Duration::from_secs(600);
         ticker.tell.waits().until(end, "https://repo.test is left alone");
         assert!(alive(&mut ticker) && alive(&mut ticker));

@@ -37,6 +37,7 @@ pub(super) struct Child {
     ending: Option<(Instant, Ending)>,
     pub(super) id: Option<String>,
     pub(super) policy: Option<Option<u32>>,
+    watchdog: Option<u32>,
     step: Option<(String, bool)>,
     /// When and why it was killed by us.
     killed: Option<(Instant, Cause)>,
@@ -84,6 +85,7 @@ impl Child {
             ending: None,
             id: None,
             policy: None,
+            watchdog: None,
             step: None,
             killed: None,
             status: None,
@@ -115,6 +117,7 @@ impl Child {
                 // Who told it has warned of those that are not there.
                 Message::Consoles { names } => drop(consoles.add(&names)),
                 Message::Step { step, disk_touched } => self.step = Some((step, disk_touched)),
+                Message::Watchdog { seconds } => self.watchdog = Some(seconds),
                 Message::Ending(ending) => self.ending = Some((Instant::now(), ending)),
             }
         }
@@ -200,9 +203,10 @@ impl Child {
 
     /// What became of it.
     pub(super) fn verdict(mut self) -> Run {
-        let (id, policy, left_behind) = (self.id, self.policy, self.status.is_none());
+        let (id, policy, watchdog) = (self.id, self.policy, self.watchdog);
+        let left_behind = self.status.is_none();
         if let Some((_, ending)) = self.ending {
-            return Run { id, outcome: Outcome::Ended(ending), policy, left_behind };
+            return Run { id, outcome: Outcome::Ended(ending), policy, watchdog, left_behind };
         }
         let killed = self.killed.map(|(_, cause)| match cause {
             Cause::Hung(seconds) | Cause::Overdue(seconds) if left_behind => Cause::Unkillable(seconds),
@@ -217,7 +221,7 @@ impl Child {
             _ => Cause::Exited(-1),
         });
         let death = Death { cause, step: self.step, last_words: self.words.say() };
-        Run { id, outcome: Outcome::Died(death), policy, left_behind }
+        Run { id, outcome: Outcome::Died(death), policy, watchdog, left_behind }
     }
 }
 

@@ -2,6 +2,7 @@ use std::io::Read as _;
 use std::time::Instant;
 
 use super::*;
+use crate::watchdog::tests::Fake;
 
 const LIMITS: Limits = Limits {
     silence: Some(Duration::from_secs(20)),
@@ -25,11 +26,10 @@ fn died(cause: Cause, step: Option<(&str, bool)>, words: Option<&str>) -> Outcom
 
 #[test]
 fn an_ending_is_taken() {
-    let run = script(r#"say '{"policy":{"reboot_on_failure_after":7}}'; say '{"ending":"kexec"}'"#, LIMITS);
-    assert_eq!(
-        run,
-        Run { id: None, outcome: Outcome::Ended(Ending::Kexec), policy: Some(Some(7)), left_behind: false }
-    );
+    let told = r#"say '{"policy":{"reboot_on_failure_after":7}}'; say '{"watchdog":{"seconds":60}}'; say '{"ending":"kexec"}'"#;
+    let outcome = Outcome::Ended(Ending::Kexec);
+    let expected = Run { id: None, outcome, policy: Some(Some(7)), watchdog: Some(60), left_behind: false };
+    assert_eq!(script(told, LIMITS), expected);
 }
 
 #[test]
@@ -56,6 +56,7 @@ fn a_killed_child_is_told_with_its_step() {
             id: None,
             outcome: died(Cause::Killed(Signal::SIGSEGV), None, Some("malloc(): broken")),
             policy: None,
+            watchdog: None,
             left_behind: false
         }
     );
@@ -77,6 +78,31 @@ fn silence_is_bounded_and_beats_count() {
     assert_eq!(script(beating, limits).outcome, Outcome::Ended(Ending::Reboot));
 }
 
+/// The watchdog is fed while the child says that it gets further, and until it is gone that was killed because it said
+/// nothing: not for longer.
+#[test]
+fn who_says_nothing_is_not_fed_for() {
+    let fake = Fake::new();
+    let (mut watchdog, mut last, start) = (fake.watchdog(), Instant::now(), Instant::now());
+    let limits = Limits { silence: Some(Duration::from_secs(2)), ..LIMITS };
+    let mut command = Command::new("sh");
+    let beating =
+        r#"for i in 1 2 3; do echo '"beat"' >/proc/$$/fd/$METALSTRAP_ENDING_FD; sleep 1; done; exec sleep 60"#;
+    command.args(["-c", beating]);
+    let (consoles, _person) = Consoles::pty();
+    let mut duties = || {
+        watchdog.feed();
+        last = Instant::now();
+    };
+    let guard = Guard { consoles: &consoles, signals: None, reap_all: false, duties: &mut duties };
+    let run = run(command, b"", limits, guard);
+    assert_eq!(run.outcome, died(Cause::Hung(2), None, None));
+    assert_eq!(fake.written(), b"\0");
+    // The last beat comes after two seconds.
+    let fed_for = last.duration_since(start);
+    assert!(fed_for > Duration::from_secs(2) && fed_for < Duration::from_secs(8), "{fed_for:?}");
+}
+
 #[test]
 fn a_child_that_lingers_after_its_ending_is_ended() {
     let start = Instant::now();
@@ -96,12 +122,14 @@ fn a_child_that_outlives_its_kill_is_left_behind() {
             id: None,
             outcome: died(Cause::Unkillable(1), Some(("root", true)), None),
             policy: None,
+            watchdog: None,
             left_behind: true
         }
     );
     let limits = Limits { death: Duration::ZERO, ..LIMITS };
     let run = script(r#"say '{"ending":"kexec"}'; exec sleep 60"#, limits);
-    assert_eq!(run, Run { id: None, outcome: Outcome::Ended(Ending::Kexec), policy: None, left_behind: true });
+    let outcome = Outcome::Ended(Ending::Kexec);
+    assert_eq!(run, Run { id: None, outcome, policy: None, watchdog: None, left_behind: true });
 }
 
 #[test]

@@ -72,6 +72,24 @@ fn refusal(text: &str) -> String {
 }
 
 #[test]
+fn a_watchdog_is_left_to_the_os_only_where_the_manifest_says_so() {
+    let with = |seconds: u32| {
+        let mut manifest = manifest();
+        manifest["boot"]["watchdog"] = json!(seconds);
+        manifest.to_string()
+    };
+    assert_eq!(Manifest::parse(manifest().to_string().as_bytes()).unwrap().boot.watchdog, None);
+    for seconds in [30, 600] {
+        let parsed = Manifest::parse(with(seconds).as_bytes()).unwrap();
+        assert_eq!(parsed.boot.watchdog, Some(seconds));
+    }
+    for seconds in [0, 29, 601] {
+        let expected = format!("the manifest's boot.watchdog is {seconds}, not 30 to 600");
+        assert_eq!(refusal(&with(seconds)), expected);
+    }
+}
+
+#[test]
 fn a_manifest_reads_back_and_names_its_parts() {
     let manifest = Manifest::parse(manifest().to_string().as_bytes()).unwrap();
     assert_eq!(Manifest::parse(&serde_json::to_vec(&manifest).unwrap()).unwrap(), manifest);

@@ -245,6 +245,36 @@ fn a_root_that_its_keys_have_not_signed_is_refused() {
 }
 
 #[test]
+fn machines_without_kexec_are_named_by_what_they_are() {
+    let with = |value: Value| {
+        let mut site = site();
+        site["kexec_deny"] = value;
+        site.to_string()
+    };
+    assert!(Site::parse(site().to_string().as_bytes()).unwrap().kexec_deny.is_empty());
+    let entries = json!([{"vendor": "HPE", "product": "ProLiant DL3*"}, {"pci": "15b3:1017"}, {"pci": "15b3:*"}]);
+    let parsed = Site::parse(with(entries).as_bytes()).unwrap().kexec_deny;
+    assert_eq!(parsed[0].product.as_deref(), Some("ProLiant DL3*"));
+    assert_eq!((parsed[1].pci.as_deref(), parsed[1].vendor.as_deref()), (Some("15b3:1017"), None));
+    let refused = |value: Value| refusal(&with(value));
+    assert_eq!(
+        refused(json!([{}])),
+        "the site config's kexec_deny has an entry that names nothing, and so would be every machine"
+    );
+    for id in ["15B3:1017", "15b3", "15b3:10*", "*:1017", "15b3:10170"] {
+        let expected =
+            format!("the site config's kexec_deny holds {id:?}, not a PCI id like \"15b3:1017\" or \"15b3:*\"");
+        assert_eq!(refused(json!([{"pci": id}])), expected);
+    }
+    assert_eq!(
+        refused(json!([{"vendor": ""}])),
+        "the site config's kexec_deny holds \"\", not 1 to 128 bytes of printable text"
+    );
+    let many = vec![json!({"vendor": "A"}); 65];
+    assert_eq!(refused(json!(many)), "the site config's kexec_deny has 65 entries, more than the 64 allowed");
+}
+
+#[test]
 fn shapes_other_than_the_format_are_refused() {
     let cause = |text: &str| {
         let text = refusal(text);
@@ -252,7 +282,7 @@ fn shapes_other_than_the_format_are_refused() {
         cause.split(" at line").next().unwrap().to_owned()
     };
     let fields = "expected one of `format`, `repository`, `mirrors`, `connections`, `root`, `ca`, \
-                  `pins`, `client`, `proxy`, `no_proxy`, `plain_mirrors`, `retry`, `consoles`, `report_url`, `reboot_on_failure_after`, `clock_floor`, `time_servers`, `network_timeout`, `dhcp_may_set`, `ignore_media`";
+                  `pins`, `client`, `proxy`, `no_proxy`, `plain_mirrors`, `retry`, `consoles`, `report_url`, `reboot_on_failure_after`, `clock_floor`, `time_servers`, `network_timeout`, `dhcp_may_set`, `ignore_media`, `kexec_deny`";
     assert_eq!(cause(&with("/manifest", json!({}))), format!("unknown field `manifest`, {fields}"));
     let cut = with("/network_timeout", json!(1e30));
     assert_eq!(cause(&cut), "invalid type: floating point `1e+30`, expected u32");

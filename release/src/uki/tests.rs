@@ -183,6 +183,8 @@ fn the_command_line_limit_is_in_the_boot_header() {
     let refusal = |head: &[u8]| cmdline_limit(head).unwrap_err().to_string();
     assert_eq!(refusal(&kernel(0x205, 255)), "the UKI's kernel has boot protocol 0x0205, older than 0x0206");
     assert_eq!(refusal(&[0; 1024]), "the UKI's kernel has no boot header");
+    let zboot = [b"MZ\0\0zimg".as_slice(), &[0; 1016]].concat();
+    assert_eq!(refusal(&zboot), "the UKI's kernel is compressed for EFI (zboot), so kexec cannot start it");
     assert_eq!(refusal(&kernel(0x20f, 2047)[..0x23b]), "the UKI's kernel ends before its boot header does");
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::tests::Boot;
 use crate::config::Place;
 use crate::eventlog::Measurer;
-use crate::machine::Seams;
+use crate::machine::{Leaving, Seams};
 use crate::refusals::published;
 use crate::remembered::nv::NvMemory;
 use crate::report::tests::Lines;
@@ -33,7 +33,18 @@ impl Lines {
 fn machine<'a>(place: &'a Place, tell: &'a Reporter, clock: Option<Clock>) -> Machine<'a> {
     let (measurer, seams) = (Measurer::off(), Seams::default());
     let nv = NvMemory::default();
-    Machine { place, tell, measurer, network: None, clock, missing: Vec::new(), host: None, nv, seams }
+    Machine {
+        place,
+        tell,
+        measurer,
+        network: None,
+        clock,
+        missing: Vec::new(),
+        host: None,
+        leaving: Leaving::default(),
+        nv,
+        seams,
+    }
 }
 
 /// A repository's server that has nothing, with a certificate that is valid from one New Year to another.

@@ -1,0 +1,132 @@
+//! The mark of a kexec in the firmware's variables: set before the jump, removed by the OS that it led to
+//! ([`confirm`](super::confirm)). One that a later installer finds stands for a jump that led nowhere, and this machine is left
+//! by a reboot from then on.
+//!
+//! It is written twice. Before the last report it says that a jump is prepared, so that a firmware that takes no variables is
+//! reported; right before the jump it says that it comes, so that a machine that loses its power in between has not failed.
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::bootvars::{Variables, write_checked};
+use crate::remembered::VENDOR;
+
+/// The variable.
+pub const NAME: &str = "MetalstrapKexec";
+const FORMAT: u32 = 1;
+
+/// What is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Marker {
+    format: u32,
+    state: State,
+    release: String,
+    run: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum State {
+    Ready,
+    Jumped,
+}
+
+impl Marker {
+    /// Sets it: the run with this id is about to jump into `release`.
+    ///
+    /// # Errors
+    /// The firmware's: full, read-only. What was there before is there still.
+    pub fn prepare(variables: &dyn Variables, release: &str, run: &str) -> Result<Self> {
+        let marker = Self { format: FORMAT, state: State::Ready, release: release.to_owned(), run: run.to_owned() };
+        marker.write(variables)?;
+        Ok(marker)
+    }
+
+    /// The jump comes now.
+    ///
+    /// # Errors
+    /// The firmware's.
+    pub fn jump(self, variables: &dyn Variables) -> Result<()> {
+        Self { state: State::Jumped, ..self }.write(variables)
+    }
+
+    fn write(&self, variables: &dyn Variables) -> Result<()> {
+        write_checked(variables, NAME, &serde_json::to_vec(self)?)
+    }
+
+    fn read(variables: &dyn Variables) -> Result<Option<Self>> {
+        let Some(bytes) = variables.read(NAME)? else { return Ok(None) };
+        let marker: Self = serde_json::from_slice(&bytes).context("parsing it")?;
+        anyhow::ensure!(marker.format == FORMAT, "its format is {}, not {FORMAT}", marker.format);
+        Ok(Some(marker))
+    }
+}
+
+/// What the variables say against a kexec, if they do. What cannot be understood does: a reboot is never wrong.
+#[must_use]
+pub fn failed_before(variables: &dyn Variables) -> Option<String> {
+    let name = format!("{NAME}-{VENDOR}");
+    match Marker::read(variables) {
+        Ok(Some(Marker { state: State::Jumped, release, run, .. })) => Some(format!(
+            "this machine's last kexec, into {release} by run {run}, was not confirmed by the OS and counts as failed (EFI \
+             variable {name})"
+        )),
+        Ok(_) => None,
+        Err(error) => Some(format!("the EFI variable {name}, which knows failed ones, cannot be read: {error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::bootvars::Efivarfs;
+
+    #[test]
+    fn only_a_jump_that_nobody_confirmed_counts() {
+        let place = tempfile::tempdir().unwrap();
+        let variables = Efivarfs::at(place.path()).of_vendor(VENDOR);
+        assert_eq!(failed_before(&variables), None);
+        let marker = Marker::prepare(&variables, "debian_13.1", "5b9c").unwrap();
+        // The power failed before the jump.
+        assert_eq!(failed_before(&variables), None);
+        marker.jump(&variables).unwrap();
+        let expected = format!(
+            "this machine's last kexec, into debian_13.1 by run 5b9c, was not confirmed by the OS and counts as failed (EFI \
+             variable MetalstrapKexec-{VENDOR})"
+        );
+        assert_eq!(failed_before(&variables), Some(expected.clone()));
+        // It is remembered until somebody removes it.
+        assert_eq!(failed_before(&variables), Some(expected));
+        let file = place.path().join(format!("MetalstrapKexec-{VENDOR}"));
+        let bytes = fs::read(&file).unwrap();
+        assert_eq!(&bytes[4..], br#"{"format":1,"state":"jumped","release":"debian_13.1","run":"5b9c"}"#);
+        assert_eq!(bytes[..4], 7_u32.to_le_bytes());
+        variables.remove(NAME).unwrap();
+        assert_eq!(failed_before(&variables), None);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_counts_too() {
+        let place = tempfile::tempdir().unwrap();
+        let variables = Efivarfs::at(place.path()).of_vendor(VENDOR);
+        variables.write(NAME, br#"{"format":2,"state":"ready","release":"a_1","run":"r"}"#).unwrap();
+        let expected = format!(
+            "the EFI variable MetalstrapKexec-{VENDOR}, which knows failed ones, cannot be read: its format is 2, not 1"
+        );
+        assert_eq!(failed_before(&variables), Some(expected));
+        variables.write(NAME, b"?").unwrap();
+        assert!(failed_before(&variables).unwrap().contains("cannot be read: parsing it: "));
+    }
+
+    #[test]
+    fn a_firmware_that_takes_no_variables_is_an_error() {
+        let place = tempfile::tempdir().unwrap();
+        let variables = Efivarfs::at(&place.path().join("not-mounted")).of_vendor(VENDOR);
+        let error = Marker::prepare(&variables, "debian_13.1", "5b9c").unwrap_err();
+        assert_eq!(error.to_string(), "writing the EFI variable MetalstrapKexec");
+        assert_eq!(failed_before(&variables), None);
+    }
+}
