@@ -44,8 +44,8 @@ impl Update {
             return Err(Malformed(format!("has {} bytes, more than {MAX_UPDATE_BYTES}", bytes.len())));
         }
         let signature = bytes.get(TIME..).ok_or_else(|| malformed("ends before its signature does"))?;
-        let is_signature =
-            signature.get(4..8) == Some(&REVISION_AND_TYPE) && signature.get(8..CERTIFICATE_HEADER) == Some(&PKCS7);
+        let is_signature = signature.get(4..8) == Some(REVISION_AND_TYPE.as_slice())
+            && signature.get(8..CERTIFICATE_HEADER) == Some(PKCS7.as_slice());
         if !is_signature {
             return Err(malformed("has no signature in PKCS #7 behind its time: it is no .auth file"));
         }
