@@ -34,6 +34,9 @@ const SUBJECT_KEY_ID: [u8; 3] = [0x55, 0x1d, 0x0e];
 /// The name of the signed file, which signers no longer say.
 const NO_FILE: &str = "<<<Obsolete>>>";
 
+/// What is wrong with a key.
+const NO_KEY: &str = "it is no RSA key of 2048 bits or more, and firmware takes no other";
+
 /// A private key and its certificate.
 #[derive(Debug)]
 pub struct Signer {
@@ -49,6 +52,20 @@ impl Signer {
     /// When one is not what it should be, or they do not belong together.
     pub fn read(key: &Path, certificate: &Path) -> Result<Self> {
         let key = read_key(key).with_context(|| format!("reading the Secure Boot key {}", key.display()))?;
+        Self::of(key, certificate)
+    }
+
+    /// The same with a key in PKCS #8 (DER), which was decrypted from the file `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Signer::read`].
+    pub fn of_pkcs8(key: &[u8], path: &Path, certificate: &Path) -> Result<Self> {
+        let key = RsaKeyPair::from_pkcs8(key).ok().context(NO_KEY);
+        Self::of(key.with_context(|| format!("reading the Secure Boot key {}", path.display()))?, certificate)
+    }
+
+    fn of(key: RsaKeyPair, certificate: &Path) -> Result<Self> {
         let reading = || format!("reading the Secure Boot certificate {}", certificate.display());
         let der = CertificateDer::from_pem_file(certificate).with_context(reading)?;
         issuer_and_serial(&der).with_context(reading)?;
@@ -121,7 +138,7 @@ fn read_key(path: &Path) -> Result<RsaKeyPair> {
         PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der()),
         _ => bail!("it is no RSA key, and firmware takes no other"),
     };
-    key.ok().context("it is no RSA key of 2048 bits or more, and firmware takes no other")
+    key.ok().context(NO_KEY)
 }
 
 /// SpcIndirectDataContent: that this is the digest of a PE image.

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use metalstrap_release::manifest::Boot;
 
-pub use enrolment::{Asked, DATABASE, Keys, enroll, missing};
+pub use enrolment::{Asked, DATABASE, Keys, doubt, enroll, missing};
 
 /// Where below sysfs the firmware's file says whether it checks signatures (UEFI 2.10, section 3.3).
 pub const SECURE_BOOT: &str = "firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";

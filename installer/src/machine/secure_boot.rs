@@ -9,12 +9,19 @@ use crate::report::fields;
 use crate::secure_boot::{self, Asked, Keys};
 
 impl Machine<'_> {
-    /// What of the host config's keys the firmware lacks: to be asked before the first write.
+    /// What of the host config's keys the firmware lacks: to be asked before the first write. Where it has none, a doubt whether the
+    /// firmware will start the release is told.
     ///
     /// # Errors
     /// [`Code::SecureBoot`](crate::failure::Code::SecureBoot): it would not take them, or not start the release with them.
     pub fn missing_keys(&self, host: &Host, manifest: &Manifest) -> Result<Vec<Asked>> {
-        let Some(keys) = host.secure_boot_keys.as_ref().filter(|_| self.sets_boot_entry()) else {
+        if !self.sets_boot_entry() {
+            return Ok(Vec::new());
+        }
+        let Some(keys) = &host.secure_boot_keys else {
+            if let Some(text) = self.with_keys(|firmware| secure_boot::doubt(firmware, &manifest.boot)) {
+                self.tell.warn("secure-boot", &text);
+            }
             return Ok(Vec::new());
         };
         self.tell.step("secure-boot", "Checking the firmware's keys", |_| {

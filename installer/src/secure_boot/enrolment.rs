@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result, bail};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::SecureBootKeys;
-use metalstrap_release::manifest::{Boot, Certificate};
-use metalstrap_release::secure_boot::{Update, certificates};
+use metalstrap_release::manifest::{Boot, Certificate, SecureBoot};
+use metalstrap_release::secure_boot::{Malformed, Update, certificates};
 
 use crate::bootvars::Variables;
 use crate::failure::{Code, WithCode as _, coded};
@@ -77,19 +77,42 @@ fn check_release(db: &Update, boot: &Boot) -> Result<()> {
                     publish --secure-boot-certificate`): with these keys the firmware might not start it";
         return Err(coded(Code::SecureBoot, text));
     };
-    let found = certificates(db.content()).context("reading db of the host config")?;
-    let trusted: Vec<Digest> = found.into_iter().map(Digest::of).collect();
-    let is_trusted = |all: &[Certificate]| all.iter().any(|certificate| trusted.contains(&certificate.sha256));
-    for (part, signers) in [("boot loader", &signed.loader), ("UKI", &signed.uki)] {
-        if !is_trusted(signers) {
-            let text = format!(
-                "the release's {part} is signed by none of the certificates in db of the host config's secure_boot_keys: with \
-                 these keys the firmware would not start it"
-            );
-            return Err(coded(Code::SecureBoot, text));
-        }
+    let part = unsigned_part(db.content(), signed).context("reading db of the host config")?;
+    part.map_or(Ok(()), |part| {
+        let text = format!(
+            "the release's {part} is signed by none of the certificates in db of the host config's secure_boot_keys: with these \
+             keys the firmware would not start it"
+        );
+        Err(coded(Code::SecureBoot, text))
+    })
+}
+
+/// Why the firmware, with the keys that it has, may not start the release, as far as that is known. It is no more than a doubt: an
+/// entry of `db` may vouch for a signature in other ways than by being the certificate that `publish` was given.
+#[must_use]
+pub fn doubt(firmware: &Keys<'_>, boot: &Boot) -> Option<String> {
+    let is_on = firmware.global.read("SecureBoot").ok().flatten()? == [1];
+    if !is_on {
+        return None;
     }
-    Ok(())
+    let Some(signed) = &boot.secure_boot else {
+        let text =
+            "Secure Boot is on, and the release does not say by whom it is signed: the firmware may not start it";
+        return Some(text.to_owned());
+    };
+    let db = firmware.database.read(DB).ok().flatten().unwrap_or_default();
+    let part = unsigned_part(&db, signed).ok().flatten()?;
+    Some(format!(
+        "Secure Boot is on, and the release's {part} is signed by none of the certificates in the firmware's db: it may not start it"
+    ))
+}
+
+/// What of the release is signed by none of the certificates in the lists `db`, if there is something.
+fn unsigned_part(db: &[u8], signed: &SecureBoot) -> Result<Option<&'static str>, Malformed> {
+    let trusted: Vec<Digest> = certificates(db)?.into_iter().map(Digest::of).collect();
+    let is_trusted = |all: &[Certificate]| all.iter().any(|certificate| trusted.contains(&certificate.sha256));
+    let parts = [("boot loader", &signed.loader), ("UKI", &signed.uki)];
+    Ok(parts.into_iter().find(|(_, signers)| !is_trusted(signers)).map(|(part, _)| part))
 }
 
 /// Gives the firmware the updates that it lacks, and reads each back.

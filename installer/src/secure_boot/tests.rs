@@ -165,6 +165,25 @@ fn keys_with_which_the_release_would_not_start_are_refused() {
     assert_eq!(refused(Some(signed_by(b"db", b"kek"))), text("UKI"));
 }
 
+#[test]
+fn a_release_that_the_firmware_may_not_start_is_doubted_where_secure_boot_is_on() {
+    let doubt = |store: &Store, signed| doubt(&store.keys(), &boot(signed));
+    let by_db = || Some(signed_by(b"db", b"db"));
+    for off in [Store::default(), Store::default().with("SecureBoot", &[0])] {
+        assert_eq!(doubt(&off, None), None);
+    }
+    let on = Store::default().with("SecureBoot", &[1]);
+    let text = "Secure Boot is on, and the release does not say by whom it is signed: the firmware may not start it";
+    assert_eq!(doubt(&on, None).unwrap(), text);
+    let text = "Secure Boot is on, and the release's boot loader is signed by none of the certificates in the firmware's db: it may \
+                not start it";
+    assert_eq!(doubt(&on, by_db()).unwrap(), text);
+    let on = on.with("db", &[list(b"other"), list(b"db")].concat());
+    assert_eq!(doubt(&on, by_db()), None);
+    // What cannot be read says nothing.
+    assert_eq!(doubt(&on.with("db", b"no list"), by_db()), None);
+}
+
 /// As Debian's kernel shows it.
 const PROC_KEYS: &str = "\
     01a2b3c4 I------     2 perm 1f0b0000     0     0 keyring   .builtin_trusted_keys: 2\n\
