@@ -8,7 +8,7 @@ use std::process::Command;
 
 use metalstrap_initrd::Signer;
 use metalstrap_qemu::{Disk, Exit, Machine, minutes};
-use metalstrap_release::host::SecureBootKeys;
+use metalstrap_release::host::{HandoffMode, SecureBootKeys};
 use metalstrap_tests::release::Target;
 use metalstrap_tests::scene::{DISK, LONG, SERIAL, Scene};
 use metalstrap_tiny::report::{PREFIX, Report};
@@ -25,16 +25,17 @@ fn keys_are_enrolled_and_what_they_signed_is_installed() {
     let outside = published.add_signed_tiny("3", &dir.join("outside"), &signer, None).unwrap().to_string();
     scene.host.release.version = "2".to_owned();
     scene.host.secure_boot_keys = Some(keys);
+    scene.host.handoff = HandoffMode::Reboot;
     let unsigned_image = scene.netboot().unwrap();
     let image = dir.join("signed.efi");
     fs::copy(&unsigned_image, &image).unwrap();
     signer.sign_file(&image).unwrap();
 
-    // In setup mode anything is started, and nothing locked down.
+    // In setup mode anything is started.
     let disk = Disk::virtio(DISK).serial(SERIAL);
     let machine = Machine::builder("machine").memory(1024).disk(disk).in_setup_mode().usb_stick(&unsigned_image);
     let mut machine = machine.start(&scene.lab).unwrap();
-    assert_eq!(started(&mut machine), signed);
+    assert_eq!(machine.wait_exit(LONG).unwrap(), Exit::Reset);
     assert_eq!(enrolled(&machine), [json!(["db", "KEK", "PK"])]);
 
     // The firmware's own way: boot loader and UKI are signed.
@@ -47,15 +48,9 @@ fn keys_are_enrolled_and_what_they_signed_is_installed() {
     assert_eq!(started(&mut machine), signed);
     assert!(machine.serial().events().is_empty(), "the installer was started");
 
-    // The keys are there; the kernel is signed by the one in db.
-    let mut machine = machine.power_cycle(|builder| builder.usb_stick(&image)).unwrap();
-    assert_eq!(started(&mut machine), signed);
-    assert_eq!(enrolled(&machine), Vec::<Value>::new());
-    assert_eq!(handoff(&machine), json!({"ending": "kexec", "reasons": []}));
-
-    // This one is not, and the release does not say that it were.
-    scene.host.release.version = "3".to_owned();
-    scene.host.secure_boot_keys = None;
+    // This one's kernel is not signed, and the release does not say that it were.
+    let keys = scene.host.secure_boot_keys.take();
+    (scene.host.release.version, scene.host.handoff) = ("3".to_owned(), HandoffMode::Kexec);
     scene.published.add_default_host(&scene.host).unwrap();
     let mut machine = machine.power_cycle(|builder| builder.usb_stick(&image)).unwrap();
     assert_eq!(machine.wait_exit(LONG).unwrap(), Exit::Reset);
@@ -64,6 +59,15 @@ fn keys_are_enrolled_and_what_they_signed_is_installed() {
     assert_eq!(handoff(&machine), json!({"ending": "reboot", "reasons": [reason]}));
     let mut machine = machine.power_cycle(|builder| builder.firmware_boot()).unwrap();
     assert_eq!(started(&mut machine), outside);
+
+    // The firmware has the keys, and this one's kernel is signed by the one in db. No kexec comes after it: this OS does not
+    // confirm one.
+    (scene.host.release.version, scene.host.secure_boot_keys) = ("2".to_owned(), keys);
+    scene.published.add_default_host(&scene.host).unwrap();
+    let mut machine = machine.power_cycle(|builder| builder.usb_stick(&image)).unwrap();
+    assert_eq!(started(&mut machine), signed);
+    assert_eq!(enrolled(&machine), Vec::<Value>::new());
+    assert_eq!(handoff(&machine), json!({"ending": "kexec", "reasons": []}));
     drop(machine);
     scene.passed().unwrap();
 }
