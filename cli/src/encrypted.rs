@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, anyhow, bail};
 use metalstrap_release::metadata::PrivateKey;
 use pkcs8::pkcs5::{self, pbes2};
-use pkcs8::{EncryptedPrivateKeyInfo, PrivateKeyInfo};
+use pkcs8::{EncryptedPrivateKeyInfo, PrivateKeyInfo, SecretDocument};
 
 use crate::passphrase::Passphrase;
 
@@ -19,26 +19,34 @@ pub fn find(text: &str) -> Option<Vec<u8>> {
     Some(pem.into_contents())
 }
 
-/// Decrypts a key. `None`: the passphrase is not the right one.
+/// Decrypts a key that signs metadata. `None`: the passphrase is not the right one.
 ///
 /// # Errors
 /// It is not encrypted in a way that is known here, or no Ed25519 key.
 pub fn decrypt(der: &[u8], passphrase: &Passphrase) -> Result<Option<PrivateKey>> {
+    let Some(key) = decrypt_any(der, passphrase)? else { return Ok(None) };
+    Ok(Some(PrivateKey::from_pkcs8(key.as_bytes()).context("decrypting it")?))
+}
+
+/// Decrypts a key of any kind to PKCS #8. `None`: the passphrase is not the right one.
+///
+/// # Errors
+/// It is not encrypted in a way that is known here.
+pub fn decrypt_any(der: &[u8], passphrase: &Passphrase) -> Result<Option<SecretDocument>> {
     let unknown = |error: pkcs8::Error| {
         anyhow!("it is not encrypted by PBES2 with AES, as `openssl pkcs8 -topk8 -v2 aes-256-cbc` does: {error}")
     };
     let encrypted = EncryptedPrivateKeyInfo::try_from(der).map_err(unknown)?;
-    let key = match encrypted.decrypt(passphrase.as_bytes()) {
-        Ok(key) => key,
+    match encrypted.decrypt(passphrase.as_bytes()) {
+        Ok(key) => Ok(Some(key)),
         // A wrong passphrase shows as wrong padding, but for one in 256, which shows as what is no DER. The library calls a failed
         // decryption by CBC an encryption.
         Err(
             pkcs8::Error::EncryptedPrivateKey(pkcs5::Error::DecryptFailed | pkcs5::Error::EncryptFailed)
             | pkcs8::Error::Asn1(_),
-        ) => return Ok(None),
-        Err(error) => return Err(unknown(error)),
-    };
-    Ok(Some(PrivateKey::from_pkcs8(key.as_bytes()).context("decrypting it")?))
+        ) => Ok(None),
+        Err(error) => Err(unknown(error)),
+    }
 }
 
 /// Encrypts a key, in PEM.

@@ -20,6 +20,7 @@ mod explain;
 mod groups;
 mod remove;
 mod secrets;
+mod secure_boot;
 mod show;
 
 /// The keys that sign host configs.

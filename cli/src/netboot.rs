@@ -1,11 +1,15 @@
 //! `metalstrap netboot`: makes the image that machines boot from the network.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use metalstrap_initrd::{BootTools, Kernel, NetbootOptions, Signer, netboot};
 use metalstrap_release::site::Site;
 use serde_json::json;
+
+use crate::encrypted;
+use crate::passphrase::PassphraseArgs;
 
 /// Makes the netboot UKI of a site: kernel, drivers, installer and site config in one file for UEFI HTTP boot or PXE.
 ///
@@ -40,12 +44,14 @@ pub struct Args {
     /// Directory where finished archives are kept, which makes the next image faster [default: below the user's cache]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
-    /// Private key (PEM, RSA) that signs the UKI for Secure Boot
+    /// Private key (PEM, RSA; may be encrypted) that signs the UKI for Secure Boot
     #[arg(long, value_name = "FILE", requires = "secure_boot_certificate")]
     secure_boot_key: Option<PathBuf>,
     /// Its certificate (PEM), which the firmware's db must hold
     #[arg(long, value_name = "FILE", requires = "secure_boot_key")]
     secure_boot_certificate: Option<PathBuf>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
     /// The UKI
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
@@ -57,11 +63,10 @@ impl Args {
     /// # Errors
     /// When the site config is none that the installer takes, or a part cannot be read or made.
     pub fn run(self) -> Result<()> {
-        let site =
-            std::fs::read(&self.site).with_context(|| format!("reading the site config {}", self.site.display()))?;
+        let site = fs::read(&self.site).with_context(|| format!("reading the site config {}", self.site.display()))?;
         let parsed = Site::parse(&site).with_context(|| format!("checking the site config {}", self.site.display()))?;
         let signer = match (&self.secure_boot_key, &self.secure_boot_certificate) {
-            (Some(key), Some(certificate)) => Some(Signer::read(key, certificate)?),
+            (Some(key), Some(certificate)) => Some(signer(key, certificate, &self.passphrase)?),
             _ => None,
         };
         // Not the clock: the same inputs give the same image.
@@ -105,4 +110,54 @@ fn users_cache() -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
     cache.map(|cache| cache.join("metalstrap/initrd"))
+}
+
+/// The key and its certificate.
+fn signer(key: &Path, certificate: &Path, passphrase: &PassphraseArgs) -> Result<Signer> {
+    let encrypted = fs::read_to_string(key).ok().and_then(|text| encrypted::find(&text));
+    match encrypted {
+        Some(der) => {
+            let decrypted = passphrase.open()?.unlock_by(key, |passphrase| encrypted::decrypt_any(&der, passphrase))?;
+            Signer::of_pkcs8(decrypted.as_bytes(), key, certificate)
+        }
+        None => Signer::read(key, certificate),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Words {
+        #[command(flatten)]
+        passphrase: PassphraseArgs,
+    }
+
+    #[test]
+    fn an_encrypted_key_is_taken_by_its_passphrase_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for line in [
+            "req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=operator -keyout plain.key -out db.pem",
+            "pkcs8 -topk8 -in plain.key -passout pass:secret -out db.key -v2 aes-256-cbc",
+        ] {
+            let output = Command::new("openssl").args(line.split(' ')).current_dir(dir.path()).output().unwrap();
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let sign = |text: &str| {
+            fs::write(path("pass"), text).unwrap();
+            assert!(Command::new("chmod").arg("600").arg(path("pass")).status().unwrap().success());
+            let words = Words::parse_from(["netboot", "--passphrase-file", path("pass").to_str().unwrap()]);
+            signer(&path("db.key"), &path("db.pem"), &words.passphrase)
+        };
+        sign("secret\n").unwrap();
+        let text =
+            format!("the passphrase in {} is not that of the key {}", path("pass").display(), path("db.key").display());
+        assert_eq!(sign("Secret\n").unwrap_err().to_string(), text);
+    }
 }

@@ -119,20 +119,29 @@ impl Passphrases {
     /// # Errors
     /// The passphrase is wrong, or there is nobody to ask; the key is none that is known here.
     pub fn unlock(&self, path: &Path, der: &[u8]) -> Result<PrivateKey> {
+        self.unlock_by(path, |passphrase| decrypt(der, passphrase))
+    }
+
+    /// The same with another way to decrypt it, which gives nothing where the passphrase is wrong.
+    ///
+    /// # Errors
+    /// As [`Passphrases::unlock`].
+    pub fn unlock_by<T>(&self, path: &Path, decrypt: impl Fn(&Passphrase) -> Result<Option<T>>) -> Result<T> {
         let key = path.display();
+        let decrypt = |passphrase: &Passphrase| decrypt(passphrase).with_context(|| format!("reading the key {key}"));
         if let Some((origin, passphrase)) = &self.given {
-            let found = decrypt(der, passphrase).with_context(|| format!("reading the key {key}"))?;
+            let found = decrypt(passphrase)?;
             return found.with_context(|| format!("the passphrase in {origin} is not that of the key {key}"));
         }
         for passphrase in self.told.borrow().iter() {
-            if let Some(found) = decrypt(der, passphrase).with_context(|| format!("reading the key {key}"))? {
+            if let Some(found) = decrypt(passphrase)? {
                 return Ok(found);
             }
         }
         let terminal = open_terminal(&format!("the key {key} is encrypted"))?;
         for _ in 0..TRIES {
             let passphrase = Passphrase(ask(&terminal, &format!("Passphrase of {key}: "))?);
-            if let Some(found) = decrypt(der, &passphrase).with_context(|| format!("reading the key {key}"))? {
+            if let Some(found) = decrypt(&passphrase)? {
                 self.told.borrow_mut().push(passphrase);
                 return Ok(found);
             }

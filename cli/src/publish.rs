@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::ReleaseName;
 use metalstrap_release::manifest::{
-    Artifact, Boot, FORMAT, FileSystem, Manifest, Payload, Pcr11, WATCHDOG, check_name, check_version,
+    Artifact, Boot, FORMAT, FileSystem, Manifest, Payload, Pcr11, SecureBoot, WATCHDOG, check_name, check_version,
 };
 use metalstrap_release::metadata::{Metadata, RoleName};
 use metalstrap_release::payload::CompressOptions;
@@ -25,11 +25,13 @@ use crate::{output, size};
 
 mod pcr11;
 mod published;
+mod secure_boot;
 #[cfg(test)]
 mod tests;
 
 use pcr11::{Pcr11Args, Predicted};
 use published::Published;
+use secure_boot::SecureBootArgs;
 
 /// Adds a release to a repository: compresses its artifacts, writes its manifest, and signs; the repository is made if
 /// there is none.
@@ -85,6 +87,8 @@ pub struct Args {
     #[command(flatten)]
     pcr11: Pcr11Args,
     #[command(flatten)]
+    secure_boot: SecureBootArgs,
+    #[command(flatten)]
     sysupdate: SysupdateArgs,
 }
 
@@ -95,6 +99,8 @@ pub struct Facts {
     uki: UkiFacts,
     /// What it makes of PCR 11.
     predicted: Predicted,
+    /// By whom it is signed.
+    signed: Option<SecureBoot>,
 }
 
 /// How payloads are compressed.
@@ -156,7 +162,8 @@ impl Args {
                  when the primary one is damaged"
             );
         }
-        Ok(Facts { uki, predicted: self.pcr11.predict(&self.uki)? })
+        let signed = self.secure_boot.check(&self.uki, &self.loader)?;
+        Ok(Facts { uki, predicted: self.pcr11.predict(&self.uki)?, signed })
     }
 
     fn publish(&self, repository: &Repository, signing: &Signing, facts: Facts) -> Result<Value> {
@@ -200,7 +207,7 @@ impl Args {
 
     /// Publishes the payloads, and returns the manifest that names them.
     fn compress(&self, repository: &Repository, facts: Facts, pcr11: Option<Pcr11>) -> Result<Manifest> {
-        let Facts { uki: facts, predicted } = facts;
+        let Facts { uki: facts, predicted, signed: secure_boot } = facts;
         let fine_frame_size = self.compression.fine_frame_size;
         let payloads = Payloads { repository, options: self.compression.options(), fine_frame_size };
         let uki = publish_file(&payloads, "UKI", &self.uki, &self.name)?;
@@ -219,6 +226,7 @@ impl Args {
                 cmdline: facts.cmdline,
                 cmdline_limit: facts.cmdline_limit,
                 pcr11,
+                secure_boot,
                 watchdog: self.watchdog,
                 unconfirmed: self.unconfirmed,
             },

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
+use metalstrap_release::manifest::MAX_BOOT_BYTES;
 use metalstrap_release::os_release::OsRelease;
 use metalstrap_release::pcr::{self, Bank, Extension, Pcr, Prediction};
 use metalstrap_release::uki::{HEAD_BYTES, MAX_CMDLINE, Section, Sections, cmdline_limit, read_section, root_hash};
@@ -131,6 +132,19 @@ pub fn pcr_public_key(path: &Path) -> Result<Option<Vec<u8>>> {
         let sections = Sections::parse(&head)?;
         let key = sections.get(".pcrpkey").filter(|section| section.virtual_size > 0);
         Ok(key.map(|section| read_section(&mut file, section, MAX_KEY)).transpose()?)
+    };
+    read().with_context(|| format!("reading the UKI {}", path.display()))
+}
+
+/// The kernel in the UKI at `path`.
+///
+/// # Errors
+/// It is no UKI, or has no kernel.
+pub fn kernel(path: &Path) -> Result<Vec<u8>> {
+    let read = || -> Result<_> {
+        let (mut file, head) = open(path)?;
+        let sections = Sections::parse(&head)?;
+        Ok(read_section(&mut file, sections.required(".linux")?, MAX_BOOT_BYTES)?)
     };
     read().with_context(|| format!("reading the UKI {}", path.display()))
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 
 /// Tags.
+pub(crate) const BOOLEAN: u8 = 0x01;
 pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const BIT_STRING: u8 = 0x03;
 pub(crate) const OCTET_STRING: u8 = 0x04;

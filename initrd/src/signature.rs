@@ -8,11 +8,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
-use metalstrap_release::digest::Digest;
+use metalstrap_release::digest::{Digest, to_hex};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::der::{BIT_STRING, CONTEXT, INTEGER, NULL, OBJECT, OCTET_STRING, Reader, SEQUENCE, SET, value};
+use crate::der::{BIT_STRING, BOOLEAN, CONTEXT, INTEGER, NULL, OBJECT, OCTET_STRING, Reader, SEQUENCE, SET, value};
 use crate::pe::Image;
 
 /// 1.2.840.113549.1.7.2, signedData.
@@ -29,8 +29,13 @@ const SHA256: [u8; 9] = [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01];
 const INDIRECT_DATA: [u8; 10] = [0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0x37, 0x02, 0x01, 0x04];
 /// 1.3.6.1.4.1.311.2.1.15, SPC_PE_IMAGE_DATAOBJ.
 const PE_IMAGE_DATA: [u8; 10] = [0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0x37, 0x02, 0x01, 0x0f];
+/// 2.5.29.14, subjectKeyIdentifier.
+const SUBJECT_KEY_ID: [u8; 3] = [0x55, 0x1d, 0x0e];
 /// The name of the signed file, which signers no longer say.
 const NO_FILE: &str = "<<<Obsolete>>>";
+
+/// What is wrong with a key.
+const NO_KEY: &str = "it is no RSA key of 2048 bits or more, and firmware takes no other";
 
 /// A private key and its certificate.
 #[derive(Debug)]
@@ -47,6 +52,20 @@ impl Signer {
     /// When one is not what it should be, or they do not belong together.
     pub fn read(key: &Path, certificate: &Path) -> Result<Self> {
         let key = read_key(key).with_context(|| format!("reading the Secure Boot key {}", key.display()))?;
+        Self::of(key, certificate)
+    }
+
+    /// The same with a key in PKCS #8 (DER), which was decrypted from the file `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Signer::read`].
+    pub fn of_pkcs8(key: &[u8], path: &Path, certificate: &Path) -> Result<Self> {
+        let key = RsaKeyPair::from_pkcs8(key).ok().context(NO_KEY);
+        Self::of(key.with_context(|| format!("reading the Secure Boot key {}", path.display()))?, certificate)
+    }
+
+    fn of(key: RsaKeyPair, certificate: &Path) -> Result<Self> {
         let reading = || format!("reading the Secure Boot certificate {}", certificate.display());
         let der = CertificateDer::from_pem_file(certificate).with_context(reading)?;
         issuer_and_serial(&der).with_context(reading)?;
@@ -119,7 +138,7 @@ fn read_key(path: &Path) -> Result<RsaKeyPair> {
         PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der()),
         _ => bail!("it is no RSA key, and firmware takes no other"),
     };
-    key.ok().context("it is no RSA key of 2048 bits or more, and firmware takes no other")
+    key.ok().context(NO_KEY)
 }
 
 /// SpcIndirectDataContent: that this is the digest of a PE image.
@@ -160,15 +179,62 @@ fn issuer_and_serial(certificate: &[u8]) -> Result<Vec<u8>> {
     Ok([issuer, serial].concat())
 }
 
+/// What Linux calls the key of a certificate (DER) by in `/proc/keys`: its subject key identifier, or without one its serial
+/// number, in hexadecimal (`crypto/asymmetric_keys/x509_public_key.c`, x509_key_preparse).
+///
+/// # Errors
+///
+/// When it is no certificate.
+pub fn key_id(certificate: &[u8]) -> Result<String> {
+    let (certificate, _) = Reader(certificate).expect(SEQUENCE)?;
+    let (fields, _) = Reader(certificate).expect(SEQUENCE)?;
+    let mut fields = Reader(fields);
+    let (tag, mut serial, _) = fields.next()?;
+    if tag == CONTEXT {
+        serial = fields.expect(INTEGER)?.0;
+    }
+    while !fields.0.is_empty() {
+        let (tag, content, _) = fields.next()?;
+        if tag != CONTEXT + 3 {
+            continue;
+        }
+        let (extensions, _) = Reader(content).expect(SEQUENCE)?;
+        if let Some(id) = subject_key_id(extensions)? {
+            return Ok(to_hex(id));
+        }
+    }
+    Ok(to_hex(serial))
+}
+
+/// The content of that extension (RFC 5280, 4.2.1.2), if it is there.
+fn subject_key_id(extensions: &[u8]) -> Result<Option<&[u8]>> {
+    let mut extensions = Reader(extensions);
+    while !extensions.0.is_empty() {
+        let (extension, _) = extensions.expect(SEQUENCE)?;
+        let mut extension = Reader(extension);
+        let (name, _) = extension.expect(OBJECT)?;
+        let (tag, mut content, _) = extension.next()?;
+        // Whether it is critical, which it should not be.
+        if tag == BOOLEAN {
+            content = extension.expect(OCTET_STRING)?.0;
+        }
+        if name == SUBJECT_KEY_ID {
+            return Ok(Some(Reader(content).expect(OCTET_STRING)?.0));
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::process::Command;
 
-    /// Runs openssl in `dir`.
-    fn openssl(dir: &Path, line: &str) {
+    /// Runs openssl in `dir`; what it prints.
+    fn openssl(dir: &Path, line: &str) -> String {
         let output = Command::new("openssl").args(line.split(' ')).current_dir(dir).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// A key `NAME.key` and a certificate `NAME.pem` of it.
@@ -202,6 +268,19 @@ mod tests {
         );
         assert!(refusal(dir.path(), "a.pem", "a.pem").starts_with("reading the Secure Boot key a.pem: "));
         assert!(refusal(dir.path(), "a.key", "a.key").starts_with("reading the Secure Boot certificate a.key: "));
+    }
+
+    #[test]
+    fn a_key_is_called_by_its_subject_key_identifier_or_by_the_serial_number() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), "a", "-newkey rsa:2048");
+        let without = "-addext subjectKeyIdentifier=none -addext authorityKeyIdentifier=none";
+        make(dir.path(), "b", &format!("-newkey rsa:2048 {without} -set_serial 0x5a01"));
+        let id = |name: &str| key_id(&CertificateDer::from_pem_file(dir.path().join(name)).unwrap()).unwrap();
+        let shown = openssl(dir.path(), "x509 -in a.pem -noout -ext subjectKeyIdentifier");
+        assert_eq!(id("a.pem"), shown.lines().nth(1).unwrap().trim().replace(':', "").to_lowercase());
+        assert_eq!(id("b.pem"), "5a01");
+        assert_eq!(key_id(b"text").unwrap_err().to_string(), "a value is cut off");
     }
 
     #[test]

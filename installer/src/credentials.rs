@@ -22,6 +22,7 @@ use metalstrap_release::host::{FileForm, Host, Identity, Plaintext};
 use serde::Serialize;
 
 use crate::failure::{Code, coded};
+use crate::secure_boot;
 use crate::tpm::direct::Direct;
 pub use archive::{archive, pack};
 use seal::seal;
@@ -29,8 +30,6 @@ pub use tpm_sealed::{open as open_from_tpm, seal as seal_to_tpm};
 
 /// Where systemd-stub looks for what all UKIs of the ESP are given.
 pub const DIRECTORY: &str = "loader/credentials";
-/// Where the firmware keeps whether it checks signatures (UEFI 2.10, section 3.3).
-const SECURE_BOOT: &str = "firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
 /// What a file has at most beside a name and a content, and what stands for it while the plan is made: headers, and an object
 /// that a TPM has sealed.
@@ -154,11 +153,9 @@ pub fn in_form(sealed: Vec<u8>, is_binary: bool) -> Vec<u8> {
 /// would (`decrypt_credential_and_warn` in its src/shared/creds-util.c).
 #[must_use]
 pub fn refusal(sys: &Path) -> Option<&'static str> {
-    // An EFI variable's file begins with four bytes of attributes.
-    let secure_boot = fs::read(sys.join(SECURE_BOOT)).is_ok_and(|bytes| bytes.get(4) == Some(&1));
     let major = fs::read_to_string(sys.join("class/tpm/tpm0/tpm_version_major"));
     let tpm = sys.join("firmware/acpi/tables/TPM2").exists() || major.is_ok_and(|major| major.trim() == "2");
-    (secure_boot && tpm).then_some(
+    (secure_boot::is_on(sys) && tpm).then_some(
         "this machine has Secure Boot on and a TPM 2.0: there systemd takes no credentials that are not sealed to the TPM, as \
          only `secrets` are",
     )

@@ -53,7 +53,7 @@ impl fmt::Display for Cause {
 }
 
 /// Steps (`docs/events.md`) that come after the UKI has its name on the disk.
-const AFTER_THE_RELEASE_IS_COMPLETE: [&str; 2] = ["boot-entry", "kernel"];
+const AFTER_THE_RELEASE_IS_COMPLETE: [&str; 3] = ["boot-entry", "secure-boot", "kernel"];
 
 impl Death {
     /// Whether it was ended because it got no further.

@@ -73,7 +73,7 @@ impl fmt::Display for Touched {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Internal,
         Self::InstallerDied,
         Self::SiteConfig,
@@ -105,6 +105,7 @@ impl Code {
         Self::DiskIo,
         Self::Tpm,
         Self::CommandLine,
+        Self::SecureBoot,
     ];
 
     /// What a person can do about a failure with this code: the first thing to try, in a sentence or two.
@@ -169,6 +170,10 @@ impl Code {
             Self::DiskIo => "Look at the kernel's messages about the disk; replace it if it fails again.",
             Self::Tpm => "Switch the TPM on in the firmware, or set `tpm` to `if-present` in the host config.",
             Self::CommandLine => "Shorten `cmdline_extra` in the host config or the command line of the release.",
+            Self::SecureBoot => {
+                "Put the firmware into setup mode, or take `secure_boot_keys` out of the host config; sign the release by a certificate \
+                 in their `db`."
+            }
         }
     }
 }
@@ -248,6 +253,8 @@ pub enum Code {
     Tpm,
     /// The kernel command line is longer than the kernel takes.
     CommandLine,
+    /// The firmware does not take the host config's keys for Secure Boot, or would not start the release with them.
+    SecureBoot,
 }
 
 /// An error with its code: what [`anyhow::Error::downcast_ref`] finds below the context of a step.

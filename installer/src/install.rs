@@ -22,6 +22,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::report::{Reporter, fields};
 use crate::repository::{self, Repository};
+use crate::secure_boot::Asked;
 use crate::stages::{Checked, Erased, Locked};
 use crate::summary::{self, Summary};
 use crate::watermark::Watermark;
@@ -38,6 +39,8 @@ struct Decided {
     plan: Plan,
     credentials: Vec<Sealed>,
     signatures: Signatures,
+    /// Keys that the firmware is to get.
+    keys: Vec<Asked>,
 }
 
 /// What follows the plan: who only looks at it leaves the disk as it is, locked or not.
@@ -75,7 +78,7 @@ pub async fn install(place: &Place, tell: &Reporter) -> Result<Ending> {
 pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Result<Ending> {
     let memory = Watermark::start();
     let mut machine = Machine::wake(place, tell, seams)?;
-    let Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials, signatures } =
+    let Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials, signatures, keys } =
         decide(&mut machine, place, Then::Install, tell).await?;
     machine.measure("kernel-cmdline", command_line.as_str().as_bytes())?;
 
@@ -109,6 +112,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
             Ok(machine.boot_entry(&partition, &manifest, &host))
         })?);
     }
+    machine.enroll(&keys)?;
     if machine.is_netboot() {
         ending = tell.step("kernel", "Preparing the handoff", |_| {
             let handed = machine.to_hand_over(credentials, &manifest, &host);
@@ -189,6 +193,7 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Rep
     let command_line = tell.step("manifest", "Checking the kernel command line", |_| {
         CommandLine::for_handoff(&manifest, &host, machine.measures())
     })?;
+    let keys = machine.missing_keys(&host, &manifest)?;
     let disk = tell.step("disk", "Choosing the disk", |_| {
         let chosen = machine.choose_disk(&host)?;
         if then == Then::Install { machine.unlock(&host, chosen) } else { Ok(chosen) }
@@ -208,7 +213,7 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Rep
         ("settings", serde_json::to_value(settings)?),
     ];
     tell.tell("plan", "info", fields(details));
-    Ok(Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials, signatures })
+    Ok(Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials, signatures, keys })
 }
 
 /// From the site config to the manifest. Each input is measured right after it is loaded and before it is parsed.

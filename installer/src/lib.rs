@@ -61,6 +61,7 @@ pub mod resolve;
 pub mod router;
 pub mod screen;
 pub mod secrets;
+pub mod secure_boot;
 pub mod smbios;
 pub mod stages;
 pub mod summary;

@@ -6,6 +6,7 @@ mod disk;
 mod kexec;
 mod leaving;
 mod memory;
+mod secure_boot;
 mod settings;
 mod time;
 

@@ -22,6 +22,7 @@ mod record;
 mod remembered;
 mod replays;
 mod secrets;
+mod secure_boot;
 mod seek_tables;
 mod servers;
 mod signing;

@@ -59,9 +59,10 @@ fn basics(machine: &Builder) -> Result<Vec<String>> {
     let mut add = |arguments: &[&str]| all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
     add(&["-nodefaults", "-no-user-config", "-display", "none"]);
     // The firmware keeps Secure Boot's variables behind system management mode, out of the guest's reach.
-    match machine.secure_boot {
-        Some(_) => add(&["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]),
-        None => add(&["-machine", "q35,smm=off"]),
+    if machine.knows_secure_boot {
+        add(&["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]);
+    } else {
+        add(&["-machine", "q35,smm=off"]);
     }
     add(&Accelerator::detect()?.arguments());
     add(&["-smp", &machine.cpus.to_string(), "-m", &machine.memory_mib.to_string(), "-device", "virtio-rng-pci"]);
@@ -85,7 +86,7 @@ fn boot(machine: &Builder, dir: &Path) -> Result<Vec<String>> {
     let (boot, certificate) = (&machine.boot, machine.secure_boot.as_deref());
     let mut all = Vec::new();
     if !matches!(boot, Boot::Kernel { uefi: false, .. }) {
-        let code = escape(&firmware::code(certificate.is_some())?.to_string_lossy());
+        let code = escape(&firmware::code(machine.knows_secure_boot)?.to_string_lossy());
         let variables = escape(&firmware::variables(dir, certificate)?.to_string_lossy());
         all.extend(["-drive".into(), format!("if=pflash,format=raw,unit=0,readonly=on,file={code}")]);
         all.extend(["-drive".into(), format!("if=pflash,format=raw,unit=1,file={variables}")]);

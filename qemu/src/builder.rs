@@ -50,6 +50,9 @@ pub struct Builder {
     pub(crate) clock: Option<String>,
     pub(crate) uuid: Option<String>,
     pub(crate) serial_number: Option<String>,
+    /// The firmware knows Secure Boot.
+    pub(crate) knows_secure_boot: bool,
+    /// The certificate of its keys, if it is to have any.
     pub(crate) secure_boot: Option<PathBuf>,
     pub(crate) extra: Vec<String>,
 }
@@ -70,6 +73,7 @@ impl Builder {
             clock: None,
             uuid: None,
             serial_number: None,
+            knows_secure_boot: false,
             secure_boot: None,
             extra: Vec::new(),
         }
@@ -185,6 +189,14 @@ impl Builder {
     #[must_use]
     pub fn secure_boot(mut self, certificate: &Path) -> Self {
         self.secure_boot = Some(certificate.to_owned());
+        self.in_setup_mode()
+    }
+
+    /// With a firmware that knows Secure Boot and has no keys of it yet: it is in setup mode, where it checks nothing and takes keys
+    /// from anyone.
+    #[must_use]
+    pub fn in_setup_mode(mut self) -> Self {
+        self.knows_secure_boot = true;
         self
     }
 

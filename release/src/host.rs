@@ -14,6 +14,7 @@ mod key;
 mod place;
 mod secret;
 mod secrets;
+mod secure_boot;
 #[cfg(test)]
 mod tests;
 mod variable;
@@ -25,6 +26,7 @@ pub use key::{HostKey, Identity, KeyError};
 pub use place::HostPlace;
 pub use secret::{Plaintext, Secret};
 pub use secrets::Secrets;
+pub use secure_boot::SecureBootKeys;
 
 /// No host config is larger.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -140,6 +142,10 @@ pub struct Host {
     /// other machine can open it. With the credentials they are at most 128, with at most 256 KiB.
     #[serde(default, skip_serializing_if = "Secrets::is_empty")]
     pub secrets: Secrets,
+    /// Keys for Secure Boot that the firmware is given once the disk is complete. It must be in setup mode, or have these keys and
+    /// no others already; otherwise the machine is refused. Absent: the firmware's keys stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure_boot_keys: Option<SecureBootKeys>,
 }
 
 /// Names a release of the repository.
@@ -306,6 +312,9 @@ impl Host {
         }
         if let Err(problem) = self.secrets.check(&self.credentials) {
             return KIND.refuse("secrets", problem);
+        }
+        if let Some(Err(problem)) = self.secure_boot_keys.as_ref().map(SecureBootKeys::updates) {
+            return KIND.refuse("secure_boot_keys", problem);
         }
         self.check_cmdline()
     }

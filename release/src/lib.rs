@@ -20,6 +20,7 @@ mod payload_writer;
 pub mod pcr;
 #[cfg(feature = "schema")]
 pub mod schema;
+pub mod secure_boot;
 pub mod seek_table;
 pub mod site;
 mod sys;

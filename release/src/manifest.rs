@@ -13,6 +13,7 @@ mod check;
 mod partition;
 mod partition_type;
 mod pcr11;
+mod secure_boot;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub use check::{check_name, check_version};
 pub use partition::{DataPartition, GRAIN, MAX_PARTITION_BYTES, parse_partitions};
 pub use partition_type::{ESP_TYPE, PartitionType, ROOT_TYPE, ROOT_VERITY_TYPE};
 pub use pcr11::{MAX_SIGNATURES_BYTES, Pcr11, Predictions, SectionDigest};
+pub use secure_boot::{Certificate, SecureBoot};
 
 /// No manifest is larger; the installer stops reading there.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -76,6 +78,9 @@ pub struct Boot {
     /// was predicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pcr11: Option<Pcr11>,
+    /// By whom it is signed for Secure Boot. Absent where `publish` was given no certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure_boot: Option<SecureBoot>,
     /// Seconds after which a hardware watchdog resets the machine unless it is fed, 30 to 600: the OS takes over one that is
     /// armed, so it stays armed across kexec. Absent, it is stopped before the jump.
     #[serde(default, skip_serializing_if = "Option::is_none")]

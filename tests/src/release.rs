@@ -2,9 +2,10 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
-use metalstrap_initrd::{BootTools, Kernel};
+use anyhow::{Context as _, Result, ensure};
+use metalstrap_initrd::{BootTools, Kernel, Signer};
 use metalstrap_qemu::Lab;
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{BootOrder, DiskSelector, Existing, HandoffMode, Host, ReleaseName, TpmPolicy};
@@ -18,6 +19,9 @@ use crate::reissue::reissue;
 
 /// The version that is published.
 pub const VERSION: &str = "1";
+
+/// systemd-boot.
+const LOADER: &str = "systemd-bootx64.efi";
 
 /// A release in a repository.
 #[derive(Debug, Clone, Deserialize)]
@@ -80,12 +84,14 @@ fn publish_to(
     keys: PathBuf,
     more: &[&str],
 ) -> Result<Published> {
+    let own = images.join(LOADER);
+    let loader = if own.exists() { own } else { built("boot-tools")?.join("usr/lib/systemd/boot/efi").join(LOADER) };
     let uki = if target == Target::Debian { "uki.efi" } else { "tiny.efi" };
     let files: [(&str, &Path); 6] = [
         ("--root", &images.join("root.raw")),
         ("--verity", &images.join("root.verity.raw")),
         ("--uki", &images.join(uki)),
-        ("--loader", &built("boot-tools/usr/lib/systemd/boot/efi/systemd-bootx64.efi")?),
+        ("--loader", &loader),
         ("--repository", &repository),
         ("--keys", &keys),
     ];
@@ -117,6 +123,51 @@ impl Published {
             out: dir.to_owned(),
         })?;
         publish_to(Target::Tiny, version, dir, self.repository.clone(), self.keys.clone(), &[])?;
+        Ok(made.root_hash)
+    }
+
+    /// Makes another tiny target whose UKI and boot loader `signer` signs, and publishes it. With a `certificate`, which is
+    /// `signer`'s, the kernel in the UKI is signed too, and the manifest says so; without, that kernel has no signature. Gives its
+    /// root hash.
+    ///
+    /// # Errors
+    /// A part that is missing, or the words of sbattach, ukify or metalstrap.
+    pub fn add_signed_tiny(
+        &self,
+        version: &str,
+        dir: &Path,
+        signer: &Signer,
+        certificate: Option<&Path>,
+    ) -> Result<Digest> {
+        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        let kernel = Kernel::find(&built("kernels/cloud")?)?;
+        let vmlinuz = dir.join("vmlinuz");
+        copy(&kernel.vmlinuz, &vmlinuz)?;
+        // Debian has signed it; the kernel takes no file with two signatures for kexec.
+        let removed = Command::new("sbattach").arg("--remove").arg(&vmlinuz).output().context("running sbattach")?;
+        ensure!(removed.status.success(), "sbattach: {}", String::from_utf8_lossy(&removed.stderr));
+        if certificate.is_some() {
+            signer.sign_file(&vmlinuz)?;
+        }
+        let tools = BootTools::find(&built("boot-tools")?)?;
+        copy(&tools.loader, &dir.join(LOADER))?;
+        let made = tiny(&TinyOptions {
+            kernel: Kernel { vmlinuz, ..kernel },
+            init: program("release", "metalstrap-tiny-init")?,
+            tools,
+            mebibytes: 16,
+            seed: if certificate.is_some() { 3 } else { 4 },
+            cmdline_extra: String::new(),
+            extra_files: Vec::new(),
+            out: dir.to_owned(),
+        })?;
+        for name in [LOADER, "tiny.efi"] {
+            signer.sign_file(&dir.join(name))?;
+        }
+        let certificate = certificate.map(|path| path.to_string_lossy().into_owned());
+        let more: Vec<&str> =
+            certificate.iter().flat_map(|path| ["--secure-boot-certificate", path.as_str()]).collect();
+        publish_to(Target::Tiny, version, dir, self.repository.clone(), self.keys.clone(), &more)?;
         Ok(made.root_hash)
     }
 
@@ -162,6 +213,12 @@ impl Published {
         words.extend(more);
         metalstrap(&words).map(drop)
     }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let bytes = std::fs::read(from).with_context(|| format!("reading {}", from.display()))?;
+    // Written, not copied: the original may be read-only.
+    std::fs::write(to, bytes).with_context(|| format!("writing {}", to.display()))
 }
 
 /// The site config that points machines of `lab` at the release.
@@ -213,5 +270,6 @@ pub fn host(target: Target) -> Host {
         boot_order: BootOrder::NetworkFirst,
         credentials: Default::default(),
         secrets: Default::default(),
+        secure_boot_keys: None,
     }
 }

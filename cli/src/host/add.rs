@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::secrets::{self, SecretFile};
+use super::secure_boot;
 use super::{ROLES, parse_key, read_allowed};
 use crate::repository::Repository;
 use crate::signing::SigningArgs;
@@ -94,6 +95,10 @@ pub struct Args {
     /// The endorsement key of the machine's TPM: public key or certificate in PEM or DER, or a TPM2B_PUBLIC
     #[arg(long, value_name = "FILE", requires = "secret")]
     ek: Option<PathBuf>,
+    /// Keys for Secure Boot that a firmware in setup mode is given: a directory with the signed updates PK.auth, KEK.auth and
+    /// db.auth, as systemd-boot takes them. They take the place of those that the host config has
+    #[arg(long, value_name = "DIR")]
+    secure_boot_keys: Option<PathBuf>,
     /// Directory of the repository
     #[arg(long, value_name = "DIR")]
     repository: PathBuf,
@@ -117,6 +122,9 @@ impl Args {
         let mut bytes = self.config()?;
         if let Some(path) = &self.ek {
             bytes = secrets::add(&bytes, &self.secret, &ek::read(path)?)?;
+        }
+        if let Some(directory) = &self.secure_boot_keys {
+            bytes = secure_boot::add(&bytes, directory)?;
         }
         let host = Host::parse(&bytes).context("checking the host config")?;
         let signing = self.signing.open_or_stage(&ROLES, &self.stage)?;
@@ -175,6 +183,7 @@ impl Args {
             boot_order: self.boot_order.unwrap_or_default(),
             credentials: Credentials::default(),
             secrets: Secrets::default(),
+            secure_boot_keys: None,
         };
         let mut bytes = serde_json::to_vec_pretty(&host).context("encoding the host config")?;
         bytes.push(b'\n');

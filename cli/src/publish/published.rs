@@ -60,6 +60,7 @@ impl Published {
             ("time of the watchdog", self.manifest.boot.watchdog != args.watchdog),
             ("confirmation of a kexec", self.manifest.boot.unconfirmed != args.unconfirmed),
             ("list of PCR 11 signatures", self.signatures() != facts.predicted.signatures()),
+            ("list of certificates for Secure Boot", self.manifest.boot.secure_boot != facts.signed),
         ];
         let other: Vec<_> = other.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();
         let Manifest { name, version, .. } = &self.manifest;

@@ -41,6 +41,50 @@ pub fn kernel() -> Vec<u8> {
     kernel
 }
 
+/// A PE32+ file with these sections that can be signed, and that a kernel's boot header fits.
+pub fn signable(sections: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    const ALIGNMENT: usize = 512;
+    let mut bytes = vec![0; 0x400];
+    let mut put = |offset: usize, field: &[u8]| bytes[offset..offset + field.len()].copy_from_slice(field);
+    put(0, b"MZ");
+    put(0x3c, &[0x80, 0, 0, 0]);
+    put(0x80, b"PE\0\0\x64\x86");
+    put(0x86, &u16::try_from(sections.len()).unwrap().to_le_bytes());
+    // An optional header of 240 bytes; an executable image.
+    put(0x94, &[240, 0, 0x22]);
+    let optional = 0x98;
+    put(optional, &[0x0b, 0x02]);
+    // Alignment in memory and in the file, bytes of all headers, EFI application, 16 data directories.
+    put(optional + 32, &[0, 0x10]);
+    put(optional + 36, &[0, 0x02]);
+    put(optional + 60, &[0, 0x04]);
+    put(optional + 68, &[10]);
+    put(optional + 108, &[16]);
+    let mut contents = Vec::new();
+    for (index, (name, content)) in sections.iter().enumerate() {
+        let header = 0x188 + index * 40;
+        let start = u32::try_from(0x400 + contents.len()).unwrap();
+        let size = u32::try_from(content.len()).unwrap();
+        let address = 0x1000 * u32::try_from(index + 1).unwrap();
+        contents.extend_from_slice(content);
+        contents.resize(contents.len().next_multiple_of(ALIGNMENT), 0);
+        let stored = u32::try_from(0x400 + contents.len()).unwrap() - start;
+        put(header, name.as_bytes());
+        put(header + 8, &[size, address, stored, start].map(u32::to_le_bytes).concat());
+    }
+    bytes.extend(contents);
+    bytes
+}
+
+/// A kernel that takes 2047 bytes of command line, and can be signed.
+pub fn signable_kernel() -> Vec<u8> {
+    let mut kernel = signable(&[(".text", vec![0x90; 5000])]);
+    kernel[0x1fe..0x206].copy_from_slice(b"\x55\xaa\xeb\x6aHdrS");
+    kernel[0x206..0x208].copy_from_slice(&0x20f_u16.to_le_bytes());
+    kernel[0x238..0x23c].copy_from_slice(&2047_u32.to_le_bytes());
+    kernel
+}
+
 /// Files to publish, in a directory of their own.
 pub struct Inputs {
     pub directory: TempDir,

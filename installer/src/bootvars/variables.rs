@@ -17,6 +17,8 @@ pub(crate) const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 pub(crate) const EFIVARFS: &str = "/sys/firmware/efi/efivars";
 /// Non-volatile, and accessible before and after `ExitBootServices`.
 const ATTRIBUTES: u32 = 7;
+/// Written by updates that are signed with their time (`EFI_VARIABLE_TIME_BASED_AUTHENTICATED_WRITE_ACCESS`).
+const AUTHENTICATED: u32 = 0x20;
 
 /// The firmware's global variables.
 pub trait Variables: fmt::Debug {
@@ -50,6 +52,7 @@ pub trait Variables: fmt::Debug {
 pub struct Efivarfs {
     directory: PathBuf,
     namespace: &'static str,
+    attributes: u32,
     /// Permissions of new variables.
     mode: u32,
 }
@@ -65,7 +68,7 @@ impl Efivarfs {
     /// The variables below `directory`.
     #[must_use]
     pub fn at(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), namespace: GLOBAL, mode: 0o644 }
+        Self { directory: directory.to_owned(), namespace: GLOBAL, attributes: ATTRIBUTES, mode: 0o644 }
     }
 
     /// The same with the variables of `vendor`, a UUID, instead of the firmware's.
@@ -78,6 +81,12 @@ impl Efivarfs {
     #[must_use]
     pub fn secret(self) -> Self {
         Self { mode: 0o600, ..self }
+    }
+
+    /// The same; what is written are signed updates (EFI_VARIABLE_AUTHENTICATION_2), and what is read is their content.
+    #[must_use]
+    pub fn authenticated(self) -> Self {
+        Self { attributes: ATTRIBUTES | AUTHENTICATED, ..self }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -129,7 +138,7 @@ impl Variables for Efivarfs {
         // Not truncated: a write replaces the variable as a whole, and one of no size would be a deletion.
         let options = OpenOptions::new().write(true).create(true).truncate(false).mode(self.mode).to_owned();
         let mut file = options.open(self.path(name)).map_err(meaning).with_context(what)?;
-        let bytes = [&ATTRIBUTES.to_le_bytes(), data].concat();
+        let bytes = [&self.attributes.to_le_bytes(), data].concat();
         let written = file.write(&bytes).map_err(meaning).with_context(what)?;
         if written != bytes.len() {
             bail!("{}: the firmware took {written} of {} bytes", what(), bytes.len());

@@ -7,6 +7,7 @@ use metalstrap_release::digest::Digest;
 
 use super::*;
 use crate::failure::code_of;
+use crate::secure_boot::SECURE_BOOT;
 
 /// Gives a command its input.
 fn run(command: &mut Command, input: &[u8]) -> Output {

@@ -50,6 +50,7 @@ fn manifest(repository: &Repository, loader: &[u8], uki: &[u8]) -> Manifest {
             cmdline: format!("roothash={root_hash}"),
             cmdline_limit: 2047,
             pcr11: None,
+            secure_boot: None,
             watchdog: None,
             unconfirmed: false,
         },

@@ -94,6 +94,7 @@ pub(crate) fn on_disk(uki: &[u8]) -> (Region, Tree<MemoryStore>, Boot) {
         cmdline: CMDLINE.to_owned(),
         cmdline_limit: 2047,
         pcr11: None,
+        secure_boot: None,
         watchdog: None,
         unconfirmed: false,
     };

@@ -6,6 +6,7 @@ use metalstrap_release::manifest::Manifest;
 use super::Machine;
 use crate::bootvars::{self, BootEntry, Efivarfs, Variables, choice, token};
 use crate::esp::random_seed;
+use crate::secure_boot::DATABASE;
 
 /// The variables of a firmware.
 #[derive(Debug)]
@@ -14,13 +15,20 @@ pub struct Firmware {
     pub boot: Box<dyn Variables + Send + Sync>,
     /// systemd-boot's.
     pub loader: Box<dyn Variables + Send + Sync>,
+    /// Secure Boot's PK and KEK, and its mode.
+    pub keys: Box<dyn Variables + Send + Sync>,
+    /// Secure Boot's db.
+    pub database: Box<dyn Variables + Send + Sync>,
 }
 
 /// This machine's.
 impl Default for Firmware {
     fn default() -> Self {
         let loader = Efivarfs::default().of_vendor(token::VENDOR).secret();
-        Self { boot: Box::new(Efivarfs::default()), loader: Box::new(loader) }
+        let keys = Efivarfs::default().authenticated();
+        let database = Efivarfs::default().of_vendor(DATABASE).authenticated();
+        let boot = Box::new(Efivarfs::default());
+        Self { boot, loader: Box::new(loader), keys: Box::new(keys), database: Box::new(database) }
     }
 }
 
@@ -36,7 +44,7 @@ impl Machine<'_> {
     #[must_use]
     pub fn boot_entry(&self, partition: &bootvars::Partition, manifest: &Manifest, host: &Host) -> BootEntry {
         let own = Firmware::default();
-        let Firmware { boot, loader } = self.seams.firmware.as_ref().unwrap_or(&own);
+        let Firmware { boot, loader, .. } = self.seams.firmware.as_ref().unwrap_or(&own);
         let title = format!("Linux ({})", manifest.name);
         let entry = bootvars::install(boot.as_ref(), partition, &title, host.boot_order);
         for warning in &entry.warnings {

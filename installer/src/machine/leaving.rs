@@ -17,7 +17,7 @@ use crate::handoff::marker::{self, Marker};
 use crate::handoff::{self, Decision};
 use crate::plan::Plan;
 use crate::remembered::VENDOR;
-use crate::smbios;
+use crate::{secure_boot, smbios};
 
 /// What is known about it.
 #[derive(Debug, Default)]
@@ -51,6 +51,7 @@ impl Machine<'_> {
             handoff::denied(&self.leaving.deny, &smbios::identity(sys), &pci),
             marker::failed_before(&own_variables()),
             self.unsigned(&host, boot, signatures),
+            secure_boot::obstacle(boot),
         ];
         let decision = Decision::new(host.handoff, reasons);
         if let Some(text) = decision.complaint() {

@@ -50,6 +50,7 @@ pub(crate) fn manifest() -> Manifest {
             cmdline: format!("roothash={root_hash}"),
             cmdline_limit: 2047,
             pcr11: None,
+            secure_boot: None,
             watchdog: None,
             unconfirmed: false,
         },

@@ -63,7 +63,8 @@ async fn lesson_9_a_firmware_that_takes_no_boot_entry_is_told_of_and_the_run_goe
     for (store, count, why) in cases {
         let mut trial = Trial::of(&good());
         trial.changes = Arc::new(move |seams: Seams| {
-            let firmware = Firmware { boot: Box::new(store), loader: Box::new(store) };
+            let [boot, loader, keys, database] = [store; 4].map(Box::new);
+            let firmware = Firmware { boot, loader, keys, database };
             Seams { firmware: Some(firmware), ..seams }
         });
         let outcome = trial.run().await;

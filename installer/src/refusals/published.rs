@@ -147,6 +147,7 @@ fn manifest(directory: &Repository, of: &Ingredients) -> Manifest {
             cmdline: format!("roothash={root_hash}{}", of.cmdline_extra),
             cmdline_limit: 2047,
             pcr11: None,
+            secure_boot: None,
             watchdog: None,
             unconfirmed: false,
         },

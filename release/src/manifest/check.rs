@@ -1,8 +1,8 @@
 //! What must hold in a manifest beyond its shape.
 
 use super::{
-    Artifact, FileSystem, KIND, MAX_ARTIFACT_BYTES, MAX_BOOT_BYTES, MAX_ESP_BYTES, Manifest, Payload, Pcr11, WATCHDOG,
-    partition,
+    Artifact, FileSystem, KIND, MAX_ARTIFACT_BYTES, MAX_BOOT_BYTES, MAX_ESP_BYTES, Manifest, Payload, Pcr11, SecureBoot,
+    WATCHDOG, partition,
 };
 use crate::document::DocumentError;
 use crate::seek_table;
@@ -32,6 +32,7 @@ impl Manifest {
         check_artifact("boot.uki", &self.boot.uki)?;
         check_artifact("boot.loader", &self.boot.loader)?;
         self.boot.pcr11.as_ref().map_or(Ok(()), Pcr11::check)?;
+        self.boot.secure_boot.as_ref().map_or(Ok(()), SecureBoot::check)?;
         if let Some(seconds) = self.boot.watchdog.filter(|seconds| !WATCHDOG.contains(seconds)) {
             let (least, most) = (WATCHDOG.start(), WATCHDOG.end());
             return KIND.refuse("boot.watchdog", format!("is {seconds}, not {least} to {most}"));

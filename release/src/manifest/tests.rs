@@ -104,6 +104,28 @@ fn a_manifest_reads_back_and_names_its_parts() {
     assert_eq!(verity_uuid(&root.root_hash).to_string(), "b00361a3-9617-7a9c-b410-ff61f20015ad");
 }
 
+#[test]
+fn a_release_may_say_by_whom_it_is_signed() {
+    let with = |kernel: Value| {
+        let certificate = json!({"sha256": OTHER, "key_id": "6ccece7e"});
+        let mut manifest = manifest();
+        manifest["boot"]["secure_boot"] = json!({"uki": [certificate], "kernel": kernel, "loader": [certificate]});
+        manifest.to_string()
+    };
+    let found = Manifest::parse(with(json!([{"sha256": OTHER, "key_id": "6ccece7e"}])).as_bytes()).unwrap();
+    let signed = found.boot.secure_boot.unwrap();
+    assert_eq!((&signed.kernel, signed.kernel[0].key_id.as_str()), (&signed.uki, "6ccece7e"));
+    let several = vec![json!({"sha256": OTHER, "key_id": "00"}); 17];
+    for (wrong, problem) in [
+        (json!([]), "0 certificates, not 1 to 16"),
+        (json!(several), "17 certificates, not 1 to 16"),
+        (json!([{"sha256": OTHER, "key_id": ""}]), "a key_id that is not 1 to 64 bytes of hexadecimal"),
+        (json!([{"sha256": OTHER, "key_id": "AB"}]), "a key_id that is not 1 to 64 bytes of hexadecimal"),
+    ] {
+        assert_eq!(refusal(&with(wrong)), format!("the manifest's boot.secure_boot.kernel has {problem}"));
+    }
+}
+
 /// What a manifest says of PCR 11.
 fn pcr11() -> Value {
     let phase = |path: &str| {
