@@ -40,7 +40,7 @@ impl Bank {
     }
 
     /// Its `TPM_ALG_ID` (TCG Algorithm Registry).
-    pub(super) fn id(self) -> u16 {
+    pub(crate) fn id(self) -> u16 {
         match self {
             Self::Sha1 => 0x0004,
             Self::Sha256 => 0x000b,
