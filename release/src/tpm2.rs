@@ -130,6 +130,13 @@ pub fn sealed_data(attributes: u32, policy: &[u8], unique: &[u8]) -> Vec<u8> {
     [start.as_slice(), &attributes.to_be_bytes(), &sized(policy), &NULL.to_be_bytes(), &sized(unique)].concat()
 }
 
+/// Keys for tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::ak::tests::Signer;
+    pub(crate) use super::duplicate::tests::ek;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

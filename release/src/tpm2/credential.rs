@@ -32,8 +32,8 @@ impl Credential {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tpm2::duplicate::tests::ek;
     use crate::tpm2::take_sized;
+    use crate::tpm2::testing::ek;
 
     /// That a TPM opens it, `cli/tests/attest.rs` shows with swtpm.
     #[test]

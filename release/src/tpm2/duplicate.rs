@@ -51,7 +51,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A point of the curve: its generator (SEC 2, section 2.4.2).
-    pub(in crate::tpm2) fn ek() -> Ek {
+    pub(crate) fn ek() -> Ek {
         let from = |hex: &str| {
             let byte = |at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap();
             std::array::from_fn(byte)
