@@ -18,5 +18,5 @@ pub mod uki;
 
 pub use kernel::Kernel;
 pub use netboot::{NetbootOptions, NetbootSizes, netboot};
-pub use signature::Signer;
+pub use signature::{Signer, authenticode};
 pub use uki::BootTools;

@@ -32,8 +32,8 @@ impl Logs {
         let firmware = evidence.firmware_log.as_ref().map(|log| firmware::parse(&log.0)).transpose();
         let records = userspace::parse(&evidence.userspace_log);
         // Of one that cannot be read nothing counts.
-        let replay =
-            Replay::new(firmware.as_ref().ok().and_then(Option::as_ref), records.as_ref().map_or(&[], Vec::as_slice));
+        let readable = firmware.as_ref().ok().and_then(Option::as_ref);
+        let replay = Replay::new(readable, records.as_deref().unwrap_or_default());
         let has_firmware = matches!(firmware, Ok(Some(_)));
         let firmware_log = match &firmware {
             Err(error) => Finding::new("firmware-log", Outcome::Refuted, error.to_string()),
@@ -50,7 +50,7 @@ impl Logs {
 
     /// The installer's records, if they are proved.
     pub(super) fn proved(&self) -> Option<&[Record]> {
-        (self.userspace_log.outcome == Outcome::Proved).then_some(&self.records)
+        (self.userspace_log.outcome == Outcome::Proved).then_some(self.records.as_slice())
     }
 
     /// The firmware's log, if it is proved for one of its PCRs.
