@@ -16,7 +16,15 @@ const PURPOSE: &str = "2.23.133.8.1";
 /// What is looked at here, or says nothing that could speak against the key: key usage, subject and issuer alternative name, basic
 /// constraints, policies, key identifiers, extended key usage, where lists of revoked certificates are, subject directory attributes.
 const KNOWN: [&str; 10] = [
-    "2.5.29.9", "2.5.29.14", "2.5.29.15", "2.5.29.17", "2.5.29.18", "2.5.29.19", "2.5.29.31", "2.5.29.32", "2.5.29.35",
+    "2.5.29.9",
+    "2.5.29.14",
+    "2.5.29.15",
+    "2.5.29.17",
+    "2.5.29.18",
+    "2.5.29.19",
+    "2.5.29.31",
+    "2.5.29.32",
+    "2.5.29.35",
     "2.5.29.37",
 ];
 /// Signatures with SHA-1, whose collisions can be made.
@@ -49,7 +57,10 @@ impl Roots {
             }
             let reading = || format!("reading the directory of EK roots {}", path.display());
             let entries = fs::read_dir(path).with_context(reading)?;
-            let mut files = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().with_context(reading)?;
+            let mut files = entries
+                .map(|entry| entry.map(|entry| entry.path()))
+                .collect::<Result<Vec<_>, _>>()
+                .with_context(reading)?;
             files.sort_unstable();
             ensure!(!files.is_empty(), "the directory of EK roots {} is empty", path.display());
             for file in files {
@@ -145,7 +156,10 @@ fn climb(
         }
     }
     Err(reason.unwrap_or_else(|| {
-        anyhow::anyhow!("no root that was given has signed a certificate of the issuer {:?}", certificate.issuer().to_string())
+        anyhow::anyhow!(
+            "no root that was given has signed a certificate of the issuer {:?}",
+            certificate.issuer().to_string()
+        )
     }))
 }
 
@@ -180,7 +194,8 @@ fn issues(certificate: &X509Certificate<'_>, below: usize) -> Result<()> {
     let subject = certificate.subject().to_string();
     // What is not of version 3 has no extensions: only roots are, and who has given one trusts it.
     let constraints = certificate.basic_constraints().ok().flatten();
-    let is_old_root = certificate.extensions().is_empty() && certificate.subject().as_raw() == certificate.issuer().as_raw();
+    let is_old_root =
+        certificate.extensions().is_empty() && certificate.subject().as_raw() == certificate.issuer().as_raw();
     let is_authority = constraints.as_ref().map_or(is_old_root, |constraints| constraints.value.ca);
     ensure!(is_authority, "the certificate of {subject:?} is not of an authority");
     let most = constraints.and_then(|constraints| constraints.value.path_len_constraint);

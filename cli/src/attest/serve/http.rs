@@ -48,7 +48,7 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, endpoint: Arc<
         let (acceptor, endpoint) = (acceptor.clone(), endpoint.clone());
         tokio::spawn(async move {
             // Who breaks off, or speaks no TLS, gets no answer, and needs none.
-            drop(tokio::time::timeout(LONGEST, connection(stream, acceptor, endpoint)).await);
+            let _ = tokio::time::timeout(LONGEST, connection(stream, acceptor, endpoint)).await;
             drop(place);
         });
     }

@@ -10,10 +10,10 @@ use crate::manifest::Manifest;
 /// The release that is expected.
 #[derive(Debug, Clone)]
 pub struct Release {
-    manifest: Vec<u8>,
-    name: String,
-    root_hash: Digest,
-    uki: Digest,
+    pub(super) manifest: Vec<u8>,
+    pub(super) name: String,
+    pub(super) root_hash: Digest,
+    pub(super) uki: Digest,
 }
 
 impl Release {
