@@ -10,7 +10,7 @@ use crate::ek::read;
 
 /// What a TPM's maker signs, as openssl's configuration has it: no subject, and who made the TPM in a critical extension.
 const EK: &str = "basicConstraints=CA:FALSE\nkeyUsage=critical,keyEncipherment\nextendedKeyUsage=2.23.133.8.1\n\
-                  subjectAltName=critical,dirName:tpm\n[tpm]\n2.23.133.2.1=id:58595A00\n2.23.133.2.2=TPM\n2.23.133.2.3=id:1\n";
+                  subjectAltName=critical,dirName:tpm\n[tpm]\n1.2.23.133.2.1=id:58595A00\n2.2.23.133.2.2=TPM\n3.2.23.133.2.3=id:1\n";
 /// And an authority.
 const CA: &str = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign\n";
 
