@@ -12,6 +12,8 @@ mod expect;
 mod pcrs;
 mod serve;
 mod state;
+#[cfg(test)]
+mod testing;
 mod verify;
 
 /// Attests machines: asks what their TPMs prove, and judges the answers.

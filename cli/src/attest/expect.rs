@@ -27,7 +27,7 @@ enum SecureBoot {
 }
 
 /// What is expected. What is not said is looked at all the same, and does not count.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct ExpectArgs {
     /// Directory or file with certificates of makers of TPMs that are trusted, in PEM or DER. Several times for several
     #[arg(long, value_name = "PATH")]

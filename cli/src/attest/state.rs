@@ -58,50 +58,13 @@ pub fn take(path: &Path, evidence: &Evidence) -> Result<Pending> {
 
 #[cfg(test)]
 mod tests {
-    use metalstrap_release::attest::{Base64, Challenge, Introduction};
-    use metalstrap_release::tpm2::{Ek, attributes, sized};
-
+    use super::super::testing::{answer, introduction};
     use super::*;
-
-    /// SEC 2, section 2.4.2.
-    const GENERATOR: &str = "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c2964fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
-
-    fn pending() -> Pending {
-        let point = metalstrap_release::digest::from_hex(GENERATOR).unwrap();
-        let attributes = attributes::RESTRICTED
-            | attributes::SIGN
-            | attributes::FIXED_TPM
-            | attributes::FIXED_PARENT
-            | attributes::SENSITIVE_DATA_ORIGIN;
-        let start = [&[0, 0x23, 0, 0x0b][..], &attributes.to_be_bytes(), &sized(&[])].concat();
-        let parameters = [0, 0x10, 0, 0x18, 0, 0x0b, 0, 3, 0, 0x10];
-        let ak = [&start[..], &parameters, &sized(&point[1..33]), &sized(&point[33..])].concat();
-        let introduction = Introduction {
-            format: 1,
-            claims: std::collections::BTreeMap::new(),
-            ek: Base64(Ek::of_key(&point).unwrap().public()),
-            ek_certificate: None,
-            ek_chain: Vec::new(),
-            ak: Base64(ak),
-        };
-        Pending::begin(introduction, vec![13]).unwrap()
-    }
-
-    fn answer(challenge: &Challenge) -> Evidence {
-        Evidence {
-            format: 1,
-            id: challenge.id.clone(),
-            secret: Base64::default(),
-            quotes: Vec::new(),
-            firmware_log: None,
-            userspace_log: String::new(),
-        }
-    }
 
     #[test]
     fn it_is_taken_once() {
         let at = tempfile::tempdir().unwrap();
-        let (path, pending) = (at.path().join("state.json"), pending());
+        let (path, pending) = (at.path().join("state.json"), Pending::begin(introduction(), vec![13]).unwrap());
         keep(&path, &pending).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
