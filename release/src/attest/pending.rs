@@ -77,9 +77,8 @@ impl Pending {
     ///
     /// # Errors
     /// A key of the introduction is none; no PCRs are asked for, or some that no TPM has; the system gives no random bytes.
-    pub fn begin(introduction: Introduction, pcrs: Vec<u32>) -> Result<Self> {
+    pub fn begin(introduction: Introduction, mut pcrs: Vec<u32>) -> Result<Self> {
         let (ek, ak) = (introduction.ek()?, introduction.ak()?);
-        let mut pcrs = pcrs;
         pcrs.sort_unstable();
         pcrs.dedup();
         if pcrs.is_empty() || pcrs.iter().any(|pcr| *pcr >= PCRS) {

@@ -193,7 +193,7 @@ fn roots_are_read_from_files_and_directories() {
     site.openssl("x509 -in root.pem -outform der -out roots/root.der");
     let pem = std::fs::read_to_string(site.path("root.pem")).unwrap();
     std::fs::write(directory.join("twice.pem"), pem.repeat(2)).unwrap();
-    assert_eq!(Roots::read(&[directory.clone()]).unwrap().0.len(), 3);
+    assert_eq!(Roots::read(std::slice::from_ref(&directory)).unwrap().0.len(), 3);
     let wrong = directory.join("wrong");
     std::fs::write(&wrong, "none").unwrap();
     let text = format!("reading the EK root {}: it is no X.509 certificate", wrong.display());

@@ -39,11 +39,11 @@ enum Stand {
 }
 
 fn stand(records: &[Record], input: &str, bytes: &[u8]) -> Stand {
-    let mut of_input = records.iter().filter(|record| record.input() == Some(input)).peekable();
-    match of_input.peek() {
-        None => Stand::Absent,
-        Some(_) if of_input.all(|record| record.is_of(bytes)) => Stand::Same,
-        Some(_) => Stand::Other,
+    let of_input: Vec<_> = records.iter().filter(|record| record.input() == Some(input)).collect();
+    match of_input.iter().all(|record| record.is_of(bytes)) {
+        _ if of_input.is_empty() => Stand::Absent,
+        true => Stand::Same,
+        false => Stand::Other,
     }
 }
 

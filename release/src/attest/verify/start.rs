@@ -5,6 +5,7 @@ use super::Program;
 use super::logs::Logs;
 use crate::digest::to_hex;
 use crate::eventlog::firmware::Event;
+use crate::pcr::Bank;
 
 /// The PCR of programs.
 const PROGRAMS: u32 = 4;
@@ -38,7 +39,7 @@ pub(super) fn netboot_image(logs: &Logs, expected: &[Program]) -> Finding {
 /// By every bank that the TPM vouches for.
 fn is(logs: &Logs, event: &Event, program: &Program) -> bool {
     let banks = logs.banks();
-    let same = |bank| {
+    let same = |bank: Bank| {
         let expected = program.digests.iter().find(|digest| digest.bank == bank);
         expected.is_some_and(|expected| event.digest(bank) == Some(expected.digest.as_slice()))
     };
