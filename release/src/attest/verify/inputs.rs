@@ -40,10 +40,12 @@ enum Stand {
 
 fn stand(records: &[Record], input: &str, bytes: &[u8]) -> Stand {
     let of_input: Vec<_> = records.iter().filter(|record| record.input() == Some(input)).collect();
-    match of_input.iter().all(|record| record.is_of(bytes)) {
-        _ if of_input.is_empty() => Stand::Absent,
-        true => Stand::Same,
-        false => Stand::Other,
+    if of_input.is_empty() {
+        Stand::Absent
+    } else if of_input.iter().all(|record| record.is_of(bytes)) {
+        Stand::Same
+    } else {
+        Stand::Other
     }
 }
 

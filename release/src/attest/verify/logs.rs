@@ -60,6 +60,11 @@ impl Logs {
         self.firmware.as_ref().filter(|_| !banks.is_empty() && banks.iter().all(proved))
     }
 
+    /// The values of a PCR that the TPM vouches for.
+    pub(super) fn values(&self, pcr: u32) -> Vec<(Bank, &[u8])> {
+        banks(&self.values, pcr)
+    }
+
     /// The banks that the TPM vouches for, the weakest first.
     pub(super) fn banks(&self) -> Vec<Bank> {
         let mut banks: Vec<_> = self.values.keys().map(|(_, bank)| *bank).collect();

@@ -12,6 +12,8 @@ use crate::tpm2::testing::{Signer, ek};
 
 const APPLICATION: u32 = 0x8000_0003;
 const VARIABLE: u32 = 0x8000_0001;
+const ACTION: u32 = 0x8000_0007;
+const SEPARATOR: u32 = 4;
 /// Each of the firmware's events: PCR, type, digest, data.
 type Event = (u32, u32, Vec<u8>, Vec<u8>);
 
@@ -34,9 +36,20 @@ fn secure_boot(on: bool) -> Event {
     (7, VARIABLE, sha256(&data), data)
 }
 
+/// An event whose data is what was hashed.
+fn text(pcr: u32, kind: u32, data: &[u8]) -> Event {
+    (pcr, kind, sha256(data), data.to_vec())
+}
+
 impl Machine {
     fn new() -> Self {
-        let firmware = vec![secure_boot(true), (4, APPLICATION, sha256(b"netboot"), vec![0; 32])];
+        let firmware = vec![
+            secure_boot(true),
+            (4, APPLICATION, sha256(b"netboot"), vec![0; 32]),
+            text(4, ACTION, b"Calling EFI Application from Boot Option"),
+            text(4, SEPARATOR, &[0; 4]),
+            text(7, SEPARATOR, &[0; 4]),
+        ];
         let results = [("root-hash", "11".repeat(32).into_bytes()), ("uki", "22".repeat(32).into_bytes())];
         let inputs =
             [("host-config", b"host".to_vec()), ("manifest", b"manifest".to_vec()), ("plan", b"plan".to_vec())];
@@ -52,12 +65,12 @@ impl Machine {
             ek_chain: Vec::new(),
             ak: Base64(self.signer.public.clone()),
         };
-        Pending::begin(introduction, vec![4, 7, 13]).unwrap()
+        Pending::begin(introduction, vec![4, 7, 12, 13]).unwrap()
     }
 
     /// What the TPM says when all of that was measured.
     fn values(&self) -> BTreeMap<u32, Vec<u8>> {
-        let mut pcrs = BTreeMap::from([4, 7, 13].map(|pcr| (pcr, Pcr::zero(Bank::Sha256))));
+        let mut pcrs = BTreeMap::from([4, 7, 12, 13].map(|pcr| (pcr, Pcr::zero(Bank::Sha256))));
         self.firmware.iter().for_each(|(pcr, _, digest, _)| pcrs.get_mut(pcr).unwrap().extend(digest));
         self.records.iter().for_each(|(_, bytes)| pcrs.get_mut(&13).unwrap().extend(&sha256(bytes)));
         pcrs.into_iter().map(|(pcr, value)| (pcr, value.value().to_vec())).collect()
@@ -67,7 +80,7 @@ impl Machine {
     fn quoted(&self, nonce: &[u8]) -> Vec<u8> {
         let values: Vec<u8> = self.values().into_values().flatten().collect();
         let start = [&[0xff, 0x54, 0x43, 0x47, 0x80, 0x18][..], &sized(&[]), &sized(nonce), &[0; 25]].concat();
-        let selection = [0, 0, 0, 1, 0, 0x0b, 3, 0b1001_0000, 0b0010_0000, 0];
+        let selection = [0, 0, 0, 1, 0, 0x0b, 3, 0b1001_0000, 0b0011_0000, 0];
         [&start[..], &selection, &sized(&sha256(&values))].concat()
     }
 
@@ -164,7 +177,7 @@ fn a_machine_as_it_should_be_is_accepted() {
     let expected = [
         ("ek-certificate", "it is known"),
         ("ak", "the TPM with that endorsement key has this attestation key, and it never leaves it"),
-        ("quote", "the TPM vouches for PCRs 4, 7, 13 of the banks sha256"),
+        ("quote", "the TPM vouches for PCRs 4, 7, 12, 13 of the banks sha256"),
         ("firmware-log", "it accounts for the PCRs up to 7 that the TPM vouches for"),
         ("userspace-log", "its 5 records account for PCR 13, and both logs for all above 7"),
         ("release", "debian 13.2 was installed: manifest, root hash and UKI are its own"),
@@ -281,9 +294,9 @@ fn a_record_too_many_too_few_or_in_another_place_is_found() {
         assert!(!accepted);
         let [log, release, host_config] = doubts.as_slice() else { panic!("{doubts:?}") };
         assert_eq!((log.0, log.1), ("userspace-log", Outcome::Refuted));
-        let missing = "an event is missing, is one too many, or stands in another place";
+        let missing = "an event is missing in them, is one too many, or stands in another place";
         assert!(log.2.starts_with("PCR 13 of bank sha256 is ") && log.2.ends_with(missing), "{}", log.2);
-        assert!(log.2.contains(&format!("the {events} events")), "{}", log.2);
+        assert!(log.2.contains(&format!("with {events} events for it")), "{}", log.2);
         let text = "the userspace log is not proved";
         assert_eq!(*release, ("release", Outcome::Unknown, text));
         assert_eq!(*host_config, ("host-config", Outcome::Unknown, text));
@@ -295,7 +308,7 @@ fn an_event_of_the_firmware_too_many_too_few_or_in_another_place_is_found() {
     let extra = (4, APPLICATION, sha256(b"netboot"), vec![0; 32]);
     let cases: [Box<dyn FnOnce(&mut Machine)>; 3] = [
         Box::new(|machine: &mut Machine| machine.firmware.push(extra)),
-        Box::new(|machine: &mut Machine| drop(machine.firmware.pop())),
+        Box::new(|machine: &mut Machine| drop(machine.firmware.remove(1))),
         Box::new(|machine: &mut Machine| machine.firmware[1].2 = sha256(b"another")),
     ];
     for changed in cases {
@@ -360,20 +373,53 @@ fn what_is_not_as_expected_is_refuted_by_name() {
         )
     );
     assert_eq!(
-        one(|machine| drop(machine.firmware.pop())),
+        one(|machine| drop(machine.firmware.remove(1))),
         "netboot-image Refuted: the firmware's log has no program that it has started"
     );
 }
 
-/// The digest of a log's variable may be of something else than the log says of it.
+/// Types and data of a log are what somebody says of digests.
 #[test]
 fn what_the_log_only_says_is_not_believed() {
-    let doubts = of_machine(|machine| {
-        machine.firmware[0] = secure_boot(false);
-        machine.firmware[0].3 = secure_boot(true).3;
-    });
-    let text = "the firmware's log does not say whether it was on";
-    assert_eq!(doubts, [("secure-boot".to_owned(), Outcome::Unknown, text.to_owned())]);
+    let one = |changed: fn(&mut Machine)| {
+        let doubts = of_machine(changed);
+        let [(what, outcome, text)] = doubts.as_slice() else { panic!("{doubts:?}") };
+        format!("{what} {outcome:?}: {text}")
+    };
+    let off = "secure-boot Refuted: it was off, not on";
+    // The digest is that of a variable that says it was off.
+    assert_eq!(one(|machine| machine.firmware[0].2 = secure_boot(false).2), off);
+    // What was measured behind the separator was not measured by the firmware, and the other is there by another name.
+    assert_eq!(
+        one(|machine| {
+            machine.firmware[0] = secure_boot(false);
+            machine.firmware[0].1 = ACTION;
+            machine.firmware[4].1 = ACTION;
+            machine.firmware.push(secure_boot(true));
+            machine.firmware.push(text(7, SEPARATOR, &[0; 4]));
+        }),
+        off
+    );
+    // A program by the name of an action.
+    let another = to_hex(&sha256(b"MZ\x90another"));
+    assert_eq!(
+        one(|machine| machine.firmware.push(text(4, ACTION, b"MZ\x90another"))),
+        format!(
+            "netboot-image Refuted: the firmware has started a program of sha256 {another}, which is none of those expected"
+        )
+    );
+    let mut long = text(4, ACTION, &[b' '; 129]);
+    long.1 = SEPARATOR;
+    let doubts = of_machine(move |machine| machine.firmware.push(long));
+    assert_eq!((doubts[0].0.as_str(), doubts[0].1, doubts.len()), ("netboot-image", Outcome::Refuted, 1));
+}
+
+#[test]
+fn what_the_netboot_image_was_given_beside_itself_is_a_doubt() {
+    // systemd-stub measures another command line as EV_IPL.
+    let doubts = of_machine(|machine| machine.firmware.push(text(12, 0x0d, b"rdinit=/bin/sh")));
+    let text = "the netboot image was given a command line, credentials or add-ons (PCR 12), which nothing looks at";
+    assert_eq!(doubts, [("netboot-image".to_owned(), Outcome::Unknown, text.to_owned())]);
 }
 
 #[test]
@@ -392,11 +438,11 @@ fn a_quote_of_sha1_alone_proves_nothing() {
     let machine = Machine::new();
     let pending = machine.pending();
     let mut evidence = machine.evidence(&pending);
-    let values: BTreeMap<u32, Vec<u8>> = [4, 7, 13].map(|pcr| (pcr, vec![0; 20])).into();
+    let values: BTreeMap<u32, Vec<u8>> = [4, 7, 12, 13].map(|pcr| (pcr, vec![0; 20])).into();
     let all: Vec<u8> = values.values().flatten().copied().collect();
     let start =
         [&[0xff, 0x54, 0x43, 0x47, 0x80, 0x18][..], &sized(&[]), &sized(&pending.challenge.nonce.0), &[0; 25]].concat();
-    let selection = [0, 0, 0, 1, 0, 0x04, 3, 0b1001_0000, 0b0010_0000, 0];
+    let selection = [0, 0, 0, 1, 0, 0x04, 3, 0b1001_0000, 0b0011_0000, 0];
     let quoted = [&start[..], &selection, &sized(&sha256(&all))].concat();
     evidence.quotes[0] = Quote {
         bank: "sha1".to_owned(),
