@@ -256,6 +256,11 @@ impl Endpoint {
         let evidence = machine.evidence(&serde_json::from_str(&asked).unwrap(), "ak", log);
         let (status, verdict) = self.post(at, "/evidence", &evidence);
         assert_eq!(status, "200", "{verdict}");
+        // The same again gets the same verdict, as after a connection that broke; something else gets none.
+        let again = self.post(at, "/evidence", &evidence).1;
+        assert_eq!(again, verdict);
+        let mut evidence = evidence;
+        evidence["userspace_log"] = json!("");
         let gone = "there is no such challenge: it was answered before, or has expired\n";
         assert_eq!(self.post(at, "/evidence", &evidence), ("410".to_owned(), gone.to_owned()));
         serde_json::from_str(&verdict).unwrap()

@@ -24,7 +24,7 @@ impl Credential {
     /// # Errors
     /// The EK is none, or the system gives no random bytes.
     pub fn make(ek: &Ek, name: &[u8], secret: &[u8; 32]) -> Result<Self, Unspecified> {
-        let (seed, encrypted_seed) = Seed::new(ek, USE)?;
+        let (seed, encrypted_seed) = Seed::make(ek, USE)?;
         Ok(Self { blob: sized(&seed.wrap(secret, name)?), encrypted_secret: sized(&encrypted_seed) })
     }
 }

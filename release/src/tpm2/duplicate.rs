@@ -25,7 +25,7 @@ pub fn duplicate(ek: &Ek, data: &[u8; 32]) -> Result<Vec<u8>, Unspecified> {
     let unique = Sha256::new().chain_update(obfuscation.as_slice()).chain_update(data).finalize();
     let public = sealed_data(ATTRIBUTES, &[], &unique);
     let name = name(&public);
-    let (seed, encrypted_seed) = Seed::new(ek, USE)?;
+    let (seed, encrypted_seed) = Seed::make(ek, USE)?;
 
     // TPMT_SENSITIVE: what it is, an empty authorisation value, the value that hides the data in `unique`, the data.
     let kind = KEYED_HASH.to_be_bytes();

@@ -19,7 +19,7 @@ pub(super) struct Seed(Zeroizing<[u8; 32]>);
 
 impl Seed {
     /// A new one, and how only the TPM with the key `ek` gets it. `label` says what it is for, with the zero that ends it.
-    pub(super) fn new(ek: &Ek, label: &[u8]) -> Result<(Self, Vec<u8>), Unspecified> {
+    pub(super) fn make(ek: &Ek, label: &[u8]) -> Result<(Self, Vec<u8>), Unspecified> {
         let Some(point) = ek.point() else {
             let mut seed = Zeroizing::new([0; 32]);
             fill(seed.as_mut_slice())?;

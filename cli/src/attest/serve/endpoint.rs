@@ -10,6 +10,7 @@ use anyhow::{Context as _, Error, Result};
 use metalstrap_release::attest::{
     self, Challenge, EK_CERTIFICATE, Evidence, Expected, Finding, Introduction, Outcome, Pending, Verdict,
 };
+use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{Plaintext, Secret, Secrets};
 use metalstrap_release::tpm2::Ek;
 use serde_json::json;
@@ -19,7 +20,7 @@ use super::FirstUse;
 use super::accepted::Accepted;
 use crate::output;
 
-/// Challenges that are open at a time. Whoever can connect can ask for one.
+/// Exchanges at a time. Whoever can connect can ask for one.
 const MOST: usize = 1024;
 /// A TPM answers within seconds, the slowest within a minute.
 const LIFETIME: Duration = Duration::from_secs(300);
@@ -44,8 +45,17 @@ pub struct Endpoint {
     pcrs: Vec<u32>,
     first_use: FirstUse,
     secrets: Option<PathBuf>,
-    open: Mutex<HashMap<String, (Instant, Pending)>>,
+    exchanges: Mutex<HashMap<String, (Instant, Exchange)>>,
     accepted: Mutex<Accepted>,
+}
+
+/// How far an exchange has come.
+#[derive(Debug)]
+enum Exchange {
+    /// The challenge is open.
+    Asked(Box<Pending>),
+    /// It was answered by evidence with this digest: a machine whose connection broke says the same again.
+    Answered(Digest, Box<Verdict>),
 }
 
 impl Endpoint {
@@ -57,8 +67,8 @@ impl Endpoint {
         first_use: FirstUse,
         secrets: Option<PathBuf>,
     ) -> Self {
-        let (open, accepted) = (Mutex::default(), Mutex::new(accepted));
-        Self { expectations, pcrs, first_use, secrets, open, accepted }
+        let (exchanges, accepted) = (Mutex::default(), Mutex::new(accepted));
+        Self { expectations, pcrs, first_use, secrets, exchanges, accepted }
     }
 
     /// The challenge for a machine.
@@ -69,27 +79,39 @@ impl Endpoint {
         let introduction = Introduction::parse(bytes).map_err(bad)?;
         let pending = Pending::begin(introduction, self.pcrs.clone()).map_err(bad)?;
         let challenge = pending.challenge.clone();
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|_, (since, _)| now.saturating_duration_since(*since) < LIFETIME);
-        if open.len() >= MOST {
+        let mut exchanges = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
+        exchanges.retain(|_, (since, _)| now.saturating_duration_since(*since) < LIFETIME);
+        if exchanges.len() >= MOST {
             return Err(Refusal::Busy);
         }
-        open.insert(challenge.id.clone(), (now, pending));
+        exchanges.insert(challenge.id.clone(), (now, Exchange::Asked(Box::new(pending))));
         Ok(challenge)
     }
 
-    /// The verdict on a machine's answer. Its challenge is used up, whatever the verdict is.
+    /// The verdict on a machine's answer. Its challenge is used up, whatever the verdict is; only the very same answer gets the
+    /// verdict again.
     ///
     /// # Errors
     /// [`Refusal::Bad`], [`Refusal::Gone`], [`Refusal::Failed`].
     pub fn judge(&self, bytes: &[u8], now: Instant) -> Result<Verdict, Refusal> {
         let evidence = Evidence::parse(bytes).map_err(bad)?;
-        let found = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&evidence.id);
-        let (since, pending) = found.ok_or(Refusal::Gone)?;
+        let digest = Digest::of(bytes);
+        // Held until the verdict is there: who says the same again waits for it.
+        let mut exchanges = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, exchange) = exchanges.remove(&evidence.id).ok_or(Refusal::Gone)?;
         if now.saturating_duration_since(since) >= LIFETIME {
             return Err(Refusal::Gone);
         }
-        self.verdict(&pending, &evidence).map_err(Refusal::Failed)
+        let verdict = match exchange {
+            Exchange::Asked(pending) => Box::new(self.verdict(&pending, &evidence).map_err(Refusal::Failed)?),
+            Exchange::Answered(other, verdict) if other == digest => verdict,
+            answered @ Exchange::Answered(..) => {
+                exchanges.insert(evidence.id, (since, answered));
+                return Err(Refusal::Gone);
+            }
+        };
+        exchanges.insert(evidence.id, (since, Exchange::Answered(digest, verdict.clone())));
+        Ok(*verdict)
     }
 
     fn verdict(&self, pending: &Pending, evidence: &Evidence) -> Result<Verdict> {

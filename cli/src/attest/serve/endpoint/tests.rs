@@ -26,7 +26,12 @@ fn a_challenge_is_answered_once_and_in_time() {
     let verdict = judge(&endpoint, &challenge, now + LIFETIME - Duration::from_secs(1)).unwrap();
     assert!(!verdict.accepted && verdict.secrets.is_empty());
     assert!(!at.path().join("accepted.json").exists(), "who is not accepted is not kept");
-    assert!(matches!(judge(&endpoint, &challenge, now), Err(Refusal::Gone)));
+    // The same again, as after a connection that broke; something else.
+    assert_eq!(judge(&endpoint, &challenge, now).unwrap(), verdict);
+    let other = Evidence { userspace_log: "other".to_owned(), ..answer(&challenge) };
+    let other = endpoint.judge(&serde_json::to_vec(&other).unwrap(), now);
+    assert!(matches!(other, Err(Refusal::Gone)));
+    assert!(matches!(judge(&endpoint, &challenge, now + LIFETIME), Err(Refusal::Gone)));
     let challenge = introduce(&endpoint, now).unwrap();
     assert!(matches!(judge(&endpoint, &challenge, now + LIFETIME), Err(Refusal::Gone)));
     let Err(Refusal::Bad(text)) = endpoint.judge(b"{", now) else { panic!("it is no evidence") };
