@@ -29,8 +29,8 @@ const KNOWN: [&str; 10] = [
 ];
 /// Signatures with SHA-1, whose collisions can be made.
 const SHA1: [&str; 2] = ["1.2.840.113549.1.1.5", "1.3.14.3.2.29"];
-/// No chain is longer.
-const LONGEST: usize = 8;
+/// No more of the TPM's certificates are looked at.
+const MOST_STEPS: usize = 8;
 /// No certificate is larger.
 const MAX_BYTES: u64 = 64 << 10;
 
@@ -128,39 +128,34 @@ fn check(certificate: &[u8], chain: &[&[u8]], roots: &Roots, ek: &Ek, now: i64) 
 
     let roots = roots.0.iter().map(|der| parse(der)).collect::<Result<Vec<_>>>()?;
     // Those of the TPM are only steps on the way; one that cannot be read is none.
-    let steps: Vec<_> = chain.iter().filter_map(|der| parse(der).ok()).collect();
-    let root = climb(&certificate, &roots, &steps, now, 0)?;
+    let steps: Vec<_> = chain.iter().take(MOST_STEPS).filter_map(|der| parse(der).ok()).collect();
+    let root = climb(certificate, &roots, steps, now)?;
     Ok(format!("{} is certified by {root}", ek.id()))
 }
 
-/// The subject of the root that a certificate leads to.
-fn climb(
-    certificate: &X509Certificate<'_>,
+/// The subject of the root that a certificate leads to. Each step is taken at most once.
+fn climb<'a>(
+    certificate: X509Certificate<'a>,
     roots: &[X509Certificate<'_>],
-    steps: &[X509Certificate<'_>],
+    mut steps: Vec<X509Certificate<'a>>,
     now: ASN1Time,
-    below: usize,
 ) -> Result<String> {
-    ensure!(below < LONGEST, "the chain of certificates is longer than {LONGEST}");
-    if let Some(root) = roots.iter().find(|root| has_signed(root, certificate)) {
-        usable(root, now)?;
-        issues(root, below)?;
-        return Ok(root.subject().to_string());
-    }
-    let mut reason = None;
-    for step in steps.iter().filter(|step| has_signed(step, certificate)) {
-        let led = usable(step, now).and_then(|()| issues(step, below));
-        match led.and_then(|()| climb(step, roots, steps, now, below.saturating_add(1))) {
-            Ok(root) => return Ok(root),
-            Err(error) => reason = Some(error),
+    let (mut certificate, mut below) = (certificate, 0_usize);
+    loop {
+        if let Some(root) = roots.iter().find(|root| has_signed(root, &certificate)) {
+            usable(root, now)?;
+            issues(root, below, true)?;
+            return Ok(root.subject().to_string());
         }
+        let next = steps.iter().position(|step| has_signed(step, &certificate));
+        let issuer = certificate.issuer().to_string();
+        let next =
+            next.with_context(|| format!("no root that was given has signed a certificate of the issuer {issuer:?}"))?;
+        let step = steps.swap_remove(next);
+        usable(&step, now)?;
+        issues(&step, below, false)?;
+        (certificate, below) = (step, below.saturating_add(1));
     }
-    Err(reason.unwrap_or_else(|| {
-        anyhow::anyhow!(
-            "no root that was given has signed a certificate of the issuer {:?}",
-            certificate.issuer().to_string()
-        )
-    }))
 }
 
 fn has_signed(issuer: &X509Certificate<'_>, certificate: &X509Certificate<'_>) -> bool {
@@ -189,14 +184,13 @@ fn usable(certificate: &X509Certificate<'_>, now: ASN1Time) -> Result<()> {
     Ok(())
 }
 
-/// Whether it may sign certificates, with so many authorities below it.
-fn issues(certificate: &X509Certificate<'_>, below: usize) -> Result<()> {
+/// Whether it may sign certificates, with so many authorities below it. One that `is_trusted` was given.
+fn issues(certificate: &X509Certificate<'_>, below: usize, is_trusted: bool) -> Result<()> {
     let subject = certificate.subject().to_string();
-    // What is not of version 3 has no extensions: only roots are, and who has given one trusts it.
     let constraints = certificate.basic_constraints().ok().flatten();
-    let is_old_root =
-        certificate.extensions().is_empty() && certificate.subject().as_raw() == certificate.issuer().as_raw();
-    let is_authority = constraints.as_ref().map_or(is_old_root, |constraints| constraints.value.ca);
+    // What is not of version 3 has no extensions: old roots.
+    let is_old = is_trusted && certificate.extensions().is_empty();
+    let is_authority = constraints.as_ref().map_or(is_old, |constraints| constraints.value.ca);
     ensure!(is_authority, "the certificate of {subject:?} is not of an authority");
     let most = constraints.and_then(|constraints| constraints.value.path_len_constraint);
     let fits = most.is_none_or(|most| usize::try_from(most).is_ok_and(|most| below <= most));
