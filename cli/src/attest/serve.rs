@@ -82,9 +82,10 @@ impl Args {
         let tls = tls::config(&self.tls_certificate, &self.tls_key)?;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+        let at = self.listen;
         runtime.block_on(async {
-            let listening = || format!("listening on {}", self.listen);
-            let listener = TcpListener::bind(self.listen).await.with_context(listening)?;
+            let listening = || format!("listening on {at}");
+            let listener = TcpListener::bind(at).await.with_context(listening)?;
             let address = listener.local_addr().with_context(listening)?;
             output::print(&json!({"listening": address.to_string()}))?;
             tokio::select! {
