@@ -3,6 +3,7 @@
 //! Standard output carries one line of JSON with the result; progress and warnings go to standard error.
 
 mod artifact;
+mod attest;
 mod checked;
 mod clock;
 mod completions;
@@ -69,6 +70,7 @@ enum Verb {
     Site(site::Args),
     Netboot(netboot::Args),
     Predict(predict::Args),
+    Attest(attest::Args),
     Verify(verify::Args),
     Vm(Box<vm::Args>),
     Schema(schema::Args),
@@ -90,6 +92,7 @@ impl Verb {
             Self::Site(args) => args.run()?,
             Self::Netboot(args) => args.run()?,
             Self::Predict(args) => args.run()?,
+            Self::Attest(args) => return args.run(),
             Self::Verify(args) => return args.run(),
             Self::Vm(args) => return args.run(),
             Self::Schema(args) => args.run()?,

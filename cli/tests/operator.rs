@@ -262,6 +262,7 @@ fn completions_and_manual_pages_name_every_verb() {
         "site",
         "netboot",
         "predict",
+        "attest",
         "verify",
         "vm",
         "schema",

@@ -18,5 +18,5 @@ pub mod uki;
 
 pub use kernel::Kernel;
 pub use netboot::{NetbootOptions, NetbootSizes, netboot};
-pub use signature::{Signer, key_id};
+pub use signature::{Signer, authenticode, key_id};
 pub use uki::BootTools;

@@ -69,6 +69,28 @@ impl Image {
         Ok(Digest::of(&parts.concat()))
     }
 
+    /// What is hashed of an image, signed or not, when the firmware measures it: as [`Image::digest`], without the signature, and
+    /// not filled up (TCG PC Client Platform Firmware Profile, "Measuring PE/COFF Image Files").
+    pub(crate) fn measured(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+        ensure!(bytes.starts_with(b"MZ"), "it is no PE file");
+        let certificate = number(&bytes, 0x3c, 4)?.saturating_add(4 + 20 + CERTIFICATE_TABLE);
+        let (start, size) = (number(&bytes, certificate, 4)?, number(&bytes, certificate + 4, 4)?);
+        if start != 0 {
+            ensure!(start.checked_add(size) == Some(bytes.len()), "its signature is not at its end");
+            bytes.truncate(start);
+            put(&mut bytes, certificate, 0)?;
+        }
+        let length = bytes.len();
+        let image = Self::parse(bytes)?;
+        let part = |from: usize, to: usize| image.bytes.get(from..to).context("its headers are cut off");
+        let parts = [
+            part(0, image.checksum)?,
+            part(image.checksum + 4, image.certificate)?,
+            part(image.certificate + 8, length)?,
+        ];
+        Ok(parts.concat())
+    }
+
     /// The image followed by a certificate table with one `signature`.
     pub(crate) fn with_certificate(self, signature: &[u8]) -> Result<Vec<u8>> {
         let Self { mut bytes, checksum, certificate } = self;

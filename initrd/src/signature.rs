@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
 use metalstrap_release::digest::{Digest, to_hex};
+use metalstrap_release::pcr::{Bank, BankDigest};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -130,6 +131,16 @@ impl Signer {
         );
         Ok(value(SEQUENCE, &[&value(OBJECT, &[&SIGNED_DATA]), &value(CONTEXT, &[&data])]))
     }
+}
+
+/// The Authenticode digest of a program in each bank, signed or not: what the firmware extends PCR 4 with when it starts it.
+///
+/// # Errors
+///
+/// When it is no PE file whose parts lie one after the other.
+pub fn authenticode(program: Vec<u8>, banks: &[Bank]) -> Result<Vec<BankDigest>> {
+    let measured = Image::measured(program)?;
+    Ok(banks.iter().map(|bank| bank.digest(&measured)).collect())
 }
 
 fn read_key(path: &Path) -> Result<RsaKeyPair> {
@@ -281,6 +292,31 @@ mod tests {
         assert_eq!(id("a.pem"), shown.lines().nth(1).unwrap().trim().replace(':', "").to_lowercase());
         assert_eq!(id("b.pem"), "5a01");
         assert_eq!(key_id(b"text").unwrap_err().to_string(), "a value is cut off");
+    }
+
+    #[test]
+    fn a_signature_does_not_change_what_is_measured() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), "a", "-newkey rsa:2048");
+        let mut program = vec![0; 0x208];
+        program[..2].copy_from_slice(b"MZ");
+        program[0x3c] = 0x40;
+        program[0x40..0x44].copy_from_slice(b"PE\0\0");
+        // No section; an optional header of PE32+ with 16 directories, and headers of 0x200 bytes.
+        program[0x58..0x5a].copy_from_slice(&[0x0b, 0x02]);
+        program[0x58 + 61] = 2;
+        program[0x58 + 108] = 16;
+        let signer = Signer::read(&dir.path().join("a.key"), &dir.path().join("a.pem")).unwrap();
+        let signed = signer.sign(program.clone()).unwrap();
+        let digests = |program: &[u8]| authenticode(program.to_vec(), &[Bank::Sha256]).unwrap();
+        assert_eq!(digests(&signed), digests(&program));
+        assert_eq!(digests(&program)[0].digest, Image::parse(program.clone()).unwrap().digest().unwrap().0);
+        let mut other = program;
+        other[0x201] ^= 1;
+        assert_ne!(digests(&signed), digests(&other));
+        let refusal = |program: &[u8]| authenticode(program.to_vec(), &[Bank::Sha256]).unwrap_err().to_string();
+        assert_eq!(refusal(b"no program"), "it is no PE file");
+        assert_eq!(refusal(&signed[..signed.len() - 1]), "its signature is not at its end");
     }
 
     #[test]

@@ -8,5 +8,12 @@
 //! ```
 
 mod form;
+mod pending;
+mod verify;
 
-pub use form::{Base64, Challenge, Evidence, Finding, Introduction, Outcome, Quote, Verdict};
+pub use form::{
+    Base64, CHALLENGE, Challenge, EVIDENCE, Evidence, Finding, INTRODUCTION, Introduction, Outcome, Quote, VERDICT,
+    Verdict,
+};
+pub use pending::Pending;
+pub use verify::{EK_CERTIFICATE, Expected, Program, Release, verify};

@@ -1,13 +1,22 @@
 //! What a TPM 2.0 and a program that sends it something must agree on to the byte: structures of the TCG's "Trusted Platform
 //! Module Library", part 2, as they go over the wire. Integers are big-endian.
 
+mod ak;
+mod credential;
 mod duplicate;
 mod ek;
+mod quoted;
+mod seed;
+mod signature;
 
 use sha2::{Digest as _, Sha256};
 
+pub use ak::{Ak, AkError};
+pub use credential::Credential;
 pub use duplicate::{duplicate, is_duplicate};
 pub use ek::{Ek, KeyKind};
+pub use quoted::{QuoteError, Quoted, Selection};
+pub use signature::Signature;
 
 /// `TPM_ALG_RSA`.
 const RSA: u16 = 0x0001;
@@ -17,6 +26,10 @@ const KEYED_HASH: u16 = 0x0008;
 pub const SHA256: u16 = 0x000b;
 /// `TPM_ALG_NULL`.
 pub const NULL: u16 = 0x0010;
+/// `TPM_ALG_RSASSA`.
+const RSASSA: u16 = 0x0014;
+/// `TPM_ALG_ECDSA`.
+const ECDSA: u16 = 0x0018;
 /// `TPM_ALG_ECC`.
 const ECC: u16 = 0x0023;
 /// `TPMT_SYM_DEF_OBJECT`: AES, 128 bits, CFB.
@@ -40,6 +53,8 @@ pub mod attributes {
     pub const RESTRICTED: u32 = 1 << 16;
     /// `decrypt`: with `restricted`, a parent of other objects.
     pub const DECRYPT: u32 = 1 << 17;
+    /// `sign`: with `restricted`, a key that signs what its TPM says of itself and nothing that only looks like it.
+    pub const SIGN: u32 = 1 << 18;
     /// A storage key that its TPM has made and keeps.
     pub const STORAGE_KEY: u32 = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | RESTRICTED | DECRYPT;
 }
@@ -58,6 +73,22 @@ pub fn take_sized<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (bytes, behind) = behind.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
     *rest = behind;
     Some(bytes)
+}
+
+/// Takes a number of two bytes from the start of `rest`.
+fn take_u16(rest: &mut &[u8]) -> Option<u16> {
+    take_bytes(rest).map(u16::from_be_bytes)
+}
+
+/// Takes a number of four bytes.
+fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+    take_bytes(rest).map(u32::from_be_bytes)
+}
+
+fn take_bytes<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (bytes, behind) = rest.split_first_chunk::<N>()?;
+    *rest = behind;
+    Some(*bytes)
 }
 
 /// The name of an object (part 1, section 16): the algorithm, and the digest of its public area.
@@ -97,6 +128,13 @@ pub fn storage_key(kind: KeyKind, attributes: u32, policy: &[u8], unique: &[u8])
 pub fn sealed_data(attributes: u32, policy: &[u8], unique: &[u8]) -> Vec<u8> {
     let start = [KEYED_HASH.to_be_bytes(), SHA256.to_be_bytes()].concat();
     [start.as_slice(), &attributes.to_be_bytes(), &sized(policy), &NULL.to_be_bytes(), &sized(unique)].concat()
+}
+
+/// Keys for tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::ak::tests::Signer;
+    pub(crate) use super::duplicate::tests::ek;
 }
 
 #[cfg(test)]

@@ -1,17 +1,13 @@
 //! Sealed data for a TPM that is elsewhere: made as TPM2_Duplicate would make it for that TPM's EK as new parent, so that it
 //! takes it by TPM2_Import, and no other TPM does (part 1, section 23.3, "Protections of Duplicated Objects": outer wrapper
-//! only; annexes B.10.3 and C.6.3 for how the seed gets there).
+//! only).
 
-use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
-use aws_lc_rs::cipher::{AES_128, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::hmac::{self, HMAC_SHA256};
-use aws_lc_rs::iv::FixedLength;
 use aws_lc_rs::rand::fill;
-use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::seed::Seed;
 use super::{Ek, KEYED_HASH, attributes, name, sealed_data, sized, take_sized};
 
 /// What the seed is for, with the zero that ends it.
@@ -29,22 +25,13 @@ pub fn duplicate(ek: &Ek, data: &[u8; 32]) -> Result<Vec<u8>, Unspecified> {
     let unique = Sha256::new().chain_update(obfuscation.as_slice()).chain_update(data).finalize();
     let public = sealed_data(ATTRIBUTES, &[], &unique);
     let name = name(&public);
-    let (seed, encrypted_seed) = seed(ek)?;
+    let (seed, encrypted_seed) = Seed::make(ek, USE)?;
 
     // TPMT_SENSITIVE: what it is, an empty authorisation value, the value that hides the data in `unique`, the data.
     let kind = KEYED_HASH.to_be_bytes();
     let data = Zeroizing::new(sized(data));
     let sensitive = Zeroizing::new([&kind[..], &sized(&[]), &sized(obfuscation.as_slice()), data.as_slice()].concat());
-    let mut encrypted = sized(&sensitive);
-    let key = kdfa(&seed, b"STORAGE\0", &name, 128);
-    let key = UnboundCipherKey::new(&AES_128, key.first_chunk::<16>().ok_or(Unspecified)?)?;
-    // The library wants an IV of zeroes: the seed, and so the key, is new each time.
-    let iv = EncryptionContext::Iv128(FixedLength::from([0; 16]));
-    EncryptingKey::cfb128(key)?.less_safe_encrypt(&mut encrypted, iv)?;
-
-    let key = kdfa(&seed, b"INTEGRITY\0", &[], 256);
-    let integrity = hmac::sign(&hmac::Key::new(HMAC_SHA256, key.as_slice()), &[encrypted.as_slice(), &name].concat());
-    let private = [sized(integrity.as_ref()), encrypted].concat();
+    let private = seed.wrap(&sensitive, &name)?;
     Ok([sized(&public), sized(&private), sized(&encrypted_seed)].concat())
 }
 
@@ -59,51 +46,12 @@ pub fn is_duplicate(bytes: &[u8]) -> bool {
     public && take_sized(&mut rest).is_some() && take_sized(&mut rest).is_some() && rest.is_empty()
 }
 
-/// A new seed, and how only the TPM with the key `ek` gets it.
-fn seed(ek: &Ek) -> Result<(Zeroizing<[u8; 32]>, Vec<u8>), Unspecified> {
-    let Some(point) = ek.point() else {
-        let mut seed = Zeroizing::new([0; 32]);
-        fill(seed.as_mut_slice())?;
-        let key = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(&ek.info())?)?;
-        let mut encrypted = vec![0; key.ciphertext_size()];
-        key.encrypt(&OAEP_SHA256_MGF1SHA256, seed.as_slice(), &mut encrypted, Some(USE))?;
-        return Ok((seed, encrypted));
-    };
-    let ephemeral = PrivateKey::generate(&ECDH_P256)?;
-    let public = ephemeral.compute_public_key()?;
-    let coordinates = |point: &[u8]| -> Option<([u8; 32], [u8; 32])> {
-        let (x, y) = point.get(1..)?.split_at_checked(32)?;
-        Some((x.try_into().ok()?, y.try_into().ok()?))
-    };
-    let (x, y) = coordinates(public.as_ref()).ok_or(Unspecified)?;
-    let (of_ek, _) = coordinates(&point).ok_or(Unspecified)?;
-    // KDFe (part 1, section 11.4.10.3), of which one round is enough.
-    let derive = |shared: &[u8]| {
-        let mut hash = Sha256::new();
-        for part in [&1_u32.to_be_bytes()[..], shared, USE, &x, &of_ek] {
-            hash.update(part);
-        }
-        let seed: [u8; 32] = hash.finalize().into();
-        Ok(Zeroizing::new(seed))
-    };
-    let seed = agree(&ephemeral, UnparsedPublicKey::new(&ECDH_P256, point), Unspecified, derive)?;
-    Ok((seed, [sized(&x), sized(&y)].concat()))
-}
-
-/// KDFa (part 1, section 11.4.10.2), of which one round is enough: the first `bits` of what this returns are the key.
-fn kdfa(seed: &[u8; 32], label: &[u8], context: &[u8], bits: u32) -> Zeroizing<[u8; 32]> {
-    let input = [&1_u32.to_be_bytes()[..], label, context, &bits.to_be_bytes()].concat();
-    let tag = hmac::sign(&hmac::Key::new(HMAC_SHA256, seed), &input);
-    Zeroizing::new(tag.as_ref().first_chunk().copied().unwrap_or_default())
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::digest::to_hex;
 
     /// A point of the curve: its generator (SEC 2, section 2.4.2).
-    fn ek() -> Ek {
+    pub(crate) fn ek() -> Ek {
         let from = |hex: &str| {
             let byte = |at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap();
             std::array::from_fn(byte)
@@ -112,13 +60,6 @@ mod tests {
             x: from("6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"),
             y: from("4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"),
         }
-    }
-
-    #[test]
-    fn keys_are_derived_as_the_library_says() {
-        // python3: hmac.new(bytes(32), b"\0\0\0\1" + b"STORAGE\0" + b"context" + b"\0\0\0\x80", "sha256").hexdigest()
-        let key = kdfa(&[0; 32], b"STORAGE\0", b"context", 128);
-        assert_eq!(to_hex(key.as_slice()), "e4dbd92491955f0761f49de3d58896a0c2092050eee37443b832a4d739853bb2");
     }
 
     #[test]

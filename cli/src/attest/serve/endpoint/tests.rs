@@ -1,0 +1,71 @@
+use super::super::super::expect::ExpectArgs;
+use super::super::super::testing::{answer, introduction};
+use super::*;
+
+/// One that takes every key, and the directory of its file.
+fn endpoint() -> (Endpoint, tempfile::TempDir) {
+    let at = tempfile::tempdir().unwrap();
+    let accepted = Accepted::open(at.path().join("accepted.json")).unwrap();
+    let expectations = ExpectArgs::default().read().unwrap();
+    (Endpoint::new(expectations, vec![13], accepted, FirstUse::Accept, None), at)
+}
+
+fn introduce(endpoint: &Endpoint, now: Instant) -> Result<Challenge, Refusal> {
+    endpoint.introduce(&serde_json::to_vec(&introduction()).unwrap(), now)
+}
+
+fn judge(endpoint: &Endpoint, challenge: &Challenge, now: Instant) -> Result<Verdict, Refusal> {
+    endpoint.judge(&serde_json::to_vec(&answer(challenge)).unwrap(), now)
+}
+
+#[test]
+fn a_challenge_is_answered_once_and_in_time() {
+    let (endpoint, at) = endpoint();
+    let now = Instant::now();
+    let challenge = introduce(&endpoint, now).unwrap();
+    let verdict = judge(&endpoint, &challenge, now + LIFETIME - Duration::from_secs(1)).unwrap();
+    assert!(!verdict.accepted && verdict.secrets.is_empty());
+    assert!(!at.path().join("accepted.json").exists(), "who is not accepted is not kept");
+    // The same again, as after a connection that broke; something else.
+    assert_eq!(judge(&endpoint, &challenge, now).unwrap(), verdict);
+    let other = Evidence { userspace_log: "other".to_owned(), ..answer(&challenge) };
+    let other = endpoint.judge(&serde_json::to_vec(&other).unwrap(), now);
+    assert!(matches!(other, Err(Refusal::Gone)));
+    assert!(matches!(judge(&endpoint, &challenge, now + LIFETIME), Err(Refusal::Gone)));
+    let challenge = introduce(&endpoint, now).unwrap();
+    assert!(matches!(judge(&endpoint, &challenge, now + LIFETIME), Err(Refusal::Gone)));
+    let Err(Refusal::Bad(text)) = endpoint.judge(b"{", now) else { panic!("it is no evidence") };
+    assert!(text.starts_with("the evidence is not valid: "), "{text}");
+}
+
+#[test]
+fn only_so_many_challenges_are_open() {
+    let (endpoint, _at) = endpoint();
+    let now = Instant::now();
+    for _ in 0..MOST {
+        introduce(&endpoint, now).unwrap();
+    }
+    assert!(matches!(introduce(&endpoint, now + LIFETIME - Duration::from_secs(1)), Err(Refusal::Busy)));
+    introduce(&endpoint, now + LIFETIME).unwrap();
+}
+
+#[test]
+fn a_machine_gets_what_is_for_all_and_what_is_its_own() {
+    let (mut endpoint, at) = endpoint();
+    let ek = introduction().ek().unwrap();
+    assert!(endpoint.secrets(&ek).unwrap().is_empty());
+    let (all, own) = (at.path().join("secrets"), at.path().join("secrets").join(ek.id()));
+    let others = all.join("000b");
+    fs::create_dir_all(&own).unwrap();
+    fs::create_dir(&others).unwrap();
+    for (directory, name) in [(&all, "a"), (&all, "b"), (&all, ".hidden"), (&own, "b"), (&own, "c"), (&others, "d")] {
+        fs::write(directory.join(name), "hush").unwrap();
+    }
+    endpoint.secrets = Some(all);
+    let secrets = endpoint.secrets(&ek).unwrap();
+    let found: Vec<_> = secrets.iter().map(|(name, secret)| (name, secret.ek.clone())).collect();
+    assert_eq!(found, ["a", "b", "c"].map(|name| (name, ek.id())));
+    endpoint.secrets = Some(at.path().join("none"));
+    let text = format!("reading the directory of secrets {}", at.path().join("none").display());
+    assert_eq!(endpoint.secrets(&ek).unwrap_err().to_string(), text);
+}

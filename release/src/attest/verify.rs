@@ -1,0 +1,108 @@
+//! The verifier: what the evidence proves, what it refutes, and what it leaves open. Pure: nothing is read, nothing is asked.
+
+mod inputs;
+mod logs;
+mod quotes;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+
+use super::{Evidence, Finding, Outcome, Pending, Verdict};
+use crate::document::FORMAT;
+use crate::host::Secrets;
+use crate::pcr::BankDigest;
+pub use inputs::Release;
+use logs::Logs;
+
+/// What the finding about the endorsement key is called: who looks at certificates makes it.
+pub const EK_CERTIFICATE: &str = "ek-certificate";
+/// No verdict is good without these.
+const INSISTED: [&str; 4] = [EK_CERTIFICATE, "ak", "quote", "userspace-log"];
+
+/// What a verifier wants to be true.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    /// What was found of the endorsement key: whether it is one of a TPM, by its certificate, or one that is known.
+    pub ek: Finding,
+    /// The release that was installed.
+    pub release: Option<Release>,
+    /// The host config's bytes.
+    pub host_config: Option<Vec<u8>>,
+    /// The programs that the firmware may have started, which are the netboot image and what comes before it; empty if nothing is
+    /// expected.
+    pub programs: Vec<Program>,
+    /// Whether Secure Boot was on.
+    pub secure_boot: Option<bool>,
+}
+
+/// A program that the firmware may start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// What findings call it.
+    pub name: String,
+    /// Its Authenticode digests.
+    pub digests: Vec<BankDigest>,
+}
+
+impl Finding {
+    /// One.
+    #[must_use]
+    pub fn new(what: &str, outcome: Outcome, text: impl Into<String>) -> Self {
+        Self { what: what.to_owned(), outcome, text: text.into() }
+    }
+}
+
+/// Judges the evidence. It must be of this exchange, which its caller has seen to, as that no exchange is used twice.
+#[must_use]
+pub fn verify(pending: &Pending, evidence: &Evidence, expected: &Expected) -> Verdict {
+    let ak = ak(pending, evidence);
+    let (quote, values) = quotes::check(pending, evidence);
+    let logs = Logs::read(evidence, &values);
+    let release = inputs::release(&logs, expected.release.as_ref());
+    let host_config = inputs::host_config(&logs, expected.host_config.as_deref());
+    let netboot_image = start::netboot_image(&logs, &expected.programs);
+    let secure_boot = start::secure_boot(&logs, expected.secure_boot);
+    let Logs { firmware_log, userspace_log, .. } = logs;
+    let findings = vec![
+        expected.ek.clone(),
+        ak,
+        quote,
+        firmware_log,
+        userspace_log,
+        release,
+        host_config,
+        netboot_image,
+        secure_boot,
+    ];
+    let accepted = findings.iter().all(|finding| match finding.outcome {
+        Outcome::Proved => true,
+        Outcome::Refuted => false,
+        Outcome::Unknown => !INSISTED.contains(&finding.what.as_str()) && !expected.names(&finding.what),
+    });
+    Verdict { format: FORMAT, id: evidence.id.clone(), accepted, findings, secrets: Secrets::default() }
+}
+
+impl Expected {
+    /// Whether something was expected of it.
+    fn names(&self, what: &str) -> bool {
+        match what {
+            "release" => self.release.is_some(),
+            "host-config" => self.host_config.is_some(),
+            "netboot-image" => !self.programs.is_empty(),
+            "secure-boot" => self.secure_boot.is_some(),
+            _ => false,
+        }
+    }
+}
+
+/// The TPM has given the secret out for this attestation key: it has both keys.
+fn ak(pending: &Pending, evidence: &Evidence) -> Finding {
+    if verify_slices_are_equal(&pending.secret.0, &evidence.secret.0).is_ok() {
+        let text = "the TPM with that endorsement key has this attestation key, and it never leaves it";
+        return Finding::new("ak", Outcome::Proved, text);
+    }
+    let text = "the secret is not the one that was encrypted for them: the attestation key is not of the TPM with that endorsement key";
+    Finding::new("ak", Outcome::Refuted, text)
+}

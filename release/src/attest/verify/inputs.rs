@@ -1,0 +1,95 @@
+//! What the installer has worked from, as its records have it.
+
+use super::super::{Finding, Outcome};
+use super::logs::Logs;
+use crate::digest::Digest;
+use crate::document::DocumentError;
+use crate::eventlog::userspace::Record;
+use crate::manifest::Manifest;
+
+/// The release that is expected.
+#[derive(Debug, Clone)]
+pub struct Release {
+    pub(super) manifest: Vec<u8>,
+    pub(super) name: String,
+    pub(super) root_hash: Digest,
+    pub(super) uki: Digest,
+}
+
+impl Release {
+    /// From its manifest.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn of_manifest(bytes: Vec<u8>) -> Result<Self, DocumentError> {
+        let manifest = Manifest::parse(&bytes)?;
+        let (root_hash, uki) = (manifest.root()?.root_hash, manifest.boot.uki.sha256);
+        Ok(Self { name: format!("{} {}", manifest.name, manifest.version), root_hash, uki, manifest: bytes })
+    }
+}
+
+/// How the records of one input stand to what is expected.
+enum Stand {
+    /// There is none.
+    Absent,
+    /// All are of it.
+    Same,
+    /// One is of something else.
+    Other,
+}
+
+fn stand(records: &[Record], input: &str, bytes: &[u8]) -> Stand {
+    let of_input: Vec<_> = records.iter().filter(|record| record.input() == Some(input)).collect();
+    if of_input.is_empty() {
+        Stand::Absent
+    } else if of_input.iter().all(|record| record.is_of(bytes)) {
+        Stand::Same
+    } else {
+        Stand::Other
+    }
+}
+
+/// What `logs` say of the release.
+pub(super) fn release(logs: &Logs, expected: Option<&Release>) -> Finding {
+    let finding = |outcome, text: String| Finding::new("release", outcome, text);
+    let records = match (expected, logs.proved()) {
+        (None, _) => return finding(Outcome::Unknown, "none was expected".to_owned()),
+        (_, None) => return finding(Outcome::Unknown, "the userspace log is not proved".to_owned()),
+        (Some(release), Some(records)) => (release, records),
+    };
+    let (Release { manifest, name, root_hash, uki }, records) = records;
+    match stand(records, "manifest", manifest) {
+        Stand::Absent => return finding(Outcome::Refuted, "no manifest was measured".to_owned()),
+        Stand::Other => return finding(Outcome::Refuted, format!("another manifest than that of {name} was measured")),
+        Stand::Same => (),
+    }
+    let results = [("root-hash", root_hash.to_string()), ("uki", uki.to_string())];
+    for (input, expected) in results {
+        match stand(records, input, expected.as_bytes()) {
+            Stand::Same => (),
+            Stand::Other => return finding(Outcome::Refuted, format!("the {input} is not that of {name}")),
+            Stand::Absent => {
+                let text = format!(
+                    "the manifest is that of {name}, but no {input} was measured: it was not installed to the end"
+                );
+                return finding(Outcome::Unknown, text);
+            }
+        }
+    }
+    finding(Outcome::Proved, format!("{name} was installed: manifest, root hash and UKI are its own"))
+}
+
+/// What `logs` say of the host config.
+pub(super) fn host_config(logs: &Logs, expected: Option<&[u8]>) -> Finding {
+    let finding = |outcome, text: &str| Finding::new("host-config", outcome, text);
+    let (expected, records) = match (expected, logs.proved()) {
+        (None, _) => return finding(Outcome::Unknown, "none was expected"),
+        (_, None) => return finding(Outcome::Unknown, "the userspace log is not proved"),
+        (Some(expected), Some(records)) => (expected, records),
+    };
+    match stand(records, "host-config", expected) {
+        Stand::Same => finding(Outcome::Proved, "the installer went by it"),
+        Stand::Other => finding(Outcome::Refuted, "another one was measured"),
+        Stand::Absent => finding(Outcome::Refuted, "none was measured: the machine went by a group's, or by none"),
+    }
+}

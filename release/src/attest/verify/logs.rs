@@ -1,0 +1,121 @@
+//! Whether the logs account for the values that the TPM vouches for.
+
+use super::super::{Evidence, Finding, Outcome};
+use super::quotes::Values;
+use crate::eventlog::firmware::{self, FirmwareLog};
+use crate::eventlog::replay::Replay;
+use crate::eventlog::userspace::{self, Record};
+use crate::pcr::Bank;
+
+/// The PCR that the installer measures into.
+const INSTALLER: u32 = 13;
+/// Up to here the firmware measures, and nothing behind it.
+const LAST_OF_FIRMWARE: u32 = 7;
+
+/// Both logs, and what is proved of them.
+#[derive(Debug)]
+pub(super) struct Logs {
+    /// The firmware's, if there is one that can be read.
+    firmware: Option<FirmwareLog>,
+    records: Vec<Record>,
+    replay: Replay,
+    /// What was found of the firmware's.
+    pub(super) firmware_log: Finding,
+    /// What was found of the installer's.
+    pub(super) userspace_log: Finding,
+    values: Values,
+}
+
+impl Logs {
+    /// Reads both and replays them.
+    pub(super) fn read(evidence: &Evidence, values: &Values) -> Self {
+        let firmware = evidence.firmware_log.as_ref().map(|log| firmware::parse(&log.0)).transpose();
+        let records = userspace::parse(&evidence.userspace_log);
+        // Of one that cannot be read nothing counts.
+        let readable = firmware.as_ref().ok().and_then(Option::as_ref);
+        let replay = Replay::new(readable, records.as_deref().unwrap_or_default());
+        let has_firmware = matches!(firmware, Ok(Some(_)));
+        let firmware_log = match &firmware {
+            Err(error) => Finding::new("firmware-log", Outcome::Refuted, error.to_string()),
+            Ok(None) => Finding::new("firmware-log", Outcome::Unknown, "there is none"),
+            Ok(Some(_)) => of_firmware(&replay, values),
+        };
+        let userspace_log = match &records {
+            Err(error) => Finding::new("userspace-log", Outcome::Refuted, error.to_string()),
+            Ok(records) => of_userspace(&replay, values, records.len(), has_firmware),
+        };
+        let (firmware, records) = (firmware.ok().flatten(), records.unwrap_or_default());
+        Self { firmware, records, replay, firmware_log, userspace_log, values: values.clone() }
+    }
+
+    /// The installer's records, if they are proved.
+    pub(super) fn proved(&self) -> Option<&[Record]> {
+        (self.userspace_log.outcome == Outcome::Proved).then_some(self.records.as_slice())
+    }
+
+    /// The firmware's log, if it is proved for one of its PCRs.
+    pub(super) fn of_pcr(&self, pcr: u32) -> Option<&FirmwareLog> {
+        let banks = banks(&self.values, pcr);
+        let proved = |(bank, value): &(Bank, &[u8])| self.replay.check(pcr, *bank, value).is_ok();
+        self.firmware.as_ref().filter(|_| !banks.is_empty() && banks.iter().all(proved))
+    }
+
+    /// The values of a PCR that the TPM vouches for.
+    pub(super) fn values(&self, pcr: u32) -> Vec<(Bank, &[u8])> {
+        banks(&self.values, pcr)
+    }
+
+    /// The banks that the TPM vouches for, the weakest first.
+    pub(super) fn banks(&self) -> Vec<Bank> {
+        let mut banks: Vec<_> = self.values.keys().map(|(_, bank)| *bank).collect();
+        banks.sort_unstable();
+        banks.dedup();
+        banks
+    }
+}
+
+/// The values of a PCR in each bank.
+fn banks(values: &Values, pcr: u32) -> Vec<(Bank, &[u8])> {
+    values.iter().filter(|((other, _), _)| *other == pcr).map(|((_, bank), value)| (*bank, value.as_slice())).collect()
+}
+
+fn of_firmware(replay: &Replay, values: &Values) -> Finding {
+    let finding = |outcome, text: String| Finding::new("firmware-log", outcome, text);
+    let mut of_firmware = values.iter().filter(|((pcr, _), _)| *pcr <= LAST_OF_FIRMWARE).peekable();
+    if of_firmware.peek().is_none() {
+        return finding(Outcome::Unknown, "no quote vouches for PCRs 0 to 7".to_owned());
+    }
+    match of_firmware.try_for_each(|((pcr, bank), value)| replay.check(*pcr, *bank, value)) {
+        Ok(()) => finding(Outcome::Proved, "it accounts for the PCRs up to 7 that the TPM vouches for".to_owned()),
+        Err(error) => finding(Outcome::Refuted, error.to_string()),
+    }
+}
+
+fn of_userspace(replay: &Replay, values: &Values, records: usize, has_firmware: bool) -> Finding {
+    let finding = |outcome, text: String| Finding::new("userspace-log", outcome, text);
+    let ours = banks(values, INSTALLER);
+    if ours.is_empty() {
+        return finding(Outcome::Unknown, format!("no quote vouches for PCR {INSTALLER}"));
+    }
+    if let Err(error) = ours.iter().try_for_each(|(bank, value)| replay.check(INSTALLER, *bank, value)) {
+        return finding(Outcome::Refuted, error.to_string());
+    }
+    let others = values.iter().filter(|((pcr, _), _)| *pcr > LAST_OF_FIRMWARE && *pcr != INSTALLER);
+    let failed = others.map(|((pcr, bank), value)| replay.check(*pcr, *bank, value)).find_map(Result::err);
+    match failed {
+        // What the stub measures is in the firmware's log.
+        Some(error) if has_firmware => finding(Outcome::Refuted, error.to_string()),
+        Some(_) => finding(
+            Outcome::Proved,
+            format!(
+                "its {records} records account for PCR {INSTALLER}; what is in other PCRs above {LAST_OF_FIRMWARE} cannot be known without the firmware's log"
+            ),
+        ),
+        None => finding(
+            Outcome::Proved,
+            format!(
+                "its {records} records account for PCR {INSTALLER}, and both logs for all above {LAST_OF_FIRMWARE}"
+            ),
+        ),
+    }
+}

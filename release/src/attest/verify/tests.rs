@@ -1,0 +1,457 @@
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::*;
+use crate::attest::{Base64, Introduction, Quote};
+use crate::digest::{Digest, to_hex};
+use crate::pcr::{Bank, Pcr};
+use crate::tpm2::sized;
+use crate::tpm2::testing::{Signer, ek};
+
+const APPLICATION: u32 = 0x8000_0003;
+const VARIABLE: u32 = 0x8000_0001;
+const ACTION: u32 = 0x8000_0007;
+const SEPARATOR: u32 = 4;
+/// Each of the firmware's events: PCR, type, digest, data.
+type Event = (u32, u32, Vec<u8>, Vec<u8>);
+
+/// A machine with a TPM of one bank, and what was measured on it.
+struct Machine {
+    signer: Signer,
+    firmware: Vec<Event>,
+    records: Vec<(&'static str, Vec<u8>)>,
+}
+
+fn sha256(bytes: &[u8]) -> Vec<u8> {
+    Sha256::digest(bytes).to_vec()
+}
+
+/// `UEFI_VARIABLE_DATA` of the variable SecureBoot.
+fn secure_boot(on: bool) -> Event {
+    let vendor = uuid::uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c").to_bytes_le();
+    let name: Vec<u8> = "SecureBoot".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let data = [&vendor[..], &10_u64.to_le_bytes(), &1_u64.to_le_bytes(), &name, &[u8::from(on)]].concat();
+    (7, VARIABLE, sha256(&data), data)
+}
+
+/// An event whose data is what was hashed.
+fn text(pcr: u32, kind: u32, data: &[u8]) -> Event {
+    (pcr, kind, sha256(data), data.to_vec())
+}
+
+impl Machine {
+    fn new() -> Self {
+        let firmware = vec![
+            secure_boot(true),
+            (4, APPLICATION, sha256(b"netboot"), vec![0; 32]),
+            text(4, ACTION, b"Calling EFI Application from Boot Option"),
+            text(4, SEPARATOR, &[0; 4]),
+            text(7, SEPARATOR, &[0; 4]),
+        ];
+        let results = [("root-hash", "11".repeat(32).into_bytes()), ("uki", "22".repeat(32).into_bytes())];
+        let inputs =
+            [("host-config", b"host".to_vec()), ("manifest", b"manifest".to_vec()), ("plan", b"plan".to_vec())];
+        Self { signer: Signer::new(), firmware, records: inputs.into_iter().chain(results).collect() }
+    }
+
+    fn pending(&self) -> Pending {
+        let introduction = Introduction {
+            format: 1,
+            claims: BTreeMap::new(),
+            ek: Base64(ek().public()),
+            ek_certificate: None,
+            ek_chain: Vec::new(),
+            ak: Base64(self.signer.public.clone()),
+        };
+        Pending::begin(introduction, vec![4, 7, 12, 13]).unwrap()
+    }
+
+    /// What the TPM says when all of that was measured.
+    fn values(&self) -> BTreeMap<u32, Vec<u8>> {
+        let mut pcrs = BTreeMap::from([4, 7, 12, 13].map(|pcr| (pcr, Pcr::zero(Bank::Sha256))));
+        self.firmware.iter().for_each(|(pcr, _, digest, _)| pcrs.get_mut(pcr).unwrap().extend(digest));
+        self.records.iter().for_each(|(_, bytes)| pcrs.get_mut(&13).unwrap().extend(&sha256(bytes)));
+        pcrs.into_iter().map(|(pcr, value)| (pcr, value.value().to_vec())).collect()
+    }
+
+    /// `TPMS_ATTEST` over the values.
+    fn quoted(&self, nonce: &[u8]) -> Vec<u8> {
+        let values: Vec<u8> = self.values().into_values().flatten().collect();
+        let start = [&[0xff, 0x54, 0x43, 0x47, 0x80, 0x18][..], &sized(&[]), &sized(nonce), &[0; 25]].concat();
+        let selection = [0, 0, 0, 1, 0, 0x0b, 3, 0b1001_0000, 0b0011_0000, 0];
+        [&start[..], &selection, &sized(&sha256(&values))].concat()
+    }
+
+    fn firmware_log(&self) -> Vec<u8> {
+        let spec = [b"Spec ID Event03\0".as_slice(), &[0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0b, 0, 32, 0, 0]].concat();
+        let length = u32::try_from(spec.len()).unwrap();
+        let mut log = [&0_u32.to_le_bytes()[..], &3_u32.to_le_bytes(), &[0; 20], &length.to_le_bytes(), &spec].concat();
+        for (pcr, kind, digest, data) in &self.firmware {
+            log.extend([*pcr, *kind, 1].into_iter().flat_map(u32::to_le_bytes));
+            log.extend([0x0b, 0]);
+            log.extend(digest);
+            log.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
+            log.extend(data);
+        }
+        log
+    }
+
+    fn userspace_log(&self) -> String {
+        let record = |(what, bytes): &(&str, Vec<u8>)| {
+            let digests = json!([{"hashAlg": "sha256", "digest": to_hex(&sha256(bytes))}]);
+            let content = json!({"string": format!("metalstrap:{what}"), "eventType": "metalstrap"});
+            let record = json!({"pcr": 13, "digests": digests, "content_type": "systemd", "content": content});
+            format!("\u{1e}{record}\n")
+        };
+        self.records.iter().map(record).collect()
+    }
+
+    fn evidence(&self, pending: &Pending) -> Evidence {
+        let quoted = self.quoted(&pending.challenge.nonce.0);
+        let quote = Quote {
+            bank: "sha256".to_owned(),
+            signature: Base64(self.signer.sign(&quoted)),
+            quoted: Base64(quoted),
+            pcrs: self.values().iter().map(|(pcr, value)| (*pcr, to_hex(value))).collect(),
+        };
+        Evidence {
+            format: 1,
+            id: pending.challenge.id.clone(),
+            secret: pending.secret.clone(),
+            quotes: vec![quote],
+            firmware_log: Some(Base64(self.firmware_log())),
+            userspace_log: self.userspace_log(),
+        }
+    }
+}
+
+fn expected() -> Expected {
+    let release = Release {
+        manifest: b"manifest".to_vec(),
+        name: "debian 13.2".to_owned(),
+        root_hash: Digest([0x11; 32]),
+        uki: Digest([0x22; 32]),
+    };
+    let netboot = Program { name: "netboot.efi".to_owned(), digests: vec![Bank::Sha256.digest(b"netboot")] };
+    Expected {
+        ek: Finding::new(EK_CERTIFICATE, Outcome::Proved, "it is known"),
+        release: Some(release),
+        host_config: Some(b"host".to_vec()),
+        programs: vec![netboot],
+        secure_boot: Some(true),
+    }
+}
+
+/// The findings that are not proved, and whether the machine is accepted.
+fn doubts(verdict: &Verdict) -> (bool, Vec<(&str, Outcome, &str)>) {
+    let doubts = verdict.findings.iter().filter(|finding| finding.outcome != Outcome::Proved);
+    (verdict.accepted, doubts.map(|finding| (finding.what.as_str(), finding.outcome, finding.text.as_str())).collect())
+}
+
+/// The same of a machine whose answer was changed.
+fn judged(machine: &Machine, change: impl FnOnce(&mut Evidence)) -> Verdict {
+    let pending = machine.pending();
+    let mut evidence = machine.evidence(&pending);
+    change(&mut evidence);
+    verify(&pending, &evidence, &expected())
+}
+
+/// What is said of the quote where it proves nothing, and so nothing that rests on it.
+fn quote_refused(verdict: &Verdict) -> String {
+    let (accepted, doubts) = doubts(verdict);
+    assert!(!accepted);
+    assert_eq!(doubts[0].0, "quote", "{doubts:?}");
+    assert_eq!(doubts[0].1, Outcome::Refuted);
+    assert!(doubts[1..].iter().all(|doubt| doubt.1 == Outcome::Unknown), "{doubts:?}");
+    assert_eq!(doubts.len(), 7, "{doubts:?}");
+    doubts[0].2.to_owned()
+}
+
+#[test]
+fn a_machine_as_it_should_be_is_accepted() {
+    let verdict = judged(&Machine::new(), |_| {});
+    let findings: Vec<_> =
+        verdict.findings.iter().map(|finding| (finding.what.as_str(), finding.text.as_str())).collect();
+    let expected = [
+        ("ek-certificate", "it is known"),
+        ("ak", "the TPM with that endorsement key has this attestation key, and it never leaves it"),
+        ("quote", "the TPM vouches for PCRs 4, 7, 12, 13 of the banks sha256"),
+        ("firmware-log", "it accounts for the PCRs up to 7 that the TPM vouches for"),
+        ("userspace-log", "its 5 records account for PCR 13, and both logs for all above 7"),
+        ("release", "debian 13.2 was installed: manifest, root hash and UKI are its own"),
+        ("host-config", "the installer went by it"),
+        ("netboot-image", "the firmware has started netboot.efi, and nothing else"),
+        ("secure-boot", "it was on"),
+    ];
+    assert_eq!(findings, expected);
+    assert_eq!(doubts(&verdict), (true, vec![]));
+}
+
+#[test]
+fn what_was_not_expected_is_not_insisted_on() {
+    let machine = Machine::new();
+    let pending = machine.pending();
+    let nothing = Expected { release: None, host_config: None, programs: Vec::new(), secure_boot: None, ..expected() };
+    let mut evidence = machine.evidence(&pending);
+    evidence.firmware_log = None;
+    let verdict = verify(&pending, &evidence, &nothing);
+    let unknown = Outcome::Unknown;
+    let expected = vec![
+        ("firmware-log", unknown, "there is none"),
+        ("release", unknown, "none was expected"),
+        ("host-config", unknown, "none was expected"),
+        ("netboot-image", unknown, "none was expected: what has measured the rest is not known"),
+        ("secure-boot", unknown, "no firmware log accounts for PCR 7"),
+    ];
+    assert_eq!(doubts(&verdict), (true, expected));
+    // What was, is.
+    let verdict = verify(&pending, &evidence, &super::tests::expected());
+    assert!(!verdict.accepted);
+    // And nobody is accepted whose key nobody knows.
+    let unknown = Expected { ek: Finding::new(EK_CERTIFICATE, Outcome::Unknown, "none"), ..nothing };
+    assert!(!verify(&pending, &evidence, &unknown).accepted);
+}
+
+#[test]
+fn a_key_of_another_tpm_is_refuted() {
+    let text = "the secret is not the one that was encrypted for them: the attestation key is not of the TPM with that endorsement key";
+    let verdict = judged(&Machine::new(), |evidence| evidence.secret.0[0] ^= 1);
+    assert_eq!(doubts(&verdict), (false, vec![("ak", Outcome::Refuted, text)]));
+    assert!(!judged(&Machine::new(), |evidence| evidence.secret.0.clear()).accepted);
+}
+
+#[test]
+fn a_quote_that_does_not_hold_proves_nothing() {
+    let machine = Machine::new();
+    let refused = |change: fn(&mut Evidence)| quote_refused(&judged(&machine, change));
+    assert_eq!(refused(|evidence| evidence.quotes.clear()), "there is none");
+    assert_eq!(
+        refused(|evidence| evidence.quotes[0].quoted.0[40] ^= 1),
+        "that of sha256 was not signed by the attestation key"
+    );
+    assert_eq!(
+        refused(|evidence| evidence.quotes[0].signature.0.clear()),
+        "that of sha256 has no signature of RSASSA or ECDSA with SHA-256"
+    );
+    assert_eq!(
+        refused(|evidence| drop(evidence.quotes[0].pcrs.insert(13, "00".repeat(32)))),
+        "that of sha256 is over other values of the PCRs than come with it"
+    );
+    assert_eq!(
+        refused(|evidence| drop(evidence.quotes[0].pcrs.remove(&13))),
+        "that of sha256 does not come with the values of its PCRs"
+    );
+    assert_eq!(
+        refused(|evidence| drop(evidence.quotes[0].pcrs.insert(13, "00".repeat(20)))),
+        "that of sha256 comes with a value of PCR 13 that is none"
+    );
+    assert_eq!(
+        refused(|evidence| evidence.quotes[0].bank = "sha384".to_owned()),
+        "that of sha384 is not over the PCRs that were asked for"
+    );
+    assert_eq!(refused(|evidence| evidence.quotes[0].bank = "\n".to_owned()), "the bank \"\\n\" is not known here");
+    assert_eq!(refused(|evidence| evidence.quotes.push(evidence.quotes[0].clone())), "there are two of sha256");
+}
+
+#[test]
+fn an_old_quote_and_one_of_another_key_are_refused() {
+    let machine = Machine::new();
+    let old = machine.evidence(&machine.pending()).quotes;
+    let text = quote_refused(&judged(&machine, |evidence| evidence.quotes = old));
+    assert_eq!(text, "that of sha256 has another nonce than the challenge: it is an old one, or another verifier's");
+    let other = Machine::new();
+    let text = quote_refused(&judged(&machine, |evidence| {
+        let quoted = machine.quoted(b"nonce");
+        evidence.quotes[0].signature = Base64(other.signer.sign(&quoted));
+        evidence.quotes[0].quoted = Base64(quoted);
+    }));
+    assert_eq!(text, "that of sha256 was not signed by the attestation key");
+}
+
+/// A log that is not the machine's, with the machine's quote.
+fn with_log_of(changed: impl FnOnce(&mut Machine)) -> Verdict {
+    let machine = Machine::new();
+    let mut other = Machine::new();
+    changed(&mut other);
+    judged(&machine, |evidence| {
+        evidence.firmware_log = Some(Base64(other.firmware_log()));
+        evidence.userspace_log = other.userspace_log();
+    })
+}
+
+#[test]
+fn a_record_too_many_too_few_or_in_another_place_is_found() {
+    let cases: [(fn(&mut Machine), usize); 3] = [
+        (|machine| machine.records.push(("plan", b"plan".to_vec())), 6),
+        (|machine| drop(machine.records.remove(2)), 4),
+        (|machine| machine.records.swap(0, 1), 5),
+    ];
+    for (changed, events) in cases {
+        let verdict = with_log_of(changed);
+        let (accepted, doubts) = doubts(&verdict);
+        assert!(!accepted);
+        let [log, release, host_config] = doubts.as_slice() else { panic!("{doubts:?}") };
+        assert_eq!((log.0, log.1), ("userspace-log", Outcome::Refuted));
+        let missing = "an event is missing in them, is one too many, or stands in another place";
+        assert!(log.2.starts_with("PCR 13 of bank sha256 is ") && log.2.ends_with(missing), "{}", log.2);
+        assert!(log.2.contains(&format!("with {events} events for it")), "{}", log.2);
+        let text = "the userspace log is not proved";
+        assert_eq!(*release, ("release", Outcome::Unknown, text));
+        assert_eq!(*host_config, ("host-config", Outcome::Unknown, text));
+    }
+}
+
+#[test]
+fn an_event_of_the_firmware_too_many_too_few_or_in_another_place_is_found() {
+    let extra = (4, APPLICATION, sha256(b"netboot"), vec![0; 32]);
+    let cases: [Box<dyn FnOnce(&mut Machine)>; 3] = [
+        Box::new(|machine: &mut Machine| machine.firmware.push(extra)),
+        Box::new(|machine: &mut Machine| drop(machine.firmware.remove(1))),
+        Box::new(|machine: &mut Machine| machine.firmware[1].2 = sha256(b"another")),
+    ];
+    for changed in cases {
+        let verdict = with_log_of(changed);
+        let (accepted, doubts) = doubts(&verdict);
+        assert!(!accepted);
+        let [log, image] = doubts.as_slice() else { panic!("{doubts:?}") };
+        assert_eq!((log.0, log.1), ("firmware-log", Outcome::Refuted));
+        assert!(log.2.starts_with("PCR 4 of bank sha256 is "), "{}", log.2);
+        assert_eq!(*image, ("netboot-image", Outcome::Unknown, "no firmware log accounts for PCR 4"));
+    }
+}
+
+/// The doubts about a machine on which other things were measured, whose logs say so.
+fn of_machine(changed: impl FnOnce(&mut Machine)) -> Vec<(String, Outcome, String)> {
+    let mut machine = Machine::new();
+    changed(&mut machine);
+    let verdict = judged(&machine, |_| {});
+    let (accepted, doubts) = doubts(&verdict);
+    assert!(!accepted);
+    doubts.into_iter().map(|(what, outcome, text)| (what.to_owned(), outcome, text.to_owned())).collect()
+}
+
+#[test]
+fn what_is_not_as_expected_is_refuted_by_name() {
+    let one = |changed: fn(&mut Machine)| {
+        let doubts = of_machine(changed);
+        let [(what, outcome, text)] = doubts.as_slice() else { panic!("{doubts:?}") };
+        format!("{what} {outcome:?}: {text}")
+    };
+    assert_eq!(
+        one(|machine| machine.records[1].1 = b"another".to_vec()),
+        "release Refuted: another manifest than that of debian 13.2 was measured"
+    );
+    assert_eq!(one(|machine| drop(machine.records.remove(1))), "release Refuted: no manifest was measured");
+    assert_eq!(
+        one(|machine| machine.records[3].1 = b"another".to_vec()),
+        "release Refuted: the root-hash is not that of debian 13.2"
+    );
+    assert_eq!(
+        one(|machine| drop(machine.records.pop())),
+        "release Unknown: the manifest is that of debian 13.2, but no uki was measured: it was not installed to the end"
+    );
+    assert_eq!(
+        one(|machine| machine.records.push(("host-config", b"another".to_vec()))),
+        "host-config Refuted: another one was measured"
+    );
+    assert_eq!(
+        one(|machine| drop(machine.records.remove(0))),
+        "host-config Refuted: none was measured: the machine went by a group's, or by none"
+    );
+    assert_eq!(one(|machine| machine.firmware[0] = secure_boot(false)), "secure-boot Refuted: it was off, not on");
+    assert_eq!(
+        one(|machine| drop(machine.firmware.remove(0))),
+        "secure-boot Unknown: the firmware's log does not say whether it was on"
+    );
+    let another = to_hex(&sha256(b"another"));
+    assert_eq!(
+        one(|machine| machine.firmware.push((4, APPLICATION, sha256(b"another"), vec![0; 32]))),
+        format!(
+            "netboot-image Refuted: the firmware has started a program of sha256 {another}, which is none of those expected"
+        )
+    );
+    assert_eq!(
+        one(|machine| drop(machine.firmware.remove(1))),
+        "netboot-image Refuted: the firmware's log has no program that it has started"
+    );
+}
+
+/// Types and data of a log are what somebody says of digests.
+#[test]
+fn what_the_log_only_says_is_not_believed() {
+    let one = |changed: fn(&mut Machine)| {
+        let doubts = of_machine(changed);
+        let [(what, outcome, text)] = doubts.as_slice() else { panic!("{doubts:?}") };
+        format!("{what} {outcome:?}: {text}")
+    };
+    let off = "secure-boot Refuted: it was off, not on";
+    // The digest is that of a variable that says it was off.
+    assert_eq!(one(|machine| machine.firmware[0].2 = secure_boot(false).2), off);
+    // What was measured behind the separator was not measured by the firmware, and the other is there by another name.
+    assert_eq!(
+        one(|machine| {
+            machine.firmware[0] = secure_boot(false);
+            machine.firmware[0].1 = ACTION;
+            machine.firmware[4].1 = ACTION;
+            machine.firmware.push(secure_boot(true));
+            machine.firmware.push(text(7, SEPARATOR, &[0; 4]));
+        }),
+        off
+    );
+    // A program by the name of an action.
+    let another = to_hex(&sha256(b"MZ\x90another"));
+    assert_eq!(
+        one(|machine| machine.firmware.push(text(4, ACTION, b"MZ\x90another"))),
+        format!(
+            "netboot-image Refuted: the firmware has started a program of sha256 {another}, which is none of those expected"
+        )
+    );
+    let mut long = text(4, ACTION, &[b' '; 129]);
+    long.1 = SEPARATOR;
+    let doubts = of_machine(move |machine| machine.firmware.push(long));
+    assert_eq!((doubts[0].0.as_str(), doubts[0].1, doubts.len()), ("netboot-image", Outcome::Refuted, 1));
+}
+
+#[test]
+fn what_the_netboot_image_was_given_beside_itself_is_a_doubt() {
+    // systemd-stub measures another command line as EV_IPL.
+    let doubts = of_machine(|machine| machine.firmware.push(text(12, 0x0d, b"rdinit=/bin/sh")));
+    let text = "the netboot image was given a command line, credentials or add-ons (PCR 12), which nothing looks at";
+    assert_eq!(doubts, [("netboot-image".to_owned(), Outcome::Unknown, text.to_owned())]);
+}
+
+#[test]
+fn a_log_that_is_none_is_refuted() {
+    let verdict = judged(&Machine::new(), |evidence| evidence.userspace_log = "no log".to_owned());
+    let text = "the userspace event log's event 0, at byte 0, does not begin with the character 0x1e";
+    assert_eq!(doubts(&verdict).1[0], ("userspace-log", Outcome::Refuted, text));
+    let verdict = judged(&Machine::new(), |evidence| evidence.firmware_log = Some(Base64(vec![0; 3])));
+    let (_, doubts) = doubts(&verdict);
+    assert_eq!((doubts[0].0, doubts[0].1), ("firmware-log", Outcome::Refuted));
+    assert!(doubts[0].2.starts_with("the firmware event log's event 0, at byte 0, "), "{doubts:?}");
+}
+
+#[test]
+fn a_quote_of_sha1_alone_proves_nothing() {
+    let machine = Machine::new();
+    let pending = machine.pending();
+    let mut evidence = machine.evidence(&pending);
+    let values: BTreeMap<u32, Vec<u8>> = [4, 7, 12, 13].map(|pcr| (pcr, vec![0; 20])).into();
+    let all: Vec<u8> = values.values().flatten().copied().collect();
+    let start =
+        [&[0xff, 0x54, 0x43, 0x47, 0x80, 0x18][..], &sized(&[]), &sized(&pending.challenge.nonce.0), &[0; 25]].concat();
+    let selection = [0, 0, 0, 1, 0, 0x04, 3, 0b1001_0000, 0b0011_0000, 0];
+    let quoted = [&start[..], &selection, &sized(&sha256(&all))].concat();
+    evidence.quotes[0] = Quote {
+        bank: "sha1".to_owned(),
+        signature: Base64(machine.signer.sign(&quoted)),
+        quoted: Base64(quoted),
+        pcrs: values.iter().map(|(pcr, value)| (*pcr, to_hex(value))).collect(),
+    };
+    let verdict = verify(&pending, &evidence, &expected());
+    let text = "it is of the bank of SHA-1 alone, for which other events with the same digests can be made";
+    assert_eq!(doubts(&verdict).1[0], ("quote", Outcome::Unknown, text));
+    assert!(!verdict.accepted);
+}
