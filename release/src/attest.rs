@@ -9,4 +9,7 @@
 
 mod form;
 
-pub use form::{Base64, Challenge, Evidence, Finding, Introduction, Outcome, Quote, Verdict};
+pub use form::{
+    Base64, CHALLENGE, Challenge, EVIDENCE, Evidence, Finding, INTRODUCTION, Introduction, Outcome, Quote, VERDICT,
+    Verdict,
+};

@@ -40,6 +40,8 @@ pub mod attributes {
     pub const RESTRICTED: u32 = 1 << 16;
     /// `decrypt`: with `restricted`, a parent of other objects.
     pub const DECRYPT: u32 = 1 << 17;
+    /// `sign`: with `restricted`, a key that signs what its TPM says of itself and nothing that only looks like it.
+    pub const SIGN: u32 = 1 << 18;
     /// A storage key that its TPM has made and keeps.
     pub const STORAGE_KEY: u32 = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | RESTRICTED | DECRYPT;
 }
