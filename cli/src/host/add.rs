@@ -165,6 +165,7 @@ impl Args {
             intent: self.intent.clone(),
             erase: self.erase.unwrap_or_default(),
             tpm: self.tpm.unwrap_or_default(),
+            attestation: None,
             handoff: self.handoff.unwrap_or_default(),
             cmdline_extra: self.cmdline_extra.clone().unwrap_or_default(),
             boot_order: self.boot_order.unwrap_or_default(),
