@@ -97,6 +97,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
         machine.tell_unnoted(&bootable.esp.unnoted, remembers, |intent| bootable.guid_knows(intent));
     }
 
+    let credentials = machine.attest(&host, &bootable, credentials).await?;
     let mut summary = Summary::new(&manifest, &bootable);
     let mut ending = Ending::Poweroff;
     if machine.sets_boot_entry() {
@@ -111,6 +112,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
         })?;
     }
     machine.set_hardware_clock();
+    summary.attestation = machine.attestation_report();
     summary.finish(&ending, &machine, &memory, tell).await;
     if ending == Ending::Kexec {
         machine.quiesce();
@@ -233,6 +235,7 @@ async fn believe(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> R
     machine.measure("manifest", &bytes)?;
     let manifest =
         tell.step("manifest", "Checking the manifest", |_| repository::parse_manifest(&bytes, &host.release))?;
+    machine.know_verifier(&host, &site, &resolver)?;
     let Repository { source, metadata } = repository;
     let mirrors = Arc::new(machine.mirrors(source, &site, &resolver)?);
     Ok(Signed { host, mirrors, versions: metadata.versions, manifest, settings: chosen })

@@ -128,8 +128,7 @@ pub(super) fn install(
         unnamed.push(Unnamed { name, cluster, size: u32::try_from(bytes.len())? });
     }
     let is_new = |name: &str| unnamed.iter().any(|file| file.name.eq_ignore_ascii_case(name));
-    let is_ours =
-        |name: &str| name.eq_ignore_ascii_case(by) || before.iter().any(|old| old.eq_ignore_ascii_case(name));
+    let is_ours = |name: &str| name.eq_ignore_ascii_case(by) || before.iter().any(|old| old.eq_ignore_ascii_case(name));
     let stays = |listed: &Listed| listed.is_directory || !(is_new(&listed.name) || is_ours(&listed.name));
     let steps =
         coded(volume.refill(DIRECTORY, &unnamed, stays, read)).with_context(|| format!("naming {DIRECTORY}"))?;

@@ -141,12 +141,7 @@ fn publish(
 }
 
 /// Makes the file system hold what a verifier has given, beside all else.
-pub(super) fn hold_attested(
-    volume: &mut Volume,
-    read: ReadAt<'_>,
-    region: &Region,
-    attested: &[Sealed],
-) -> Result<()> {
+pub(super) fn hold_attested(volume: &mut Volume, read: ReadAt<'_>, region: &Region, attested: &[Sealed]) -> Result<()> {
     if credentials::are_there(volume, read, credentials::ATTESTED, attested)? {
         return Ok(());
     }

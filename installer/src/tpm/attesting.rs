@@ -199,4 +199,4 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -70,7 +70,18 @@ fn place(directory: &Path) -> Place {
 
 fn machine<'a>(place: &'a Place, tell: &'a Reporter, measurer: Measurer) -> Machine<'a> {
     let (missing, nv, seams) = (Vec::new(), NvMemory::default(), Seams::default());
-    Machine { place, tell, measurer, network: None, clock: None, missing, host: None, nv, seams }
+    Machine {
+        place,
+        tell,
+        measurer,
+        network: None,
+        clock: None,
+        missing,
+        host: None,
+        nv,
+        attester: Default::default(),
+        seams,
+    }
 }
 
 fn reporter(told: &Told) -> Reporter {

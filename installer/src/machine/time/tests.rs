@@ -33,7 +33,18 @@ impl Lines {
 fn machine<'a>(place: &'a Place, tell: &'a Reporter, clock: Option<Clock>) -> Machine<'a> {
     let (measurer, seams) = (Measurer::off(), Seams::default());
     let nv = NvMemory::default();
-    Machine { place, tell, measurer, network: None, clock, missing: Vec::new(), host: None, nv, seams }
+    Machine {
+        place,
+        tell,
+        measurer,
+        network: None,
+        clock,
+        missing: Vec::new(),
+        host: None,
+        nv,
+        attester: Default::default(),
+        seams,
+    }
 }
 
 /// A repository's server that has nothing, with a certificate that is valid from one New Year to another.

@@ -23,7 +23,7 @@ fn with_public(tpm: &mut Direct, public: &[u8], code: u32, parameters: &[u8]) ->
 }
 
 /// TPM2_MakeCredential.
-fn credential(tpm: &mut Direct, ek: &Ek, name: &[u8], secret: &[u8]) -> [Vec<u8>; 2] {
+pub(crate) fn credential(tpm: &mut Direct, ek: &Ek, name: &[u8], secret: &[u8]) -> [Vec<u8>; 2] {
     let made = with_public(tpm, &ek.public(), 0x168, &[sized(secret), sized(name)].concat()).unwrap();
     let mut rest = made.as_slice();
     [(); 2].map(|()| sized(take_sized(&mut rest).unwrap()))
