@@ -185,12 +185,13 @@ pub fn answer(tpm: &mut Direct, key: &Key, challenge: &Challenge, logs: Logs) ->
     })
 }
 
-/// What the final report has of it: the introduction, and a quote over one bank, whose nonce is the SHA-256 of the run's id. Nobody has
+/// What the final report has of it: the introduction without the steps of its certificate, and a quote over one bank, whose nonce is the SHA-256 of the run's id. Nobody has
 /// challenged the machine, so it proves that this TPM had these values, not when.
 ///
 /// # Errors
 /// The TPM's.
 pub fn report(tpm: &mut Direct, key: &Key, introduction: &Introduction, run: &str) -> Result<Value> {
+    let introduction = Introduction { ek_chain: Vec::new(), ..introduction.clone() };
     let (nonce, pcrs): (Digest, BTreeSet<u32>) = (Digest::of(run.as_bytes()), REPORTED.collect());
     let quote = tpm.with_attestation_key(key.ek, &key.object, |tpm, _, ak| {
         let bank = tpm.banks_to_quote()?.into_iter().next().context("the TPM has no bank")?;

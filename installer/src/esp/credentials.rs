@@ -135,13 +135,16 @@ pub(super) fn install(
     apply(region, steps)
 }
 
-/// What a verifier has given and is there, in the order of the files.
+/// What a verifier has given and is there, in the order of the files. One that the host config has now is none of them.
 ///
 /// # Errors
 /// The directory cannot be read.
 pub(super) fn attested(volume: &Volume, read: ReadAt<'_>) -> Result<Vec<Sealed>> {
     let Some(directory) = coded(volume.directory(DIRECTORY, read))? else { return Ok(Vec::new()) };
-    let files = found(volume, read, ours(volume, read, ATTESTED, &directory));
+    let others = ours(volume, read, LIST, &directory);
+    let mut names = ours(volume, read, ATTESTED, &directory);
+    names.retain(|name| !others.iter().any(|other| other.eq_ignore_ascii_case(name)));
+    let files = found(volume, read, names);
     let sealed = |(file, bytes): (String, Vec<u8>)| {
         let name = file.strip_suffix(".cred").unwrap_or(&file).to_owned();
         Sealed { name, size: None, bytes }

@@ -226,6 +226,7 @@ async fn what_a_verifier_has_given_is_beside_those_of_the_host_config_and_stays_
     let second = Order { credentials: &new, ..staying(&manifest) };
     write(&repository.mirrors(), second, &region(&disk), &[], &Progress::default()).await.unwrap();
     assert_eq!(image_of(&disk.log()).credentials(), both(&given, &new));
+    assert_eq!(attested(&region(&disk)).await.unwrap(), given[1..]);
     hold_attested(&region(&disk), Vec::new()).await.unwrap();
     let image = image_of(&disk.log());
     assert_eq!(image.credentials(), files(&new));

@@ -126,6 +126,30 @@ fn quotes_are_signed_and_hold_the_nonce_and_the_values_of_every_bank() {
 }
 
 #[test]
+fn a_tpm_in_lockout_attests_all_the_same() {
+    let (swtpm, other) = (Swtpm::start(), Swtpm::start());
+    let (mut tpm, mut other) = (swtpm.direct(), other.direct());
+    let kind = KeyKind::EccP256;
+    let seal = |tpm: &mut Direct| tpm.with_systemd_key(kind, |tpm, key| tpm.seal(key, &[9; 32]));
+    seal(&mut tpm).unwrap();
+    // At TPM_RH_LOCKOUT: no wrong authorisation is allowed, and none is forgotten for 1000 s.
+    let (what, code) = ("TPM2_DictionaryAttackParameters", 0x13a);
+    let parameters = [0, 1000, 1000].map(u32::to_be_bytes).concat();
+    tpm.run(&Command { what, code, handles: &[0x4000_000a], by: &[PASSWORD], parameters: &parameters }).unwrap();
+    let refusal = format!("{:#}", seal(&mut tpm).unwrap_err());
+    let text = "the TPM answered TPM2_Create with error 0x921: it is in lockout, after too many wrong authorisations";
+    assert_eq!(refusal, text);
+
+    let (ek, ak) = keys(&mut tpm, kind);
+    let made = credential(&mut other, &ek, &name(&ak.public), &[7; 32]);
+    assert_eq!(activated(&mut tpm, kind, &ak, &made).unwrap(), [7; 32]);
+    let pcrs = BTreeSet::from([13]);
+    let quote = tpm.with_attestation_key(kind, &ak, |tpm, _, ak| tpm.quote(ak, &[5; 32], Bank::Sha256, &pcrs));
+    assert_eq!(quote.unwrap().pcrs.len(), 1);
+    assert_eq!(in_memory(&mut tpm), 0);
+}
+
+#[test]
 fn sha_1_is_quoted_where_there_is_no_other_bank() {
     for (active, expected) in [("sha1", Bank::Sha1), ("sha1,sha384", Bank::Sha384)] {
         let swtpm = Swtpm::start_with_banks(active);
