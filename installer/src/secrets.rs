@@ -1,5 +1,5 @@
-//! The secrets of the host config, or of a verifier: opened by the TPM that they were encrypted to, and sealed to it for the OS. In between they
-//! are in memory, and nowhere else.
+//! The secrets of the host config, or of a verifier: opened by the TPM that they were encrypted to, and sealed to it for the OS.
+//! In between they are in memory, and nowhere else.
 
 #[cfg(test)]
 mod tests;

@@ -147,7 +147,7 @@ mod tests {
 
     /// A SEQUENCE of so many bytes.
     fn sequence(length: u16, byte: u8) -> Vec<u8> {
-        [&[0x30, 0x82][..], &length.to_be_bytes(), &vec![byte; usize::from(length)]].concat()
+        [&[0x30_u8, 0x82][..], &length.to_be_bytes(), &vec![byte; usize::from(length)]].concat()
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn keys(tpm: &mut Direct, kind: KeyKind) -> (Ek, Object) {
 /// What a TPM that knows of a key only what is public of it answers to a command with it.
 fn with_public(tpm: &mut Direct, public: &[u8], code: u32, parameters: &[u8]) -> Result<Vec<u8>> {
     // No private part, no hierarchy (TPM_RH_NULL).
-    let load = [&[0, 0][..], &sized(public), &0x4000_0007_u32.to_be_bytes()].concat();
+    let load = [&[0_u8, 0][..], &sized(public), &0x4000_0007_u32.to_be_bytes()].concat();
     let loading = Command { what: "TPM2_LoadExternal", code: 0x167, handles: &[], by: &[], parameters: &load };
     let (key, _) = tpm.run_for_handle(&loading).unwrap();
     let answer = tpm.run(&Command { what: "it", code, handles: &[key], by: &[], parameters });
@@ -169,8 +169,8 @@ fn sha_1_is_quoted_where_there_is_no_other_bank() {
 
 #[test]
 fn an_answer_that_is_too_short_has_no_values() {
-    let one =
-        [&[0, 0, 0, 1][..], &selection(Bank::Sha256, &BTreeSet::from([13])), &[0, 0, 0, 1], &sized(&[7; 32])].concat();
+    let one = [&[0_u8, 0, 0, 1][..], &selection(Bank::Sha256, &BTreeSet::from([13])), &[0, 0, 0, 1], &sized(&[7; 32])]
+        .concat();
     assert_eq!(values_in(&one, Bank::Sha256), Some(BTreeMap::from([(13, vec![7; 32])])));
     assert_eq!(values_in(&one, Bank::Sha384), Some(BTreeMap::new()));
     for length in 0..one.len() {
