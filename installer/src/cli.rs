@@ -9,6 +9,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use metalstrap_release::host::{HostKey, Mode};
 
+use crate::attestation;
 use crate::config::{self, Place};
 use crate::console::Consoles;
 use crate::ending::EndingPipe;
@@ -71,6 +72,9 @@ enum Verb {
     ///
     /// Example: metalstrap-installer ek >ek.pem
     Ek,
+    /// Attests this machine to a verifier that it does not reach, by files.
+    #[command(subcommand)]
+    Attest(attestation::command::Verb),
     /// The installation in the netboot initrd; started by PID 1.
     #[command(hide = true)]
     Run,
@@ -170,6 +174,7 @@ fn carry_out(verb: Verb) -> u8 {
         Verb::Plan { target, format } => ordinary(|| print_plan(&target, format)),
         Verb::Inventory => ordinary(print_inventory),
         Verb::Ek => ordinary(print_ek),
+        Verb::Attest(verb) => ordinary(|| print(&verb.message()?).context("printing the message")),
         Verb::Run => ordinary(run),
         Verb::ReportFailure => ordinary(crate::last_words::report_from_stdin),
     }

@@ -108,7 +108,7 @@ impl Place {
     }
 
     /// The host config as it holds in this place: a person who names the disk overrides the selector, and a command
-    /// on a running system hands nothing off and measures nothing into that system's TPM.
+    /// on a running system hands nothing off, measures nothing into that system's TPM and attests nothing.
     #[must_use]
     pub fn adapt(&self, host: Host) -> Host {
         match self {
@@ -118,6 +118,7 @@ impl Place {
                 disk: DiskSelector::default(),
                 handoff: HandoffMode::Poweroff,
                 tpm: TpmPolicy::IfPresent,
+                attestation: None,
                 ..host
             },
         }

@@ -27,7 +27,7 @@ use crate::converge::{self, Seed, Tally};
 use crate::credentials::Sealed;
 use crate::disk::Region;
 use crate::failure::{Code, coded};
-use crate::fat::{File, Layout};
+use crate::fat::{File, Layout, ReadAt, Volume};
 use crate::fetch::Mirrors;
 use crate::progress::Progress;
 use there::There;
@@ -243,8 +243,10 @@ pub async fn damaged(
 pub async fn has_credentials(region: &Region, credentials: &[Sealed]) -> bool {
     let Some(there) = if_readable(There::open(region).await) else { return credentials.is_empty() };
     let credentials = credentials.to_vec();
-    let look = there.with(move |volume, read, _| credentials::are_there(volume, read, &credentials).map(Some)).await;
-    if_readable(look).unwrap_or_default()
+    let look = move |volume: &mut Volume, read: ReadAt<'_>, _: &Region| {
+        credentials::are_there(volume, read, credentials::LIST, &credentials).map(Some)
+    };
+    if_readable(there.with(look).await).unwrap_or_default()
 }
 
 /// What was found. For who only looks, an error is no more than that there is none.
@@ -262,6 +264,24 @@ fn if_readable<T>(found: Result<Option<T>>) -> Option<T> {
 pub async fn credential_files(region: &Region, names: Vec<String>) -> Result<BTreeMap<String, Vec<u8>>> {
     let Some(there) = if_readable(There::open(region).await) else { return Ok(BTreeMap::new()) };
     there.with(move |volume, read, _| Ok(credentials::found(volume, read, names))).await
+}
+
+/// What a verifier has given for an attestation, as far as the ESP has it. Nothing is written.
+///
+/// # Errors
+/// The disk's.
+pub async fn attested(region: &Region) -> Result<Vec<Sealed>> {
+    let Some(there) = There::open(region).await? else { return Ok(Vec::new()) };
+    there.with(|volume, read, _| credentials::attested(volume, read)).await
+}
+
+/// Makes a written ESP hold what a verifier has given, and of what one has given before nothing else. It changes by one sector.
+///
+/// # Errors
+/// [`Code::Esp`] if there is no room, [`Code::DiskIo`].
+pub async fn hold_attested(region: &Region, attested: Vec<Sealed>) -> Result<()> {
+    let there = There::open(region).await?.context("the EFI system partition has no file system")?;
+    there.with(move |volume, read, region| update::hold_attested(volume, read, region, &attested)).await
 }
 
 /// Fresh entropy, from the generator that TLS uses: the kernel's, which was seeded before the first connection.

@@ -73,7 +73,7 @@ impl fmt::Display for Touched {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Internal,
         Self::InstallerDied,
         Self::SiteConfig,
@@ -104,6 +104,8 @@ impl Code {
         Self::Esp,
         Self::DiskIo,
         Self::Tpm,
+        Self::Verifier,
+        Self::Attestation,
         Self::CommandLine,
         Self::SecureBoot,
     ];
@@ -169,6 +171,13 @@ impl Code {
             }
             Self::DiskIo => "Look at the kernel's messages about the disk; replace it if it fails again.",
             Self::Tpm => "Switch the TPM on in the firmware, or set `tpm` to `if-present` in the host config.",
+            Self::Verifier => {
+                "Check that the verifier runs at the `attestation` URL of the host config, then retry: the release is on the disk."
+            }
+            Self::Attestation => {
+                "Compare what was not proved with what the verifier expects, and have it know this machine; then retry: the release is \
+                 on the disk, but trust no secret to it."
+            }
             Self::CommandLine => "Shorten `cmdline_extra` in the host config or the command line of the release.",
             Self::SecureBoot => {
                 "Put the firmware into setup mode, or take `secure_boot_keys` out of the host config; sign the release by a certificate \
@@ -251,6 +260,10 @@ pub enum Code {
     DiskIo,
     /// A TPM is required and there is none, or it failed.
     Tpm,
+    /// The machine must attest itself, and the verifier could not be reached, or answered with an error.
+    Verifier,
+    /// The machine must attest itself, and its TPM could not, or the verifier does not accept it.
+    Attestation,
     /// The kernel command line is longer than the kernel takes.
     CommandLine,
     /// The firmware does not take the host config's keys for Secure Boot, or would not start the release with them.

@@ -240,7 +240,7 @@ fn redirected(from: &Url, answer: &Answer) -> Result<Url> {
 }
 
 /// Sorts an answer by its status: content, a passing fault, or a lasting one.
-async fn judge(answer: Answer) -> Result<Answer, Trouble> {
+pub(crate) async fn judge(answer: Answer) -> Result<Answer, Trouble> {
     if matches!(answer.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
         return Ok(answer);
     }

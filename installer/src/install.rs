@@ -104,6 +104,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
         machine.tell_unnoted(&bootable.esp.unnoted, remembers, |intent| bootable.guid_knows(intent));
     }
 
+    let credentials = machine.attest(&host, &bootable, credentials).await?;
     let mut summary = Summary::new(&manifest, &bootable);
     let mut ending = Ending::Poweroff;
     if machine.sets_boot_entry() {
@@ -120,6 +121,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
         })?;
     }
     machine.set_hardware_clock();
+    summary.attestation = machine.attestation_report();
     summary.finish(&ending, &machine, &memory, tell).await;
     if ending == Ending::Kexec {
         machine.quiesce(&manifest);
@@ -246,6 +248,7 @@ async fn believe(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> R
     let manifest =
         tell.step("manifest", "Checking the manifest", |_| repository::parse_manifest(&bytes, &host.release))?;
     let signatures = machine.signatures(&repository, &host, &manifest.boot).await?;
+    machine.know_verifier(&host, &site, &resolver)?;
     let Repository { source, metadata } = repository;
     let mirrors = Arc::new(machine.mirrors(source, &site, &resolver)?);
     Ok(Signed { host, mirrors, versions: metadata.versions, manifest, signatures, settings: chosen })

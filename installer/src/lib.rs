@@ -3,6 +3,7 @@
 //! Start at [`install`]: every name there is a module beside it.
 
 pub mod access;
+pub mod attestation;
 pub mod boot_files;
 pub mod bootvars;
 pub mod cli;

@@ -1,5 +1,6 @@
 //! The machine under the installer: what is done to it in the netboot image, and left alone on a running system.
 
+mod attestation;
 mod boot_entry;
 mod credentials;
 mod disk;
@@ -50,13 +51,14 @@ use crate::resolve::Resolver;
 use crate::tpm::PcrIndex;
 use crate::tpm::direct::{self, Direct};
 
+use attestation::Attester;
 pub use boot_entry::Firmware;
 use leaving::Leaving;
 
 /// Opens and locks a disk.
 pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>;
 
-/// Finds the TPM that opens secrets.
+/// Finds the TPM that opens secrets and attests the machine.
 pub type TpmOpener = Box<dyn Fn() -> Result<Option<Direct>> + Send + Sync>;
 
 /// What of the machine may be another thing in a test: how its disk is freed, opened and locked, the drive behind it, its
@@ -77,7 +79,7 @@ pub struct Seams {
     pub clock: Option<Clock>,
     /// Where settings may come from. `None` is this machine, which is asked in the netboot image alone.
     pub sources: Option<Sources>,
-    /// Finds the TPM that opens secrets.
+    /// Finds the TPM that opens secrets and attests the machine.
     pub tpm: TpmOpener,
     /// For the repository's server.
     pub limits: Limits,
@@ -123,6 +125,7 @@ pub struct Machine<'a> {
     leaving: Leaving,
     /// What the TPM remembers, from when it was asked.
     nv: NvMemory,
+    attester: Attester,
     seams: Seams,
 }
 
@@ -132,12 +135,13 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// The kernel's; a driver that fails or a device without one is told, and no error.
     pub fn wake(place: &'a Place, tell: &'a Reporter, mut seams: Seams) -> Result<Self> {
-        let (nv, leaving) = (NvMemory::default(), Leaving::default());
+        let (nv, leaving, attester) = (NvMemory::default(), Leaving::default(), Attester::default());
         let measurer = seams.measurer.take();
         if *place != Place::Netboot {
             let (measurer, missing) = (measurer.unwrap_or_else(Measurer::off), Vec::new());
             let clock = seams.clock.take();
-            return Ok(Self { place, tell, measurer, network: None, clock, missing, host: None, leaving, nv, seams });
+            let (network, host) = (None, None);
+            return Ok(Self { place, tell, measurer, network, clock, missing, host, leaving, nv, attester, seams });
         }
         let report = tell.step("drivers", "Loading drivers", |_| drivers::load_all())?;
         for device in &report.undriven {
@@ -162,7 +166,8 @@ impl<'a> Machine<'a> {
             tell.warn("clock", &text);
         }
         let measurer = measurer.unwrap_or_else(Measurer::start);
-        Ok(Self { place, tell, measurer, network: None, clock: Some(clock), missing, host: None, leaving, nv, seams })
+        let (network, clock, host) = (None, Some(clock), None);
+        Ok(Self { place, tell, measurer, network, clock, missing, host, leaving, nv, attester, seams })
     }
 
     /// Measures an input right after it was loaded and before it is parsed, and tells so.

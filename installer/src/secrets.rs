@@ -1,5 +1,5 @@
-//! The secrets of the host config: opened by the TPM that they were encrypted to, and sealed to it for the OS. In between they
-//! are in memory, and nowhere else.
+//! The secrets of the host config, or of a verifier: opened by the TPM that they were encrypted to, and sealed to it for the OS.
+//! In between they are in memory, and nowhere else.
 
 #[cfg(test)]
 mod tests;
@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use metalstrap_release::host::{FileForm, Host, Plaintext, Secret};
+use metalstrap_release::host::{FileForm, Plaintext, Secret, Secrets};
 use metalstrap_release::tpm2::KeyKind;
 
 use crate::credentials::{Sealed, in_form, open_from_tpm, seal_to_tpm};
@@ -28,11 +28,11 @@ pub struct Opened {
     contents: Vec<(String, FileForm, Plaintext)>,
 }
 
-/// Opens the secrets of a host config.
+/// Opens secrets.
 ///
 /// # Errors
 /// [`Code::Secrets`]: there is no TPM, they are encrypted to another machine's, or one was changed.
-pub fn open(host: &Host, tpm: Option<Direct>) -> Result<Opened> {
+pub fn open(secrets: &Secrets, tpm: Option<Direct>) -> Result<Opened> {
     let Some(mut tpm) = tpm else {
         let text = "the host config has secrets, but this machine has no TPM 2.0 that could open them";
         return Err(coded(Code::Secrets, text));
@@ -44,10 +44,10 @@ pub fn open(host: &Host, tpm: Option<Direct>) -> Result<Opened> {
             let id = ek.id();
             let and = if found.is_empty() { "" } else { " and " };
             let _ = write!(found, "{and}{id}");
-            for (name, secret) in host.secrets.iter().filter(|(_, secret)| secret.ek == id) {
+            for (name, secret) in secrets.iter().filter(|(_, secret)| secret.ek == id) {
                 contents.push((name.to_owned(), secret.file, open_one(tpm, key, name, secret)?));
             }
-            Ok(contents.len() == host.secrets.iter().count())
+            Ok(contents.len() == secrets.iter().count())
         });
         match done {
             Ok(true) => return Ok(Opened { tpm: Some(tpm), contents }),
@@ -57,7 +57,7 @@ pub fn open(host: &Host, tpm: Option<Direct>) -> Result<Opened> {
         }
     }
     let is_open = |name: &str| contents.iter().any(|(other, ..)| other == name);
-    let missing = host.secrets.iter().find(|(name, _)| !is_open(name));
+    let missing = secrets.iter().find(|(name, _)| !is_open(name));
     let (name, ek) = missing.map(|(name, secret)| (name, secret.ek.as_str())).unwrap_or_default();
     let text = format!(
         "the secret {name:?} is encrypted to the endorsement key {ek}, but those of this machine's TPM are {found}: it is another \

@@ -28,6 +28,8 @@ pub struct Summary {
     image_bytes: u64,
     /// The firmware's entry, where one was made.
     pub boot_entry: Option<BootEntry>,
+    /// What the TPM says of itself, where it was asked.
+    pub attestation: Option<Value>,
 }
 
 impl Summary {
@@ -42,6 +44,7 @@ impl Summary {
             tally: bootable.tally(),
             image_bytes: root.map_or(0, |root| root.data.content_size),
             boot_entry: None,
+            attestation: None,
         }
     }
 
@@ -65,6 +68,9 @@ impl Summary {
         }
         if let Some(entry) = &self.boot_entry {
             details.insert("boot_entry".into(), serde_json::to_value(entry).unwrap_or_default());
+        }
+        if let Some(attestation) = self.attestation {
+            details.insert("attestation".into(), attestation);
         }
         tell.tell("run", "finished", details);
         settle(tell).await;

@@ -15,6 +15,8 @@ use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{CapabilityData, Digest, DigestValues, PcrSelection, PcrSelectionList};
 use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
 
+pub mod attesting;
+pub mod certificates;
 pub mod direct;
 pub mod nv;
 mod pcr;

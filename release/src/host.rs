@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::{DocumentError, Kind};
 use crate::manifest::{check_name, check_version};
 
+mod attestation;
 mod by_name;
 mod credentials;
 mod disk;
@@ -19,6 +20,7 @@ mod secure_boot;
 mod tests;
 mod variable;
 
+pub use attestation::{Attestation, AttestationPolicy};
 pub use credentials::{Credential, Credentials, FileForm};
 pub use disk::{DiskSelector, Sizes, is_like};
 pub use groups::Groups;
@@ -120,6 +122,9 @@ pub struct Host {
     /// Whether a machine without TPM is refused.
     #[serde(default)]
     pub tpm: TpmPolicy,
+    /// To whom the machine attests itself, once the release is on the disk and before the installer is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<Attestation>,
     /// How the installer is left.
     #[serde(default)]
     pub handoff: HandoffMode,
@@ -306,6 +311,9 @@ impl Host {
         self.check_intent()?;
         if self.erase != Erase::None && self.existing != Existing::Wipe {
             return KIND.refuse("erase", "is set, but existing is not \"wipe\"");
+        }
+        if let Some(Err(problem)) = self.attestation.as_ref().map(Attestation::check) {
+            return KIND.refuse("attestation.url", problem);
         }
         if let Err(problem) = self.credentials.check() {
             return KIND.refuse("credentials", problem);

@@ -265,6 +265,7 @@ pub fn host(target: Target) -> Host {
         intent: None,
         erase: Default::default(),
         tpm: TpmPolicy::IfPresent,
+        attestation: None,
         handoff: HandoffMode::Kexec,
         cmdline_extra: String::new(),
         boot_order: BootOrder::NetworkFirst,

@@ -177,6 +177,7 @@ impl Args {
             intent: self.intent.clone(),
             erase: self.erase.unwrap_or_default(),
             tpm: self.tpm.unwrap_or_default(),
+            attestation: None,
             handoff: self.handoff.unwrap_or_default(),
             pcr11: self.pcr11.unwrap_or_default(),
             cmdline_extra: self.cmdline_extra.clone().unwrap_or_default(),

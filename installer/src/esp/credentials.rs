@@ -1,6 +1,7 @@
 //! The credentials on an ESP. All of them change by one sector, so that an OS that is started at any point finds those of one
 //! host config: the old ones or the new ones. Beside them lies a list of those that are ours, by which one that the next host
-//! config lacks is told from what the OS or somebody else has put there, and stays.
+//! config lacks is told from what the OS or somebody else has put there, and stays. What a verifier has given for an attestation
+//! has a list of its own: it comes later, and stays where the next verifier cannot be reached.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,7 +16,9 @@ use crate::failure::{Code, WithCode as _};
 use crate::fat::{Directory, File, Listed, ReadAt, Unnamed, Volume};
 
 /// The list: a name on a line. systemd-stub looks at files that end with `.cred` and at no others.
-const LIST: &str = "metalstrap";
+pub(super) const LIST: &str = "metalstrap";
+/// That of what a verifier has given.
+pub(super) const ATTESTED: &str = "metalstrap-attested";
 /// It is never longer.
 const MOST_LIST_BYTES: u32 = 64 << 10;
 /// Nor is a file of a credential: 64 KiB sealed, in base64.
@@ -23,6 +26,11 @@ const MOST_FILE_BYTES: u32 = 128 << 10;
 
 /// The files with their names in [`DIRECTORY`]; none where there are no credentials.
 pub(super) fn files(credentials: &[Sealed]) -> Vec<(String, Vec<u8>)> {
+    listed(LIST, credentials)
+}
+
+/// The same, with this list.
+fn listed(by: &str, credentials: &[Sealed]) -> Vec<(String, Vec<u8>)> {
     if credentials.is_empty() {
         return Vec::new();
     }
@@ -31,7 +39,7 @@ pub(super) fn files(credentials: &[Sealed]) -> Vec<(String, Vec<u8>)> {
         let _ = writeln!(list, "{}", one.name);
     }
     let files = credentials.iter().map(|one| (one.file(), one.bytes.clone()));
-    files.chain([(LIST.to_owned(), list.into_bytes())]).collect()
+    files.chain([(by.to_owned(), list.into_bytes())]).collect()
 }
 
 /// The same as they are laid out on a fresh file system.
@@ -69,20 +77,20 @@ pub(super) fn are_among(credentials: &[Sealed], there: &BTreeMap<String, Digest>
     files(credentials).iter().all(|(name, bytes)| there.get(name) == Some(&Digest::of(bytes)))
 }
 
-/// Whether they are all there as they should be, and none of ours beside them.
+/// Whether they are all there as they should be, and none beside them that are on this list.
 ///
 /// # Errors
 /// The directory cannot be read.
-pub(super) fn are_there(volume: &Volume, read: ReadAt<'_>, credentials: &[Sealed]) -> Result<bool> {
+pub(super) fn are_there(volume: &Volume, read: ReadAt<'_>, by: &str, credentials: &[Sealed]) -> Result<bool> {
     let Some(directory) = coded(volume.directory(DIRECTORY, read))? else { return Ok(credentials.is_empty()) };
-    let wanted = files(credentials);
+    let wanted = listed(by, credentials);
     // What cannot be read is not what it should be.
     let content = |name: &str, most: u32| {
         let file = volume.read_file(&format!("{DIRECTORY}/{name}"), most, read);
         file.ok().flatten()
     };
     if wanted.is_empty() {
-        return Ok(directory.find(LIST).is_none());
+        return Ok(directory.find(by).is_none());
     }
     Ok(wanted.iter().all(|(name, bytes)| {
         let size = u32::try_from(bytes.len()).unwrap_or_default();
@@ -90,12 +98,18 @@ pub(super) fn are_there(volume: &Volume, read: ReadAt<'_>, credentials: &[Sealed
     }))
 }
 
-/// Makes the ESP hold them, and of what was ours before nothing else. Nothing is written where that is so already.
+/// Makes the ESP hold them, and of what was on this list before nothing else. Nothing is written where that is so already.
 ///
 /// # Errors
 /// [`Code::Esp`] if there is no room, [`Code::DiskIo`].
-pub(super) fn install(volume: &mut Volume, read: ReadAt<'_>, region: &Region, credentials: &[Sealed]) -> Result<()> {
-    if are_there(volume, read, credentials)? {
+pub(super) fn install(
+    volume: &mut Volume,
+    read: ReadAt<'_>,
+    region: &Region,
+    by: &str,
+    credentials: &[Sealed],
+) -> Result<()> {
+    if are_there(volume, read, by, credentials)? {
         return Ok(());
     }
     let (parent, _) = DIRECTORY.split_once('/').unwrap_or((DIRECTORY, ""));
@@ -103,27 +117,47 @@ pub(super) fn install(volume: &mut Volume, read: ReadAt<'_>, region: &Region, cr
         apply(region, coded(volume.make_directory(parent, read))?)?;
     }
     let old = coded(volume.directory(DIRECTORY, read))?;
-    let listed = old.as_ref().map(|old| ours(volume, read, old)).unwrap_or_default();
+    let mut before = old.as_ref().map(|old| ours(volume, read, by, old)).unwrap_or_default();
+    // One that has come onto the other list meanwhile is not for this one to remove.
+    let other = if by == LIST { ATTESTED } else { LIST };
+    let others = old.as_ref().map(|old| ours(volume, read, other, old)).unwrap_or_default();
+    before.retain(|name| !others.iter().any(|other| other.eq_ignore_ascii_case(name)));
     let mut unnamed = Vec::new();
-    for (name, bytes) in files(credentials) {
+    for (name, bytes) in listed(by, credentials) {
         let cluster = write(volume, read, region, &bytes).with_context(|| format!("writing {DIRECTORY}/{name}"))?;
         unnamed.push(Unnamed { name, cluster, size: u32::try_from(bytes.len())? });
     }
     let is_new = |name: &str| unnamed.iter().any(|file| file.name.eq_ignore_ascii_case(name));
-    let is_ours =
-        |name: &str| name.eq_ignore_ascii_case(LIST) || listed.iter().any(|old| old.eq_ignore_ascii_case(name));
+    let is_ours = |name: &str| name.eq_ignore_ascii_case(by) || before.iter().any(|old| old.eq_ignore_ascii_case(name));
     let stays = |listed: &Listed| listed.is_directory || !(is_new(&listed.name) || is_ours(&listed.name));
     let steps =
         coded(volume.refill(DIRECTORY, &unnamed, stays, read)).with_context(|| format!("naming {DIRECTORY}"))?;
     apply(region, steps)
 }
 
+/// What a verifier has given and is there, in the order of the files. One that the host config has now is none of them.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(super) fn attested(volume: &Volume, read: ReadAt<'_>) -> Result<Vec<Sealed>> {
+    let Some(directory) = coded(volume.directory(DIRECTORY, read))? else { return Ok(Vec::new()) };
+    let others = ours(volume, read, LIST, &directory);
+    let mut names = ours(volume, read, ATTESTED, &directory);
+    names.retain(|name| !others.iter().any(|other| other.eq_ignore_ascii_case(name)));
+    let files = found(volume, read, names);
+    let sealed = |(file, bytes): (String, Vec<u8>)| {
+        let name = file.strip_suffix(".cred").unwrap_or(&file).to_owned();
+        Sealed { name, size: None, bytes }
+    };
+    Ok(files.into_iter().map(sealed).collect())
+}
+
 /// The files that the list says are ours; none where there is no list that can be read.
-fn ours(volume: &Volume, read: ReadAt<'_>, directory: &Directory) -> Vec<String> {
-    if directory.find(LIST).is_none() {
+fn ours(volume: &Volume, read: ReadAt<'_>, by: &str, directory: &Directory) -> Vec<String> {
+    if directory.find(by).is_none() {
         return Vec::new();
     }
-    let list = volume.read_file(&format!("{DIRECTORY}/{LIST}"), MOST_LIST_BYTES, read).ok().flatten();
+    let list = volume.read_file(&format!("{DIRECTORY}/{by}"), MOST_LIST_BYTES, read).ok().flatten();
     let list = list.unwrap_or_default();
     String::from_utf8_lossy(&list).lines().map(|name| format!("{name}.cred")).collect()
 }

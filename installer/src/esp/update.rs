@@ -120,7 +120,7 @@ fn publish(
     renamed: &[(String, String)],
     credentials: &[Sealed],
 ) -> Result<()> {
-    let is_complete = settings.is_empty() && credentials::are_there(volume, read, credentials)?;
+    let is_complete = settings.is_empty() && credentials::are_there(volume, read, credentials::LIST, credentials)?;
     if new.is_empty() && is_complete && renamed.is_empty() && !volume.is_dirty() {
         return Ok(());
     }
@@ -129,7 +129,7 @@ fn publish(
     for (path, bytes) in settings {
         small(volume, read, region, path, bytes)?;
     }
-    credentials::install(volume, read, region, credentials)?;
+    credentials::install(volume, read, region, credentials::LIST, credentials)?;
     for New { path, cluster, size } in in_order(volume, read, new)? {
         name(volume, read, region, &path, cluster, size).with_context(|| format!("giving {path} its name"))?;
     }
@@ -137,6 +137,16 @@ fn publish(
         let steps = coded(volume.rename(path, name, read)).with_context(|| format!("renaming {path} to {name}"))?;
         apply(region, steps)?;
     }
+    apply(region, vec![volume.fat_writes()])
+}
+
+/// Makes the file system hold what a verifier has given, beside all else.
+pub(super) fn hold_attested(volume: &mut Volume, read: ReadAt<'_>, region: &Region, attested: &[Sealed]) -> Result<()> {
+    if credentials::are_there(volume, read, credentials::ATTESTED, attested)? {
+        return Ok(());
+    }
+    apply(region, vec![coded(volume.uncount(read))?.into_iter().collect()])?;
+    credentials::install(volume, read, region, credentials::ATTESTED, attested)?;
     apply(region, vec![volume.fat_writes()])
 }
 

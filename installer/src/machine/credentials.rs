@@ -47,7 +47,7 @@ impl Machine<'_> {
             return Ok(Opened::default());
         }
         self.tell.step("secrets", "Opening the secrets", |_| {
-            secrets::open(host, (self.seams.tpm)().code(Code::Secrets, || "looking for the TPM".to_owned())?)
+            secrets::open(&host.secrets, (self.seams.tpm)().code(Code::Secrets, || "looking for the TPM".to_owned())?)
         })
     }
 

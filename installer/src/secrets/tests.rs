@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use metalstrap_release::host::Host;
 use metalstrap_release::tpm2::Ek;
 use serde_json::{Value, json};
 
@@ -24,14 +25,14 @@ fn host(secrets: &Value) -> Host {
 }
 
 fn refusal(secrets: &Value, swtpm: &Swtpm) -> String {
-    let error = open(&host(secrets), Some(swtpm.direct())).unwrap_err();
+    let error = open(&host(secrets).secrets, Some(swtpm.direct())).unwrap_err();
     assert_eq!(code_of(&error), Code::Secrets);
     format!("{error:#}")
 }
 
 /// The secrets as the OS gets them where it has these files.
 fn sealed(secrets: &Value, swtpm: &Swtpm, there: &BTreeMap<String, Vec<u8>>) -> Vec<Sealed> {
-    open(&host(secrets), Some(swtpm.direct())).unwrap().seal(there).unwrap()
+    open(&host(secrets).secrets, Some(swtpm.direct())).unwrap().seal(there).unwrap()
 }
 
 fn files(sealed: &[Sealed]) -> BTreeMap<String, Vec<u8>> {
@@ -93,7 +94,7 @@ fn another_machine_opens_nothing() {
     let start = "asking the TPM: opening the secret \"psk\", which was changed, or was not made for this machine: the TPM answered \
                  TPM2_Import with error 0x";
     assert!(text.starts_with(start), "{text}");
-    let error = open(&host(&secrets), None).unwrap_err();
+    let error = open(&host(&secrets).secrets, None).unwrap_err();
     let text = "the host config has secrets, but this machine has no TPM 2.0 that could open them";
     assert_eq!((code_of(&error), error.to_string()), (Code::Secrets, text.to_owned()));
 }

@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use super::Bootable;
 use crate::bootvars;
 use crate::converge::Tally;
+use crate::disk::Region;
 use crate::plan::Role;
 
 impl Bootable {
@@ -20,6 +21,14 @@ impl Bootable {
     #[must_use]
     pub fn guid_knows(&self, intent: &str) -> bool {
         self.at.at.0.plan.guid_knows(intent)
+    }
+
+    /// The ESP: the whole partition.
+    ///
+    /// # Errors
+    /// None that occur: the plan has an ESP.
+    pub fn esp_region(&self) -> Result<Region> {
+        self.at.at.0.region(Role::Esp)
     }
 
     /// The ESP as the firmware's boot entry names it.

@@ -1,5 +1,5 @@
-//! A TPM 2.0 to which commands are sent as bytes (TCG, "Trusted Platform Module Library", part 3). Sealing takes eight commands
-//! that tpm2-tss is not linked for: it would weigh a hundred kilobytes more than this.
+//! A TPM 2.0 to which commands are sent as bytes (TCG, "Trusted Platform Module Library", part 3). Sealing and attesting take
+//! commands that tpm2-tss is not linked for: it would weigh a hundred kilobytes more than this.
 
 use std::fmt;
 use std::fs::File;
@@ -19,6 +19,8 @@ const SESSIONS: u16 = 0x8002;
 const HEADER: usize = 10;
 /// Nonce, attributes and HMAC of an authorisation: none. A policy session without `continueSession` ends with the command.
 const EMPTY: [u8; 5] = [0; 5];
+/// The bytes of one: its session before that.
+const AUTHORISATION: usize = 9;
 
 /// `TPM_RC_YIELDED`, `TPM_RC_TESTING` and `TPM_RC_RETRY`: the command was not begun, and may be sent again. The kernel does so by
 /// itself for a while; a software TPM's socket does not.
@@ -52,8 +54,8 @@ pub(super) struct Command<'a> {
     pub code: u32,
     /// What it works on.
     pub handles: &'a [u32],
-    /// What authorises the use of the first handle.
-    pub by: Option<u32>,
+    /// What authorises the use of the first handles, one for each.
+    pub by: &'a [u32],
     /// What comes behind.
     pub parameters: &'a [u8],
 }
@@ -106,7 +108,7 @@ impl Direct {
             match header.last_chunk::<4>().copied().map(u32::from_be_bytes).unwrap_or_default() {
                 0 => return Ok(Zeroizing::new(rest.to_vec())),
                 code if NOT_BEGUN.contains(&code) && attempt < ATTEMPTS => {}
-                code => bail!("the TPM answered {what} with error {code:#05x}"),
+                code => bail!("the TPM answered {what} with error {code:#05x}{}", meaning(code)),
             }
         }
         bail!("the TPM does not begin {what}")
@@ -133,25 +135,39 @@ impl Direct {
     }
 }
 
+/// What a person should know of an error that is about the TPM, and not about the command (part 2, section 6.6).
+fn meaning(code: u32) -> &'static str {
+    match code {
+        0x101 => ": it is in failure mode, which only a restart of the machine may end",
+        0x921 => ": it is in lockout, after too many wrong authorisations",
+        _ => "",
+    }
+}
+
 /// A command as it is sent.
 fn bytes(command: &Command<'_>) -> Result<Zeroizing<Vec<u8>>> {
     let mut body = Zeroizing::new(Vec::with_capacity(MOST));
     body.extend(command.code.to_be_bytes());
     body.extend(command.handles.iter().copied().flat_map(u32::to_be_bytes));
-    if let Some(session) = command.by {
-        body.extend(9_u32.to_be_bytes());
-        body.extend(session.to_be_bytes());
-        body.extend(EMPTY);
+    let mut sessions = Vec::with_capacity(2 * AUTHORISATION);
+    for session in command.by {
+        sessions.extend(session.to_be_bytes());
+        sessions.extend(EMPTY);
+    }
+    let (mut tag, length) = (NO_SESSIONS, u32::try_from(sessions.len())?);
+    if length > 0 {
+        tag = SESSIONS;
+        body.extend(length.to_be_bytes());
+        body.extend(sessions);
     }
     body.extend_from_slice(command.parameters);
-    let tag = if command.by.is_some() { SESSIONS } else { NO_SESSIONS };
     let length = u32::try_from(body.len().saturating_add(6))?;
     Ok(Zeroizing::new([&tag.to_be_bytes()[..], &length.to_be_bytes(), body.as_slice()].concat()))
 }
 
 /// The parameters in an answer behind its handle. Behind those of an authorised command stands what the session says.
 fn parameters(command: &Command<'_>, rest: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-    if command.by.is_none() {
+    if command.by.is_empty() {
         return Ok(Zeroizing::new(rest.to_vec()));
     }
     let parameters = rest.split_first_chunk::<4>().and_then(|(length, rest)| {
@@ -204,7 +220,7 @@ mod tests {
     }
 
     const AUTHORISED: Command<'_> =
-        Command { what: "TPM2_Load", code: 0x157, handles: &[0x8000_0000], by: Some(PASSWORD), parameters: &[1, 2] };
+        Command { what: "TPM2_Load", code: 0x157, handles: &[0x8000_0000], by: &[PASSWORD], parameters: &[1, 2] };
 
     #[test]
     fn commands_and_answers_are_as_the_library_says() {
@@ -216,6 +232,20 @@ mod tests {
             &[0x80, 0x02, 0, 0, 0, 29, 0, 0, 0x01, 0x57, 0x80, 0, 0, 0][..],
             &[0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0],
             &[1, 2],
+        ];
+        assert_eq!(*sent.lock().unwrap(), expected.concat());
+    }
+
+    #[test]
+    fn each_handle_has_an_authorisation_of_its_own() {
+        let (mut tpm, sent) = tpm(&[0x80, 0x02, 0, 0, 0, 14, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let (what, code) = ("TPM2_ActivateCredential", 0x147);
+        let (handles, by) = (&[0x8000_0001_u32, 0x8000_0000], &[PASSWORD, 0x0300_0000]);
+        assert_eq!(tpm.run(&Command { what, code, handles, by, parameters: &[1] }).unwrap().as_slice(), [0_u8; 0]);
+        let expected = [
+            &[0x80, 0x02, 0, 0, 0, 41, 0, 0, 0x01, 0x47, 0x80, 0, 0, 1, 0x80, 0, 0, 0][..],
+            &[0, 0, 0, 18, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 0x03, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[1],
         ];
         assert_eq!(*sent.lock().unwrap(), expected.concat());
     }
@@ -242,6 +272,12 @@ mod tests {
         let error = refusal(&[0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x01, 0xdf]);
         assert_eq!(error, "the TPM answered TPM2_Load with error 0x1df");
         assert_eq!(refusal(&[0x80, 0x02, 0, 0, 0, 12, 0, 0, 0, 0, 0, 0]), "the TPM's answer to TPM2_Load is too short");
+        let error = refusal(&[0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x01, 0x01]);
+        let text = "the TPM answered TPM2_Load with error 0x101: it is in failure mode, which only a restart of the machine may end";
+        assert_eq!(error, text);
+        let error = refusal(&[0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x09, 0x21]);
+        let text = "the TPM answered TPM2_Load with error 0x921: it is in lockout, after too many wrong authorisations";
+        assert_eq!(error, text);
         for cut in [&[][..], &[0x80, 0x02, 0, 0], &[0x80, 0x02, 0, 0, 0, 99, 0, 0, 0, 0]] {
             assert_eq!(refusal(cut), "reading the TPM's answer to TPM2_Load: unexpected end of file");
         }

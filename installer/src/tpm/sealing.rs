@@ -29,7 +29,7 @@ pub struct Object {
 
 /// A key that the TPM has in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Loaded(u32);
+pub struct Loaded(pub(super) u32);
 
 impl Direct {
     /// Does `work` with the endorsement key of this kind. It is made anew from the TPM's seed, the same each time.
@@ -80,7 +80,7 @@ impl Direct {
             what: "TPM2_Import",
             code: 0x156,
             handles: &[ek.0],
-            by: Some(session),
+            by: &[session],
             parameters: &parameters,
         });
         let private = first(&self.ended(session, answer)?)?.to_vec();
@@ -95,20 +95,7 @@ impl Direct {
     /// # Errors
     /// The TPM's.
     pub fn seal(&mut self, parent: Loaded, data: &[u8; 32]) -> Result<Object> {
-        let template = sealed_data(SEALED, &NO_POLICY, &[]);
-        let answer = self.run(&Command {
-            what: "TPM2_Create",
-            code: 0x153,
-            handles: &[parent.0],
-            by: Some(PASSWORD),
-            parameters: &creation(data, &template),
-        })?;
-        let mut rest = answer.as_slice();
-        let (private, public) = (take_sized(&mut rest), take_sized(&mut rest));
-        let (Some(private), Some(public)) = (private, public) else {
-            anyhow::bail!("the TPM's answer to TPM2_Create is too short")
-        };
-        Ok(Object { private: private.to_vec(), public: public.to_vec() })
+        self.create(parent, PASSWORD, &creation(data, &sealed_data(SEALED, &NO_POLICY, &[])))
     }
 
     /// Opens what [`Direct::seal`] has sealed.
@@ -137,24 +124,37 @@ impl Direct {
             what: "TPM2_CreatePrimary",
             code: 0x131,
             handles: &[hierarchy],
-            by: Some(PASSWORD),
+            by: &[PASSWORD],
             parameters: &creation(&[], template),
         })
     }
 
-    fn load(&mut self, parent: Loaded, by: u32, Object { private, public }: &Object) -> Result<Loaded> {
+    /// Makes an object under `parent`, whose use `by` authorises; the TPM does not keep it.
+    pub(super) fn create(&mut self, parent: Loaded, by: u32, parameters: &[u8]) -> Result<Object> {
+        let (what, code) = ("TPM2_Create", 0x153);
+        let answer = self.run(&Command { what, code, handles: &[parent.0], by: &[by], parameters });
+        let answer = self.ended(by, answer)?;
+        let mut rest = answer.as_slice();
+        let (private, public) = (take_sized(&mut rest), take_sized(&mut rest));
+        let (Some(private), Some(public)) = (private, public) else {
+            anyhow::bail!("the TPM's answer to TPM2_Create is too short")
+        };
+        Ok(Object { private: private.to_vec(), public: public.to_vec() })
+    }
+
+    pub(super) fn load(&mut self, parent: Loaded, by: u32, Object { private, public }: &Object) -> Result<Loaded> {
         let loaded = self.run_for_handle(&Command {
             what: "TPM2_Load",
             code: 0x157,
             handles: &[parent.0],
-            by: Some(by),
+            by: &[by],
             parameters: &[sized(private), sized(public)].concat(),
         });
         Ok(Loaded(self.ended(by, loaded)?.0))
     }
 
     /// Has the TPM forget an object, and then says what came of the work with it.
-    fn flushed<T>(&mut self, object: u32, result: Result<T>) -> Result<T> {
+    pub(super) fn flushed<T>(&mut self, object: u32, result: Result<T>) -> Result<T> {
         let flushed = self.flush(object);
         let value = result?;
         flushed.map(|()| value)
@@ -162,7 +162,7 @@ impl Direct {
 
     fn unseal(&mut self, data: Loaded, by: u32) -> Result<Zeroizing<Vec<u8>>> {
         let (what, code) = ("TPM2_Unseal", 0x15e);
-        let answer = self.run(&Command { what, code, handles: &[data.0], by: Some(by), parameters: &[] });
+        let answer = self.run(&Command { what, code, handles: &[data.0], by: &[by], parameters: &[] });
         Ok(Zeroizing::new(first(&self.ended(by, answer)?)?.to_vec()))
     }
 
@@ -175,20 +175,20 @@ impl Direct {
             what: "TPM2_StartAuthSession",
             code: 0x176,
             handles: &[NOTHING, NOTHING],
-            by: None,
+            by: &[],
             parameters: &start,
         })?;
         Ok(session)
     }
 
     /// A session that fulfils the endorsement key's policy: it is used by whoever may use the endorsement hierarchy.
-    fn endorsement_session(&mut self) -> Result<u32> {
+    pub(super) fn endorsement_session(&mut self) -> Result<u32> {
         let session = self.session()?;
         let answer = self.run(&Command {
             what: "TPM2_PolicySecret",
             code: 0x151,
             handles: &[ENDORSEMENT, session],
-            by: Some(PASSWORD),
+            by: &[PASSWORD],
             // No nonce, no command, no reference, no end of its time.
             parameters: &[0; 2 + 2 + 2 + 4],
         });
@@ -196,7 +196,7 @@ impl Direct {
     }
 
     /// A session outlives a command that was refused, and a TPM has few places for them.
-    fn ended<T>(&mut self, session: u32, result: Result<T>) -> Result<T> {
+    pub(super) fn ended<T>(&mut self, session: u32, result: Result<T>) -> Result<T> {
         if result.is_err() && session != PASSWORD {
             let _ = self.flush(session);
         }
@@ -205,18 +205,18 @@ impl Direct {
 
     fn flush(&mut self, handle: u32) -> Result<()> {
         let (what, code) = ("TPM2_FlushContext", 0x165);
-        self.run(&Command { what, code, handles: &[handle], by: None, parameters: &[] }).map(drop)
+        self.run(&Command { what, code, handles: &[handle], by: &[], parameters: &[] }).map(drop)
     }
 }
 
 /// The first buffer of an answer.
-fn first(answer: &[u8]) -> Result<&[u8]> {
+pub(super) fn first(answer: &[u8]) -> Result<&[u8]> {
     take_sized(&mut &*answer).context("the TPM's answer is too short")
 }
 
 /// The parameters that objects are made from: an empty authorisation value and the data, the template, nothing from outside,
 /// no PCRs.
-fn creation(data: &[u8], template: &[u8]) -> Zeroizing<Vec<u8>> {
+pub(super) fn creation(data: &[u8], template: &[u8]) -> Zeroizing<Vec<u8>> {
     let data = Zeroizing::new(sized(data));
     let sensitive = Zeroizing::new([&sized(&[])[..], data.as_slice()].concat());
     let sensitive = Zeroizing::new(sized(&sensitive));
@@ -291,7 +291,7 @@ mod tests {
         let mut tpm = swtpm.direct();
         let session = tpm.endorsement_session().unwrap();
         let (what, code) = ("TPM2_PolicyGetDigest", 0x189);
-        let answer = tpm.run(&Command { what, code, handles: &[session], by: None, parameters: &[] }).unwrap();
+        let answer = tpm.run(&Command { what, code, handles: &[session], by: &[], parameters: &[] }).unwrap();
         let ek = KeyKind::EccP256.template();
         assert_eq!(first(&answer).unwrap(), &ek[10..42]);
     }

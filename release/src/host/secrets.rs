@@ -37,7 +37,7 @@ impl Secrets {
     ///
     /// # Errors
     /// Names the secret and what is wrong with it.
-    pub(super) fn check(&self, credentials: &Credentials) -> Result<(), String> {
+    pub fn check(&self, credentials: &Credentials) -> Result<(), String> {
         let all = self.0.len().saturating_add(credentials.iter().count());
         if all > MOST {
             return Err(format!("are {all} with the credentials, more than {MOST}"));

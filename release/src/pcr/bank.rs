@@ -40,7 +40,8 @@ impl Bank {
     }
 
     /// Its `TPM_ALG_ID` (TCG Algorithm Registry).
-    pub(crate) fn id(self) -> u16 {
+    #[must_use]
+    pub fn id(self) -> u16 {
         match self {
             Self::Sha1 => 0x0004,
             Self::Sha256 => 0x000b,

@@ -196,3 +196,39 @@ async fn those_that_are_there_need_no_room() {
     // Nobody is told what they are by.
     assert!(!serde_json::to_string(&full).unwrap().contains("hostname"), "{full:?}");
 }
+
+#[tokio::test]
+async fn what_a_verifier_has_given_is_beside_those_of_the_host_config_and_stays_when_these_change() {
+    let repository = Repository::new();
+    let manifest = manifest(&repository, &bytes(1, 20_000), &bytes(2, 400_000));
+    let disk = Arc::new(Recording::memory(DISK_SIZE, 512));
+    let (old, new) = (old(), new());
+    let first = Order { credentials: &old, ..order(&manifest) };
+    write(&repository.mirrors(), first, &region(&disk), &[], &Progress::default()).await.unwrap();
+    assert_eq!(attested(&region(&disk)).await.unwrap(), Vec::<Sealed>::new());
+
+    let mut given = sealed(json!({"added": {"text": "z"}, "token": {"text": "t"}}));
+    given.iter_mut().for_each(|one| one.size = None);
+    hold_attested(&region(&disk), given.clone()).await.unwrap();
+    let both = |first: &[Sealed], second: &[Sealed]| -> BTreeMap<String, Vec<u8>> {
+        files(first).into_iter().chain(files(second)).collect()
+    };
+    let image = image_of(&disk.log());
+    assert_eq!(image.credentials(), both(&old, &given));
+    assert_eq!(complaints(&image.path()), Vec::<String>::new());
+    assert_eq!(attested(&region(&disk)).await.unwrap(), given);
+    assert!(has_credentials(&region(&disk), &old).await);
+    let writes = disk.log().len();
+    hold_attested(&region(&disk), given.clone()).await.unwrap();
+    assert_eq!(disk.log().len(), writes, "nothing is written where it is there");
+
+    // The next host config has one of that name itself.
+    let second = Order { credentials: &new, ..staying(&manifest) };
+    write(&repository.mirrors(), second, &region(&disk), &[], &Progress::default()).await.unwrap();
+    assert_eq!(image_of(&disk.log()).credentials(), both(&given, &new));
+    assert_eq!(attested(&region(&disk)).await.unwrap(), given[1..]);
+    hold_attested(&region(&disk), Vec::new()).await.unwrap();
+    let image = image_of(&disk.log());
+    assert_eq!(image.credentials(), files(&new));
+    assert_eq!(complaints(&image.path()), Vec::<String>::new());
+}

@@ -80,6 +80,7 @@ fn machine<'a>(place: &'a Place, tell: &'a Reporter, measurer: Measurer) -> Mach
         host: None,
         leaving: Leaving::default(),
         nv,
+        attester: Default::default(),
         seams,
     }
 }

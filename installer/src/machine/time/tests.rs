@@ -43,6 +43,7 @@ fn machine<'a>(place: &'a Place, tell: &'a Reporter, clock: Option<Clock>) -> Ma
         host: None,
         leaving: Leaving::default(),
         nv,
+        attester: Default::default(),
         seams,
     }
 }

@@ -1,0 +1,251 @@
+//! Attesting: the machine says who it is, answers a verifier's challenge by its TPM, and hears what the verifier makes of it. The
+//! messages, and what each is for: `metalstrap_release::attest`.
+
+pub mod command;
+mod exchange;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use metalstrap_release::attest::{
+    Base64, CHALLENGE, Challenge, Evidence, Introduction, Outcome, Quote, VERDICT, Verdict,
+};
+use metalstrap_release::digest::Digest;
+use metalstrap_release::document::FORMAT;
+use metalstrap_release::host::{Host, Identity, Secrets};
+use metalstrap_release::tpm2::{Ek, KeyKind, sized, take_sized};
+use serde_json::{Value, json};
+
+pub use exchange::Verifier;
+
+use crate::tpm::attesting::PCR_COUNT;
+use crate::tpm::direct::Direct;
+use crate::tpm::sealing::Object;
+
+/// The firmware's log, where the kernel has it.
+const FIRMWARE_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
+/// Of no longer one evidence is made; firmware gives its log 64 KiB, or a few times that.
+const MOST_FIRMWARE_LOG: u64 = 4 << 20;
+/// Bytes of a nonce.
+const NONCE: std::ops::RangeInclusive<usize> = 16..=32;
+/// PCRs that the final report quotes: those that firmware, boot loaders and OS share out. The rest is for debugging.
+const REPORTED: std::ops::Range<u32> = 0..16;
+/// Findings that a message for a person names.
+const MOST_NAMED: usize = 10;
+
+/// The key that a machine attests itself by: an object that only the TPM opens that has made it, under its endorsement key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    ek: KeyKind,
+    object: Object,
+}
+
+/// What the machine has measured.
+#[derive(Debug, Clone, Default)]
+pub struct Logs {
+    /// The firmware's log.
+    pub firmware: Option<Vec<u8>>,
+    /// The installer's, or the OS's.
+    pub userspace: String,
+}
+
+impl Key {
+    /// As a file holds it: no secret, since only its TPM opens it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [&self.ek.algorithm().to_be_bytes()[..], &sized(&self.object.public), &sized(&self.object.private)].concat()
+    }
+
+    /// From such bytes; `None` if they are none.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (algorithm, mut rest) = bytes.split_first_chunk::<2>()?;
+        let kinds = [KeyKind::EccP256, KeyKind::Rsa2048];
+        let ek = kinds.into_iter().find(|kind| kind.algorithm().to_be_bytes() == *algorithm)?;
+        let (public, private) = (take_sized(&mut rest)?.to_vec(), take_sized(&mut rest)?.to_vec());
+        rest.is_empty().then_some(Self { ek, object: Object { private, public } })
+    }
+}
+
+/// Has the TPM make an attestation key, and introduces the machine by it. Of the TPM's endorsement keys one with a certificate is
+/// taken, else the one that it makes fastest.
+///
+/// # Errors
+/// The TPM's.
+pub fn introduce(tpm: &mut Direct, machine: &Identity) -> Result<(Key, Introduction)> {
+    let (mut kind, mut certificate) = (KeyKind::EccP256, None);
+    for candidate in [KeyKind::EccP256, KeyKind::Rsa2048] {
+        certificate = or_none(tpm.ek_certificate(candidate));
+        if certificate.is_some() {
+            kind = candidate;
+            break;
+        }
+    }
+    let (ek, object) = match keys(tpm, kind) {
+        Err(error) if kind == KeyKind::EccP256 && certificate.is_none() => {
+            log::warn!("{error:#}");
+            kind = KeyKind::Rsa2048;
+            keys(tpm, kind)
+        }
+        keys => keys,
+    }?;
+    let ek_chain =
+        if certificate.is_some() { or_none(tpm.ek_chain().map(Some)).unwrap_or_default() } else { Vec::new() };
+    let introduction = Introduction {
+        format: FORMAT,
+        claims: claims(machine),
+        ek: Base64(ek.public()),
+        ek_certificate: certificate.map(Base64),
+        ek_chain: ek_chain.into_iter().map(Base64).collect(),
+        ak: Base64(object.public.clone()),
+    };
+    Ok((Key { ek: kind, object }, introduction))
+}
+
+/// The endorsement key of this kind, and an attestation key that was made under it.
+fn keys(tpm: &mut Direct, kind: KeyKind) -> Result<(Ek, Object)> {
+    let made = tpm.with_ek(kind, |tpm, key, ek| Ok((ek.clone(), tpm.attestation_key(key)?)));
+    made.context("making an attestation key")
+}
+
+/// A certificate that cannot be read is one that the verifier does without, or not.
+fn or_none<T>(read: Result<Option<T>>) -> Option<T> {
+    read.unwrap_or_else(|error| {
+        log::warn!("reading the certificate of the endorsement key: {error:#}");
+        None
+    })
+}
+
+/// What the machine says of itself and nothing proves.
+fn claims(machine: &Identity) -> BTreeMap<String, String> {
+    let macs = (!machine.macs.is_empty()).then(|| machine.macs.join(" "));
+    let Identity { uuid, serial, vendor, product, .. } = machine.clone();
+    let all = [("uuid", uuid), ("serial", serial), ("macs", macs), ("vendor", vendor), ("product", product)];
+    all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+/// Reads a challenge.
+///
+/// # Errors
+/// Names what is wrong with it.
+pub fn parse_challenge(bytes: &[u8]) -> Result<Challenge> {
+    let challenge: Challenge = CHALLENGE.parse(bytes)?;
+    CHALLENGE.check_format(challenge.format)?;
+    if !NONCE.contains(&challenge.nonce.0.len()) {
+        let (least, most, length) = (NONCE.start(), NONCE.end(), challenge.nonce.0.len());
+        return Ok(CHALLENGE.refuse("nonce", format!("has {length} bytes, not {least} to {most}"))?);
+    }
+    if challenge.pcrs.is_empty() || challenge.pcrs.iter().any(|pcr| *pcr >= PCR_COUNT) {
+        return Ok(CHALLENGE.refuse("pcrs", "are none, or some that no TPM has: there are 0 to 23")?);
+    }
+    Ok(challenge)
+}
+
+/// Reads a verdict on the exchange `id`.
+///
+/// # Errors
+/// Names what is wrong with it.
+fn parse_verdict(bytes: &[u8], id: &str) -> Result<Verdict> {
+    let verdict: Verdict = VERDICT.parse(bytes)?;
+    VERDICT.check_format(verdict.format)?;
+    if verdict.id != id {
+        return Ok(VERDICT.refuse("id", format!("is {:?}, which is another exchange than {id:?}", verdict.id))?);
+    }
+    Ok(verdict)
+}
+
+/// Answers a challenge for `key`.
+///
+/// # Errors
+/// The TPM's: the challenge is for another TPM or another key, or the TPM cannot quote.
+pub fn answer(tpm: &mut Direct, key: &Key, challenge: &Challenge, logs: Logs) -> Result<Evidence> {
+    let pcrs: BTreeSet<u32> = challenge.pcrs.iter().copied().collect();
+    let (secret, quotes) = tpm.with_attestation_key(key.ek, &key.object, |tpm, ek, ak| {
+        let credential = [challenge.credential.0.as_slice(), &challenge.encrypted_secret.0];
+        let secret = tpm.activate(ek, ak, credential).context(
+            "opening the challenge's secret: it is for another TPM or another attestation key, or was changed",
+        )?;
+        let banks = tpm.banks_to_quote()?;
+        let quotes: Result<Vec<Quote>> =
+            banks.into_iter().map(|bank| tpm.quote(ak, &challenge.nonce.0, bank, &pcrs)).collect();
+        Ok((secret.to_vec(), quotes?))
+    })?;
+    Ok(Evidence {
+        format: FORMAT,
+        id: challenge.id.clone(),
+        secret: Base64(secret),
+        quotes,
+        firmware_log: logs.firmware.map(Base64),
+        userspace_log: logs.userspace,
+    })
+}
+
+/// What the final report has of it: the introduction without the steps of its certificate, and a quote over one bank, whose nonce is the SHA-256 of the run's id. Nobody has
+/// challenged the machine, so it proves that this TPM had these values, not when.
+///
+/// # Errors
+/// The TPM's.
+pub fn report(tpm: &mut Direct, key: &Key, introduction: &Introduction, run: &str) -> Result<Value> {
+    let introduction = Introduction { ek_chain: Vec::new(), ..introduction.clone() };
+    let (nonce, pcrs): (Digest, BTreeSet<u32>) = (Digest::of(run.as_bytes()), REPORTED.collect());
+    let quote = tpm.with_attestation_key(key.ek, &key.object, |tpm, _, ak| {
+        let bank = tpm.banks_to_quote()?.into_iter().next().context("the TPM has no bank")?;
+        tpm.quote(ak, &nonce.0, bank, &pcrs)
+    })?;
+    Ok(json!({"introduction": introduction, "quote": quote}))
+}
+
+/// Whether an OS may have what a verifier has given beside what the host config has.
+///
+/// # Errors
+/// What cannot be.
+pub fn beside(host: &Host, given: &Secrets) -> Result<(), String> {
+    let mut all = host.secrets.clone();
+    for (name, secret) in given.iter() {
+        if host.secrets.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            return Err(format!("hold {name:?} twice"));
+        }
+        all.set(name, secret.clone());
+    }
+    all.check(&host.credentials)
+}
+
+/// The firmware's log; `None` where the kernel has none.
+#[must_use]
+pub fn firmware_log() -> Option<Vec<u8>> {
+    bounded(Path::new(FIRMWARE_LOG), MOST_FIRMWARE_LOG).unwrap_or_else(|error| {
+        log::warn!("{error:#}");
+        None
+    })
+}
+
+/// A file of at most so many bytes; `None` if it is not there.
+fn bounded(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    let what = || format!("reading {}", path.display());
+    if !path.exists() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).with_context(what)?;
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).with_context(what)?;
+    if u64::try_from(bytes.len())? > most {
+        anyhow::bail!("{} has more than {most} bytes", path.display());
+    }
+    Ok(Some(bytes))
+}
+
+/// Why a verifier does not accept a machine: what it has refuted, or else could not know.
+#[must_use]
+pub fn reasons(verdict: &Verdict) -> String {
+    let of = |outcome| verdict.findings.iter().filter(move |finding| finding.outcome == outcome);
+    let refuted: Vec<_> = of(Outcome::Refuted).collect();
+    let named = if refuted.is_empty() { of(Outcome::Unknown).collect() } else { refuted };
+    let texts = named.iter().take(MOST_NAMED).map(|finding| format!("{}: {}", finding.what, finding.text));
+    let texts: Vec<String> = texts.collect();
+    if texts.is_empty() { "it does not say why".to_owned() } else { texts.join("; ") }
+}
