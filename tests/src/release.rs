@@ -267,6 +267,7 @@ pub fn host(target: Target) -> Host {
         tpm: TpmPolicy::IfPresent,
         attestation: None,
         handoff: HandoffMode::Kexec,
+        pcr11: Default::default(),
         cmdline_extra: String::new(),
         boot_order: BootOrder::NetworkFirst,
         credentials: Default::default(),
