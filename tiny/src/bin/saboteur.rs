@@ -3,7 +3,8 @@
 //! The kernel starts it by `rdinit=/saboteur`. It leaves a child behind and becomes `/init`. The child waits until a
 //! process runs whose first argument is `run` (the supervisor's child), with `saboteur.after=STEP` also until the kernel's
 //! log has the event that this step has started, stops the process, and then does what `saboteur=` says: `kill` sends SIGKILL, `segv` sends
-//! SIGSEGV until the process is gone, `oom` uses up the memory until the kernel's OOM killer has taken it.
+//! SIGSEGV until the process is gone, `oom` uses up the memory until the kernel's OOM killer has taken it. `stuck` waits until one of its
+//! threads hangs in the kernel, as on a device that does not answer, and stops the others.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -22,6 +23,8 @@ use nix::unistd::Pid;
 const CHILD: &str = "lie-in-wait";
 /// The argument that makes a process the victim.
 const VICTIM: &str = "run";
+/// Looks one after the other, some milliseconds apart, that find a thread waiting for a device: it will not get further.
+const STUCK: u32 = 1000;
 /// Small enough that the memory of the victim, once it is gone, is more than what is still asked for.
 const BITE: usize = 256 << 10;
 
@@ -49,6 +52,13 @@ fn sabotage() -> Result<()> {
         // The log begins with the kernel command line, which must not be taken for the event.
         appears(&format!(r#""step":"{step}","state":"started""#))?;
     }
+    if deed == "stuck" {
+        let mut looks = 0;
+        wait_for(|| {
+            looks = if waits_for_device(victim) { looks + 1 } else { 0 };
+            looks == STUCK
+        });
+    }
     let send = |signal| kill(victim, signal).with_context(|| format!("sending {signal} to {victim}"));
     // What takes a while shall not let it get any further.
     send(Signal::SIGSTOP)?;
@@ -59,7 +69,8 @@ fn sabotage() -> Result<()> {
             wait_for(|| send(Signal::SIGSEGV).and_then(|()| send(Signal::SIGCONT)).is_err() || !is_victim(victim))
         }
         "oom" => use_up_memory(victim)?,
-        other => bail!("saboteur={other}: not one of kill, segv, oom"),
+        "stuck" => {}
+        other => bail!("saboteur={other}: not one of kill, segv, oom, stuck"),
     }
     let mut log = File::options().write(true).open("/dev/kmsg").context("opening /dev/kmsg")?;
     // Each write is a record of its own, so it is one write.
@@ -102,6 +113,13 @@ fn find() -> Option<Pid> {
 fn is_victim(pid: Pid) -> bool {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     arguments.split(|byte| *byte == 0).nth(1) == Some(VICTIM.as_bytes())
+}
+
+/// Whether one of its threads is in state D, which stands behind its name (proc_pid_stat(5)): no signal ends it.
+fn waits_for_device(pid: Pid) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    states.any(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D')))
 }
 
 /// Takes memory until `victim` is gone; then gives it back. The kernel prefers the victim, which the supervisor has put
