@@ -52,16 +52,10 @@ fn sabotage() -> Result<()> {
         // The log begins with the kernel command line, which must not be taken for the event.
         appears(&format!(r#""step":"{step}","state":"started""#))?;
     }
-    if deed == "stuck" {
-        let mut looks = 0;
-        wait_for(|| {
-            looks = if waits_for_device(victim) { looks + 1 } else { 0 };
-            looks == STUCK
-        });
-    }
+    let first = if deed == "stuck" { stuck(victim) } else { victim };
     let send = |signal| kill(victim, signal).with_context(|| format!("sending {signal} to {victim}"));
     // What takes a while shall not let it get any further.
-    send(Signal::SIGSTOP)?;
+    kill(first, Signal::SIGSTOP).with_context(|| format!("stopping {victim}"))?;
     match deed.as_str() {
         "kill" => send(Signal::SIGKILL)?,
         // Rust's runtime takes the first one for a fault, resets the handler and goes on to where it would fault again.
@@ -115,11 +109,30 @@ fn is_victim(pid: Pid) -> bool {
     arguments.split(|byte| *byte == 0).nth(1) == Some(VICTIM.as_bytes())
 }
 
-/// Whether one of its threads is in state D, which stands behind its name (proc_pid_stat(5)): no signal ends it.
-fn waits_for_device(pid: Pid) -> bool {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let mut states = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
-    states.any(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D')))
+/// Waits until a thread of `pid` gets no further in the kernel, and gives one that does. A signal to the process goes to its first
+/// thread, where it would wait if that is the one that hangs; one to another thread stops all that can be stopped.
+fn stuck(pid: Pid) -> Pid {
+    let (mut looks, mut awake) = (0, None);
+    wait_for(|| {
+        let (waiting, others): (Vec<_>, Vec<_>) = threads(pid).into_iter().partition(|(_, state)| *state == 'D');
+        looks = if waiting.is_empty() { 0 } else { looks + 1 };
+        awake = others.first().map(|(thread, _)| *thread);
+        looks >= STUCK && awake.is_some()
+    });
+    awake.unwrap_or(pid)
+}
+
+/// Its threads with their states (proc_pid_stat(5)): D is one in which no signal reaches it.
+fn threads(pid: Pid) -> Vec<(Pid, char)> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let read = |entry: fs::DirEntry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        // Behind the name, which may hold anything.
+        let (_, rest) = stat.rsplit_once(") ")?;
+        Some((Pid::from_raw(id), rest.chars().next()?))
+    };
+    entries.filter_map(read).collect()
 }
 
 /// Takes memory until `victim` is gone; then gives it back. The kernel prefers the victim, which the supervisor has put
