@@ -144,7 +144,7 @@ pub fn credentials() -> Vec<(String, Vec<u8>)> {
 }
 
 /// A unit that runs `script` in a shell when multi-user has been reached; `more` are further lines of its service.
-fn unit(description: &str, more: &str, script: &str) -> String {
+pub(crate) fn unit(description: &str, more: &str, script: &str) -> String {
     let script: String = script.replace('\\', "\\\\").replace('$', "$$").replace('%', "%%").replace('"', "\\\"");
     let script = script.trim().replace('\n', "\\n");
     format!(
