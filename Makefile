@@ -1,5 +1,5 @@
 # Thin: each target names the command it runs. Everything that is made goes below target/ and out/.
-.PHONY: demo test check attacks crashtest bench deps images docs clean fmt
+.PHONY: demo test measured check attacks crashtest bench deps images docs clean fmt
 
 # Reproducible times in images: the last commit's.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -12,6 +12,8 @@ CARGO := cargo
 MACHINES := --features metalstrap-tests/machines
 # What `make images` builds of the commands beside the installer.
 SCOPE := -p metalstrap -p metalstrap-tiny
+# The scenarios that write out/measured/result.json.
+MEASURED := what_was_measured keys_are_enrolled a_kexec_that_hangs a_healthy_system
 BUILT := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu
 
 # Installs what the project needs on a Debian 12 or 13 machine, and builds the static TPM library.
@@ -50,7 +52,16 @@ demo: images
 test: SCOPE := --workspace --all-targets
 test: check images
 	scripts/fetch-workbench
+	rm -f out/measured/result.json
 	$(CARGO) test --locked --workspace $(MACHINES) --test scenarios -- --test-threads=2
+	$(BUILT)/debug/measured
+
+# Those of the scenarios that show what is measured, attested and handed over, and what they have shown: out/measured/result.json,
+# which must be whole and right (docs/testing.md). A part of `make test`.
+measured: images
+	rm -f out/measured/result.json
+	$(CARGO) test --locked --workspace $(MACHINES) --test scenarios -- --test-threads=2 $(MEASURED)
+	$(BUILT)/debug/measured
 
 # Power cuts at thousands of points of whole installations, judged in process, with a second run wherever nothing starts, and some
 # of them booted by machines (about an hour on two cores): out/crash/result.json (docs/testing.md). With CRASHTEST_POINT=… as a

@@ -1,10 +1,10 @@
 //! Measuring: each input goes into the TPM right after it is loaded and before it is parsed, with an event log.
 //!
 //! The log has systemd's userspace format, so that the installed OS can read it beside its own: JSON text sequences
-//! (RFC 7464) of a subset of TCG CEL-JSON, one record a measurement. systemd-pcrlock shows `content.string` of every
-//! record whose `content_type` is `systemd`; for an `eventType` it does not know, it does not expect the digest to be
-//! that string's (systemd, src/pcrlock/pcrlock.c, event_log_record_parse_json). So all records here are of one `eventType` of our
-//! own, in PCR 11 and 12 too: docs/measurements.md says by their strings which bytes they stand for.
+//! (RFC 7464) of a subset of TCG CEL-JSON, one record a measurement. systemd-pcrlock holds that the digest of a record
+//! whose `content_type` is `systemd` is that of its `content.string`, if it has one, whatever its `eventType`: it marks others as
+//! wrong (systemd, src/pcrlock/pcrlock.c, event_log_record_validate_hash_userspace). So the records here have none, but an
+//! `eventType` of our own and `content.input`, in PCR 11 and 12 too: docs/measurements.md says by that which bytes they stand for.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -38,7 +38,7 @@ struct Record<'a> {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Content<'a> {
-    string: String,
+    input: &'a str,
     boot_id: &'a str,
     /// Microseconds of CLOCK_BOOTTIME.
     timestamp: u64,
@@ -123,8 +123,7 @@ impl EventLog {
     fn record(&self, Input { pcr, what, digests }: Input<'_>) -> Result<String> {
         let now = clock_gettime(ClockId::CLOCK_BOOTTIME).context("reading CLOCK_BOOTTIME")?;
         let timestamp = u64::try_from(now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000).unwrap_or(0);
-        let string = format!("metalstrap:{what}");
-        let content = Content { string, boot_id: &self.boot_id, timestamp, event_type: "metalstrap" };
+        let content = Content { input: what, boot_id: &self.boot_id, timestamp, event_type: "metalstrap" };
         let record = Record { pcr, digests, content_type: "systemd", content };
         Ok(format!("\u{1e}{}\n", serde_json::to_string(&record).context("writing an event log record")?))
     }

@@ -10,6 +10,8 @@ pub mod measured;
 pub mod observe;
 pub mod operator;
 pub mod outcome;
+pub mod proof;
+pub mod quote;
 pub mod reissue;
 pub mod release;
 pub mod replay;

@@ -7,13 +7,18 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use metalstrap_initrd::uki::{BootTools, Uki};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::uki::{HEAD_BYTES, Section, Sections, read_section};
 use metalstrap_release::verity::{self, BLOCK_SIZE, Superblock};
 use uuid::Uuid;
 
+use crate::artifacts::built;
+
 /// The most bytes of a section with words.
 const MAX_WORDS: u64 = 64 << 10;
+/// No section of a UKI is larger.
+const MAX_SECTION: u64 = 512 << 20;
 
 /// Makes from the `images` of version 1 those of `version` (one digit), in `dir`. Gives the root hash.
 ///
@@ -34,6 +39,33 @@ pub fn reissue(images: &Path, version: &str, dir: &Path) -> Result<Digest> {
     let uki = fs::read(images.join("uki.efi")).with_context(making)?;
     fs::write(dir.join("uki.efi"), renamed(uki, version, &root_hash).with_context(making)?).with_context(making)?;
     Ok(root_hash)
+}
+
+/// Makes a UKI anew, by ukify, from its own parts with the signed policies and the public half of the key that has signed them.
+///
+/// # Errors
+/// It is no UKI as mkosi makes them, or the words of ukify.
+pub(crate) fn sign_pcr11(uki: &Path, [key, public]: [&Path; 2]) -> Result<()> {
+    let making = || format!("signing PCR 11 of {}", uki.display());
+    let bytes = fs::read(uki).with_context(making)?;
+    let sections = Sections::parse(bytes.get(..HEAD_BYTES).unwrap_or(&bytes)).with_context(making)?;
+    let read = |name: &str| -> Result<Vec<u8>> {
+        Ok(read_section(&mut Cursor::new(&bytes), sections.required(name)?, MAX_SECTION)?)
+    };
+    let text = |name: &str| -> Result<String> { Ok(String::from_utf8(read(name)?)?.trim_end_matches('\0').to_owned()) };
+    let [linux, initrd] = ["linux", "initrd"].map(|name| uki.with_extension(name));
+    for (name, path) in [(".linux", &linux), (".initrd", &initrd)] {
+        fs::write(path, read(name).with_context(making)?).with_context(making)?;
+    }
+    let (cmdline, uname, os_release) = (text(".cmdline")?, text(".uname")?, text(".osrel")?);
+    let parts = Uki { linux: &linux, initrd: &initrd, cmdline: &cmdline, uname: &uname, os_release: &os_release };
+    let mut command = BootTools::find(&built("boot-tools")?)?.command(&parts, uki);
+    let option = |name: &str, path: &Path| format!("--{name}={}", path.display());
+    command.args([option("pcr-private-key", key), option("pcr-public-key", public)]);
+    command.arg(option("tools", &built("systemd-measure")?));
+    let made = command.output().with_context(making)?;
+    ensure!(made.status.success(), "{}: ukify: {}", making(), String::from_utf8_lossy(&made.stderr).trim());
+    Ok(())
 }
 
 fn data_blocks(tree: &Path) -> Result<u64> {

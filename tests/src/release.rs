@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::artifacts::{built, program};
 use crate::operator::metalstrap;
-use crate::reissue::reissue;
+use crate::reissue::{reissue, sign_pcr11};
 
 /// The version that is published.
 pub const VERSION: &str = "1";
@@ -192,6 +192,28 @@ impl Published {
         let more = ["--level", "1", "--sysupdate", url];
         publish_to(Target::Debian, version, dir, self.repository.clone(), self.keys.clone(), &more)?;
         Ok(root_hash)
+    }
+
+    /// Makes the Debian target another version, whose UKI has policies for PCR 11 signed by `key` (PEM) and the public half of that,
+    /// and publishes it beside the first, with signatures for what PCR 11 holds behind the netboot UKI `netboot` too. Gives
+    /// the UKI and the manifest.
+    ///
+    /// # Errors
+    /// The images are not built, or the words of ukify or of the command.
+    pub fn add_measured_debian(
+        &self,
+        version: &str,
+        dir: &Path,
+        [key, public]: [&Path; 2],
+        netboot: &Path,
+    ) -> Result<[PathBuf; 2]> {
+        reissue(&built(Target::Debian.directory())?, version, dir)?;
+        let uki = dir.join("uki.efi");
+        sign_pcr11(&uki, [key, public])?;
+        let [key, netboot] = [key, netboot].map(|path| path.to_string_lossy().into_owned());
+        let more = ["--level", "1", "--pcr-key", key.as_str(), "--netboot", netboot.as_str()];
+        let published = publish_to(Target::Debian, version, dir, self.repository.clone(), self.keys.clone(), &more)?;
+        Ok([uki, self.repository.join(published.manifest)])
     }
 
     /// Signs `host` as the config of every machine.

@@ -59,6 +59,9 @@ pub struct Args {
     /// key for that machine
     #[arg(long, value_name = "DIR")]
     secrets: Option<PathBuf>,
+    /// Directory in which introduction, challenge, evidence and verdict of each exchange are kept, without secrets
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// The PCRs that are to be quoted
     #[arg(long, value_name = "LIST", default_value = DEFAULT, value_parser = Pcrs::parse)]
     pcrs: Pcrs,
@@ -78,6 +81,7 @@ impl Args {
             Accepted::open(self.accepted)?,
             self.first_use,
             self.secrets,
+            self.keep,
         );
         let tls = tls::config(&self.tls_certificate, &self.tls_key)?;
         let runtime =

@@ -120,7 +120,7 @@ impl Machine {
     pub fn measure(&self, what: &str, bytes: &[u8]) -> String {
         let digest = to_hex(&Sha256::digest(bytes));
         self.tool(&format!("tpm2_pcrextend 13:sha256={digest}"));
-        let content = json!({"string": format!("metalstrap:{what}"), "eventType": "metalstrap"});
+        let content = json!({"input": what, "eventType": "metalstrap"});
         let digests = json!([{"hashAlg": "sha256", "digest": digest}]);
         let record = json!({"pcr": 13, "digests": digests, "content_type": "systemd", "content": content});
         format!("\u{1e}{record}\n")

@@ -38,7 +38,7 @@ impl Tpm for Broken {
     }
 }
 
-/// (`content.string`, digests) of every record of PCR 13.
+/// (`content.input`, digests) of every record of PCR 13.
 fn records(text: &str) -> Vec<(String, Vec<BankDigest>)> {
     records_of(13, text)
 }
@@ -59,7 +59,7 @@ fn records_of(pcr: u32, text: &str) -> Vec<(String, Vec<BankDigest>)> {
             BankDigest { bank, digest: from_hex(value["digest"].as_str().unwrap()).unwrap() }
         };
         let digests = record["digests"].as_array().unwrap().iter().map(digest).collect();
-        records.push((record["content"]["string"].as_str().unwrap().to_owned(), digests));
+        records.push((record["content"]["input"].as_str().unwrap().to_owned(), digests));
     }
     records
 }
@@ -109,7 +109,7 @@ fn the_log_replays_to_the_pcr() {
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
     let names: Vec<_> = records(measurer.log()).into_iter().map(|(name, _)| name).collect();
     let expected = ["site-config", "manifest", "plan", "kernel-cmdline", "empty"];
-    assert_eq!(names, expected.map(|name| format!("metalstrap:{name}")));
+    assert_eq!(names, expected);
 
     let read = userspace::parse(measurer.log()).unwrap();
     assert_eq!(read.iter().filter_map(Record::input).collect::<Vec<_>>(), expected);
@@ -280,7 +280,7 @@ fn a_record_reads_as_systemd_writes_it() {
         format!(
             "\u{1e}{{\"pcr\":13,\"digests\":[{{\"hashAlg\":\"sha1\",\"digest\":\
              \"a9993e364706816aba3e25717850c26c9cd0d89d\"}}],\"content_type\":\"systemd\",\"content\":\
-             {{\"string\":\"metalstrap:plan\",\"bootId\":\"{boot_id}\","
+             {{\"input\":\"plan\",\"bootId\":\"{boot_id}\","
         )
     );
     let (timestamp, after) = after.split_once(',').unwrap();

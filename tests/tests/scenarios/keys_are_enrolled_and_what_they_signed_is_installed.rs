@@ -9,6 +9,7 @@ use std::process::Command;
 use metalstrap_initrd::Signer;
 use metalstrap_qemu::{Disk, Exit, Machine, minutes};
 use metalstrap_release::host::{HandoffMode, SecureBootKeys};
+use metalstrap_tests::measured::note;
 use metalstrap_tests::release::Target;
 use metalstrap_tests::scene::{DISK, LONG, SERIAL, Scene};
 use metalstrap_tiny::report::{PREFIX, Report};
@@ -47,6 +48,7 @@ fn keys_are_enrolled_and_what_they_signed_is_installed() {
     machine.serial().wait_for("Access Denied", minutes(4)).unwrap();
     assert_eq!(started(&mut machine), signed);
     assert!(machine.serial().events().is_empty(), "the installer was started");
+    note(&json!({"secure_boot": {"unsigned_refused": true}})).unwrap();
 
     // This one's kernel is not signed, and the release does not say that it were.
     let keys = scene.host.secure_boot_keys.take();
@@ -59,6 +61,7 @@ fn keys_are_enrolled_and_what_they_signed_is_installed() {
     assert_eq!(handoff(&machine), json!({"ending": "reboot", "reasons": [reason]}));
     let mut machine = machine.power_cycle(|builder| builder.firmware_boot()).unwrap();
     assert_eq!(started(&mut machine), outside);
+    note(&json!({"secure_boot": {"signed_installs": true}})).unwrap();
 
     // The firmware has the keys, and this one's kernel is signed by the one in db. No kexec comes after it: this OS does not
     // confirm one.
@@ -68,6 +71,7 @@ fn keys_are_enrolled_and_what_they_signed_is_installed() {
     assert_eq!(started(&mut machine), signed);
     assert_eq!(enrolled(&machine), Vec::<Value>::new());
     assert_eq!(handoff(&machine), json!({"ending": "kexec", "reasons": []}));
+    note(&json!({"secure_boot": {"lockdown_kexec": true}})).unwrap();
     drop(machine);
     scene.passed().unwrap();
 }

@@ -18,8 +18,10 @@ use serde_json::json;
 use super::super::expect::Expectations;
 use super::FirstUse;
 use super::accepted::Accepted;
-use crate::output;
+use crate::{files, output};
 
+/// Mode of the files that are kept.
+const KEPT: u32 = 0o600;
 /// Exchanges at a time. Whoever can connect can ask for one.
 const MOST: usize = 1024;
 /// A TPM answers within seconds, the slowest within a minute.
@@ -45,6 +47,7 @@ pub struct Endpoint {
     pcrs: Vec<u32>,
     first_use: FirstUse,
     secrets: Option<PathBuf>,
+    keep: Option<PathBuf>,
     exchanges: Mutex<HashMap<String, (Instant, Exchange)>>,
     accepted: Mutex<Accepted>,
 }
@@ -66,9 +69,10 @@ impl Endpoint {
         accepted: Accepted,
         first_use: FirstUse,
         secrets: Option<PathBuf>,
+        keep: Option<PathBuf>,
     ) -> Self {
         let (exchanges, accepted) = (Mutex::default(), Mutex::new(accepted));
-        Self { expectations, pcrs, first_use, secrets, exchanges, accepted }
+        Self { expectations, pcrs, first_use, secrets, keep, exchanges, accepted }
     }
 
     /// The challenge for a machine.
@@ -123,6 +127,7 @@ impl Endpoint {
             self.at_first_use(&mut expected, &ek);
         }
         let mut verdict = attest::verify(pending, evidence, &expected);
+        self.keep(pending, evidence, &verdict)?;
         if verdict.accepted {
             if !known {
                 accepted.add(&ek, &pending.introduction.claims)?;
@@ -155,6 +160,25 @@ impl Endpoint {
             }
             FirstUse::Accept => (),
         }
+    }
+
+    /// Keeps what was said, where a directory for that is given. The secret in the evidence opens nothing any more.
+    fn keep(&self, pending: &Pending, evidence: &Evidence, verdict: &Verdict) -> Result<()> {
+        let Some(directory) = &self.keep else { return Ok(()) };
+        let encoding = || format!("encoding what is kept in {}", directory.display());
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        let documents = [
+            ("introduction", serde_json::to_vec(&pending.introduction)),
+            ("challenge", serde_json::to_vec(&pending.challenge)),
+            ("evidence", serde_json::to_vec(evidence)),
+            ("verdict", serde_json::to_vec(verdict)),
+        ];
+        for (what, bytes) in documents {
+            // The id is our own: it is the one of a challenge that was found by it.
+            let path = directory.join(format!("{}.{what}.json", pending.challenge.id));
+            files::replace(&path, &bytes.with_context(encoding)?, KEPT)?;
+        }
+        Ok(())
     }
 
     /// The secrets for the machine with this key: what is for every one, and in its place what is for it alone.

@@ -101,7 +101,7 @@ impl Machine {
     fn userspace_log(&self) -> String {
         let record = |(what, bytes): &(&str, Vec<u8>)| {
             let digests = json!([{"hashAlg": "sha256", "digest": to_hex(&sha256(bytes))}]);
-            let content = json!({"string": format!("metalstrap:{what}"), "eventType": "metalstrap"});
+            let content = json!({"input": what, "eventType": "metalstrap"});
             let record = json!({"pcr": 13, "digests": digests, "content_type": "systemd", "content": content});
             format!("\u{1e}{record}\n")
         };

@@ -10,8 +10,6 @@ use crate::pcr::{Bank, BankDigest};
 const SYSTEMD: &str = "systemd";
 /// `content.eventType` of what the installer writes (`installer/src/eventlog.rs`).
 const OURS: &str = "metalstrap";
-/// What begins `content.string` of those; the name of the input follows.
-const PREFIX: &str = "metalstrap:";
 /// Types of systemd's events whose digest is that of `content.string` (`src/pcrextend/pcrextend.c`). That of a `volume-key` is an
 /// HMAC, whose key is a secret.
 const OF_STRING: [&str; 4] = ["phase", "filesystem", "machine-id", "product-id"];
@@ -104,7 +102,7 @@ impl Record {
         !self.digests.is_empty() && self.digests.iter().all(|digest| digest.bank.digest(bytes) == *digest)
     }
 
-    /// The text in what systemd or the installer says of it.
+    /// The text in what systemd says of it.
     #[must_use]
     pub fn string(&self) -> Option<&str> {
         self.text("string")
@@ -120,7 +118,7 @@ impl Record {
     /// digest is that of the input, not of its name: [`Record::is_of`] tells for one that is at hand.
     #[must_use]
     pub fn input(&self) -> Option<&str> {
-        self.string().filter(|_| self.event_type() == Some(OURS))?.strip_prefix(PREFIX)
+        self.text("input").filter(|_| self.event_type() == Some(OURS))
     }
 
     /// Whether the digests are those of the record's text; `None` where no rule says that they are.
@@ -163,7 +161,7 @@ fn named(item: &Value) -> Result<(&str, Vec<u8>), String> {
 /// Checks systemd's content: what it has of these is of the right type.
 fn check(content: &Value) -> Result<(), String> {
     let Some(content) = content.as_object() else { return Err("has a content that is no object".to_owned()) };
-    for name in ["string", "bootId", "eventType"] {
+    for name in ["string", "input", "bootId", "eventType"] {
         if content.get(name).is_some_and(|value| !value.is_string()) {
             return Err(format!("has a content.{name} that is no text"));
         }

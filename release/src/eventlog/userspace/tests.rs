@@ -83,16 +83,16 @@ fn of_some_types_the_digest_is_that_of_the_text() {
 
 /// `installer/src/eventlog.rs`.
 #[test]
-fn inputs_of_the_installer_have_their_name_in_the_text_and_their_digest_beside_it() {
-    let content = |string: &str, kind: &str| json!({"string": string, "eventType": kind});
+fn inputs_of_the_installer_have_their_name_and_their_digest_beside_it() {
+    let content = |input: &str, kind: &str| json!({"input": input, "eventType": kind});
     let of = |content: Value| {
         one(&json!({"pcr": 13, "digests": [Bank::Sha384.digest(b"{}")], "content_type": "systemd", "content": content}))
     };
-    let record = of(content("metalstrap:host-config", "metalstrap"));
-    assert_eq!((record.input(), record.string()), (Some("host-config"), Some("metalstrap:host-config")));
+    let record = of(content("host-config", "metalstrap"));
+    assert_eq!((record.input(), record.string()), (Some("host-config"), None));
     assert_eq!([record.is_of(b"{}"), record.is_of(b"host-config")], [true, false]);
-    assert_eq!(of(content("metalstrap:host-config", "phase")).input(), None);
-    assert_eq!(of(content("host-config", "metalstrap")).input(), None);
+    assert_eq!(of(content("host-config", "phase")).input(), None);
+    assert_eq!(of(json!({"string": "host-config", "eventType": "metalstrap"})).input(), None);
 }
 
 #[test]
@@ -158,6 +158,7 @@ fn fields_that_cannot_be_are_refused() {
         (json!({"pcr": 1, "digests": [], "content_type": 1}), "has a content_type that is no text"),
         (json!({"pcr": 1, "digests": [], "content_type": "systemd"}), "has a content that is no object"),
         (systemd(json!({"string": 1})), "has a content.string that is no text"),
+        (systemd(json!({"input": 1})), "has a content.input that is no text"),
         (systemd(json!({"bootId": null})), "has a content.bootId that is no text"),
         (systemd(json!({"eventType": []})), "has a content.eventType that is no text"),
         (systemd(json!({"timestamp": -1})), "has a content.timestamp that is no number of microseconds"),

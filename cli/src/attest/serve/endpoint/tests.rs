@@ -7,7 +7,7 @@ fn endpoint() -> (Endpoint, tempfile::TempDir) {
     let at = tempfile::tempdir().unwrap();
     let accepted = Accepted::open(at.path().join("accepted.json")).unwrap();
     let expectations = ExpectArgs::default().read().unwrap();
-    (Endpoint::new(expectations, vec![13], accepted, FirstUse::Accept, None), at)
+    (Endpoint::new(expectations, vec![13], accepted, FirstUse::Accept, None, None), at)
 }
 
 fn introduce(endpoint: &Endpoint, now: Instant) -> Result<Challenge, Refusal> {
@@ -36,6 +36,22 @@ fn a_challenge_is_answered_once_and_in_time() {
     assert!(matches!(judge(&endpoint, &challenge, now + LIFETIME), Err(Refusal::Gone)));
     let Err(Refusal::Bad(text)) = endpoint.judge(b"{", now) else { panic!("it is no evidence") };
     assert!(text.starts_with("the evidence is not valid: "), "{text}");
+}
+
+#[test]
+fn what_was_said_is_kept_where_that_is_asked_for() {
+    let (mut endpoint, at) = endpoint();
+    let directory = at.path().join("kept");
+    endpoint.keep = Some(directory.clone());
+    let now = Instant::now();
+    let challenge = introduce(&endpoint, now).unwrap();
+    let verdict = judge(&endpoint, &challenge, now).unwrap();
+    let kept = |what: &str| fs::read(directory.join(format!("{}.{what}.json", challenge.id))).unwrap();
+    assert_eq!(Introduction::parse(&kept("introduction")).unwrap(), introduction());
+    assert_eq!(Evidence::parse(&kept("evidence")).unwrap(), answer(&challenge));
+    assert_eq!(serde_json::from_slice::<Challenge>(&kept("challenge")).unwrap(), challenge);
+    assert_eq!(serde_json::from_slice::<Verdict>(&kept("verdict")).unwrap(), verdict);
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 4);
 }
 
 #[test]

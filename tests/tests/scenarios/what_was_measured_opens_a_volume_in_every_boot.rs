@@ -1,0 +1,212 @@
+//! One machine with a TPM, started as a netboot UKI over HTTP, from its disk, as kernel and initrd, and from its disk again. Each
+//! time the installed OS has the PCR 11 that was foretold, or that systemd-measure calculates, and a LUKS2 volume opens that was
+//! enrolled in the first boot with a signed policy for PCR 11; at another value it does not. The event logs account for what the
+//! installer has extended, by systemd-pcrlock and by a replay. In the first boot the machine is attested, and tpm2_checkquote takes
+//! the same quote.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Cursor};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use metalstrap_qemu::{Disk, GATEWAY, Machine, NAME, Swtpm};
+use metalstrap_release::host::{Attestation, AttestationPolicy, BootOrder, Host, Pcr11Need, TpmPolicy};
+use metalstrap_release::uki::{HEAD_BYTES, Sections, read_section};
+use metalstrap_tests::artifacts::{self, built, program};
+use metalstrap_tests::measured::note;
+use metalstrap_tests::operator::metalstrap_json;
+use metalstrap_tests::proof::{Findings, Proof};
+use metalstrap_tests::quote::Kept;
+use metalstrap_tests::release::Target;
+use metalstrap_tests::scene::{DISK, LONG, SERIAL, Scene};
+use serde_json::{Value, json};
+
+/// Where the verifier listens, beside the repository.
+const VERIFIER: u16 = 8444;
+/// No section of a UKI is larger.
+const MAX_SECTION: u64 = 512 << 20;
+/// The phase in which multi-user.target is reached.
+const READY: &str = "enter-initrd:leave-initrd:sysinit:ready";
+
+#[test]
+fn what_was_measured_opens_a_volume_in_every_boot() {
+    let scene = Scene::new("measured", Target::Debian).unwrap();
+    let dir = scene.run.path().to_owned();
+    let tpm = Swtpm::manufacture(&dir.join("tpm"), true).unwrap();
+    let keys = pcr_keys(&dir);
+    let netboot = dir.join("netboot.efi");
+    artifacts::netboot_image(&scene.site, scene.flavour, "", &netboot).unwrap();
+    let keys = [keys[0].as_path(), keys[1].as_path()];
+    let [uki, manifest] = scene.published.add_measured_debian("2", &dir.join("second"), keys, &netboot).unwrap();
+    scene.lab.serve_netboot(&netboot).unwrap();
+    let [alone, behind] = predicted(&uki, &netboot);
+    let calculated = calculated(&uki, &dir);
+    assert_eq!(alone, calculated);
+    assert_ne!(alone, behind);
+
+    let verifier = verifier(&scene, &tpm, [&netboot, &manifest]);
+    let attestation = Attestation { url: format!("https://{NAME}:{VERIFIER}"), policy: AttestationPolicy::Required };
+    let mut host = Host {
+        tpm: TpmPolicy::Required,
+        pcr11: Pcr11Need::Signed,
+        boot_order: BootOrder::DiskFirst,
+        attestation: Some(attestation),
+        ..scene.host.clone()
+    };
+    host.release.version = "2".to_owned();
+    scene.published.add_default_host(&host).unwrap();
+
+    // Over HTTP. The installer's UKI is in PCR 11 before the OS's.
+    let proof = Proof::new(&dir.join("proof"), keys[1]).unwrap();
+    proof.prepare(true, &[]).unwrap();
+    let machine = Machine::builder("machine").memory(1024).tpm(&tpm).disk(Disk::nvme(DISK).serial(SERIAL));
+    let mut machine = proof.equip(machine).firmware_http_boot().start(&scene.lab).unwrap();
+    installed(&machine);
+    let first = proof.findings(&machine, "netboot-kexec").unwrap();
+    note_boot("netboot_uki", "kexec", &first, "pcr11_predicted", &behind);
+    let mut unaccounted = accounted(&first);
+    drop(verifier);
+
+    // From its disk, with the quote for tpm2_checkquote.
+    let kept = Kept::read(&dir.join("kept")).unwrap();
+    machine.power_off().unwrap();
+    proof.prepare(false, &kept.files().unwrap()).unwrap();
+    let mut machine = machine.power_cycle(|builder| builder.firmware_boot()).unwrap();
+    let cold = proof.findings(&machine, "netboot-cold").unwrap();
+    note_boot("netboot_uki", "cold", &cold, "pcr11_systemd_measure", &calculated);
+    let judged = ["quote", "quote-of-another-nonce"].map(|name| cold.text(name).unwrap());
+    assert_eq!(judged, ["taken\n", "refused\n"], "{}", cold.text("said").unwrap());
+    note(&json!({"tpm2_checkquote": "ok"})).unwrap();
+
+    // As kernel and initrd: PCR 11 is zero before the OS's UKI. Nothing here proves to a verifier which initrd it was.
+    host.attestation = None;
+    scene.published.add_default_host(&host).unwrap();
+    machine.power_off().unwrap();
+    proof.prepare(false, &[]).unwrap();
+    let kernel = scene.flavour.kernel().unwrap().vmlinuz;
+    let [initrd, cmdline] = ["initrd", "cmdline"].map(|name| netboot.with_extension(name));
+    let cmdline = fs::read_to_string(cmdline).unwrap();
+    let start = |builder: metalstrap_qemu::Builder| builder.direct_boot_with_uefi(&kernel, Some(&initrd), &cmdline);
+    let mut machine = machine.power_cycle(start).unwrap();
+    installed(&machine);
+    let second = proof.findings(&machine, "kernel-kexec").unwrap();
+    note_boot("kernel_initrd", "kexec", &second, "pcr11_predicted", &alone);
+    unaccounted.extend(accounted(&second));
+    assert_eq!(unaccounted, Vec::<String>::new());
+    note(&json!({"unaccounted_extends": unaccounted.len()})).unwrap();
+
+    machine.power_off().unwrap();
+    proof.prepare(false, &[]).unwrap();
+    let machine = machine.power_cycle(|builder| builder.firmware_boot()).unwrap();
+    let cold = proof.findings(&machine, "kernel-cold").unwrap();
+    note_boot("kernel_initrd", "cold", &cold, "pcr11_systemd_measure", &calculated);
+    drop(machine);
+    scene.passed().unwrap();
+}
+
+/// Private and public half of a key that signs policies for PCR 11.
+fn pcr_keys(dir: &Path) -> [PathBuf; 2] {
+    for line in ["genrsa -out pcr.pem 2048", "rsa -in pcr.pem -pubout -out pcr.pub"] {
+        let output = Command::new("openssl").args(line.split(' ')).current_dir(dir).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    ["pcr.pem", "pcr.pub"].map(|name| dir.join(name))
+}
+
+/// What `metalstrap predict` says of PCR 11 when the OS is up: started alone, and behind the netboot UKI.
+fn predicted(uki: &Path, netboot: &Path) -> [String; 2] {
+    let words = ["predict".as_ref(), uki.as_os_str(), "--netboot".as_ref(), netboot.as_os_str(), "--json".as_ref()];
+    let said = metalstrap_json(&words).unwrap();
+    ["/pcr11", "/chains/0/pcr11"].map(|place| ready(said.pointer(place).unwrap()))
+}
+
+/// What systemd-measure calculates of the UKI's sections.
+fn calculated(uki: &Path, dir: &Path) -> String {
+    let bytes = fs::read(uki).unwrap();
+    let sections = Sections::parse(&bytes[..HEAD_BYTES]).unwrap();
+    let mut command = Command::new(built("systemd-measure").unwrap().join("systemd-measure"));
+    command.args(["calculate", "--json=short", "--bank=sha256", &format!("--phase={READY}")]);
+    for name in ["linux", "osrel", "cmdline", "initrd", "ucode", "splash", "dtb", "uname", "sbat", "pcrpkey", "profile"]
+    {
+        let Some(section) = sections.get(&format!(".{name}")) else { continue };
+        let file = dir.join(format!("section.{name}"));
+        fs::write(&file, read_section(&mut Cursor::new(&bytes), section, MAX_SECTION).unwrap()).unwrap();
+        command.arg(format!("--{name}={}", file.display()));
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ready(&serde_json::from_slice(&output.stdout).unwrap())
+}
+
+/// The value at that phase in the bank of SHA-256, in what both of them print.
+fn ready(calculated: &Value) -> String {
+    let all = calculated["sha256"].as_array().unwrap();
+    let found = all.iter().find(|entry| entry["phase"] == READY).unwrap();
+    found["hash"].as_str().unwrap().to_owned()
+}
+
+/// The plan says kexec although the host config wants a signed policy that fits, and so it comes.
+fn installed(machine: &Machine<'_>) {
+    let is_end = |event: &Value| event["step"] == "run" && event["state"] == "finished";
+    machine.serial().wait_for_event("the end of the run", LONG, is_end).unwrap();
+    let events = machine.serial().events();
+    let handoff = events.iter().find_map(|event| event.value.pointer("/fields/plan/handoff")).unwrap();
+    assert_eq!(*handoff, json!({"ending": "kexec", "reasons": []}));
+}
+
+/// Notes what a boot has shown, which must be what it should be.
+fn note_boot(start: &str, boot: &str, found: &Findings, oracle: &str, expected: &str) {
+    let shown = json!({"pcr11_measured": found.pcr11, oracle: expected, "luks_unlocked": found.luks_unlocked});
+    note(&json!({start: {boot: shown}})).unwrap();
+    assert_eq!(found.pcr11, expected, "{start} {boot}");
+    assert!(found.luks_unlocked, "{start} {boot}: {}", found.text("said").unwrap());
+}
+
+/// What the logs do not account for. systemd-pcrlock must have nothing against them.
+fn accounted(found: &Findings) -> Vec<String> {
+    assert_eq!(found.pcrlock().unwrap(), Vec::<String>::new());
+    found.unaccounted().unwrap()
+}
+
+/// The verifier, until it is dropped.
+struct Verifier(Child);
+
+impl Drop for Verifier {
+    /// What it started in the lab's namespace ends with that.
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// `metalstrap attest serve` in the lab's network, with the certificate of the lab's server: it believes the maker of this TPM, and
+/// expects this netboot image and release.
+fn verifier(scene: &Scene, tpm: &Swtpm, [netboot, manifest]: [&Path; 2]) -> Verifier {
+    let dir = scene.run.path();
+    let roots = dir.join("ek-roots.pem");
+    fs::write(&roots, tpm.authority().unwrap()).unwrap();
+    let mut command = scene.lab.command(program("debug", "metalstrap").unwrap());
+    command.args(["attest", "serve", "--first-use", "accept", "--listen", &format!("{GATEWAY}:{VERIFIER}")]);
+    for (option, path) in [
+        ("--tls-certificate", dir.join("lab/ca/server.pem")),
+        ("--tls-key", dir.join("lab/ca/server.key")),
+        ("--accepted", dir.join("accepted.json")),
+        ("--ek-roots", roots),
+        ("--netboot", netboot.to_owned()),
+        ("--release", manifest.to_owned()),
+        ("--keep", dir.join("kept")),
+    ] {
+        command.arg(option).arg(path);
+    }
+    let log = File::create(dir.join("verifier.log")).unwrap();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::from(log)).spawn().unwrap();
+    let output = child.stdout.take().unwrap();
+    let verifier = Verifier(child);
+    let mut said = BufReader::new(output);
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert!(line.contains("listening"), "{line}");
+    // What it says later must not fill the pipe.
+    std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+    verifier
+}
