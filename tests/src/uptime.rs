@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use anyhow::{Context as _, Result};
 use metalstrap_qemu::{Builder, Line, Machine};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::observe::unit;
 
@@ -82,7 +83,8 @@ pub fn last_line(machine: &Machine<'_>, what: &str, wanted: impl Fn(&Line) -> bo
 /// There is none.
 pub fn last_event(machine: &Machine<'_>) -> Result<Line> {
     let is_end = |line: &Line| {
-        line.event().is_some_and(|event| event.value["step"] == "run" && event.value["state"] == "finished")
+        let has = |value: &Value, key: &str, text: &str| value.get(key).and_then(Value::as_str) == Some(text);
+        line.event().is_some_and(|event| has(&event.value, "step", "run") && has(&event.value, "state", "finished"))
     };
     last_line(machine, "the last event", is_end)
 }
