@@ -13,6 +13,7 @@ use crate::machine::Machine;
 use crate::meminfo;
 use crate::report::{Reporter, fields};
 use crate::stages::Bootable;
+use crate::tpm;
 use crate::watermark::Watermark;
 
 /// The longest that a machine waits for its last events to be taken (design: at most 60 s).
@@ -65,6 +66,7 @@ impl Summary {
         ]);
         if machine.is_netboot() {
             details.insert("handoff".into(), serde_json::to_value(ending).unwrap_or_default());
+            details.insert("tpm_seconds".into(), tpm::spent::so_far().as_secs_f64().into());
         }
         if let Some(entry) = &self.boot_entry {
             details.insert("boot_entry".into(), serde_json::to_value(entry).unwrap_or_default());

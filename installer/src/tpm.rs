@@ -21,10 +21,12 @@ pub mod direct;
 pub mod nv;
 mod pcr;
 pub mod sealing;
+pub mod spent;
 #[cfg(test)]
 pub(crate) mod swtpm;
 
 pub use pcr::PcrIndex;
+use spent::Spending;
 
 /// The kernel's TPM devices, the one with the resource manager first.
 const DEVICES: [&str; 2] = ["/dev/tpmrm0", "/dev/tpm0"];
@@ -102,6 +104,7 @@ pub(crate) struct TssTpm {
 impl TssTpm {
     /// Connects, and asks which banks are active.
     pub(crate) fn connect(tcti: TctiNameConf) -> Result<Self> {
+        let _spending = Spending::start();
         let mut context = tss_esapi::Context::new(tcti).context("connecting")?;
         let banks = active_banks(&mut context).context("reading its active PCR banks")?;
         Ok(Self { context, banks })
@@ -141,6 +144,7 @@ impl Tpm for TssTpm {
     }
 
     fn extend(&mut self, pcr: PcrIndex, digests: &[BankDigest]) -> Result<()> {
+        let _spending = (pcr == PcrIndex::Installer).then(Spending::start);
         let mut values = DigestValues::new();
         for BankDigest { bank, digest } in digests {
             let digest = Digest::try_from(digest.as_slice()).with_context(|| format!("taking a {bank} digest"))?;
@@ -153,6 +157,7 @@ impl Tpm for TssTpm {
     }
 
     fn read(&mut self, pcr: PcrIndex) -> Result<Vec<BankDigest>> {
+        let _spending = Spending::start();
         let mut values = Vec::with_capacity(self.banks.len());
         for &bank in &self.banks {
             let selection = PcrSelectionList::builder().with_selection(algorithm(bank), &[pcr.slot()]).build()?;
@@ -167,10 +172,12 @@ impl Tpm for TssTpm {
     }
 
     fn nv_read(&mut self, index: u32, size: u16) -> Result<nv::Content> {
+        let _spending = Spending::start();
         nv::read(&mut self.context, index, size).with_context(|| format!("reading NV index {index:#010x} of the TPM"))
     }
 
     fn nv_write(&mut self, index: u32, bytes: &[u8]) -> Result<()> {
+        let _spending = Spending::start();
         nv::write(&mut self.context, index, bytes).with_context(|| format!("writing NV index {index:#010x} of the TPM"))
     }
 }
@@ -256,6 +263,17 @@ mod tests {
             "the TPM's PCR bank of Sha256 has no PCR 12"
         );
         assert_eq!(selections(&[PcrSlot::Slot10]).unwrap_err().to_string(), "the TPM has no active PCR bank");
+    }
+
+    #[test]
+    fn what_is_waited_for_is_counted() {
+        let swtpm = Swtpm::start_with_banks("sha256");
+        let before = spent::so_far();
+        let mut tpm = swtpm.connect();
+        let connected = spent::so_far();
+        assert!(connected > before);
+        tpm.extend(PcrIndex::Installer, &[Bank::Sha256.digest(b"abc")]).unwrap();
+        assert!(spent::so_far() > connected);
     }
 
     #[test]

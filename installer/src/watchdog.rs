@@ -55,7 +55,8 @@ impl Watchdog {
     }
 
     fn feed_at(&mut self, now: Instant) {
-        if self.last.is_some_and(|last| now.duration_since(last) < FEED_EVERY) {
+        // One that is not there yet is looked for each time: a quick installation would be over before the next meal.
+        if self.device.is_some() && self.last.is_some_and(|last| now.duration_since(last) < FEED_EVERY) {
             return;
         }
         self.last = Some(now);
@@ -160,6 +161,9 @@ pub(crate) mod tests {
         let mut none = Watchdog::at(&missing.path().join("device"), missing.path());
         none.feed_at(start);
         assert!(none.device.is_none());
+        fs::write(missing.path().join("device"), "").unwrap();
+        none.feed_at(start + Duration::from_secs(1));
+        assert_eq!(fs::read(missing.path().join("device")).unwrap(), b"\0");
         let mut watchdog = fake.watchdog();
         let mut meals = |seconds| {
             watchdog.feed_at(start + Duration::from_secs(seconds));

@@ -37,7 +37,7 @@ pub(crate) fn of(machine: &Builder, dir: &Path, ports: &[Port]) -> Result<Vec<St
     all.extend(network(machine, ports));
     for (number, disk) in machine.disks.iter().enumerate() {
         // Once QEMU gives OVMF an order, OVMF forgets at each start what is not in it, BootNext's entry too.
-        let ordered = matches!(machine.boot, Boot::Network | Boot::Stick { .. });
+        let ordered = matches!(machine.boot, Boot::Network | Boot::Stick { first: true, .. });
         all.extend(disk.arguments(dir, number, ordered.then_some(number + 2))?);
     }
     all.extend(strings(&machine.strings, dir)?);
@@ -97,8 +97,8 @@ fn boot(machine: &Builder, dir: &Path) -> Result<Vec<String>> {
             all.extend(["-initrd".into(), initrd.display().to_string()]);
         }
     }
-    if let Boot::Stick { image } = boot {
-        all.extend(stick(image, dir)?);
+    if let Boot::Stick { image, first } = boot {
+        all.extend(stick(image, *first, dir)?);
     }
     // The firmware would try PXE first and wait minutes for answers that never come.
     for name in ["IPv4PXESupport", "IPv6PXESupport"] {
@@ -108,20 +108,15 @@ fn boot(machine: &Builder, dir: &Path) -> Result<Vec<String>> {
 }
 
 /// A USB stick with `image` as the file that firmware starts from removable media. QEMU makes the FAT file system.
-fn stick(image: &Path, dir: &Path) -> Result<Vec<String>> {
+fn stick(image: &Path, first: bool, dir: &Path) -> Result<Vec<String>> {
     let boot = dir.join("stick/EFI/BOOT");
     fs::create_dir_all(&boot).with_context(|| format!("making {}", boot.display()))?;
     let file = boot.join("BOOTX64.EFI");
     fs::copy(image, &file).with_context(|| format!("copying {} to the USB stick", image.display()))?;
-    let arguments = [
-        "-drive",
-        "if=none,id=stick,format=raw,readonly=on,file=fat:stick",
-        "-device",
-        "qemu-xhci",
-        "-device",
-        "usb-storage,drive=stick,removable=on,bootindex=1",
-    ];
-    Ok(arguments.map(str::to_owned).to_vec())
+    let order = if first { ",bootindex=1" } else { "" };
+    let device = format!("usb-storage,drive=stick,removable=on{order}");
+    let drive = "if=none,id=stick,format=raw,readonly=on,file=fat:stick";
+    Ok(["-drive", drive, "-device", "qemu-xhci", "-device", device.as_str()].map(str::to_owned).to_vec())
 }
 
 fn network(machine: &Builder, ports: &[Port]) -> Vec<String> {

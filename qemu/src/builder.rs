@@ -16,10 +16,12 @@ pub enum Boot {
     Firmware,
     /// The firmware's HTTP boot over IPv4.
     Network,
-    /// A USB stick, of which this UKI is the only content; the disks are not looked at.
+    /// A USB stick, of which this UKI is the only content.
     Stick {
         /// The UKI.
         image: PathBuf,
+        /// QEMU says that it comes before the disks; else the firmware's own variables decide.
+        first: bool,
     },
     /// A kernel given by QEMU; with the UEFI firmware in between or, faster, without any UEFI.
     Kernel {
@@ -133,7 +135,15 @@ impl Builder {
     /// Starts the UKI `image` from a USB stick that is plugged in for this start.
     #[must_use]
     pub fn usb_stick(mut self, image: &Path) -> Self {
-        self.boot = Boot::Stick { image: image.to_owned() };
+        self.boot = Boot::Stick { image: image.to_owned(), first: true };
+        self
+    }
+
+    /// Starts as the firmware's own variables say, with a USB stick plugged in that has the UKI `image`. Where nothing else is
+    /// said, EDK2 tries removable media first; `BootNext` goes before them, at each reset too.
+    #[must_use]
+    pub fn firmware_boot_with_stick(mut self, image: &Path) -> Self {
+        self.boot = Boot::Stick { image: image.to_owned(), first: false };
         self
     }
 

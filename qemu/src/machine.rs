@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -195,6 +195,18 @@ impl<'lab> Machine<'lab> {
     #[must_use]
     pub fn monitor_events(&self) -> Vec<Value> {
         self.monitor.events()
+    }
+
+    /// When QEMU's monitor told the events `kind` so far, by the host's clock.
+    #[must_use]
+    pub fn monitor_times(&self, kind: &str) -> Vec<SystemTime> {
+        let events = self.monitor.events().into_iter().filter(|event| event.get("event").is_some_and(|it| it == kind));
+        let time = |event: Value| {
+            let part = |name: &str| event.pointer(&format!("/timestamp/{name}")).and_then(Value::as_u64);
+            let (seconds, rest) = (Duration::from_secs(part("seconds")?), Duration::from_micros(part("microseconds")?));
+            SystemTime::UNIX_EPOCH.checked_add(seconds)?.checked_add(rest)
+        };
+        events.filter_map(time).collect()
     }
 
     /// Runs a command of QEMU's monitor.

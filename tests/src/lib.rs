@@ -16,4 +16,5 @@ pub mod reissue;
 pub mod release;
 pub mod replay;
 pub mod scene;
+pub mod uptime;
 pub mod workbench;

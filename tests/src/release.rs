@@ -20,6 +20,9 @@ use crate::reissue::{reissue, sign_pcr11};
 /// The version that is published.
 pub const VERSION: &str = "1";
 
+/// What `metalstrap publish` has to know of an OS without systemd.
+const UNCONFIRMED: &str = "--unconfirmed";
+
 /// systemd-boot.
 const LOADER: &str = "systemd-bootx64.efi";
 
@@ -70,9 +73,19 @@ impl Target {
 /// # Errors
 /// The images are not built, or the command's words.
 pub fn publish(target: Target, dir: &Path) -> Result<Published> {
+    let more: &[&str] = if target == Target::Tiny { &[UNCONFIRMED] } else { &[] };
+    publish_with(target, dir, more)
+}
+
+/// The same with these further words of the command, and no others. The tiny target then says as any OS that it confirms a kexec,
+/// which it never does.
+///
+/// # Errors
+/// The images are not built, or the command's words.
+pub fn publish_with(target: Target, dir: &Path, more: &[&str]) -> Result<Published> {
     let (repository, keys) = (dir.join("repository"), dir.join("keys"));
     metalstrap(&["keygen".as_ref(), "--keys".as_ref(), keys.as_os_str()])?;
-    publish_to(target, VERSION, &built(target.directory())?, repository, keys, &[])
+    publish_to(target, VERSION, &built(target.directory())?, repository, keys, more)
 }
 
 /// `more`: further words of the command.
@@ -95,9 +108,7 @@ fn publish_to(
         ("--repository", &repository),
         ("--keys", &keys),
     ];
-    let unconfirmed = (target == Target::Tiny).then_some(OsStr::new("--unconfirmed"));
     let mut words: Vec<&OsStr> = ["publish", "--name", target.name(), "--version", version].map(OsStr::new).into();
-    words.extend(unconfirmed);
     words.extend(files.iter().flat_map(|(option, path)| [OsStr::new(*option), path.as_os_str()]));
     words.extend(more.iter().map(OsStr::new));
     let printed = metalstrap(&words)?;
@@ -122,7 +133,7 @@ impl Published {
             extra_files,
             out: dir.to_owned(),
         })?;
-        publish_to(Target::Tiny, version, dir, self.repository.clone(), self.keys.clone(), &[])?;
+        publish_to(Target::Tiny, version, dir, self.repository.clone(), self.keys.clone(), &[UNCONFIRMED])?;
         Ok(made.root_hash)
     }
 
@@ -165,8 +176,8 @@ impl Published {
             signer.sign_file(&dir.join(name))?;
         }
         let certificate = certificate.map(|path| path.to_string_lossy().into_owned());
-        let more: Vec<&str> =
-            certificate.iter().flat_map(|path| ["--secure-boot-certificate", path.as_str()]).collect();
+        let certificate = certificate.iter().flat_map(|path| ["--secure-boot-certificate", path.as_str()]);
+        let more: Vec<&str> = [UNCONFIRMED].into_iter().chain(certificate).collect();
         publish_to(Target::Tiny, version, dir, self.repository.clone(), self.keys.clone(), &more)?;
         Ok(made.root_hash)
     }
@@ -289,6 +300,7 @@ pub fn host(target: Target) -> Host {
         tpm: TpmPolicy::IfPresent,
         attestation: None,
         handoff: HandoffMode::Kexec,
+        pcr11: Default::default(),
         cmdline_extra: String::new(),
         boot_order: BootOrder::NetworkFirst,
         credentials: Default::default(),

@@ -46,8 +46,22 @@ impl Scene {
     /// What is missing, or did not start.
     pub fn new(name: &str, target: Target) -> Result<Self> {
         let run = RunDir::new(name)?;
-        let lab = Lab::new(&run.path().join("lab"))?;
         let published = release::publish(target, run.path())?;
+        Self::of(run, published, target)
+    }
+
+    /// The same, published with further words of the command.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn publishing(name: &str, target: Target, more: &[&str]) -> Result<Self> {
+        let run = RunDir::new(name)?;
+        let published = release::publish_with(target, run.path(), more)?;
+        Self::of(run, published, target)
+    }
+
+    fn of(run: RunDir, published: Published, target: Target) -> Result<Self> {
+        let lab = Lab::new(&run.path().join("lab"))?;
         lab.serve_repository(&published.repository)?;
         let site = release::site(&lab, &published)?;
         let mut host = release::host(target);

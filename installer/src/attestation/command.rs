@@ -37,6 +37,7 @@ pub enum Verb {
         /// The verifier's challenge
         #[arg(value_name = "CHALLENGE")]
         challenge: PathBuf,
+        /// Where the key is
         #[command(flatten)]
         keeping: Keeping,
     },

@@ -8,6 +8,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use anyhow::{Context as _, Result, bail};
 use zeroize::Zeroizing;
 
+use super::spent::Spending;
+
 /// The kernel's device with the resource manager: another connection beside that of tpm2-tss.
 const DEVICE: &str = "/dev/tpmrm0";
 /// No answer is longer (`TPM_BUFSIZE` of the kernel's drivers/char/tpm/tpm.h).
@@ -101,6 +103,7 @@ impl Direct {
     /// Sends a command: its answer behind the header.
     fn send(&mut self, command: &Command<'_>) -> Result<Zeroizing<Vec<u8>>> {
         let (what, bytes) = (command.what, bytes(command)?);
+        let _spending = Spending::start();
         for attempt in 1.. {
             self.0.write_all(&bytes).with_context(|| format!("sending {what} to the TPM"))?;
             let answer = self.receive().with_context(|| format!("reading the TPM's answer to {what}"))?;

@@ -3,7 +3,8 @@
 //! The written budget of machine starts (docs/testing.md has the whole): 2 for the Debian target (network and disk), 2 for
 //! the tiny target (the same), 1 each for seven refusals and three deaths, 2 for a cut, 8 for releases beside each
 //! other, 3 for an OS that updates itself, 1 for what holds a disk, 1 for erasing, 3 for buses, 2 for settings and secrets, 1 for a
-//! stick, 6 for Secure Boot, 4 for what is measured: 45. They need what `make images` and `scripts/fetch-workbench` build.
+//! stick, 6 for Secure Boot, 2 for a kexec that hangs, 1 for an installer that does, 1 for a watchdog that is taken over, 4 for what
+//! is measured: 49. They need what `make images` and `scripts/fetch-workbench` build.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +16,9 @@
 mod a_disk_that_is_too_small_is_refused;
 mod a_drive_is_erased_by_its_own_command;
 mod a_flipped_bit_in_a_data_frame_is_refused;
+mod a_healthy_system_keeps_its_watchdog;
+mod a_hung_installer_is_rebooted;
+mod a_kexec_that_hangs_becomes_a_boot_from_the_disk;
 mod a_killed_installer_is_reported;
 mod a_machine_cut_while_writing_goes_on_where_it_was;
 mod a_machine_without_the_tpm_that_it_must_have_is_refused;

@@ -3,7 +3,8 @@
 //! The kernel starts it by `rdinit=/saboteur`. It leaves a child behind and becomes `/init`. The child waits until a
 //! process runs whose first argument is `run` (the supervisor's child), with `saboteur.after=STEP` also until the kernel's
 //! log has the event that this step has started, stops the process, and then does what `saboteur=` says: `kill` sends SIGKILL, `segv` sends
-//! SIGSEGV until the process is gone, `oom` uses up the memory until the kernel's OOM killer has taken it.
+//! SIGSEGV until the process is gone, `oom` uses up the memory until the kernel's OOM killer has taken it. `stuck` waits until one of its
+//! threads hangs in the kernel, as on a device that does not answer, and stops the others.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -22,6 +23,8 @@ use nix::unistd::Pid;
 const CHILD: &str = "lie-in-wait";
 /// The argument that makes a process the victim.
 const VICTIM: &str = "run";
+/// Looks one after the other, some milliseconds apart, that find a thread waiting for a device: it will not get further.
+const STUCK: u32 = 1000;
 /// Small enough that the memory of the victim, once it is gone, is more than what is still asked for.
 const BITE: usize = 256 << 10;
 
@@ -49,9 +52,10 @@ fn sabotage() -> Result<()> {
         // The log begins with the kernel command line, which must not be taken for the event.
         appears(&format!(r#""step":"{step}","state":"started""#))?;
     }
+    let first = if deed == "stuck" { stuck(victim) } else { victim };
     let send = |signal| kill(victim, signal).with_context(|| format!("sending {signal} to {victim}"));
     // What takes a while shall not let it get any further.
-    send(Signal::SIGSTOP)?;
+    kill(first, Signal::SIGSTOP).with_context(|| format!("stopping {victim}"))?;
     match deed.as_str() {
         "kill" => send(Signal::SIGKILL)?,
         // Rust's runtime takes the first one for a fault, resets the handler and goes on to where it would fault again.
@@ -59,7 +63,8 @@ fn sabotage() -> Result<()> {
             wait_for(|| send(Signal::SIGSEGV).and_then(|()| send(Signal::SIGCONT)).is_err() || !is_victim(victim))
         }
         "oom" => use_up_memory(victim)?,
-        other => bail!("saboteur={other}: not one of kill, segv, oom"),
+        "stuck" => {}
+        other => bail!("saboteur={other}: not one of kill, segv, oom, stuck"),
     }
     let mut log = File::options().write(true).open("/dev/kmsg").context("opening /dev/kmsg")?;
     // Each write is a record of its own, so it is one write.
@@ -102,6 +107,32 @@ fn find() -> Option<Pid> {
 fn is_victim(pid: Pid) -> bool {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     arguments.split(|byte| *byte == 0).nth(1) == Some(VICTIM.as_bytes())
+}
+
+/// Waits until a thread of `pid` gets no further in the kernel, and gives one that does. A signal to the process goes to its first
+/// thread, where it would wait if that is the one that hangs; one to another thread stops all that can be stopped.
+fn stuck(pid: Pid) -> Pid {
+    let (mut looks, mut awake) = (0, None);
+    wait_for(|| {
+        let (waiting, others): (Vec<_>, Vec<_>) = threads(pid).into_iter().partition(|(_, state)| *state == 'D');
+        looks = if waiting.is_empty() { 0 } else { looks + 1 };
+        awake = others.first().map(|(thread, _)| *thread);
+        looks >= STUCK && awake.is_some()
+    });
+    awake.unwrap_or(pid)
+}
+
+/// Its threads with their states (proc_pid_stat(5)): D is one in which no signal reaches it.
+fn threads(pid: Pid) -> Vec<(Pid, char)> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let read = |entry: fs::DirEntry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        // Behind the name, which may hold anything.
+        let (_, rest) = stat.rsplit_once(") ")?;
+        Some((Pid::from_raw(id), rest.chars().next()?))
+    };
+    entries.filter_map(read).collect()
 }
 
 /// Takes memory until `victim` is gone; then gives it back. The kernel prefers the victim, which the supervisor has put

@@ -31,8 +31,9 @@ use crate::tpm::swtpm::Swtpm;
 fn machine<'a>(tell: &'a Reporter, measurer: Measurer) -> Machine<'a> {
     let (nv, seams) = (NvMemory::default(), Seams::default());
     let place = &Place::Netboot;
-    let (network, clock, missing, leaving) = (None, None, Vec::new(), Leaving::default());
-    Machine { place, tell, measurer, network, clock, missing, host: None, leaving, nv, seams }
+    let (network, clock, missing) = (None, None, Vec::new());
+    let (leaving, attester) = (Leaving::default(), Default::default());
+    Machine { place, tell, measurer, network, clock, missing, host: None, leaving, nv, attester, seams }
 }
 
 fn measurer(swtpm: &Swtpm, directory: &TempDir, tpm: TpmPolicy) -> Measurer {

@@ -169,6 +169,10 @@ fn quote_refused(verdict: &Verdict) -> String {
     doubts[0].2.to_owned()
 }
 
+/// What is changed of a machine before it is asked.
+type Change = fn(&mut Machine);
+type Once = dyn FnOnce(&mut Machine);
+
 #[test]
 fn a_machine_as_it_should_be_is_accepted() {
     let verdict = judged(&Machine::new(), |_| {});
@@ -283,7 +287,7 @@ fn with_log_of(changed: impl FnOnce(&mut Machine)) -> Verdict {
 
 #[test]
 fn a_record_too_many_too_few_or_in_another_place_is_found() {
-    let cases: [(fn(&mut Machine), usize); 3] = [
+    let cases: [(Change, usize); 3] = [
         (|machine| machine.records.push(("plan", b"plan".to_vec())), 6),
         (|machine| drop(machine.records.remove(2)), 4),
         (|machine| machine.records.swap(0, 1), 5),
@@ -306,7 +310,7 @@ fn a_record_too_many_too_few_or_in_another_place_is_found() {
 #[test]
 fn an_event_of_the_firmware_too_many_too_few_or_in_another_place_is_found() {
     let extra = (4, APPLICATION, sha256(b"netboot"), vec![0; 32]);
-    let cases: [Box<dyn FnOnce(&mut Machine)>; 3] = [
+    let cases: [Box<Once>; 3] = [
         Box::new(|machine: &mut Machine| machine.firmware.push(extra)),
         Box::new(|machine: &mut Machine| drop(machine.firmware.remove(1))),
         Box::new(|machine: &mut Machine| machine.firmware[1].2 = sha256(b"another")),

@@ -207,7 +207,7 @@ fn pcr_0_begins_with_the_locality() {
     let hcrtm = Made::of(0, Kind::EFI_HCRTM_EVENT, b"HCRTM", b"HCRTM");
     assert_eq!(start(&[]), (None, 0));
     assert_eq!(start(&[locality(3)]), (Some(3), 3));
-    assert_eq!(start(&[hcrtm.clone()]), (None, 4));
+    assert_eq!(start(std::slice::from_ref(&hcrtm)), (None, 4));
     assert_eq!(start(&[locality(4), hcrtm]), (Some(4), 4));
     let elsewhere = Made { pcr: 1, ..locality(3) };
     let cut_off = Made::no_action(b"StartupLocality\0");
@@ -238,7 +238,7 @@ fn a_variable_is_what_was_measured() {
 
     let (on, off) = (config(GLOBAL, "SecureBoot", &[1]), config(GLOBAL, "SecureBoot", &[0]));
     let says = |events: &[Made]| log(events).secure_boot();
-    assert_eq!([says(&[on.clone(), on.clone()]), says(&[off.clone()])], [Some(true), Some(false)]);
+    assert_eq!([says(&[on.clone(), on.clone()]), says(std::slice::from_ref(&off))], [Some(true), Some(false)]);
     assert_eq!([says(&[]), says(&[on.clone(), off.clone()])], [None; 2], "nothing, or two things");
     assert_eq!(says(&[Made { data: on.data.clone(), ..off }]), None, "the digest is that of another value");
     assert_eq!(says(&[Made { pcr: 1, ..on.clone() }]), None, "it is in another PCR");
@@ -318,7 +318,7 @@ proptest! {
     #[test]
     fn any_damage_never_panics(
         damage in prop::collection::vec((0_usize..400, any::<u8>()), 0..8),
-        length in prop_oneof![Just(328_usize), 0..400],
+        length in prop_oneof![Just(328_usize), 0_usize..400],
     ) {
         let path = image(&file_path("\\a.efi"));
         let program = Made::of(4, Kind::EFI_BOOT_SERVICES_APPLICATION, b"", &path);
