@@ -33,7 +33,7 @@ const ACCOUNTED: [u32; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 13, 14];
 /// Those that the installer extends.
 const OURS: [u64; 3] = [11, 12, 13];
 
-/// The unit that runs the script. Behind the one that confirms the kexec: after that the plug may be pulled.
+/// What the unit does.
 const UNIT: &str = r#"
 udevadm settle
 mkdir /run/exchange
@@ -144,8 +144,8 @@ impl Proof {
     }
 }
 
-/// Goes into the unit in place of the empty line before its service.
-const AFTER: &str = "\nAfter=metalstrap-confirm.service\n[Service]";
+/// Goes into the unit before its service: its phase is measured, and the kexec confirmed, after which the plug may be pulled.
+const AFTER: &str = "\nAfter=metalstrap-confirm.service systemd-pcrphase.service\n[Service]";
 
 impl Findings {
     /// A file that the OS has left, as text.

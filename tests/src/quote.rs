@@ -106,7 +106,7 @@ fn values(quote: &Quote) -> Result<Vec<u8>> {
     let mut selected = [0_u8; 4];
     for pcr in quote.pcrs.keys() {
         let byte = selected.get_mut(usize::try_from(pcr / 8)?).with_context(|| format!("there is no PCR {pcr}"))?;
-        *byte |= 1 << (pcr % 8);
+        *byte |= 1_u8 << (pcr % 8);
     }
     let mut selection = 1_u32.to_le_bytes().to_vec();
     selection.extend(Bank::Sha256.id().to_le_bytes());

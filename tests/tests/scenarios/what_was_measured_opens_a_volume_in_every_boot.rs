@@ -4,6 +4,7 @@
 //! installer has extended, by systemd-pcrlock and by a replay. In the first boot the machine is attested, and tpm2_checkquote takes
 //! the same quote.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Cursor};
 use std::path::{Path, PathBuf};
@@ -115,7 +116,8 @@ fn pcr_keys(dir: &Path) -> [PathBuf; 2] {
 
 /// What `metalstrap predict` says of PCR 11 when the OS is up: started alone, and behind the netboot UKI.
 fn predicted(uki: &Path, netboot: &Path) -> [String; 2] {
-    let words = ["predict".as_ref(), uki.as_os_str(), "--netboot".as_ref(), netboot.as_os_str(), "--json".as_ref()];
+    let words: [&OsStr; 5] =
+        ["predict".as_ref(), uki.as_os_str(), "--netboot".as_ref(), netboot.as_os_str(), "--json".as_ref()];
     let said = metalstrap_json(&words).unwrap();
     ["/pcr11", "/chains/0/pcr11"].map(|place| ready(said.pointer(place).unwrap()))
 }
