@@ -71,8 +71,7 @@ impl Swtpm {
         // Of HMAC and of policies; those that are none are an error.
         for session in (0..8).flat_map(|number: u32| [0x0200_0000 | number, 0x0300_0000 | number]) {
             let parameters = session.to_be_bytes();
-            let flush =
-                Sent { what: "TPM2_FlushContext", code: 0x165, handles: &[], by: &[], parameters: &parameters };
+            let flush = Sent { what: "TPM2_FlushContext", code: 0x165, handles: &[], by: &[], parameters: &parameters };
             drop(tpm.run(&flush));
         }
     }

@@ -1,8 +1,8 @@
 //! What must hold in a manifest beyond its shape.
 
 use super::{
-    Artifact, FileSystem, KIND, MAX_ARTIFACT_BYTES, MAX_BOOT_BYTES, MAX_ESP_BYTES, Manifest, Payload, Pcr11, SecureBoot,
-    WATCHDOG, partition,
+    Artifact, FileSystem, KIND, MAX_ARTIFACT_BYTES, MAX_BOOT_BYTES, MAX_ESP_BYTES, Manifest, Payload, Pcr11,
+    SecureBoot, WATCHDOG, partition,
 };
 use crate::document::DocumentError;
 use crate::seek_table;
