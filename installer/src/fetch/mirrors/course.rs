@@ -75,6 +75,12 @@ impl<'a> Course<'a> {
         Self { tries: tries.collect(), stream, cuts, start: range.start, present: None }
     }
 
+    /// The same where so many bytes at the start of the range are there already.
+    pub fn after(mut self, begun: u64) -> Self {
+        self.stream.next = self.stream.next.saturating_add(begun);
+        self
+    }
+
     /// Fetches.
     ///
     /// # Errors
