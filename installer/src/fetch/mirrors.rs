@@ -165,7 +165,7 @@ impl Mirrors {
                     let Some((path, range)) = next else { break };
                     let (sink, pieces) = mpsc::channel(ahead::RELAY);
                     let course = Course::new(&path, range.clone(), None, sink, by_turns(&list, first));
-                    let (fetched, gathered) = tokio::join!(course.run(waits.clone()), ahead::gather(pieces));
+                    let (fetched, gathered) = tokio::join!(course.quietly().run(waits.clone()), ahead::gather(pieces));
                     ahead.settle(&path, &range, fetched.map(|()| gathered));
                 }
             });

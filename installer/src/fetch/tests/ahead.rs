@@ -27,3 +27,13 @@ async fn what_cannot_be_fetched_ahead_is_the_error_of_who_needs_it() {
     assert_eq!(got.error(&[&server]), "fetching A/os/payloads/a.zst: the server answered 404 Not Found");
     assert_eq!(asked(&server), [(1000, 2000)]);
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_more_than_is_needed_is_nothing_to_who_needs_less() {
+    let server = server(|_, request| partial(&content()[..1500], request)).await;
+    let mirrors = mirrors([&server]);
+    mirrors.fetch_ahead(vec![(PATH.to_owned(), 1000..2000)]);
+    let got = collect(&mirrors, 1000..1500).await;
+    assert!(got.result.is_ok() && got.bytes == content()[1000..1500]);
+    assert_eq!(asked(&server), [(1000, 2000), (1000, 1500)]);
+}
