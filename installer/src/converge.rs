@@ -25,6 +25,7 @@
 //!
 //! [`Code::Corrupt`]: crate::failure::Code::Corrupt
 
+mod ahead;
 mod blocks;
 mod budget;
 mod connection;
@@ -59,6 +60,7 @@ use metalstrap_release::verity::{BLOCK, BlockStore, Tree};
 use crate::disk::Region;
 use crate::fetch::Mirrors;
 use crate::progress::Progress;
+pub use ahead::ahead;
 pub use blocks::BlockSet;
 use expected::Expected;
 use fill::fill;

@@ -82,6 +82,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
         decide(&mut machine, place, Then::Install, tell).await?;
     machine.measure("kernel-cmdline", command_line.as_str().as_bytes())?;
 
+    mirrors.fetch_ahead(crate::converge::ahead(&manifest, &plan.existing)?);
     let intents = plan.intents.clone();
     if !plan.existing.stays() {
         // A run that is cut has wiped what the disk knows.

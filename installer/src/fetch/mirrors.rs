@@ -13,12 +13,14 @@
 //! [`NoRanges`](super::NoRanges), for a mirror that has ranges or for the caller, who then asks for the whole file in one
 //! stream. Only that stream, when it breaks, is resumed by reading what came already once more.
 
+mod ahead;
 mod course;
 mod standing;
 
+use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use metalstrap_release::site;
@@ -26,13 +28,16 @@ use tokio::sync::mpsc;
 
 use super::{Fetching, Source};
 use crate::report::Reporter;
+use crate::waits::Waits;
+use ahead::Ahead;
 use course::Course;
 use standing::Standing;
 
 /// Where payloads come from: the repository and its mirrors, in turn.
 #[derive(Debug)]
 pub struct Mirrors {
-    list: Vec<Mirror>,
+    list: Arc<Vec<Mirror>>,
+    ahead: Arc<Ahead>,
     turn: AtomicUsize,
     connections: u8,
     tell: Option<Reporter>,
@@ -68,7 +73,8 @@ impl Mirrors {
     #[must_use]
     pub fn new(list: Vec<Arc<dyn Source>>) -> Self {
         let list = list.into_iter().map(|source| Mirror { source, standing: Standing::default() }).collect();
-        Self { list, turn: AtomicUsize::new(0), connections: site::CONNECTIONS, tell: None }
+        let (list, ahead, turn) = (Arc::new(list), Arc::default(), AtomicUsize::new(0));
+        Self { list, ahead, turn, connections: site::CONNECTIONS, tell: None }
     }
 
     /// With another number of connections than is usual.
@@ -124,11 +130,59 @@ impl Mirrors {
         cuts: Option<&'a [u64]>,
         sink: mpsc::Sender<Piece>,
     ) -> Fetching<'a> {
-        let first = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(self.list.len()).unwrap_or_default();
-        let by_turns = self.list.iter().enumerate().cycle().skip(first).take(self.list.len());
-        let by_turns = by_turns.map(|(id, mirror)| (MirrorId(id), mirror));
-        let waits = self.tell.as_ref().map(Reporter::waits).unwrap_or_default();
-        Box::pin(Course::new(path, range, cuts, sink, by_turns).run(waits))
+        let (first, waits) = (self.next_turn(), self.waits());
+        Box::pin(async move {
+            let mut begun = 0;
+            // A piece that was fetched ahead knows nothing of cuts.
+            if cuts.is_none()
+                && let Some(came) = self.ahead.take(path, &range).await
+            {
+                let piece = came?;
+                if self.is_left(piece.from) {
+                    begun = u64::try_from(piece.bytes.len()).unwrap_or_default();
+                    if sink.send(piece).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            Course::new(path, range, cuts, sink, by_turns(&self.list, first)).after(begun).run(waits).await
+        })
+    }
+
+    /// Begins to fetch these parts of files before anybody asks for them, in this order, over as many connections as others
+    /// may use. Each byte serves once: whoever [fetches](Mirrors::fetch) it gets it without asking again, as from the mirror
+    /// that sent it. What goes wrong is the error of who asks for just that part, and of nobody else.
+    pub fn fetch_ahead(&self, wanted: Vec<(String, Range<u64>)>) {
+        let connections = self.connections().min(u64::try_from(wanted.len()).unwrap_or(u64::MAX));
+        wanted.iter().for_each(|(path, range)| self.ahead.expect(path, range));
+        let wanted = Arc::new(Mutex::new(VecDeque::from(wanted)));
+        for _ in 0..connections {
+            let (wanted, list, ahead) = (Arc::clone(&wanted), Arc::clone(&self.list), Arc::clone(&self.ahead));
+            let (first, waits) = (self.next_turn(), self.waits());
+            tokio::spawn(async move {
+                loop {
+                    let next = wanted.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let Some((path, range)) = next else { break };
+                    let (sink, pieces) = mpsc::channel(ahead::RELAY);
+                    let course = Course::new(&path, range.clone(), None, sink, by_turns(&list, first));
+                    let (fetched, gathered) = tokio::join!(course.quietly().run(waits.clone()), ahead::gather(pieces));
+                    ahead.settle(&path, &range, fetched.map(|()| gathered));
+                }
+            });
+        }
+    }
+
+    /// The mirror that the next fetch begins at.
+    fn next_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(self.list.len()).unwrap_or_default()
+    }
+
+    fn waits(&self) -> Waits {
+        self.tell.as_ref().map(Reporter::waits).unwrap_or_default()
+    }
+
+    fn is_left(&self, id: MirrorId) -> bool {
+        self.list.get(id.0).is_some_and(|mirror| mirror.standing.dropped().is_none())
     }
 
     /// Drops a mirror for the rest of the run, because what it sent did not verify: `what` is what the report says about
@@ -175,4 +229,10 @@ impl Mirrors {
     fn left(&self) -> impl Iterator<Item = &Mirror> {
         self.list.iter().filter(|mirror| mirror.standing.dropped().is_none())
     }
+}
+
+/// All mirrors once, from number `first` on.
+fn by_turns(list: &[Mirror], first: usize) -> impl Iterator<Item = (MirrorId, &Mirror)> {
+    let by_turns = list.iter().enumerate().cycle().skip(first).take(list.len());
+    by_turns.map(|(id, mirror)| (MirrorId(id), mirror))
 }

@@ -1,5 +1,6 @@
 //! A repository in a directory; below, servers with every fault.
 
+mod ahead;
 mod faults;
 mod mirrors;
 mod phases;

@@ -43,6 +43,8 @@ struct Try<'a> {
     id: MirrorId,
     mirror: &'a Mirror,
     patience: Patience,
+    /// What the mirror refuses here says nothing to others.
+    quiet: bool,
     /// Why it is not asked any more.
     over: Option<anyhow::Error>,
 }
@@ -69,10 +71,22 @@ impl<'a> Course<'a> {
         let unranged = if range.start == 0 { Unranged::Skipped } else { Unranged::Refused };
         let tries = by_turns.map(|(id, mirror)| {
             let patience = Patience::new(mirror.source.limits());
-            Try { id, mirror, patience, over: None }
+            Try { id, mirror, patience, quiet: false, over: None }
         });
         let stream = Stream { path, next: range.start, end: range.end, unranged, sink };
         Self { tries: tries.collect(), stream, cuts, start: range.start, present: None }
+    }
+
+    /// The same where so many bytes at the start of the range are there already.
+    pub fn after(mut self, begun: u64) -> Self {
+        self.stream.next = self.stream.next.saturating_add(begun);
+        self
+    }
+
+    /// The same for more of a file than anybody may need: who asks for a part of it finds out himself what is refused, and why.
+    pub fn quietly(mut self) -> Self {
+        self.tries.iter_mut().for_each(|tried| tried.quiet = true);
+        self
     }
 
     /// Fetches.
@@ -186,6 +200,7 @@ impl Try<'_> {
             standing.succeed();
         }
         match trouble.again {
+            Again::Never if self.quiet && !trouble.error.is::<NoRanges>() => {}
             Again::Never => standing.refuse(stream.path, &trouble.error),
             Again::Later(asked) => standing.fail(&limits, asked),
         }
