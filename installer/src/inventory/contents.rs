@@ -5,11 +5,12 @@ use std::io;
 
 use serde::Serialize;
 
+use super::partly::Partly;
 use super::{mbr, old_tables, probe};
 use crate::boot_files::EspContents;
 use crate::disk::Disk;
 use crate::erase;
-use crate::gpt::{self, Table};
+use crate::gpt::{self, Entry, Table};
 use crate::plan::ESP_TYPE;
 
 /// What is on a disk.
@@ -25,7 +26,8 @@ pub enum Contents {
         /// The table; the one at the start where both are valid.
         #[serde(flatten)]
         table: Table,
-        /// What each partition holds, in the table's order: names of signatures.
+        /// What each partition holds, in the table's order: names of signatures, and whether there are sectors that cannot be
+        /// read where some are looked for. Nothing is decided by it.
         holds: Vec<Vec<&'static str>>,
         /// What the disk holds as a whole beside the partitions, of an earlier use: names of signatures. Nothing is decided
         /// by it.
@@ -80,15 +82,22 @@ pub struct OldArea {
 /// Bytes at the start that are zero on a blank disk: where tables and boot code are, and before any partition of ours.
 const BLANK_HEAD: usize = 1 << 20;
 
+/// What a partition has among its signatures where some of it cannot be read.
+const UNREADABLE: &str = "sectors that cannot be read";
+
 /// Looks what is on `disk`. Nothing is written.
 ///
 /// # Errors
-/// The device's.
+/// The device's, but where it fails within the partitions of a GPT.
 pub fn inspect(disk: &dyn Disk) -> io::Result<Contents> {
+    inspect_with(disk, &Partly::new(disk))
+}
+
+/// [`inspect`], with what is read of `disk` within partitions read by way of `partly`.
+pub(super) fn inspect_with(disk: &dyn Disk, partly: &Partly<'_>) -> io::Result<Contents> {
     let old = mbr::read(disk)?;
     if let Some((copies, table)) = read_table(disk, old.is_none())? {
-        let holds = table.partitions.iter().map(|entry| probe::signatures(disk, entry.start, entry.size));
-        let holds = holds.collect::<io::Result<_>>()?;
+        let holds = table.partitions.iter().map(|entry| held(partly, entry)).collect();
         let esp = read_esp(disk, &table);
         let partitions: Vec<_> = table.partitions.iter().map(|entry| (entry.start, entry.size)).collect();
         // No reason to refuse a disk that is kept: what cannot be read there belongs to nobody.
@@ -117,6 +126,16 @@ pub fn inspect(disk: &dyn Disk) -> io::Result<Contents> {
         return Ok(Contents::Blank);
     }
     Ok(Contents::Foreign { what: vec!["unknown data in the first 1 MiB"], areas: Vec::new() })
+}
+
+/// What a partition holds, as far as it can be read: no reason to refuse a disk that is kept, and what a wipe clears does not hang
+/// on it.
+fn held(partly: &Partly<'_>, entry: &Entry) -> Vec<&'static str> {
+    let found = probe::signatures(partly, entry.start, entry.size);
+    let has_failed = found.is_err() || partly.has_bad_in(entry.start, entry.size);
+    let mut names = found.unwrap_or_default();
+    names.extend(has_failed.then_some(UNREADABLE));
+    names
 }
 
 /// The EFI system partition with the lowest index.

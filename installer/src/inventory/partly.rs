@@ -1,10 +1,11 @@
-//! A disk of which some sectors cannot be read. Where something of it is to stay, that is an error; a wipe goes by what the
-//! others say, as whether it has happened already.
+//! A disk of which some sectors cannot be read. Where something of it is to stay, that is an error if they are among those that
+//! say what there is; a wipe goes by what the others say, as whether it has happened already.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::contents::inspect_with;
 use super::{Contents, inspect};
 use crate::disk::Disk;
 use crate::gpt;
@@ -45,18 +46,30 @@ fn readable(disk: &dyn Disk) -> Option<Box<Contents>> {
     if gpt::read(disk).is_err() && gpt::read_backup(disk).is_err() {
         return None;
     }
-    inspect(&Partly { disk, bad: Mutex::default() }).ok().map(Box::new)
+    let partly = Partly::new(disk);
+    inspect_with(&partly, &partly).ok().map(Box::new)
 }
 
 /// A disk whose bad sectors read as zeroes, as long as they are few.
 #[derive(Debug)]
-struct Partly<'a> {
+pub(super) struct Partly<'a> {
     disk: &'a dyn Disk,
     /// Numbers of the bad sectors, which are not tried again.
     bad: Mutex<BTreeSet<u64>>,
 }
 
-impl Partly<'_> {
+impl<'a> Partly<'a> {
+    pub(super) fn new(disk: &'a dyn Disk) -> Self {
+        Self { disk, bad: Mutex::default() }
+    }
+
+    /// Whether a sector of these `size` bytes from `start` on is known to be bad.
+    pub(super) fn has_bad_in(&self, start: u64, size: u64) -> bool {
+        let sector = u64::from(self.disk.sector_size()).max(1);
+        let end = start.saturating_add(size).div_ceil(sector);
+        self.bad().range(start / sector..end).next().is_some()
+    }
+
     fn bad(&self) -> MutexGuard<'_, BTreeSet<u64>> {
         self.bad.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,8 +105,7 @@ impl Disk for Partly<'_> {
             return self.disk.read_at(offset, buffer);
         };
         let sector = u64::from(self.sector_size()).max(1);
-        let is_sound = self.bad().range(offset / sector..end.div_ceil(sector)).next().is_none();
-        if is_sound && self.disk.read_at(offset, buffer).is_ok() {
+        if !self.has_bad_in(offset, length) && self.disk.read_at(offset, buffer).is_ok() {
             return Ok(());
         }
         let (mut rest, mut at) = (buffer, offset);
