@@ -1,6 +1,7 @@
 //! What an ESP that is there has to say before anything is planned: which UKIs it names, and what has been done to the disk.
 
 mod noted;
+mod unmade;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use metalstrap_release::version;
 use serde::Serialize;
 
 use crate::credentials;
-use crate::fat::{Listed, RESERVED_SECTORS, ReadAt, Volume, VolumeError};
+use crate::fat::{Listed, ReadAt, Volume, VolumeError};
 use crate::gpt::Entry;
 
 pub use noted::{INTENTS, Noted, intents_file, with_intent};
@@ -29,7 +30,7 @@ const MOST_CREDENTIALS_BYTES: u64 = 4 << 20;
 pub enum EspContents {
     /// There is no such partition, or no file system on it.
     Absent,
-    /// Where a file system of ours begins are zeroes, as a run leaves it that is cut before it has made one.
+    /// There is none that was ever started from: a boot sector of zeroes, as a run leaves it that is cut before it has made one.
     Unmade,
     /// It has a file system that cannot be kept.
     Unusable {
@@ -168,7 +169,7 @@ impl EspContents {
     pub fn read(size: u64, sector: u32, read: ReadAt<'_>) -> Self {
         match BootFiles::read(size, sector, read) {
             Ok(files) => Self::Volume(files),
-            Err(VolumeError::Absent) if is_unmade(sector, read) => Self::Unmade,
+            Err(VolumeError::Absent) if unmade::is_unmade(size, sector, read) => Self::Unmade,
             Err(VolumeError::Absent) => Self::Absent,
             // A part of a disk that cannot be read is a fault of that part.
             Err(error) => Self::Unusable { problem: format!("{:#}", anyhow::Error::new(error)) },
@@ -183,13 +184,6 @@ impl EspContents {
             Self::Absent | Self::Unmade | Self::Unusable { .. } => None,
         }
     }
-}
-
-/// Whether all sectors before the FATs are zeroes, the copy of the boot sector among them: there is nothing to mend.
-fn is_unmade(sector: u32, read: ReadAt<'_>) -> bool {
-    let sector = usize::try_from(sector).unwrap_or_default();
-    let mut reserved = vec![0; usize::from(RESERVED_SECTORS).saturating_mul(sector)];
-    read(0, &mut reserved).is_ok() && reserved.iter().all(|byte| *byte == 0)
 }
 
 impl BootFiles {
@@ -276,28 +270,6 @@ mod tests {
         assert_eq!(["a_1+0.efi", "a_1+0-3.efi", "a_1+1.efi", "a_1.efi"].map(reserve), [true, false, false, false]);
         assert!(is_uki_of("DEBIAN_1+3.EFI", "debian_1") && !is_uki_of("debian_1.1.efi", "debian_1"));
         assert!(!is_uki_of("debian_1", "debian_1"));
-    }
-
-    #[test]
-    fn an_esp_that_begins_with_zeroes_is_not_made_yet() {
-        for sector in [512_u32, 4096] {
-            // With another byte somewhere.
-            let found = |other: Option<u64>| {
-                EspContents::read(512 << 20, sector, &|offset, buffer: &mut [u8]| {
-                    buffer.fill(0);
-                    let inside = other.and_then(|at| usize::try_from(at.checked_sub(offset)?).ok());
-                    if let Some(byte) = inside.and_then(|at| buffer.get_mut(at)) {
-                        *byte = 1;
-                    }
-                    Ok(())
-                })
-            };
-            let fats = 32 * u64::from(sector);
-            assert_eq!([found(None), found(Some(fats))], [EspContents::Unmade, EspContents::Unmade]);
-            let copy = 6 * u64::from(sector);
-            let damaged = [0, copy, fats - 1].map(|at| found(Some(at)));
-            assert_eq!(damaged, [EspContents::Absent, EspContents::Absent, EspContents::Absent]);
-        }
     }
 
     #[test]
