@@ -63,10 +63,11 @@ measured: images
 
 # Power cuts at thousands of points of whole installations, judged in process, with a second run wherever nothing starts, and some
 # of them booted by machines (about an hour on two cores): out/crash/result.json (docs/testing.md). With CRASHTEST_POINT=… as a
-# failure names it, that point alone; with CRASHTEST_SEED=2 other points; with CRASHTEST_RERUNS=some fewer second runs, in minutes.
+# failure names it, that point alone; with CRASHTEST_SCENARIO=fresh that scenario alone, without machines; with CRASHTEST_SEED=2 other
+# points; with CRASHTEST_RERUNS=some fewer second runs, in minutes.
 crashtest: images
 	$(CARGO) test --locked -p metalstrap-installer --lib -- --ignored --nocapture many_points_of_every_scenario
-ifndef CRASHTEST_POINT
+ifeq ($(CRASHTEST_POINT)$(CRASHTEST_SCENARIO),)
 	for seed in 1 2 3; do $(BUILT)/debug/build-tiny --kernel out/kernels/cloud --init $(BUILT)/release/metalstrap-tiny-init --mebibytes 4 --seed $$seed --out out/crash/tiny-$$seed || exit; done
 	$(CARGO) test --locked -p metalstrap-installer --lib -- --ignored some_points_are_left_for_machines
 	$(CARGO) test --locked --workspace $(MACHINES) --test crash -- --nocapture

@@ -1,6 +1,7 @@
 //! What an ESP that is there has to say before anything is planned: which UKIs it names, and what has been done to the disk.
 
 mod noted;
+mod unmade;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use metalstrap_release::version;
 use serde::Serialize;
 
 use crate::credentials;
-use crate::fat::{Listed, RESERVED_SECTORS, ReadAt, Volume, VolumeError};
+use crate::fat::{Listed, ReadAt, Volume, VolumeError};
 use crate::gpt::Entry;
 
 pub use noted::{INTENTS, Noted, intents_file, with_intent};
@@ -29,7 +30,7 @@ const MOST_CREDENTIALS_BYTES: u64 = 4 << 20;
 pub enum EspContents {
     /// There is no such partition, or no file system on it.
     Absent,
-    /// Where a file system of ours begins are zeroes, as a run leaves it that is cut before it has made one.
+    /// There is none that was ever started from: a boot sector of zeroes, as a run leaves it that is cut before it has made one.
     Unmade,
     /// It has a file system that cannot be kept.
     Unusable {
@@ -68,6 +69,9 @@ pub struct Uki {
     pub size: u64,
     /// The root hash on its command line, if that can be read.
     pub root_hash: Option<Digest>,
+    /// Bytes of its clusters, which are free when it goes; none where they are no chain.
+    #[serde(skip)]
+    pub taken: u64,
 }
 
 impl Uki {
@@ -168,7 +172,7 @@ impl EspContents {
     pub fn read(size: u64, sector: u32, read: ReadAt<'_>) -> Self {
         match BootFiles::read(size, sector, read) {
             Ok(files) => Self::Volume(files),
-            Err(VolumeError::Absent) if is_unmade(sector, read) => Self::Unmade,
+            Err(VolumeError::Absent) if unmade::is_unmade(size, sector, read) => Self::Unmade,
             Err(VolumeError::Absent) => Self::Absent,
             // A part of a disk that cannot be read is a fault of that part.
             Err(error) => Self::Unusable { problem: format!("{:#}", anyhow::Error::new(error)) },
@@ -185,13 +189,6 @@ impl EspContents {
     }
 }
 
-/// Whether all sectors before the FATs are zeroes, the copy of the boot sector among them: there is nothing to mend.
-fn is_unmade(sector: u32, read: ReadAt<'_>) -> bool {
-    let sector = usize::try_from(sector).unwrap_or_default();
-    let mut reserved = vec![0; usize::from(RESERVED_SECTORS).saturating_mul(sector)];
-    read(0, &mut reserved).is_ok() && reserved.iter().all(|byte| *byte == 0)
-}
-
 impl BootFiles {
     fn read(size: u64, sector: u32, read: ReadAt<'_>) -> Result<Self, VolumeError> {
         let mut volume = Volume::open(size, sector, read)?;
@@ -202,7 +199,12 @@ impl BootFiles {
         let mut ukis: Vec<Uki> = entries
             .into_iter()
             .filter(|entry| !entry.is_directory && is_uki(&entry.name))
-            .map(|entry| Uki { root_hash: root_hash(&volume, &entry, read), size: entry.size.into(), name: entry.name })
+            .map(|entry| Uki {
+                root_hash: root_hash(&volume, &entry, read),
+                taken: volume.taken_from(entry.cluster),
+                size: entry.size.into(),
+                name: entry.name,
+            })
             .collect();
         ukis.sort_by(|a, b| a.name.cmp(&b.name));
         let Noted { intents, dropped: dropped_intents } = Noted::on(&volume, read)?;
@@ -250,11 +252,13 @@ fn credentials(volume: &Volume, read: ReadAt<'_>) -> BTreeMap<String, Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::{Disk as _, Memory};
+    use crate::fat::{File, Layout, RESERVED_SECTORS, Stage};
 
     #[test]
     fn counters_are_no_part_of_a_label() {
         let shown = |name: &str| {
-            let uki = Uki { name: name.to_owned(), size: 1, root_hash: None };
+            let uki = Uki { name: name.to_owned(), size: 1, root_hash: None, taken: 0 };
             (uki.label().to_owned(), uki.tries_left(), uki.may_start())
         };
         assert_eq!(shown("debian_13.2.efi"), ("debian_13.2".to_owned(), None, true));
@@ -264,40 +268,41 @@ mod tests {
         for odd in ["a+b.efi", "a+.efi", "a+1-.efi", "a+1-x.efi", "a+-1.efi", ".efi", "é.efi", "a"] {
             assert_eq!(shown(odd).1, None, "{odd}");
         }
-        let empty = Uki { name: "a_1+3-0.efi".into(), size: 0, root_hash: None };
+        let empty = Uki { name: "a_1+3-0.efi".into(), size: 0, root_hash: None, taken: 0 };
         assert!(!empty.may_start() && empty.tries_left() == Some(3));
-        let uki = Uki { name: "a_1+2-1.efi".into(), size: 0, root_hash: None };
+        let uki = Uki { name: "a_1+2-1.efi".into(), size: 0, root_hash: None, taken: 0 };
         assert_eq!(uki.ranked_behind(&[]).unwrap(), "a_1+0.efi");
         assert_eq!(uki.ranked_behind(&["a_1+0.efi".to_owned()]).unwrap(), "a_1+0-1.efi");
-        let tried = |name: &str| Uki { name: name.to_owned(), size: 0, root_hash: None }.was_tried();
+        let tried = |name: &str| Uki { name: name.to_owned(), size: 0, root_hash: None, taken: 0 }.was_tried();
         let names = ["a_1.efi", "a_1+3.efi", "a_1+3-0.efi", "a_1+2-1.efi", "a-1.efi", "a_1+0-3.efi"];
         assert_eq!(names.map(tried), [false, false, false, true, false, true]);
-        let reserve = |name: &str| Uki { name: name.to_owned(), size: 1, root_hash: None }.is_in_reserve();
+        let reserve = |name: &str| Uki { name: name.to_owned(), size: 1, root_hash: None, taken: 0 }.is_in_reserve();
         assert_eq!(["a_1+0.efi", "a_1+0-3.efi", "a_1+1.efi", "a_1.efi"].map(reserve), [true, false, false, false]);
         assert!(is_uki_of("DEBIAN_1+3.EFI", "debian_1") && !is_uki_of("debian_1.1.efi", "debian_1"));
         assert!(!is_uki_of("debian_1", "debian_1"));
     }
 
     #[test]
-    fn an_esp_that_begins_with_zeroes_is_not_made_yet() {
-        for sector in [512_u32, 4096] {
-            // With another byte somewhere.
-            let found = |other: Option<u64>| {
-                EspContents::read(512 << 20, sector, &|offset, buffer: &mut [u8]| {
-                    buffer.fill(0);
-                    let inside = other.and_then(|at| usize::try_from(at.checked_sub(offset)?).ok());
-                    if let Some(byte) = inside.and_then(|at| buffer.get_mut(at)) {
-                        *byte = 1;
-                    }
-                    Ok(())
-                })
-            };
-            let fats = 32 * u64::from(sector);
-            assert_eq!([found(None), found(Some(fats))], [EspContents::Unmade, EspContents::Unmade]);
-            let copy = 6 * u64::from(sector);
-            let damaged = [0, copy, fats - 1].map(|at| found(Some(at)));
-            assert_eq!(damaged, [EspContents::Absent, EspContents::Absent, EspContents::Absent]);
+    fn a_uki_whose_clusters_are_no_chain_has_none_to_give_back() {
+        let file = |path: &str| File { path: path.to_owned(), size: 9000 };
+        let (size, files) = (512 << 20, [file("EFI/Linux/a_1.efi"), file("EFI/Linux/a_2.efi")]);
+        let layout = Layout::new(size, 512, 7, "ESP", &files).unwrap();
+        let memory = Memory::new(size, 512);
+        for stage in [Stage::Tables, Stage::Publish, Stage::Reserved, Stage::BootSector] {
+            layout.writes(stage).for_each(|write| memory.write_at(write.offset, &write.bytes).unwrap());
         }
+        let taken = || {
+            let esp = EspContents::read(size, 512, &|offset, buffer: &mut [u8]| memory.read_at(offset, buffer));
+            esp.files().unwrap().ukis.iter().map(|uki| uki.taken).collect::<Vec<_>>()
+        };
+        assert_eq!(taken(), [3 * 4096, 3 * 4096]);
+        // The last of its clusters is the last that any file has: the chain leads to one that is free.
+        let (fat, mut sector) = (u64::from(RESERVED_SECTORS) * 512, [0; 512]);
+        memory.read_at(fat, &mut sector).unwrap();
+        let last = sector.chunks(4).rposition(|entry| entry != [0; 4]).unwrap();
+        sector[last * 4..last * 4 + 4].fill(0);
+        memory.write_at(fat, &sector).unwrap();
+        assert_eq!(taken(), [3 * 4096, 0]);
     }
 
     #[test]

@@ -39,7 +39,11 @@ pub fn install(variables: &dyn Variables, partition: &Partition, title: &str, po
     let mut warnings = Vec::new();
     let mut warn = |what: &str, error: &anyhow::Error| warnings.push(format!("{what}: {error:#}"));
     let number = match place(variables, partition, title) {
-        Ok(number) => number,
+        Ok((number, None)) => number,
+        Ok((number, Some(error))) => {
+            warn("the boot entry for the installed OS stays as an earlier run has made it", &error);
+            number
+        }
         Err(error) => {
             warn("the firmware has no boot entry for the installed OS", &error);
             return BootEntry { name: None, warnings };
@@ -57,8 +61,9 @@ pub fn install(variables: &dyn Variables, partition: &Partition, title: &str, po
     BootEntry { name: Some(name_of(number)), warnings }
 }
 
-/// Reuses the lowest own entry, else takes the lowest free number.
-fn place(variables: &dyn Variables, partition: &Partition, title: &str) -> Result<u16> {
+/// Reuses the lowest own entry, else takes the lowest free number. One that is there starts the OS also where it cannot be
+/// changed: then the error comes with its number.
+fn place(variables: &dyn Variables, partition: &Partition, title: &str) -> Result<(u16, Option<anyhow::Error>)> {
     let option = LoadOption::new(title, partition, LOADER).and_then(|option| option.encode());
     let bytes = option.context("encoding the boot entry")?;
     let numbers = entries(variables)?;
@@ -66,8 +71,11 @@ fn place(variables: &dyn Variables, partition: &Partition, title: &str) -> Resul
         Some(&own) => own,
         None => (0..=u16::MAX).find(|number| !numbers.contains(number)).context("every boot entry number is taken")?,
     };
-    write_checked(variables, &name_of(number), &bytes)?;
-    Ok(number)
+    match write_checked(variables, &name_of(number), &bytes) {
+        Ok(()) => Ok((number, None)),
+        Err(error) if own(variables, &[number], partition).contains(&number) => Ok((number, Some(error))),
+        Err(error) => Err(error),
+    }
 }
 
 fn remove_duplicates(variables: &dyn Variables, partition: &Partition, keep: u16) -> Result<()> {

@@ -125,7 +125,7 @@ pub fn check_room(order: Order<'_>, files: &BootFiles, removed: &[String], disk:
     let has_credentials = credentials::are_among(order.credentials, &files.credentials);
     let credentials = if has_credentials { 0 } else { credentials::room(order.credentials, files.cluster.max(1)) };
     let needed = boot_files.saturating_add(credentials);
-    let freed: u64 = files.ukis.iter().filter(|uki| gone(uki)).map(|uki| whole(uki.size)).sum();
+    let freed: u64 = files.ukis.iter().filter(|uki| gone(uki)).map(|uki| uki.taken).sum();
     let free = files.free.saturating_add(freed);
     if needed <= free {
         return Ok(());

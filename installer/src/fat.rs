@@ -182,6 +182,13 @@ impl Layout {
     }
 }
 
+/// The boot sector that [`Layout::new`] gives a partition of `size` bytes, apart from serial number and label; `None` where it
+/// makes no file system.
+pub(crate) fn first_sector(size: u64, sector_size: u32) -> Option<Vec<u8>> {
+    let boot = geometry(size, sector_size, 0, "NO NAME").ok()?;
+    Some(boot.reserved().0.bytes)
+}
+
 /// Checks the size and derives where the FATs and the data region lie.
 ///
 /// A FAT is rounded up to whole clusters: with `RESERVED_SECTORS` a multiple of 4096 bytes at both sector sizes,

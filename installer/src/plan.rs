@@ -152,7 +152,7 @@ impl Plan {
     ///
     /// # Errors
     /// By its [`Code`](crate::failure::Code): `DiskTooSmall` if the layout does not fit, or the boot files not the ESP; `Manifest`
-    /// if their hash trees are too large; `DiskNotBlank` if there is something on the disk that may not go; `NotInstalled` if
+    /// if their hash trees are too large; `DiskNotBlank` if there is something on the disk that may not go, or that our table cannot name; `NotInstalled` if
     /// what is to be repaired is not there; `Esp` if the ESP that is to stay cannot; `Credentials` if the host config's
     /// credentials have variables left; `DiskIo` if the disk cannot be read or has sectors of an odd size.
     pub fn new(disk: &PlanDisk, manifest: &Manifest, host: &Host) -> Result<Self> {
@@ -170,6 +170,7 @@ impl Plan {
             plan.leftovers = wipes::leftovers(&plan, &disk.contents, data, tree);
         }
         plan.discards = discards::areas(&plan);
+        plan.check_table(&disk.name)?;
         plan.check_protected()?;
         Ok(plan)
     }

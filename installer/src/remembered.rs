@@ -111,12 +111,16 @@ impl Memory {
     /// Remembers that `intents` have happened to `disk`. Writes nothing if that is remembered already.
     ///
     /// # Errors
-    /// The firmware's or the file system's.
+    /// The firmware's or the file system's. What cannot be read is not written to either: it may know of other disks.
     pub fn remember_intents(&self, disk: Uuid, intents: &[String]) -> Result<()> {
-        // What cannot be read is written anew.
-        let known = self.intents();
+        if intents.is_empty() {
+            return Ok(());
+        }
+        let bytes = self.read(INTENTS)?;
+        // What is read and says nothing is written anew.
+        let known = bytes.map_or_else(|| Ok(Intents::default()), |bytes| Intents::parse(&bytes));
         let wanted = known.as_ref().cloned().unwrap_or_default().with(disk, intents);
-        if intents.is_empty() || known.is_ok_and(|known| known.of(disk) == wanted.of(disk)) {
+        if known.is_ok_and(|known| known.of(disk) == wanted.of(disk)) {
             return Ok(());
         }
         self.write(INTENTS, &wanted.to_bytes())
@@ -234,6 +238,31 @@ mod tests {
         assert!(place.path().join("lib/intents.json").exists());
         remembers(&Memory::Variable(Efivarfs::at(place.path()).of_vendor(VENDOR)));
         assert!(place.path().join(format!("{VERSIONS}-{VENDOR}")).exists());
+    }
+
+    #[test]
+    fn a_memory_of_intents_that_cannot_be_read_stays_and_one_that_says_nothing_is_written_anew() {
+        let place = tempfile::tempdir().unwrap();
+        let (disk, words) = (Uuid::from_u128(7), ["one".to_owned()]);
+        let (variable, file) = (place.path().join(format!("{INTENTS}-{VENDOR}")), place.path().join(INTENTS_FILE));
+        let memories = [
+            // The attributes are cut off.
+            (
+                Memory::Variable(Efivarfs::at(place.path()).of_vendor(VENDOR)),
+                variable,
+                vec![7; 3],
+                [7, 0, 0, 0].to_vec(),
+            ),
+            (Memory::at(Some(&place.path().join("versions.json"))), file, vec![b'x'; 4097], Vec::new()),
+        ];
+        for (memory, path, unreadable, head) in memories {
+            fs::write(&path, &unreadable).unwrap();
+            memory.remember_intents(disk, &words).unwrap_err();
+            assert_eq!(fs::read(&path).unwrap(), unreadable);
+            fs::write(&path, [head, b"{}".to_vec()].concat()).unwrap();
+            memory.remember_intents(disk, &words).unwrap();
+            assert_eq!(memory.intents().unwrap().of(disk), words);
+        }
     }
 
     #[test]

@@ -187,6 +187,21 @@ fn lesson_9_a_store_that_is_full_or_read_only_is_a_warning_and_no_failure() {
 }
 
 #[test]
+fn lesson_9_an_own_entry_that_cannot_be_changed_is_used_as_it_is() {
+    let text = "the firmware's variable store is full";
+    let firmware = Firmware { refuses: Some(("Boot0004", text)), ..usual() };
+    let old = entry("old title", &esp(), LOADER);
+    firmware.store.borrow_mut().insert("Boot0004".to_owned(), old.clone());
+    let warning = format!(
+        "the boot entry for the installed OS stays as an earlier run has made it: writing the EFI variable Boot0004: {text}"
+    );
+    let expected = BootEntry { name: Some("Boot0004".to_owned()), warnings: vec![warning] };
+    assert_eq!(installed(&firmware, BootOrder::DiskFirst), expected);
+    assert_eq!((firmware.get("Boot0004"), firmware.order()), (Some(old), vec![4, 0, 1, 2]));
+    assert_eq!(firmware.get("BootNext").unwrap(), [4, 0]);
+}
+
+#[test]
 fn lesson_9_an_entry_of_others_that_cannot_be_read_is_none_of_ours() {
     let firmware = Firmware { unreadable: Some("Boot0002"), ..usual() };
     let expected = BootEntry { name: Some("Boot0003".to_owned()), warnings: vec![] };

@@ -46,6 +46,7 @@ impl Start {
         let disk = Arc::clone(&recording) as Arc<dyn Disk>;
         let (scenario, new) = (&releases.scenario, &releases.new);
         let mut judge = Judge { releases: vec![(Which::New, new.manifest.clone())], foreign: None };
+        judge.releases.extend(releases.next.iter().map(|next| (Which::Next, next.manifest.clone())));
         let (mut kept, mut ghosts) = (None, Ghosts::default());
         match scenario.before {
             Before::Nothing => {}

@@ -34,6 +34,8 @@ const UKIS: &str = "EFI/Linux";
 pub enum Which {
     Old,
     New,
+    /// What a second run installs, where that is another.
+    Next,
 }
 
 /// What a machine does with a disk.
@@ -100,20 +102,24 @@ impl Judge {
         first_failure.map_or(Boot::NoUki, Boot::Stuck)
     }
 
-    /// Whether every UKI that has a name is a whole one, or as it was `before` the run, and, where `fallback`, one of the old
-    /// system comes up too if it is chosen.
-    pub fn check_named(&self, disk: &Arc<dyn Disk>, before: &BTreeSet<Digest>, fallback: bool) -> Result<(), String> {
+    /// Whether every UKI that has a name is a whole one, or as it was `before` the run, and one of the `fallbacks`, where there
+    /// are some, comes up too if it is chosen.
+    pub fn check_named(
+        &self,
+        disk: &Arc<dyn Disk>,
+        before: &BTreeSet<Digest>,
+        fallbacks: &[Which],
+    ) -> Result<(), String> {
         let mut comes_up = false;
         for (name, digest) in named(disk) {
             let digest = digest.ok_or_else(|| format!("{name} cannot be read"))?;
             match self.releases.iter().find(|(_, manifest)| manifest.boot.uki.sha256 == digest) {
-                Some((Which::Old, manifest)) => comes_up |= fallback && root(disk, manifest).is_ok(),
-                Some((Which::New, _)) => {}
+                Some((which, manifest)) => comes_up |= fallbacks.contains(which) && root(disk, manifest).is_ok(),
                 None if before.contains(&digest) => {}
                 None => return Err(format!("{name} is named and damaged")),
             }
         }
-        (comes_up || !fallback).then_some(()).ok_or_else(|| "the fallback does not come up".to_owned())
+        (comes_up || fallbacks.is_empty()).then_some(()).ok_or_else(|| "the fallback does not come up".to_owned())
     }
 
     fn uki(&self, disk: &Arc<dyn Disk>, files: &Files, entry: &Entry) -> Result<Which, String> {

@@ -40,6 +40,14 @@ pub enum Again {
     Never,
 }
 
+/// What a second run installs, where that is another release.
+#[derive(Debug)]
+struct Next {
+    runs: Runs,
+    /// What its OS finds.
+    credentials: BTreeMap<String, Vec<u8>>,
+}
+
 /// A scenario at one sector size, with its run done.
 #[derive(Debug)]
 pub struct Prepared {
@@ -61,13 +69,14 @@ pub struct Prepared {
     /// What an OS finds that starts before the run, and after it.
     credentials: [BTreeMap<String, Vec<u8>>; 2],
     runs: Runs,
+    next: Option<Next>,
 }
 
 impl Prepared {
     /// Runs the installer once.
     pub fn new(releases: Releases, sector_size: u32) -> Self {
         let Start { disk: start, mut pages, judge, kept, ghosts } = Start::new(&releases, sector_size);
-        let Releases { scenario, new, .. } = releases;
+        let Releases { scenario, new, next, .. } = releases;
         let is_known = scenario.before == Before::Remembered;
         let runs = Runs::new(new, scenario.mode).remembering(if is_known { &[REMEMBERED] } else { &[] });
         let end: Arc<dyn Disk> = Arc::new(start.clone());
@@ -76,11 +85,15 @@ impl Prepared {
         pages.extend(self::pages(&outcome.log));
         let before: Arc<dyn Disk> = Arc::new(start.clone());
         let credentials = [&before, &end].map(|disk| judge::credentials(disk).unwrap_or_default());
-        let wanted: BTreeMap<_, _> = sealed("2").into_iter().map(|one| (one.file(), one.bytes)).collect();
-        assert_eq!(credentials[1], wanted, "{}", scenario.name);
+        let wanted = |version: &str| -> BTreeMap<String, Vec<u8>> {
+            sealed(version).into_iter().map(|one| (one.file(), one.bytes)).collect()
+        };
+        assert_eq!(credentials[1], wanted("2"), "{}", scenario.name);
+        let next =
+            next.map(|next| Next { credentials: wanted(&next.manifest.version), runs: Runs::new(next, scenario.mode) });
         let named = judge::named(&before).into_iter().filter_map(|(_, digest)| digest).collect();
         let epochs = epochs(&outcome.log);
-        Self { scenario, sector_size, epochs, judge, start, end, pages, kept, named, ghosts, credentials, runs }
+        Self { scenario, sector_size, epochs, judge, start, end, pages, kept, named, ghosts, credentials, runs, next }
     }
 
     /// The disk that `cut` leaves.
@@ -100,6 +113,13 @@ impl Prepared {
     pub fn before_and_after(&self) -> (Boot, Boot) {
         let start: Arc<dyn Disk> = Arc::new(self.start.clone());
         (self.judge.boot(&start), self.judge.boot(&self.end))
+    }
+
+    /// Whether the table at the end of the disk is all that is left of it while another release is wanted: then the installer is
+    /// run on it again, as few points as these are.
+    pub fn has_half_a_table(&self, disk: &Arc<dyn Disk>) -> bool {
+        let disk = disk.as_ref();
+        self.next.is_some() && tables::linux(disk, "").is_none() && tables::firmware(disk).is_some()
     }
 
     /// What becomes of a machine with this disk, and why nothing starts from it, where nothing does. The installer is run
@@ -143,7 +163,7 @@ impl Prepared {
     fn check_started(&self, which: Which, disk: &Arc<dyn Disk>) -> Result<(), String> {
         self.check_kept(disk.as_ref())?;
         if self.judge.foreign.is_none() || which == Which::New {
-            self.judge.check_named(disk, &self.named, self.scenario.other_good_slot)?;
+            self.judge.check_named(disk, &self.named, self.fallbacks(which))?;
         }
         if self.kept.as_ref().is_some_and(|kept| !kept.is_found(disk.as_ref())) {
             return Err("what is to be kept is not in the partition table".to_owned());
@@ -160,9 +180,19 @@ impl Prepared {
             _ => {}
         }
         let (found, [before, after]) = (judge::credentials(disk), &self.credentials);
+        let after = self.next.as_ref().filter(|_| which == Which::Next).map_or(after, |next| &next.credentials);
         // The old system may meet what the new host config says; all of it or nothing.
         let is_whole = found.is_some_and(|found| found == *after || (which == Which::Old && found == *before));
         is_whole.then_some(()).ok_or_else(|| "it finds other credentials than those of one host config".to_owned())
+    }
+
+    /// The systems of which one must come up too where this one does.
+    fn fallbacks(&self, which: Which) -> &'static [Which] {
+        match which {
+            _ if !self.scenario.other_good_slot => &[],
+            Which::Next => &[Which::Old, Which::New],
+            Which::Old | Which::New => &[Which::Old],
+        }
     }
 
     fn check_kept(&self, disk: &dyn Disk) -> Result<(), String> {
@@ -170,13 +200,14 @@ impl Prepared {
         whole.then_some(()).ok_or_else(|| "what is to be kept was written to".to_owned())
     }
 
-    /// Runs the installer once more, which must end with the new system.
+    /// Runs the installer once more, which must end with the system that is wanted by then.
     fn run_again(&self, disk: &Arc<dyn Disk>) -> Result<(), String> {
-        let outcome = self.runs.run(disk, &self.pages);
+        let (runs, wanted) = self.next.as_ref().map_or((&self.runs, Which::New), |next| (&next.runs, Which::Next));
+        let outcome = runs.run(disk, &self.pages);
         outcome.result.map_err(|error| format!("a second run fails: {error:#}"))?;
         let after = |why: String| format!("after a second run: {why}");
         match self.judge.boot(disk) {
-            Boot::Starts(Which::New) => self.check_started(Which::New, disk).map_err(after),
+            Boot::Starts(which) if which == wanted => self.check_started(which, disk).map_err(after),
             other => Err(after(format!("{other:?}"))),
         }
     }

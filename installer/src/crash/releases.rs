@@ -1,4 +1,4 @@
-//! The releases: one that is on a disk, one that replaces it, and one that was there before both. Their slots have a head, a middle and a tail for what
+//! The releases: one that is on a disk, one that replaces it, one that was there before both, and one that comes after them. Their slots have a head, a middle and a tail for what
 //! wipes, and their UKIs are longer than what is wiped in one write.
 
 use std::fs;
@@ -31,6 +31,8 @@ pub struct Releases {
     pub old: Option<Published>,
     /// The one that the other came beside, where there is one. It has the same boot loader, which systemd-sysupdate leaves alone.
     pub first: Option<Published>,
+    /// The one that a second run installs, where that is another.
+    pub next: Option<Published>,
     /// Machines boot them, so what they start must be whole: nobody knows what half a boot loader does.
     pub for_machines: bool,
 }
@@ -58,7 +60,8 @@ impl Releases {
             cmdline_extra,
         };
         let first = || content(bytes(23, BLOCKS * BLOCK), 51, 32);
-        Self::of(scenario, content(new_root(), 41, 42), || content(old_root(), 31, 32), first)
+        let next = || content(bytes(24, BLOCKS * BLOCK), 61, 62);
+        Self::of(scenario, content(new_root(), 41, 42), || content(old_root(), 31, 32), first, next)
     }
 
     /// Tiny targets, which machines boot too; `make crashtest` makes them.
@@ -76,18 +79,26 @@ impl Releases {
             loader: read("boot-tools/usr/lib/systemd/boot/efi/systemd-bootx64.efi"),
             cmdline_extra: " gpt",
         };
-        let releases =
-            Self::of(scenario, content("crash/tiny-2"), || content("crash/tiny-1"), || content("crash/tiny-3"));
+        // No scenario has both of the others.
+        let other = || content("crash/tiny-3");
+        let releases = Self::of(scenario, content("crash/tiny-2"), || content("crash/tiny-1"), other, other);
         Self { for_machines: true, ..releases }
     }
 
-    fn of(scenario: Scenario, new: Content, old: impl Fn() -> Content, first: impl Fn() -> Content) -> Self {
+    fn of(
+        scenario: Scenario,
+        new: Content,
+        old: impl Fn() -> Content,
+        first: impl Fn() -> Content,
+        next: impl Fn() -> Content,
+    ) -> Self {
         let new = new.publish(&scenario, "2");
         let has_old = matches!(scenario.before, Before::Old | Before::Sysupdated { .. } | Before::Remembered);
         let old = has_old.then(|| old().publish(&scenario, scenario.old));
         let has_first = matches!(scenario.before, Before::Sysupdated { .. } | Before::Remembered);
         let first = has_first.then(|| first().publish(&scenario, "0"));
-        Self { scenario, new, old, first, for_machines: false }
+        let next = scenario.then_another.then(|| next().publish(&scenario, "3"));
+        Self { scenario, new, old, first, next, for_machines: false }
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Scenario {
     /// Whether the old system has a slot of its own that stays as it is: then one of both starts at every point, and a
     /// second run does not count.
     pub other_good_slot: bool,
+    /// Whether a second run has another host config by then, which names a third release, version 3.
+    pub then_another: bool,
 }
 
 const FRESH: Scenario = Scenario {
@@ -53,6 +55,7 @@ const FRESH: Scenario = Scenario {
     keeps: false,
     has_ghosts: false,
     other_good_slot: false,
+    then_another: false,
 };
 
 /// Another release has run, in a slot of its own that stays.
@@ -62,9 +65,11 @@ const REIMAGE: Scenario =
 /// The intent of all that is installed where it is [`Before::Remembered`].
 pub const REMEMBERED: &str = "once";
 
-pub const SCENARIOS: [Scenario; 10] = [
+pub const SCENARIOS: [Scenario; 12] = [
     FRESH,
     REIMAGE,
+    Scenario { name: "fresh-then-another", then_another: true, ..FRESH },
+    Scenario { name: "reimage-then-another", then_another: true, ..REIMAGE },
     Scenario { name: "downgrade", old: "3", ..REIMAGE },
     // The first release gives way, and the one of systemd-sysupdate stays.
     Scenario { name: "sysupdate", before: Before::Sysupdated { cut: false }, ..REIMAGE },

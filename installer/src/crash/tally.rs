@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::cut::Cut;
 use super::epoch::Epoch;
@@ -72,7 +72,7 @@ impl Tally {
         }
         *match fate {
             Fate::Starts(Which::Old) => &mut self.old_boots,
-            Fate::Starts(Which::New) => &mut self.new_boots,
+            Fate::Starts(Which::New | Which::Next) => &mut self.new_boots,
             Fate::Resumed => &mut self.resumed,
             Fate::NotRerun => &mut self.not_rerun,
             Fate::Lost(why) => {
@@ -97,12 +97,57 @@ impl Tally {
     }
 }
 
+/// `out/crash/result.json`.
+fn result_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../out/crash/result.json")
+}
+
 /// Writes `out/crash/result.json`.
 pub fn write_result(tallies: &[Tally], seed: u64) {
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../out/crash");
-    fs::create_dir_all(&out).unwrap();
+    let path = result_path();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
     let lost: usize = tallies.iter().map(|tally| tally.lost).sum();
     // No point is booted in a virtual machine yet.
     let result = json!({"scenarios": tallies, "seed": seed, "booted_in_vm": 0, "judge_disagreed": 0, "lost": lost});
-    fs::write(out.join("result.json"), serde_json::to_string_pretty(&result).unwrap() + "\n").unwrap();
+    write(&path, &result);
+}
+
+/// Replaces the scenario of `tallies` in `out/crash/result.json`, if that is there and was made with the same seed.
+pub fn replace_in_result(tallies: &[Tally], seed: u64) {
+    let path = result_path();
+    let Ok(bytes) = fs::read(&path) else { return };
+    let mut result: Value = serde_json::from_slice(&bytes).unwrap();
+    if result["seed"] == seed {
+        replace(&mut result, tallies);
+        write(&path, &result);
+    }
+}
+
+fn replace(result: &mut Value, tallies: &[Tally]) {
+    let scenarios = result["scenarios"].as_array_mut().unwrap();
+    for tally in tallies {
+        let new = serde_json::to_value(tally).unwrap();
+        let is_same = |old: &&mut Value| old["name"] == new["name"] && old["sector_size"] == new["sector_size"];
+        match scenarios.iter_mut().find(is_same) {
+            Some(old) => *old = new,
+            None => scenarios.push(new),
+        }
+    }
+    let lost: u64 = scenarios.iter().map(|scenario| scenario["lost"].as_u64().unwrap()).sum();
+    result["lost"] = lost.into();
+}
+
+fn write(path: &Path, result: &Value) {
+    fs::write(path, serde_json::to_string_pretty(result).unwrap() + "\n").unwrap();
+}
+
+#[test]
+fn one_scenario_is_replaced_in_a_result_and_the_others_stay() {
+    let tally = |name: &str, lost| Tally { lost, ..Tally::new(&Scenario::named(name), 512) };
+    let mut result = json!({"scenarios": [tally("fresh", 1), tally("reimage", 2)], "booted_in_vm": 28, "lost": 3});
+    replace(&mut result, &[tally("reimage", 0), tally("replace", 5)]);
+    let expected = json!({
+        "scenarios": [tally("fresh", 1), tally("reimage", 0), tally("replace", 5)], "booted_in_vm": 28, "lost": 6,
+    });
+    assert_eq!(result, expected);
 }

@@ -18,12 +18,13 @@ pub fn walk(prepared: &Prepared, effort: Effort, seed: u64) -> Tally {
     let flushed = Arc::new(prepared.start.clone());
     for (epoch, points) in prepared.epochs.iter().zip(&points) {
         for point in points {
-            let again = match (point.rerun, effort.resumes) {
+            let disk = point.cut.leave(&flushed, epoch);
+            let again = match (point.rerun || prepared.has_half_a_table(&disk), effort.resumes) {
                 (true, _) => Again::Always,
                 (false, true) => Again::WhereNothingStarts,
                 (false, false) => Again::Never,
             };
-            let (fate, why) = prepared.fate(&point.cut.leave(&flushed, epoch), again);
+            let (fate, why) = prepared.fate(&disk, again);
             tally.count(&point.cut, epoch, fate, why);
         }
         epoch.apply(flushed.as_ref());

@@ -185,6 +185,12 @@ impl Volume {
         Ok(chain)
     }
 
+    /// Bytes of the clusters of the file that begins at `first`, which [`Volume::remove`] frees: none where they are no chain.
+    pub fn taken_from(&self, first: u32) -> u64 {
+        let clusters = self.chain(first).map_or(0, |chain| chain.len());
+        u64::try_from(clusters).unwrap_or_default().saturating_mul(self.cluster)
+    }
+
     /// Where the bytes of the file of `size` bytes that begins at `first` lie on the partition, in order, in whole clusters.
     ///
     /// # Errors

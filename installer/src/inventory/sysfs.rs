@@ -258,6 +258,10 @@ pub(crate) fn used_by(block: &Path, name: &str, mounts: &Mounts) -> Vec<String> 
         holders.sort_by_key(fs::DirEntry::file_name);
         users
             .extend(holders.iter().map(|holder| format!("{name} is held by {}", holder.file_name().to_string_lossy())));
+        // A cache to which nothing is attached has no device made of it (Documentation/admin-guide/bcache.rst). The made device has a
+        // directory of this name too.
+        let is_lone = holders.is_empty() && directory.join("bcache").exists() && !name.starts_with("bcache");
+        users.extend(is_lone.then(|| format!("{name} is held by bcache")));
     }
     users
 }

@@ -343,6 +343,34 @@ fn lesson_5_what_lies_behind_a_slot_stops_a_larger_one_and_a_damaged_table_stops
 }
 
 #[test]
+fn what_stays_in_the_place_of_our_table_or_with_a_number_that_it_has_not_is_refused() {
+    let table = plan(GIB, 512, Contents::Blank).table();
+    // As in a table of 4 entries, whose copy takes two sectors.
+    for (index, end, fits) in [(6, GIB - 1024, false), (129, GIB - MIB, false), (128, GIB - 33 * 512, true)] {
+        let (uuid, start) = (Uuid::from_u128(6), 900 * MIB);
+        let type_guid = uuid::uuid!("4d21b016-b534-45c2-a9fb-5c16e091fd2d");
+        let var = Entry { index, type_guid, uuid, label: "var".into(), start, size: end - start, attributes: 0 };
+        let mut partitions = table.partitions.clone();
+        partitions.push(var);
+        let on = disk(GIB, 512, holding(Table { partitions, ..table.clone() }));
+        let next = Manifest { version: "13.2".to_owned(), ..manifest() };
+        for release in [manifest(), next] {
+            let planned = Plan::new(&on, &release, &host(Existing::Keep));
+            if fits {
+                assert_eq!(planned.unwrap().kept.len(), 1);
+                continue;
+            }
+            let error = planned.unwrap_err();
+            let text = format!(
+                "disk vda (serial X) holds {index} \"var\" in bytes 943718400 to {end}, which stays, and for which a partition \
+                 table of 128 entries has no place"
+            );
+            assert_eq!((code_of(&error), format!("{error:#}")), (Code::DiskNotBlank, text));
+        }
+    }
+}
+
+#[test]
 fn lesson_5_partitions_of_an_mbr_are_something_to_be_kept_and_go_only_with_a_wipe() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(GIB).unwrap();

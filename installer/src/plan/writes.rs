@@ -12,6 +12,8 @@ use crate::erase;
 use crate::failure::{Code, coded};
 use crate::gpt::{self, Entry, Table};
 
+/// Purpose of the ranges of both copies of the table.
+const TABLE: &str = "partition table";
 /// Purpose of the range that an erasure goes over.
 const ERASURE: &str = "erasure";
 
@@ -39,6 +41,28 @@ impl Plan {
         let others = others.map(|partition| protect(partition.role.to_string(), &partition.entry));
         let kept = self.kept.iter().map(|entry| protect(format!("{} {:?}", entry.index, entry.label), entry));
         self.protects = others.chain(kept).collect();
+    }
+
+    /// Whether our table can name what stays on the disk called `name`: one with fewer entries leaves more of the disk to
+    /// partitions, and one with more has numbers that ours has not.
+    ///
+    /// # Errors
+    /// [`Code::DiskNotBlank`].
+    pub(super) fn check_table(&self, name: &str) -> Result<()> {
+        let is_in_place = |entry: &Entry| {
+            let mut tables = self.writes.iter().filter(|write| write.purpose == TABLE);
+            entry.index <= gpt::ENTRIES && !tables.any(|table| table.area.overlaps(&Area::of(entry)))
+        };
+        let Some(entry) = self.kept.iter().find(|entry| !is_in_place(entry)) else { return Ok(()) };
+        let (Entry { index, label, .. }, range) = (entry, Area::of(entry).range());
+        let text = format!(
+            "disk {name} holds {index} {label:?} in bytes {} to {}, which stays, and for which a partition table of {} entries \
+             has no place",
+            range.start,
+            range.end,
+            gpt::ENTRIES
+        );
+        Err(coded(Code::DiskNotBlank, text))
     }
 
     /// Whether nothing that is protected is written to: the last look before the first write.
@@ -71,7 +95,7 @@ impl Plan {
             writes.push(Write { purpose: role.to_string(), area: Area { start: entry.start, size } });
         }
         for (start, size) in [(0, primary), (self.disk.size.saturating_sub(backup), backup)] {
-            writes.push(Write { purpose: "partition table".to_owned(), area: Area { start, size } });
+            writes.push(Write { purpose: TABLE.to_owned(), area: Area { start, size } });
         }
         if self.erase != Erase::None {
             let whole = Area { start: 0, size: self.disk.size };

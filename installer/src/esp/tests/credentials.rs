@@ -174,9 +174,14 @@ fn their_room_is_counted() {
         needed - 1
     );
     assert_eq!((code_of(&error), error.to_string()), (Code::Esp, text));
-    let uki = boot_files::Uki { name: "debian_1.efi".to_owned(), size: 100_000, root_hash: None };
-    let there = BootFiles { ukis: vec![uki], ..files(9 * 4096) };
+    let uki = |name: &str, size, taken| boot_files::Uki { name: name.to_owned(), size, root_hash: None, taken };
+    let there = BootFiles { ukis: vec![uki("debian_1.efi", 100_000, 102_400)], ..files(9 * 4096) };
     check_room(order, &there, &[], "d").unwrap();
+    // One that goes makes as much room as its clusters are, whatever its size says.
+    let gone = |taken| BootFiles { ukis: vec![uki("debian_0.efi", 40_000, taken)], ..files(needed - 40_960) };
+    let removed = ["EFI/Linux/debian_0.efi".to_owned()];
+    check_room(order, &gone(40_960), &removed, "d").unwrap();
+    check_room(order, &gone(0), &removed, "d").unwrap_err();
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ async fn a_full_esp_is_no_reason_to_refuse_a_disk_that_lacks_nothing_but_the_not
     let mut before = installed(&repository, &old, 512).await;
     let files = BootFiles {
         cluster: 4096,
-        ukis: vec![boot_files::Uki { name: "debian_1.efi".into(), size: 30_000, root_hash: None }],
+        ukis: vec![boot_files::Uki { name: "debian_1.efi".into(), size: 30_000, root_hash: None, taken: 32_768 }],
         ..BootFiles::default()
     };
     check_room(noting(1), &files, &[], "d").unwrap();

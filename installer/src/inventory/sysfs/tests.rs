@@ -109,6 +109,20 @@ fn the_facts_of_a_disk_are_read() {
 }
 
 #[test]
+fn a_cache_of_bcache_holds_a_disk_also_where_nothing_is_attached_to_it() {
+    let machine = Machine::new("");
+    let attributes = [
+        ("vda1/partition", "1\n"),
+        ("vda1/bcache/nbuckets", "8\n"),
+        ("vda2/partition", "2\n"),
+        ("vda2/bcache/stop", ""),
+        ("vda2/holders/bcache0/name", "x"),
+    ];
+    machine.disk("pci0000:00/0000:00:05.0/virtio0/block/vda", &attributes);
+    assert_eq!(machine.disks().remove(0).used_by, ["vda1 is held by bcache", "vda2 is held by bcache0"]);
+}
+
+#[test]
 fn an_nvme_namespace_tells_more_of_itself() {
     let machine = Machine::new("");
     let attributes = [

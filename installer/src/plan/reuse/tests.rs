@@ -19,7 +19,8 @@ fn release(version: &str) -> Manifest {
 
 /// A disk with this table, and UKIs of 8 MiB with these names.
 fn with_ukis(table: &Table, names: &[&str]) -> PlanDisk {
-    let ukis = names.iter().map(|name| Uki { name: (*name).to_owned(), size: 8 * MIB, root_hash: None }).collect();
+    let uki = |name: &&str| Uki { name: (*name).to_owned(), size: 8 * MIB, root_hash: None, taken: 8 * MIB };
+    let ukis = names.iter().map(uki).collect();
     let files = BootFiles { ukis, free: 100 * MIB, cluster: 4096, ..BootFiles::default() };
     let Contents::Gpt { copies, table, holds, beside, others, .. } = holding(table.clone()) else { panic!() };
     disk(GIB, 512, Contents::Gpt { copies, table, holds, beside, others, esp: EspContents::Volume(files) })
@@ -357,7 +358,7 @@ fn an_esp_that_cannot_be_kept_or_has_no_room_is_refused() {
     let problem = "the EFI system partition holds another FAT than FAT32".to_owned();
     let text = "disk vda (serial X): the EFI system partition holds another FAT than FAT32".to_owned();
     assert_eq!(refused(EspContents::Unusable { problem }), (Code::Esp, text));
-    let uki = Uki { name: "debian_13.1.efi".to_owned(), size: 8 * MIB, root_hash: None };
+    let uki = Uki { name: "debian_13.1.efi".to_owned(), size: 8 * MIB, root_hash: None, taken: 8 * MIB };
     let files = BootFiles { ukis: vec![uki], free: 8 * MIB + 4096, cluster: 4096, ..BootFiles::default() };
     let text = "disk vda (serial X): the EFI system partition has 8392704 bytes free, but the boot files need 8396800; it has \
                 [\"EFI/Linux/debian_13.1.efi\"]";
