@@ -90,8 +90,8 @@ async fn a_signed_host_config_that_cannot_hold_is_refused() {
         (
             format!(r#"{{"format":1,{release},"wipe":true}}"#),
             "the host config is not valid: unknown field `wipe`, expected one of `format`, \
-             `release`, `mode`, `disk`, `existing`, `intent`, `erase`, `tpm`, `handoff`, `cmdline_extra`, `boot_order`, \
-             `credentials`, `secrets` at line 1 column 58",
+             `release`, `mode`, `disk`, `existing`, `intent`, `erase`, `tpm`, `attestation`, `handoff`, \
+             `pcr11`, `cmdline_extra`, `boot_order`, `credentials`, `secrets`, `secure_boot_keys` at line 1 column 58",
         ),
         (
             format!(r#"{{"format":1,{release},"format":1}}"#),

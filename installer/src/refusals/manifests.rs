@@ -42,7 +42,7 @@ async fn unknown_fields_are_refused_at_every_depth() {
         (
             |m| m["boot"]["script"] = "rm".into(),
             "the manifest is not valid: unknown field `script`, expected one of `uki`, `loader`, \
-             `cmdline`, `cmdline_limit`, `pcr11`, `watchdog`, `unconfirmed` at line 1 column 861",
+             `cmdline`, `cmdline_limit`, `pcr11`, `secure_boot`, `watchdog`, `unconfirmed` at line 1 column 861",
         ),
         (
             |m| m["boot"]["uki"]["data"]["url"] = "https://elsewhere".into(),
