@@ -367,7 +367,10 @@ fn what_stays_in_the_place_of_our_table_or_with_a_number_that_it_has_not_is_refu
             );
             let found = format!("{error:#}");
             // With such a number, what the release wants may be refused before.
-            assert!(found == text || index > crate::gpt::ENTRIES && found.contains("129 \"var\", laid out by metalstrap"), "{found}");
+            assert!(
+                found == text || index > crate::gpt::ENTRIES && found.contains("129 \"var\", laid out by metalstrap"),
+                "{found}"
+            );
             assert_eq!(code_of(&error), Code::DiskNotBlank);
         }
     }
