@@ -20,7 +20,8 @@ use crate::reissue::{reissue, sign_pcr11};
 /// The version that is published.
 pub const VERSION: &str = "1";
 
-/// What `metalstrap publish` has to know of an OS without systemd.
+/// What `metalstrap publish` has to know of an OS without systemd. With it `BootNext` stays after a kexec, so that the next boot is
+/// one from the disk, whatever the firmware's order.
 const UNCONFIRMED: &str = "--unconfirmed";
 
 /// systemd-boot.
@@ -73,8 +74,7 @@ impl Target {
 /// # Errors
 /// The images are not built, or the command's words.
 pub fn publish(target: Target, dir: &Path) -> Result<Published> {
-    let more: &[&str] = if target == Target::Tiny { &[UNCONFIRMED] } else { &[] };
-    publish_with(target, dir, more)
+    publish_with(target, dir, &[UNCONFIRMED])
 }
 
 /// The same with these further words of the command, and no others. The tiny target then says as any OS that it confirms a kexec,
@@ -189,7 +189,7 @@ impl Published {
     /// The images are not built, or the command's words.
     pub fn add_debian(&self, version: &str, url: &str, dir: &Path) -> Result<Digest> {
         let root_hash = reissue(&built(Target::Debian.directory())?, version, dir)?;
-        let more = ["--level", "1", "--sysupdate", url];
+        let more = ["--level", "1", "--sysupdate", url, UNCONFIRMED];
         publish_to(Target::Debian, version, dir, self.repository.clone(), self.keys.clone(), &more)?;
         Ok(root_hash)
     }

@@ -39,6 +39,7 @@ mod half_a_gibibyte_is_enough;
 #[cfg(feature = "measured")]
 mod keys_are_enrolled_and_what_they_signed_is_installed;
 mod metadata_signed_by_an_unknown_key_is_refused;
+#[cfg(feature = "measured")]
 mod settings_and_secrets_reach_every_boot_of_the_os;
 mod what_holds_a_disk_is_taken_down_before_it_is_wiped;
 #[cfg(feature = "measured")]
