@@ -190,8 +190,8 @@ fn read(path: &Path, since: Option<SystemTime>) -> Result<Option<Vec<u8>>> {
     Ok(Some(fs::read(path)?))
 }
 
-/// Replaces the file as a whole, so that a power cut leaves the old one or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Replaces the file as a whole, so that a power cut leaves the old one or the new one. Its owner alone can read it.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let directory = path.parent().context("the path names no directory")?;
     let directory = if directory == Path::new("") { Path::new(".") } else { directory };
     fs::create_dir_all(directory)?;

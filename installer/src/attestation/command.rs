@@ -1,8 +1,5 @@
 //! `metalstrap-installer attest`: the exchange with a verifier that this machine does not reach, by files.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -12,6 +9,7 @@ use serde::Serialize;
 
 use super::{Key, Logs, answer, bounded, firmware_log, introduce, parse_challenge};
 use crate::eventlog;
+use crate::remembered::replace;
 use crate::smbios;
 use crate::tpm::direct::{self, Direct};
 
@@ -66,7 +64,8 @@ impl Verb {
         match self {
             Self::Introduce(Keeping { key: file }) => {
                 let (key, introduction) = introduce(tpm, &smbios::identity(Path::new("/sys")))?;
-                keep(file, &key).with_context(|| format!("keeping the attestation key in {}", file.display()))?;
+                let keeping = || format!("keeping the attestation key in {}", file.display());
+                replace(file, &key.to_bytes()).with_context(keeping)?;
                 line(&introduction)
             }
             Self::Answer { challenge: from, keeping: Keeping { key: file } } => {
@@ -87,19 +86,6 @@ impl Verb {
 
 fn line(message: &impl Serialize) -> Result<String> {
     serde_json::to_string(message).context("writing the message")
-}
-
-/// Writes the key to its file.
-fn keep(file: &Path, key: &Key) -> Result<()> {
-    if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
-    }
-    // Who reads the old one meanwhile finds it whole.
-    let new = file.with_extension("new");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).open(&new)?.write_all(&key.to_bytes())?;
-    fs::rename(&new, file)?;
-    Ok(())
 }
 
 /// The first of the logs that is there; empty where nothing was measured.
