@@ -65,8 +65,7 @@ impl Key {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (algorithm, mut rest) = bytes.split_first_chunk::<2>()?;
-        let kinds = [KeyKind::EccP256, KeyKind::Rsa2048];
-        let ek = kinds.into_iter().find(|kind| kind.algorithm().to_be_bytes() == *algorithm)?;
+        let ek = KeyKind::ALL.into_iter().find(|kind| kind.algorithm().to_be_bytes() == *algorithm)?;
         let (public, private) = (take_sized(&mut rest)?.to_vec(), take_sized(&mut rest)?.to_vec());
         rest.is_empty().then_some(Self { ek, object: Object { private, public } })
     }
@@ -79,7 +78,7 @@ impl Key {
 /// The TPM's.
 pub fn introduce(tpm: &mut Direct, machine: &Identity) -> Result<(Key, Introduction)> {
     let (mut kind, mut certificate) = (KeyKind::EccP256, None);
-    for candidate in [KeyKind::EccP256, KeyKind::Rsa2048] {
+    for candidate in KeyKind::ALL {
         certificate = or_none(tpm.ek_certificate(candidate));
         if certificate.is_some() {
             kind = candidate;

@@ -18,9 +18,6 @@ use crate::failure::{Code, WithCode as _, coded};
 use crate::tpm::direct::Direct;
 use crate::tpm::sealing::Loaded;
 
-/// The kinds of endorsement keys, the one first that a TPM makes faster.
-const KINDS: [KeyKind; 2] = [KeyKind::EccP256, KeyKind::Rsa2048];
-
 /// What is in the secrets, and the TPM that has opened them.
 #[derive(Debug, Default)]
 pub struct Opened {
@@ -39,7 +36,7 @@ pub fn open(secrets: &Secrets, tpm: Option<Direct>) -> Result<Opened> {
     };
     let mut contents = Vec::new();
     let mut found = String::new();
-    for kind in KINDS {
+    for kind in KeyKind::ALL {
         let done = tpm.with_ek(kind, |tpm, key, ek| {
             let id = ek.id();
             let and = if found.is_empty() { "" } else { " and " };

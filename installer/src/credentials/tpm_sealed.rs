@@ -44,8 +44,7 @@ pub fn seal(tpm: &mut Direct, name: &str, content: &Plaintext) -> Result<Vec<u8>
 #[must_use]
 pub fn open(tpm: &mut Direct, name: &str, file: &[u8]) -> Option<Plaintext> {
     let number = |at: usize| file.get(at..)?.first_chunk::<2>().copied().map(u16::from_le_bytes);
-    let kind =
-        [KeyKind::EccP256, KeyKind::Rsa2048].into_iter().find(|kind| Some(kind.algorithm()) == number(ALGORITHM))?;
+    let kind = KeyKind::ALL.into_iter().find(|kind| Some(kind.algorithm()) == number(ALGORITHM))?;
     let mut blob = file.get(BLOB..)?.get(..usize::from(number(BLOB_SIZE)?))?;
     let object = Object { private: take_sized(&mut blob)?.to_vec(), public: take_sized(&mut blob)?.to_vec() };
     let iv: Iv = *file.get(IV..)?.first_chunk()?;

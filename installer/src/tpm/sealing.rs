@@ -230,8 +230,6 @@ mod tests {
     use super::super::swtpm::Swtpm;
     use super::*;
 
-    const KINDS: [KeyKind; 2] = [KeyKind::EccP256, KeyKind::Rsa2048];
-
     fn ek(tpm: &mut Direct, kind: KeyKind) -> Ek {
         tpm.with_ek(kind, |_, _, ek| Ok(ek.clone())).unwrap()
     }
@@ -240,7 +238,7 @@ mod tests {
     fn what_is_sealed_to_its_endorsement_key_elsewhere_a_tpm_opens_and_no_other() {
         let (ours, other) = (Swtpm::start(), Swtpm::start());
         let (mut ours, mut other) = (ours.direct(), other.direct());
-        for kind in KINDS {
+        for kind in KeyKind::ALL {
             let key = ek(&mut ours, kind);
             assert_eq!(key, ek(&mut ours, kind), "it is the same each time");
             assert_ne!(key, ek(&mut other, kind));
@@ -274,7 +272,7 @@ mod tests {
     fn what_is_sealed_for_the_os_only_this_tpm_opens() {
         let (ours, other) = (Swtpm::start(), Swtpm::start());
         let (mut ours, mut other) = (ours.direct(), other.direct());
-        for kind in KINDS {
+        for kind in KeyKind::ALL {
             let sealed = ours.with_systemd_key(kind, |tpm, key| tpm.seal(key, &[9; 32])).unwrap();
             let opened = ours.with_systemd_key(kind, |tpm, key| (0..5).map(|_| tpm.open(key, &sealed)).collect());
             let opened: Vec<_> = opened.unwrap();

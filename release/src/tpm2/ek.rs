@@ -56,6 +56,9 @@ impl fmt::Debug for Ek {
 }
 
 impl KeyKind {
+    /// All of them, the one first that a TPM makes faster.
+    pub const ALL: [Self; 2] = [Self::EccP256, Self::Rsa2048];
+
     /// What TPM2_CreatePrimary makes the EK from, in the endorsement hierarchy.
     #[must_use]
     pub fn template(self) -> Vec<u8> {

@@ -5,8 +5,6 @@ use metalstrap_release::tpm2::{Ek, name};
 use super::super::swtpm::Swtpm;
 use super::*;
 
-const KINDS: [KeyKind; 2] = [KeyKind::EccP256, KeyKind::Rsa2048];
-
 /// The EK of this kind, and an AK that was made under it.
 fn keys(tpm: &mut Direct, kind: KeyKind) -> (Ek, Object) {
     tpm.with_ek(kind, |tpm, key, ek| Ok((ek.clone(), tpm.attestation_key(key)?))).unwrap()
@@ -46,7 +44,7 @@ fn in_memory(tpm: &mut Direct) -> usize {
 fn the_attestation_key_only_signs_what_its_tpm_says_and_never_leaves_it() {
     let swtpm = Swtpm::start();
     let mut tpm = swtpm.direct();
-    for kind in KINDS {
+    for kind in KeyKind::ALL {
         let (_, ak) = keys(&mut tpm, kind);
         // TPM_ALG_ECC, TPM_ALG_SHA256; fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted, sign.
         assert_eq!(to_hex(&ak.public[..8]), "0023000b00050472");
@@ -69,7 +67,7 @@ fn the_attestation_key_only_signs_what_its_tpm_says_and_never_leaves_it() {
 fn a_credential_is_given_out_by_the_tpm_and_for_the_key_that_it_is_for_and_no_other() {
     let (ours, other) = (Swtpm::start(), Swtpm::start());
     let (mut ours, mut other) = (ours.direct(), other.direct());
-    for kind in KINDS {
+    for kind in KeyKind::ALL {
         let (ek, ak) = keys(&mut ours, kind);
         let made = credential(&mut other, &ek, &name(&ak.public), &[7; 32]);
         // More often than a TPM has places for objects and sessions.
