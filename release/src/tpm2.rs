@@ -27,9 +27,9 @@ pub const SHA256: u16 = 0x000b;
 /// `TPM_ALG_NULL`.
 pub const NULL: u16 = 0x0010;
 /// `TPM_ALG_RSASSA`.
-const RSASSA: u16 = 0x0014;
+pub const RSASSA: u16 = 0x0014;
 /// `TPM_ALG_ECDSA`.
-const ECDSA: u16 = 0x0018;
+pub const ECDSA: u16 = 0x0018;
 /// `TPM_ALG_ECC`.
 const ECC: u16 = 0x0023;
 /// `TPMT_SYM_DEF_OBJECT`: AES, 128 bits, CFB.
@@ -85,7 +85,8 @@ fn take_u32(rest: &mut &[u8]) -> Option<u32> {
     take_bytes(rest).map(u32::from_be_bytes)
 }
 
-fn take_bytes<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+/// Takes so many bytes.
+pub fn take_bytes<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (bytes, behind) = rest.split_first_chunk::<N>()?;
     *rest = behind;
     Some(*bytes)
