@@ -77,19 +77,12 @@ impl Key {
 /// # Errors
 /// The TPM's.
 pub fn introduce(tpm: &mut Direct, machine: &Identity) -> Result<(Key, Introduction)> {
-    let (mut kind, mut certificate) = (KeyKind::EccP256, None);
-    for candidate in KeyKind::ALL {
-        certificate = or_none(tpm.ek_certificate(candidate));
-        if certificate.is_some() {
-            kind = candidate;
-            break;
-        }
-    }
-    let (ek, object) = match keys(tpm, kind) {
-        Err(error) if kind == KeyKind::EccP256 && certificate.is_none() => {
+    let certified = KeyKind::ALL.into_iter().find_map(|kind| Some((kind, or_none(tpm.ek_certificate(kind))?)));
+    let (kind, certificate) = certified.unzip();
+    let (ek, object) = match keys(tpm, kind.unwrap_or(KeyKind::EccP256)) {
+        Err(error) if kind.is_none() => {
             log::warn!("{error:#}");
-            kind = KeyKind::Rsa2048;
-            keys(tpm, kind)
+            keys(tpm, KeyKind::Rsa2048)
         }
         keys => keys,
     }?;
@@ -103,7 +96,7 @@ pub fn introduce(tpm: &mut Direct, machine: &Identity) -> Result<(Key, Introduct
         ek_chain: ek_chain.into_iter().map(Base64).collect(),
         ak: Base64(object.public.clone()),
     };
-    Ok((Key { ek: kind, object }, introduction))
+    Ok((Key { ek: ek.kind(), object }, introduction))
 }
 
 /// The endorsement key of this kind, and an attestation key that was made under it.
@@ -184,8 +177,8 @@ pub fn answer(tpm: &mut Direct, key: &Key, challenge: &Challenge, logs: Logs) ->
     })
 }
 
-/// What the final report has of it: the introduction without the steps of its certificate, and a quote over one bank, whose nonce is the SHA-256 of the run's id. Nobody has
-/// challenged the machine, so it proves that this TPM had these values, not when.
+/// What the final report has of it: the introduction without the steps of its certificate, and a quote over one bank, whose nonce
+/// is the SHA-256 of the run's id. Nobody has challenged the machine, so it proves that this TPM had these values, not when.
 ///
 /// # Errors
 /// The TPM's.
