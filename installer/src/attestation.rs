@@ -7,8 +7,6 @@ mod exchange;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -23,12 +21,11 @@ use serde_json::{Value, json};
 
 pub use exchange::Verifier;
 
+use crate::eventlog::firmware;
 use crate::tpm::attesting::PCR_COUNT;
 use crate::tpm::direct::Direct;
 use crate::tpm::sealing::Object;
 
-/// The firmware's log, where the kernel has it.
-const FIRMWARE_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// Of no longer one evidence is made; firmware gives its log 64 KiB, or a few times that.
 const MOST_FIRMWARE_LOG: u64 = 4 << 20;
 /// Bytes of a nonce.
@@ -210,25 +207,7 @@ pub fn beside(host: &Host, given: &Secrets) -> Result<(), String> {
 /// The firmware's log; `None` where the kernel has none.
 #[must_use]
 pub fn firmware_log() -> Option<Vec<u8>> {
-    bounded(Path::new(FIRMWARE_LOG), MOST_FIRMWARE_LOG).unwrap_or_else(|error| {
-        log::warn!("{error:#}");
-        None
-    })
-}
-
-/// A file of at most so many bytes; `None` if it is not there.
-fn bounded(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
-    let what = || format!("reading {}", path.display());
-    if !path.exists() {
-        return Ok(None);
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).with_context(what)?;
-    file.take(most.saturating_add(1)).read_to_end(&mut bytes).with_context(what)?;
-    if u64::try_from(bytes.len())? > most {
-        anyhow::bail!("{} has more than {most} bytes", path.display());
-    }
-    Ok(Some(bytes))
+    firmware::read(Path::new(firmware::LOG), MOST_FIRMWARE_LOG)
 }
 
 /// Why a verifier does not accept a machine: what it has refuted, or else could not know.

@@ -6,6 +6,7 @@ pub mod access;
 pub mod attestation;
 pub mod boot_files;
 pub mod bootvars;
+pub mod bounded;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 use metalstrap_release::attest::CHALLENGE;
 use serde::Serialize;
 
-use super::{Key, Logs, answer, bounded, firmware_log, introduce, parse_challenge};
+use super::{Key, Logs, answer, firmware_log, introduce, parse_challenge};
+use crate::bounded;
 use crate::eventlog;
 use crate::remembered::replace;
 use crate::smbios;
@@ -70,9 +71,9 @@ impl Verb {
             }
             Self::Answer { challenge: from, keeping: Keeping { key: file } } => {
                 let most = u64::try_from(CHALLENGE.max_bytes)?;
-                let Some(bytes) = bounded(from, most)? else { bail!("{} is not there", from.display()) };
+                let Some(bytes) = bounded::read(from, most)? else { bail!("{} is not there", from.display()) };
                 let challenge = parse_challenge(&bytes).with_context(|| format!("checking {}", from.display()))?;
-                let Some(kept) = bounded(file, MOST_KEY)? else {
+                let Some(kept) = bounded::read(file, MOST_KEY)? else {
                     bail!("{} is not there: `attest introduce` comes first", file.display())
                 };
                 let key =
@@ -91,7 +92,7 @@ fn line(message: &impl Serialize) -> Result<String> {
 /// The first of the logs that is there; empty where nothing was measured.
 fn userspace_log() -> Result<String> {
     for path in USERSPACE_LOGS {
-        if let Some(bytes) = bounded(Path::new(path), MOST_LOG)? {
+        if let Some(bytes) = bounded::read(Path::new(path), MOST_LOG)? {
             return String::from_utf8(bytes).with_context(|| format!("reading {path}"));
         }
     }

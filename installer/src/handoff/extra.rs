@@ -4,14 +4,13 @@
 //! systemd has no place from which it takes a log of measurements. So a unit that comes with it copies it, before systemd measures,
 //! to where systemd goes on with it.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use metalstrap_release::pcr::Signatures;
 
 use super::Parts;
 use crate::credentials::pack;
+use crate::eventlog;
 
 /// Sections that the stub hands over, in its order, each with the name of its file in [`DIRECTORY`].
 pub(super) const HANDED: [(&str, &str); 4] = [
@@ -26,8 +25,6 @@ const SIGNATURES: &str = ".pcrsig";
 const DIRECTORY: (&str, u32) = (".extra", 0o040_555);
 const FILE: u32 = 0o100_444;
 
-/// The event log of the machine's firmware, as the kernel has it.
-pub const FIRMWARE_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// No log is larger that is handed over; firmware has some tens of KiB for its own.
 const MOST_LOG: u64 = 1 << 20;
 /// Ours, which root alone reads.
@@ -126,23 +123,10 @@ pub fn importer() -> Vec<u8> {
 /// The archive of the logs: what the installer has measured, and what the firmware has, if the kernel has it at `firmware`.
 #[must_use]
 pub fn logs(own: &str, firmware: &Path) -> Vec<u8> {
-    let firmware = firmware_log(firmware);
+    let firmware = eventlog::firmware::read(firmware, MOST_LOG).filter(|log| !log.is_empty());
     let mut files = vec![(".extra/metalstrap/tpm2-measure.log", LOG_FILE, own.as_bytes())];
     files.extend(firmware.as_deref().map(|log| (".extra/metalstrap/binary_bios_measurements", LOG_FILE, log)));
     pack(&[DIRECTORY, LOGS], &files)
-}
-
-/// The whole of it; nothing relies on that it is there.
-fn firmware_log(path: &Path) -> Option<Vec<u8>> {
-    let mut log = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MOST_LOG + 1).read_to_end(&mut log));
-    match read {
-        Ok(bytes) if bytes as u64 > MOST_LOG => log::warn!("{} has more than {MOST_LOG} bytes", path.display()),
-        Ok(0) => {}
-        Ok(_) => return Some(log),
-        Err(error) => log::info!("reading {}: {error}", path.display()),
-    }
-    None
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use metalstrap_release::pcr::{Extension, Signatures};
 use super::Machine;
 use crate::ending::Ending;
 use crate::esp::Esp;
+use crate::eventlog::firmware;
 use crate::failure::{Code, WithCode as _};
-use crate::handoff::extra::{self, FIRMWARE_LOG};
-use crate::handoff::{self, CommandLine, LoadError, Parts, pcr11};
+use crate::handoff::{self, CommandLine, LoadError, Parts, extra, pcr11};
 use crate::repository::{self, Repository};
 use crate::tpm::PcrIndex;
 
@@ -122,7 +122,7 @@ impl Machine<'_> {
         let log = self.measurer.log();
         if !log.is_empty() {
             uki.append(&extra::importer())?;
-            uki.append(&extra::logs(log, Path::new(FIRMWARE_LOG)))?;
+            uki.append(&extra::logs(log, Path::new(firmware::LOG)))?;
         }
         Ok(())
     }
