@@ -68,7 +68,7 @@ impl Key {
     }
 }
 
-/// Has the TPM make an attestation key, and introduces the machine by it. Of the TPM's endorsement keys one with a certificate is
+/// Has the TPM make an attestation key, and introduces the machine by it, without the steps of a certificate. Of the TPM's endorsement keys one with a certificate is
 /// taken, else the one that it makes fastest.
 ///
 /// # Errors
@@ -83,17 +83,24 @@ pub fn introduce(tpm: &mut Direct, machine: &Identity) -> Result<(Key, Introduct
         }
         keys => keys,
     }?;
-    let ek_chain =
-        if certificate.is_some() { or_none(tpm.ek_chain().map(Some)).unwrap_or_default() } else { Vec::new() };
     let introduction = Introduction {
         format: FORMAT,
         claims: claims(machine),
         ek: Base64(ek.public()),
         ek_certificate: certificate.map(Base64),
-        ek_chain: ek_chain.into_iter().map(Base64).collect(),
+        ek_chain: Vec::new(),
         ak: Base64(object.public.clone()),
     };
     Ok((Key { ek: ek.kind(), object }, introduction))
+}
+
+/// Adds the steps of the certificate to an introduction that a verifier gets: they are the most of what is read from the TPM, and
+/// the final report has none.
+pub fn add_chain(tpm: &mut Direct, introduction: &mut Introduction) {
+    if introduction.ek_certificate.is_some() {
+        let chain = or_none(tpm.ek_chain().map(Some)).unwrap_or_default();
+        introduction.ek_chain = chain.into_iter().map(Base64).collect();
+    }
 }
 
 /// The endorsement key of this kind, and an attestation key that was made under it.

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use metalstrap_release::attest::CHALLENGE;
 use serde::Serialize;
 
-use super::{Key, Logs, answer, firmware_log, introduce, parse_challenge};
+use super::{Key, Logs, add_chain, answer, firmware_log, introduce, parse_challenge};
 use crate::bounded;
 use crate::eventlog;
 use crate::remembered::replace;
@@ -64,7 +64,8 @@ impl Verb {
     pub(super) fn message_of(&self, tpm: &mut Direct) -> Result<String> {
         match self {
             Self::Introduce(Keeping { key: file }) => {
-                let (key, introduction) = introduce(tpm, &smbios::identity(Path::new("/sys")))?;
+                let (key, mut introduction) = introduce(tpm, &smbios::identity(Path::new("/sys")))?;
+                add_chain(tpm, &mut introduction);
                 let keeping = || format!("keeping the attestation key in {}", file.display());
                 replace(file, &key.to_bytes()).with_context(keeping)?;
                 line(&introduction)

@@ -97,7 +97,9 @@ fn of_two_endorsement_keys_the_one_with_a_certificate_counts() {
     let certificate = [&[0x30, 0x82, 0x02, 0x00][..], &[1; 512]].concat();
     tpm.define(0x01c0_0002, &[&certificate[..], &[0xff; 30]].concat());
     tpm.define(0x01c0_0100, &certificate);
-    let (key, introduction) = introduce(&mut tpm, &Identity::default()).unwrap();
+    let (key, mut introduction) = introduce(&mut tpm, &Identity::default()).unwrap();
+    assert_eq!(introduction.ek_chain, Vec::new());
+    add_chain(&mut tpm, &mut introduction);
     let ek = tpm.with_ek(KeyKind::Rsa2048, |_, _, ek| Ok(ek.clone())).unwrap();
     assert_eq!((key.ek, introduction.ek.0), (KeyKind::Rsa2048, ek.public()));
     let certificate = Base64(certificate);

@@ -78,6 +78,7 @@ impl Machine<'_> {
         let logs = Logs { firmware: attestation::firmware_log(), userspace: self.event_log().to_owned() };
         let verifier = self.attester.verifier.clone().context("nobody knows the verifier")?;
         let (tpm, key, introduction) = self.attester.key.as_mut().context("there is no attestation key")?;
+        attestation::add_chain(tpm, introduction);
         let challenge = verifier.challenge(introduction).await?;
         let answering = || format!("answering the challenge of {}", verifier.url());
         let evidence = attestation::answer(tpm, key, &challenge, logs).code(Code::Attestation, answering)?;
