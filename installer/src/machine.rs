@@ -135,13 +135,10 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// The kernel's; a driver that fails or a device without one is told, and no error.
     pub fn wake(place: &'a Place, tell: &'a Reporter, mut seams: Seams) -> Result<Self> {
-        let (nv, leaving, attester) = (NvMemory::default(), Leaving::default(), Attester::default());
         let measurer = seams.measurer.take();
         if *place != Place::Netboot {
-            let (measurer, missing) = (measurer.unwrap_or_else(Measurer::off), Vec::new());
             let clock = seams.clock.take();
-            let (network, host) = (None, None);
-            return Ok(Self { place, tell, measurer, network, clock, missing, host, leaving, nv, attester, seams });
+            return Ok(Self::new(place, tell, measurer.unwrap_or_else(Measurer::off), clock, seams));
         }
         let report = tell.step("drivers", "Loading drivers", |_| drivers::load_all())?;
         for device in &report.undriven {
@@ -166,8 +163,14 @@ impl<'a> Machine<'a> {
             tell.warn("clock", &text);
         }
         let measurer = measurer.unwrap_or_else(Measurer::start);
-        let (network, clock, host) = (None, Some(clock), None);
-        Ok(Self { place, tell, measurer, network, clock, missing, host, leaving, nv, attester, seams })
+        Ok(Self { missing, ..Self::new(place, tell, measurer, Some(clock), seams) })
+    }
+
+    /// One of which nothing is known yet.
+    fn new(place: &'a Place, tell: &'a Reporter, measurer: Measurer, clock: Option<Clock>, seams: Seams) -> Self {
+        let (network, missing, host) = (None, Vec::new(), None);
+        let (leaving, nv, attester) = (Leaving::default(), NvMemory::default(), Attester::default());
+        Self { place, tell, measurer, network, clock, missing, host, leaving, nv, attester, seams }
     }
 
     /// Measures an input right after it was loaded and before it is parsed, and tells so.

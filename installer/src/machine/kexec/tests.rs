@@ -21,7 +21,7 @@ use crate::eventlog::Measurer;
 use crate::failure::code_of;
 use crate::handoff::tests::{CMDLINE, on_disk, ordinary, uki};
 use crate::inventory::Contents;
-use crate::machine::{Leaving, NvMemory, Seams};
+use crate::machine::Seams;
 use crate::plan::tests::{GIB, host, plan};
 use crate::report::Reporter;
 use crate::report::tests::Lines;
@@ -29,11 +29,7 @@ use crate::tpm::swtpm::Swtpm;
 
 /// A machine in the netboot image, as far as it concerns its TPM.
 fn machine<'a>(tell: &'a Reporter, measurer: Measurer) -> Machine<'a> {
-    let (nv, seams) = (NvMemory::default(), Seams::default());
-    let place = &Place::Netboot;
-    let (network, clock, missing) = (None, None, Vec::new());
-    let (leaving, attester) = (Leaving::default(), Default::default());
-    Machine { place, tell, measurer, network, clock, missing, host: None, leaving, nv, attester, seams }
+    Machine::new(&Place::Netboot, tell, measurer, None, Seams::default())
 }
 
 fn measurer(swtpm: &Swtpm, directory: &TempDir, tpm: TpmPolicy) -> Measurer {

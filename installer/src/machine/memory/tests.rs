@@ -11,7 +11,7 @@ use crate::boot_files::EspContents;
 use crate::disk::Identity;
 use crate::eventlog::Measurer;
 use crate::gpt::Table;
-use crate::machine::{Leaving, Seams};
+use crate::machine::Seams;
 use crate::plan::tests::holding;
 use crate::remembered::nv::INDEX;
 use crate::report::{Reporter, Screen};
@@ -69,20 +69,7 @@ fn place(directory: &Path) -> Place {
 }
 
 fn machine<'a>(place: &'a Place, tell: &'a Reporter, measurer: Measurer) -> Machine<'a> {
-    let (missing, nv, seams) = (Vec::new(), NvMemory::default(), Seams::default());
-    Machine {
-        place,
-        tell,
-        measurer,
-        network: None,
-        clock: None,
-        missing,
-        host: None,
-        leaving: Leaving::default(),
-        nv,
-        attester: Default::default(),
-        seams,
-    }
+    Machine::new(place, tell, measurer, None, Seams::default())
 }
 
 fn reporter(told: &Told) -> Reporter {

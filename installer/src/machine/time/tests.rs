@@ -4,9 +4,8 @@ use super::*;
 use crate::clock::tests::Boot;
 use crate::config::Place;
 use crate::eventlog::Measurer;
-use crate::machine::{Leaving, Seams};
+use crate::machine::Seams;
 use crate::refusals::published;
-use crate::remembered::nv::NvMemory;
 use crate::report::tests::Lines;
 use crate::resolve::Servers;
 use crate::test_server::{TestServer, reply, serve};
@@ -31,21 +30,7 @@ impl Lines {
 
 /// A machine in the netboot image, as far as it concerns its clock.
 fn machine<'a>(place: &'a Place, tell: &'a Reporter, clock: Option<Clock>) -> Machine<'a> {
-    let (measurer, seams) = (Measurer::off(), Seams::default());
-    let nv = NvMemory::default();
-    Machine {
-        place,
-        tell,
-        measurer,
-        network: None,
-        clock,
-        missing: Vec::new(),
-        host: None,
-        leaving: Leaving::default(),
-        nv,
-        attester: Default::default(),
-        seams,
-    }
+    Machine::new(place, tell, Measurer::off(), clock, Seams::default())
 }
 
 /// A repository's server that has nothing, with a certificate that is valid from one New Year to another.
