@@ -67,21 +67,21 @@ impl Verifier {
         let url = https_url(&format!("{}/{path}", self.base))?;
         let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         let ask = Ask { method: Method::POST, url, headers, body: Bytes::from(message) };
-        let mut patience = Patience::new(*self.client.limits());
-        let answer = loop {
-            match self.once(&ask, most).await {
-                Ok(answer) => break Ok(answer),
-                Err(trouble) => {
-                    if let Err(error) = patience.wait(trouble, &self.base, &self.waits).await {
-                        break Err(error);
-                    }
-                }
-            }
-        };
-        answer.or_else(|error| {
+        self.insist(&ask, most).await.or_else(|error| {
             let code = error.downcast_ref::<Coded>().map_or(Code::Verifier, |coded| coded.code);
             Err(error).code(code, || format!("sending the {path} to {}", ask.url))
         })
+    }
+
+    /// Asks until there is an answer, or no use in asking again.
+    async fn insist(&self, ask: &Ask, most: usize) -> Result<Vec<u8>> {
+        let mut patience = Patience::new(*self.client.limits());
+        loop {
+            match self.once(ask, most).await {
+                Ok(answer) => return Ok(answer),
+                Err(trouble) => patience.wait(trouble, &self.base, &self.waits).await?,
+            }
+        }
     }
 
     async fn once(&self, ask: &Ask, most: usize) -> Result<Vec<u8>, Trouble> {
