@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result, anyhow};
 use metalstrap_release::digest::Digest;
 
-use super::there::{apply, coded};
+use super::there::{apply, coded, lay_out};
 use crate::credentials::{DIRECTORY, Sealed};
 use crate::disk::Region;
 use crate::failure::{Code, WithCode as _};
@@ -164,19 +164,14 @@ fn ours(volume: &Volume, read: ReadAt<'_>, by: &str, directory: &Directory) -> V
 
 /// Writes a file that has no name yet, and reads it back: its first cluster.
 fn write(volume: &mut Volume, read: ReadAt<'_>, region: &Region, bytes: &[u8]) -> Result<u32> {
-    let size = u64::try_from(bytes.len())?;
-    let cluster = coded(volume.take(size))?;
-    let mut rest = bytes.to_vec();
+    let (cluster, writes) = lay_out(volume, bytes.to_vec())?;
     let what = || "writing the EFI system partition".to_owned();
-    for run in coded(volume.runs(cluster, size))? {
-        let length = usize::try_from(run.end.saturating_sub(run.start))?;
-        let mut piece: Vec<u8> = rest.drain(..length.min(rest.len())).collect();
-        piece.resize(length, 0);
-        region.write_at(run.start, &piece).code(Code::DiskIo, what)?;
-        let mut found = vec![0; length];
+    for write in writes {
+        region.write_at(write.offset, &write.bytes).code(Code::DiskIo, what)?;
+        let mut found = vec![0; write.bytes.len()];
         let reading = || "reading the EFI system partition back".to_owned();
-        read(run.start, &mut found).code(Code::DiskIo, reading)?;
-        if found != piece {
+        read(write.offset, &mut found).code(Code::DiskIo, reading)?;
+        if found != write.bytes {
             return Err(anyhow!("it holds something else than was written to it")).code(Code::DiskIo, reading);
         }
     }
