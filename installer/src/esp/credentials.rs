@@ -117,11 +117,7 @@ pub(super) fn install(
         apply(region, coded(volume.make_directory(parent, read))?)?;
     }
     let old = coded(volume.directory(DIRECTORY, read))?;
-    let mut before = old.as_ref().map(|old| ours(volume, read, by, old)).unwrap_or_default();
-    // One that has come onto the other list meanwhile is not for this one to remove.
-    let other = if by == LIST { ATTESTED } else { LIST };
-    let others = old.as_ref().map(|old| ours(volume, read, other, old)).unwrap_or_default();
-    before.retain(|name| !others.iter().any(|other| other.eq_ignore_ascii_case(name)));
+    let before = old.as_ref().map(|old| ours(volume, read, by, old)).unwrap_or_default();
     let mut unnamed = Vec::new();
     for (name, bytes) in listed(by, credentials) {
         let cluster = write(volume, read, region, &bytes).with_context(|| format!("writing {DIRECTORY}/{name}"))?;
@@ -141,10 +137,7 @@ pub(super) fn install(
 /// The directory cannot be read.
 pub(super) fn attested(volume: &Volume, read: ReadAt<'_>) -> Result<Vec<Sealed>> {
     let Some(directory) = coded(volume.directory(DIRECTORY, read))? else { return Ok(Vec::new()) };
-    let others = ours(volume, read, LIST, &directory);
-    let mut names = ours(volume, read, ATTESTED, &directory);
-    names.retain(|name| !others.iter().any(|other| other.eq_ignore_ascii_case(name)));
-    let files = found(volume, read, names);
+    let files = found(volume, read, ours(volume, read, ATTESTED, &directory));
     let sealed = |(file, bytes): (String, Vec<u8>)| {
         let name = file.strip_suffix(".cred").unwrap_or(&file).to_owned();
         Sealed { name, size: None, bytes }
@@ -152,8 +145,16 @@ pub(super) fn attested(volume: &Volume, read: ReadAt<'_>) -> Result<Vec<Sealed>>
     Ok(files.into_iter().map(sealed).collect())
 }
 
-/// The files that the list says are ours; none where there is no list that can be read.
+/// The files of which only this list says that they are ours: one that has come onto the other list meanwhile is that one's.
 fn ours(volume: &Volume, read: ReadAt<'_>, by: &str, directory: &Directory) -> Vec<String> {
+    let others = on_list(volume, read, if by == LIST { ATTESTED } else { LIST }, directory);
+    let mut names = on_list(volume, read, by, directory);
+    names.retain(|name| !others.iter().any(|other| other.eq_ignore_ascii_case(name)));
+    names
+}
+
+/// The files that the list has; none where there is no list that can be read.
+fn on_list(volume: &Volume, read: ReadAt<'_>, by: &str, directory: &Directory) -> Vec<String> {
     if directory.find(by).is_none() {
         return Vec::new();
     }
