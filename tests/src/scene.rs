@@ -8,6 +8,7 @@ use metalstrap_qemu::{Builder, Disk, Exit, Lab, Machine, RunDir, minutes};
 use metalstrap_release::host::Host;
 use metalstrap_release::manifest::Manifest;
 use metalstrap_release::site::Site;
+use metalstrap_tiny::report::{PREFIX, Report};
 use serde_json::Value;
 
 use crate::artifacts::{self, Flavour};
@@ -168,6 +169,29 @@ impl Scene {
         drop(lab);
         run.passed()
     }
+}
+
+/// What the tiny target has said of itself, whose root must be dm-verity's, once it has switched the machine off.
+///
+/// # Errors
+/// It was not started in time, or something is not as it should be.
+pub fn started(machine: &mut Machine<'_>, within: Duration) -> Result<Report> {
+    machine.serial().wait_for(PREFIX, within)?;
+    let exit = machine.wait_exit(minutes(2))?;
+    ensure!(exit == Exit::PoweredOff, "the machine ended with {exit:?}, and was not switched off");
+    let report = Report::find(&machine.serial().text()).context("finding what the OS says of itself")?;
+    ensure!(report.root_is_verity, "the root is no dm-verity device: {report:?}");
+    Ok(report)
+}
+
+/// The last plan that the installer has told on the console.
+///
+/// # Errors
+/// There is none.
+pub fn plan(machine: &Machine<'_>) -> Result<Value> {
+    let events = machine.serial().events();
+    let plan = events.iter().rev().find_map(|event| event.value.pointer("/fields/plan").cloned());
+    plan.context("finding the plan on the console")
 }
 
 /// Whether the disk at `path` holds nothing but zeroes: reads only what is allocated.

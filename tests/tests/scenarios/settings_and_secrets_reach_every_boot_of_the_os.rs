@@ -11,7 +11,7 @@ use metalstrap_release::host::{Host, TpmPolicy};
 use metalstrap_tests::observe::{self, SETTLED, Settings};
 use metalstrap_tests::operator::assigned;
 use metalstrap_tests::release::Target;
-use metalstrap_tests::scene::{DISK, LONG, Scene};
+use metalstrap_tests::scene::{DISK, LONG, Scene, plan};
 use serde_json::json;
 
 /// What nobody but the operator, this machine's installer and its OS may have.
@@ -49,8 +49,7 @@ fn settings_and_secrets_reach_every_boot_of_the_os() {
     let mut machine = machine.unwrap();
     let is_end = |event: &serde_json::Value| event["state"] == "finished";
     machine.serial().wait_for_event("the end of the run", LONG, is_end).unwrap();
-    let events = machine.serial().events();
-    let plan = events.iter().find_map(|event| event.value.pointer("/fields/plan")).unwrap();
+    let plan = plan(&machine).unwrap();
     assert!(plan["credentials"].as_array().unwrap().contains(&json!({"name": "lab.secret"})), "{plan}");
     let expected = Settings {
         hostname: "web-7XK2J13".to_owned(),
