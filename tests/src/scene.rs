@@ -71,6 +71,19 @@ impl Scene {
         Ok(Self { run, lab, published, site, host, extra_files, cmdline_extra, flavour })
     }
 
+    /// Lets the saboteur start as the kernel's init, leave a process behind that lies in wait until the step `after` has started, and
+    /// become the real one; `deed` is what it does then.
+    ///
+    /// # Errors
+    /// It was not built.
+    pub fn sabotage(&mut self, deed: &str, after: &str) -> Result<()> {
+        let saboteur = artifacts::program("release", "saboteur")?;
+        let bytes = std::fs::read(&saboteur).with_context(|| format!("reading {}", saboteur.display()))?;
+        self.extra_files.push(("saboteur".to_owned(), 0o755, bytes));
+        self.cmdline_extra = format!("rdinit=/saboteur saboteur={deed} saboteur.after={after}");
+        Ok(())
+    }
+
     /// Signs the host config and makes the netboot image for the site config, both as they are now.
     ///
     /// # Errors
