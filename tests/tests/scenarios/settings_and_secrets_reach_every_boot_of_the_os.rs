@@ -8,7 +8,7 @@ use std::process::Command;
 use metalstrap_qemu::{Machine, Swtpm, find_tool, minutes};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{Host, TpmPolicy};
-use metalstrap_tests::observe::{self, SETTLED, Settings};
+use metalstrap_tests::observe::{SETTLED, Settings, with_settings};
 use metalstrap_tests::operator::assigned;
 use metalstrap_tests::release::Target;
 use metalstrap_tests::scene::{DISK, LONG, Scene, plan};
@@ -41,11 +41,8 @@ fn settings_and_secrets_reach_every_boot_of_the_os() {
     // What other machines get fits no disk.
     scene.host.disk.serial = Some("NONE".to_owned());
 
-    let told = observe::settings();
-    let machine = scene.start(DISK, |builder| {
-        let builder = builder.memory(1024).tpm(&tpm).identity(None, Some("7XK2J13"));
-        told.iter().fold(builder, |builder, (name, value)| builder.credential(name, value))
-    });
+    let machine =
+        scene.start(DISK, |builder| with_settings(builder.memory(1024).tpm(&tpm).identity(None, Some("7XK2J13"))));
     let mut machine = machine.unwrap();
     let is_end = |event: &serde_json::Value| event["state"] == "finished";
     machine.serial().wait_for_event("the end of the run", LONG, is_end).unwrap();
