@@ -60,13 +60,15 @@ impl Image {
 
     /// The digest of everything but the checksum and the entry of the certificate table.
     pub(crate) fn digest(&self) -> Result<Digest> {
+        Ok(Digest::of(&self.hashed(self.bytes.len())?))
+    }
+
+    /// What is hashed of its first `length` bytes.
+    fn hashed(&self, length: usize) -> Result<Vec<u8>> {
         let part = |from: usize, to: usize| self.bytes.get(from..to).context("its headers are cut off");
-        let parts = [
-            part(0, self.checksum)?,
-            part(self.checksum + 4, self.certificate)?,
-            part(self.certificate + 8, self.bytes.len())?,
-        ];
-        Ok(Digest::of(&parts.concat()))
+        let parts =
+            [part(0, self.checksum)?, part(self.checksum + 4, self.certificate)?, part(self.certificate + 8, length)?];
+        Ok(parts.concat())
     }
 
     /// What is hashed of an image, signed or not, when the firmware measures it: as [`Image::digest`], without the signature, and
@@ -81,14 +83,7 @@ impl Image {
             put(&mut bytes, certificate, 0)?;
         }
         let length = bytes.len();
-        let image = Self::parse(bytes)?;
-        let part = |from: usize, to: usize| image.bytes.get(from..to).context("its headers are cut off");
-        let parts = [
-            part(0, image.checksum)?,
-            part(image.checksum + 4, image.certificate)?,
-            part(image.certificate + 8, length)?,
-        ];
-        Ok(parts.concat())
+        Self::parse(bytes)?.hashed(length)
     }
 
     /// The image followed by a certificate table with one `signature`.

@@ -178,16 +178,20 @@ fn algorithm(name: &[u8]) -> Vec<u8> {
 
 /// The values `issuer` and `serialNumber` of a certificate (RFC 5280, 4.1), one after the other.
 fn issuer_and_serial(certificate: &[u8]) -> Result<Vec<u8>> {
-    let (certificate, _) = Reader(certificate).expect(SEQUENCE)?;
-    let (mut fields, _) = Reader(certificate).expect(SEQUENCE).map(|(fields, whole)| (Reader(fields), whole))?;
-    // The version is left out in certificates of version 1.
-    let (tag, _, mut serial) = fields.next()?;
-    if tag == CONTEXT {
-        serial = fields.expect(INTEGER)?.1;
-    }
+    let ((_, serial), mut fields) = serial_number(certificate)?;
     fields.expect(SEQUENCE)?;
     let (_, issuer) = fields.expect(SEQUENCE)?;
     Ok([issuer, serial].concat())
+}
+
+/// The content and the whole of a certificate's `serialNumber`, and the fields behind it.
+fn serial_number(certificate: &[u8]) -> Result<((&[u8], &[u8]), Reader<'_>)> {
+    let (certificate, _) = Reader(certificate).expect(SEQUENCE)?;
+    let mut fields = Reader(Reader(certificate).expect(SEQUENCE)?.0);
+    // The version is left out in certificates of version 1.
+    let (tag, content, whole) = fields.next()?;
+    let serial = if tag == CONTEXT { fields.expect(INTEGER)? } else { (content, whole) };
+    Ok((serial, fields))
 }
 
 /// What Linux calls the key of a certificate (DER) by in `/proc/keys`: its subject key identifier, or without one its serial
@@ -197,13 +201,7 @@ fn issuer_and_serial(certificate: &[u8]) -> Result<Vec<u8>> {
 ///
 /// When it is no certificate.
 pub fn key_id(certificate: &[u8]) -> Result<String> {
-    let (certificate, _) = Reader(certificate).expect(SEQUENCE)?;
-    let (fields, _) = Reader(certificate).expect(SEQUENCE)?;
-    let mut fields = Reader(fields);
-    let (tag, mut serial, _) = fields.next()?;
-    if tag == CONTEXT {
-        serial = fields.expect(INTEGER)?.0;
-    }
+    let ((serial, _), mut fields) = serial_number(certificate)?;
     while !fields.0.is_empty() {
         let (tag, content, _) = fields.next()?;
         if tag != CONTEXT + 3 {

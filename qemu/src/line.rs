@@ -12,6 +12,8 @@ const EVENT: &str = "{\"metalstrap\":";
 pub struct Event {
     /// When its line began to arrive, counted from power-on.
     pub at: Duration,
+    /// The same by the host's clock.
+    pub time: SystemTime,
     /// The object.
     pub value: Value,
 }
@@ -35,6 +37,6 @@ impl Line {
     pub fn event(&self) -> Option<Event> {
         let json = self.text.get(self.text.find(EVENT)?..).filter(|_| self.complete)?;
         let value = serde_json::Deserializer::from_str(json).into_iter().next()?.ok()?;
-        Some(Event { at: self.at, value })
+        Some(Event { at: self.at, time: self.time, value })
     }
 }

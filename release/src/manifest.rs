@@ -26,6 +26,8 @@ pub use secure_boot::{Certificate, SecureBoot};
 /// No manifest is larger; the installer stops reading there.
 pub const MAX_BYTES: usize = 1 << 20;
 const KIND: Kind = Kind { name: "manifest", max_bytes: MAX_BYTES };
+/// How often systemd-boot may start a new UKI that does not say that it works.
+pub const ATTEMPTS: u32 = 3;
 /// No artifact is larger (16 TiB): keeps every product of sizes far from overflow.
 pub const MAX_ARTIFACT_BYTES: u64 = 1 << 44;
 /// No ESP is larger: the installer keeps the FAT of one that stays in memory, 4 bytes for 4096.
@@ -246,11 +248,11 @@ impl Manifest {
         roots.chain(files).filter_map(|(what, payload)| Some((what, payload?))).collect()
     }
 
-    /// File name of the UKI on the ESP, with three boot attempts left
+    /// File name of the UKI on the ESP, with all of its boot attempts left
     /// (<https://uapi-group.org/specifications/specs/boot_loader_specification/#boot-counting>).
     #[must_use]
     pub fn uki_name(&self) -> String {
-        format!("{}_{}+3.efi", self.name, self.version)
+        format!("{}_{}+{ATTEMPTS}.efi", self.name, self.version)
     }
 
     /// Label of the slot's data partition, as systemd-sysupdate matches it.

@@ -62,6 +62,14 @@ impl Flavour {
     }
 }
 
+/// systemd's ukify, EFI stub and boot loader.
+///
+/// # Errors
+/// They are not there.
+pub fn boot_tools() -> Result<BootTools> {
+    BootTools::find(&built("boot-tools")?)
+}
+
 /// Makes a netboot image for `site`.
 ///
 /// # Errors
@@ -86,7 +94,7 @@ pub fn netboot_with(
         installer: installer()?,
         site: serde_json::to_vec_pretty(site)?,
         build_time: build_time()?,
-        tools: BootTools::find(&built("boot-tools")?)?,
+        tools: boot_tools()?,
         cmdline_extra: cmdline_extra.to_owned(),
         extra_files,
         cache: Some(out().join("cache/initrd")),

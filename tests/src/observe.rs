@@ -1,6 +1,7 @@
 //! What the installed OS says of itself: a unit that reaches it as a credential, so that the image stays untouched.
 
 use anyhow::{Context as _, Result};
+use metalstrap_qemu::Builder;
 use serde::{Deserialize, Serialize};
 
 /// The line on the serial console starts with this.
@@ -62,7 +63,7 @@ pub fn updating(ca: &[u8]) -> Vec<(String, Vec<u8>)> {
     ]
 }
 
-/// Printed by [`settings`], with what it saw behind it.
+/// Printed by the unit of [`with_settings`], with what it saw behind it.
 pub const SETTLED: &str = "METALSTRAP-SETTINGS ";
 
 /// What of a host config's credentials the OS has: what PID 1, generators and services make of them.
@@ -103,15 +104,14 @@ printf '\n%s{"hostname":"%s","machine_id":"%s","tmpfiles":"%s","mount":"%s","pla
     "$(findmnt -no FSTYPE /run/labmount)" "$(cat lab.plain)" "$(sha256sum <lab.secret | cut -d' ' -f1)" >/dev/ttyS0
 "#;
 
-/// Credentials that make the OS print one line with its [`Settings`] when it has reached multi-user.
+/// `machine` with an OS that prints one line with its [`Settings`] when it has reached multi-user.
 #[must_use]
-pub fn settings() -> Vec<(String, Vec<u8>)> {
-    let unit = unit("Tell what it has of its settings", LAB_CREDENTIALS, SETTINGS);
-    let wanted = "[Unit]\nWants=metalstrap-settings.service\n";
-    vec![
-        ("systemd.extra-unit.metalstrap-settings.service".into(), unit.into_bytes()),
-        ("systemd.unit-dropin.multi-user.target~settings".into(), wanted.as_bytes().to_vec()),
-    ]
+pub fn with_settings(machine: Builder) -> Builder {
+    machine.credential_unit("metalstrap-settings", &settings_unit())
+}
+
+fn settings_unit() -> String {
+    unit("Tell what it has of its settings", LAB_CREDENTIALS, SETTINGS)
 }
 
 /// The shell that the unit runs. `$$` is systemd's spelling of one dollar sign. The console is opened as late as can be: getty
@@ -160,11 +160,12 @@ mod tests {
 
     #[test]
     fn the_units_are_some_that_systemd_reads() {
-        for (mut credentials, what) in [(credentials(), "observe"), (settings(), "settings")] {
-            let (name, unit) = credentials.remove(0);
+        let (name, observe) = credentials().remove(0);
+        assert_eq!(name, "systemd.extra-unit.metalstrap-observe.service");
+        for (unit, what) in [(observe, "observe"), (settings_unit().into_bytes(), "settings")] {
             let directory = std::env::temp_dir().join(format!("{what}-{}", std::process::id()));
             std::fs::create_dir_all(&directory).unwrap();
-            let path = directory.join(name.trim_start_matches("systemd.extra-unit."));
+            let path = directory.join(format!("metalstrap-{what}.service"));
             std::fs::write(&path, unit).unwrap();
             let verify = std::process::Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output();
             let said = verify.map(|output| String::from_utf8_lossy(&output.stderr).into_owned()).unwrap();

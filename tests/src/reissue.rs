@@ -7,13 +7,13 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use metalstrap_initrd::uki::{BootTools, Uki};
+use metalstrap_initrd::uki::Uki;
 use metalstrap_release::digest::Digest;
 use metalstrap_release::uki::{HEAD_BYTES, Section, Sections, read_section};
 use metalstrap_release::verity::{self, BLOCK_SIZE, Superblock};
 use uuid::Uuid;
 
-use crate::artifacts::built;
+use crate::artifacts::{boot_tools, built};
 
 /// The most bytes of a section with words.
 const MAX_WORDS: u64 = 64 << 10;
@@ -59,7 +59,7 @@ pub(crate) fn sign_pcr11(uki: &Path, [key, public]: [&Path; 2]) -> Result<()> {
     }
     let (cmdline, uname, os_release) = (text(".cmdline")?, text(".uname")?, text(".osrel")?);
     let parts = Uki { linux: &linux, initrd: &initrd, cmdline: &cmdline, uname: &uname, os_release: &os_release };
-    let mut command = BootTools::find(&built("boot-tools")?)?.command(&parts, uki);
+    let mut command = boot_tools()?.command(&parts, uki);
     let option = |name: &str, path: &Path| format!("--{name}={}", path.display());
     command.args([option("pcr-private-key", key), option("pcr-public-key", public)]);
     command.arg(option("tools", &built("systemd-measure")?));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use metalstrap_initrd::{BootTools, Kernel, Signer};
+use metalstrap_initrd::{Kernel, Signer};
 use metalstrap_qemu::Lab;
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{BootOrder, DiskSelector, Existing, HandoffMode, Host, ReleaseName, TpmPolicy};
@@ -13,7 +13,7 @@ use metalstrap_release::site::Site;
 use metalstrap_tiny::image::{TinyOptions, tiny};
 use serde::Deserialize;
 
-use crate::artifacts::{built, program};
+use crate::artifacts::{Flavour, boot_tools, built, program};
 use crate::operator::metalstrap;
 use crate::reissue::{reissue, sign_pcr11};
 
@@ -98,7 +98,7 @@ fn publish_to(
     more: &[&str],
 ) -> Result<Published> {
     let own = images.join(LOADER);
-    let loader = if own.exists() { own } else { built("boot-tools")?.join("usr/lib/systemd/boot/efi").join(LOADER) };
+    let loader = if own.exists() { own } else { boot_tools()?.loader };
     let uki = if target == Target::Debian { "uki.efi" } else { "tiny.efi" };
     let files: [(&str, &Path); 6] = [
         ("--root", &images.join("root.raw")),
@@ -124,9 +124,9 @@ impl Published {
     /// A part that is missing, or the words of ukify or metalstrap.
     pub fn add_tiny(&self, version: &str, dir: &Path, extra_files: Vec<(String, u32, Vec<u8>)>) -> Result<Digest> {
         let made = tiny(&TinyOptions {
-            kernel: Kernel::find(&built("kernels/cloud")?)?,
+            kernel: Flavour::Cloud.kernel()?,
             init: program("release", "metalstrap-tiny-init")?,
-            tools: BootTools::find(&built("boot-tools")?)?,
+            tools: boot_tools()?,
             mebibytes: 16,
             seed: 2,
             cmdline_extra: String::new(),
@@ -151,7 +151,7 @@ impl Published {
         certificate: Option<&Path>,
     ) -> Result<Digest> {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-        let kernel = Kernel::find(&built("kernels/cloud")?)?;
+        let kernel = Flavour::Cloud.kernel()?;
         let vmlinuz = dir.join("vmlinuz");
         copy(&kernel.vmlinuz, &vmlinuz)?;
         // Debian has signed it; the kernel takes no file with two signatures for kexec.
@@ -160,7 +160,7 @@ impl Published {
         if certificate.is_some() {
             signer.sign_file(&vmlinuz)?;
         }
-        let tools = BootTools::find(&built("boot-tools")?)?;
+        let tools = boot_tools()?;
         copy(&tools.loader, &dir.join(LOADER))?;
         let made = tiny(&TinyOptions {
             kernel: Kernel { vmlinuz, ..kernel },

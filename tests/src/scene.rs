@@ -8,6 +8,7 @@ use metalstrap_qemu::{Builder, Disk, Exit, Lab, Machine, RunDir, minutes};
 use metalstrap_release::host::Host;
 use metalstrap_release::manifest::Manifest;
 use metalstrap_release::site::Site;
+use metalstrap_tiny::report::{PREFIX, Report};
 use serde_json::Value;
 
 use crate::artifacts::{self, Flavour};
@@ -68,6 +69,19 @@ impl Scene {
         host.disk.serial = Some(SERIAL.to_owned());
         let (extra_files, cmdline_extra, flavour) = (Vec::new(), String::new(), Flavour::Cloud);
         Ok(Self { run, lab, published, site, host, extra_files, cmdline_extra, flavour })
+    }
+
+    /// Lets the saboteur start as the kernel's init, leave a process behind that lies in wait until the step `after` has started, and
+    /// become the real one; `deed` is what it does then.
+    ///
+    /// # Errors
+    /// It was not built.
+    pub fn sabotage(&mut self, deed: &str, after: &str) -> Result<()> {
+        let saboteur = artifacts::program("release", "saboteur")?;
+        let bytes = std::fs::read(&saboteur).with_context(|| format!("reading {}", saboteur.display()))?;
+        self.extra_files.push(("saboteur".to_owned(), 0o755, bytes));
+        self.cmdline_extra = format!("rdinit=/saboteur saboteur={deed} saboteur.after={after}");
+        Ok(())
     }
 
     /// Signs the host config and makes the netboot image for the site config, both as they are now.
@@ -168,6 +182,29 @@ impl Scene {
         drop(lab);
         run.passed()
     }
+}
+
+/// What the tiny target has said of itself, whose root must be dm-verity's, once it has switched the machine off.
+///
+/// # Errors
+/// It was not started in time, or something is not as it should be.
+pub fn started(machine: &mut Machine<'_>, within: Duration) -> Result<Report> {
+    machine.serial().wait_for(PREFIX, within)?;
+    let exit = machine.wait_exit(minutes(2))?;
+    ensure!(exit == Exit::PoweredOff, "the machine ended with {exit:?}, and was not switched off");
+    let report = Report::find(&machine.serial().text()).context("finding what the OS says of itself")?;
+    ensure!(report.root_is_verity, "the root is no dm-verity device: {report:?}");
+    Ok(report)
+}
+
+/// The last plan that the installer has told on the console.
+///
+/// # Errors
+/// There is none.
+pub fn plan(machine: &Machine<'_>) -> Result<Value> {
+    let events = machine.serial().events();
+    let plan = events.iter().rev().find_map(|event| event.value.pointer("/fields/plan").cloned());
+    plan.context("finding the plan on the console")
 }
 
 /// Whether the disk at `path` holds nothing but zeroes: reads only what is allocated.

@@ -6,7 +6,6 @@ use std::time::SystemTime;
 use anyhow::{Context as _, Result};
 use metalstrap_qemu::{Builder, Line, Machine};
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::observe::unit;
 
@@ -75,18 +74,6 @@ pub fn with_unit(machine: Builder, seconds: u64) -> Builder {
 pub fn last_line(machine: &Machine<'_>, what: &str, wanted: impl Fn(&Line) -> bool) -> Result<Line> {
     let found = machine.serial().lines().into_iter().rev().find(wanted);
     found.with_context(|| format!("finding the line of {what} on the console"))
-}
-
-/// The line of the last installation's last event.
-///
-/// # Errors
-/// There is none.
-pub fn last_event(machine: &Machine<'_>) -> Result<Line> {
-    let is_end = |line: &Line| {
-        let has = |value: &Value, key: &str, text: &str| value.get(key).and_then(Value::as_str) == Some(text);
-        line.event().is_some_and(|event| has(&event.value, "step", "run") && has(&event.value, "state", "finished"))
-    };
-    last_line(machine, "the last event", is_end)
 }
 
 /// Seconds from one time to a later one.

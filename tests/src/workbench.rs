@@ -15,7 +15,7 @@ use metalstrap_release::site::Site;
 use metalstrap_tiny::machine::PROBE;
 use serde_json::Value;
 
-use crate::artifacts::{built, installer};
+use crate::artifacts::{Flavour, built, installer};
 use crate::scene::Scene;
 
 /// Of the cloud kernel, where NVMe and ext4 are built in: disks, and all that may hold one.
@@ -75,7 +75,7 @@ there() {
 /// # Errors
 /// A part is missing, or the machine does not start.
 pub fn start<'lab>(scene: &'lab Scene, script: &str, more: impl FnOnce(Builder) -> Builder) -> Result<Machine<'lab>> {
-    let kernel = Kernel::find(&built("kernels/cloud")?)?;
+    let kernel = Flavour::Cloud.kernel()?;
     let initrd = scene.run.path().join("workbench.initrd");
     let bytes = archive(scene, &kernel, script)?.to_bytes();
     fs::write(&initrd, bytes).with_context(|| format!("writing {}", initrd.display()))?;

@@ -112,6 +112,7 @@ mod tests {
     fn times_are_told_as_far_as_the_run_went() {
         let event = |at: f64, step: &str, state: &str, fields: Value| Event {
             at: Duration::from_secs_f64(at + 12.0),
+            time: SystemTime::UNIX_EPOCH,
             value: json!({"at": at, "step": step, "state": state, "fields": fields}),
         };
         let mut events = vec![event(0.5, "drivers", "started", json!({}))];

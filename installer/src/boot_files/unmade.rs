@@ -1,11 +1,10 @@
 //! An ESP of which a run of ours was cut before its file system was there. Its boot sector is written last of all, after the
 //! copy of it and FSInfo, so these may be there, or some of their sectors.
 
+use metalstrap_release::manifest::ATTEMPTS;
+
 use super::BootFiles;
 use crate::fat::{self, RESERVED_SECTORS, ReadAt};
-
-/// What a new UKI has in its name.
-const ATTEMPTS: u32 = 3;
 
 /// Whether nothing that was ever started is lost if a file system is made on the partition: it has no boot sector, and what
 /// is before the FATs is all zeroes, or the rest is that of a fresh one, which has one UKI that was never started. Where

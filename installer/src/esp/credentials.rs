@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result, anyhow};
 use metalstrap_release::digest::Digest;
 
-use super::there::{apply, coded};
+use super::there::{apply, coded, lay_out};
 use crate::credentials::{DIRECTORY, Sealed};
 use crate::disk::Region;
 use crate::failure::{Code, WithCode as _};
@@ -117,11 +117,7 @@ pub(super) fn install(
         apply(region, coded(volume.make_directory(parent, read))?)?;
     }
     let old = coded(volume.directory(DIRECTORY, read))?;
-    let mut before = old.as_ref().map(|old| ours(volume, read, by, old)).unwrap_or_default();
-    // One that has come onto the other list meanwhile is not for this one to remove.
-    let other = if by == LIST { ATTESTED } else { LIST };
-    let others = old.as_ref().map(|old| ours(volume, read, other, old)).unwrap_or_default();
-    before.retain(|name| !others.iter().any(|other| other.eq_ignore_ascii_case(name)));
+    let before = old.as_ref().map(|old| ours(volume, read, by, old)).unwrap_or_default();
     let mut unnamed = Vec::new();
     for (name, bytes) in listed(by, credentials) {
         let cluster = write(volume, read, region, &bytes).with_context(|| format!("writing {DIRECTORY}/{name}"))?;
@@ -141,10 +137,7 @@ pub(super) fn install(
 /// The directory cannot be read.
 pub(super) fn attested(volume: &Volume, read: ReadAt<'_>) -> Result<Vec<Sealed>> {
     let Some(directory) = coded(volume.directory(DIRECTORY, read))? else { return Ok(Vec::new()) };
-    let others = ours(volume, read, LIST, &directory);
-    let mut names = ours(volume, read, ATTESTED, &directory);
-    names.retain(|name| !others.iter().any(|other| other.eq_ignore_ascii_case(name)));
-    let files = found(volume, read, names);
+    let files = found(volume, read, ours(volume, read, ATTESTED, &directory));
     let sealed = |(file, bytes): (String, Vec<u8>)| {
         let name = file.strip_suffix(".cred").unwrap_or(&file).to_owned();
         Sealed { name, size: None, bytes }
@@ -152,8 +145,16 @@ pub(super) fn attested(volume: &Volume, read: ReadAt<'_>) -> Result<Vec<Sealed>>
     Ok(files.into_iter().map(sealed).collect())
 }
 
-/// The files that the list says are ours; none where there is no list that can be read.
+/// The files of which only this list says that they are ours: one that has come onto the other list meanwhile is that one's.
 fn ours(volume: &Volume, read: ReadAt<'_>, by: &str, directory: &Directory) -> Vec<String> {
+    let others = on_list(volume, read, if by == LIST { ATTESTED } else { LIST }, directory);
+    let mut names = on_list(volume, read, by, directory);
+    names.retain(|name| !others.iter().any(|other| other.eq_ignore_ascii_case(name)));
+    names
+}
+
+/// The files that the list has; none where there is no list that can be read.
+fn on_list(volume: &Volume, read: ReadAt<'_>, by: &str, directory: &Directory) -> Vec<String> {
     if directory.find(by).is_none() {
         return Vec::new();
     }
@@ -164,19 +165,14 @@ fn ours(volume: &Volume, read: ReadAt<'_>, by: &str, directory: &Directory) -> V
 
 /// Writes a file that has no name yet, and reads it back: its first cluster.
 fn write(volume: &mut Volume, read: ReadAt<'_>, region: &Region, bytes: &[u8]) -> Result<u32> {
-    let size = u64::try_from(bytes.len())?;
-    let cluster = coded(volume.take(size))?;
-    let mut rest = bytes.to_vec();
+    let (cluster, writes) = lay_out(volume, bytes.to_vec())?;
     let what = || "writing the EFI system partition".to_owned();
-    for run in coded(volume.runs(cluster, size))? {
-        let length = usize::try_from(run.end.saturating_sub(run.start))?;
-        let mut piece: Vec<u8> = rest.drain(..length.min(rest.len())).collect();
-        piece.resize(length, 0);
-        region.write_at(run.start, &piece).code(Code::DiskIo, what)?;
-        let mut found = vec![0; length];
+    for write in writes {
+        region.write_at(write.offset, &write.bytes).code(Code::DiskIo, what)?;
+        let mut found = vec![0; write.bytes.len()];
         let reading = || "reading the EFI system partition back".to_owned();
-        read(run.start, &mut found).code(Code::DiskIo, reading)?;
-        if found != piece {
+        read(write.offset, &mut found).code(Code::DiskIo, reading)?;
+        if found != write.bytes {
             return Err(anyhow!("it holds something else than was written to it")).code(Code::DiskIo, reading);
         }
     }

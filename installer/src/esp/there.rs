@@ -10,7 +10,7 @@ use crate::boot_files::{UKI_DIRECTORY, is_uki_of};
 use crate::converge::Seed;
 use crate::disk::{Pieces, Region, blocking};
 use crate::failure::{Code, WithCode as _};
-use crate::fat::{Listed, ReadAt, Steps, Volume, VolumeError};
+use crate::fat::{Listed, ReadAt, Steps, Volume, VolumeError, Write};
 
 /// The partition and its file system as it is in memory.
 #[derive(Debug, Clone)]
@@ -139,6 +139,23 @@ fn place(volume: &Volume, cluster: u32, size: u64, region: &Region) -> Result<Re
         [run] => Ok(Region { disk: Arc::clone(&region.disk), start: run.start, size }),
         _ => Ok(Region { disk: Arc::new(Pieces::new(Arc::clone(&region.disk), runs)), start: 0, size }),
     }
+}
+
+/// Takes free clusters for a file with these bytes: the first of them, and what goes where, filled up with zeroes.
+///
+/// # Errors
+/// [`Code::Esp`] if there are too few.
+pub(super) fn lay_out(volume: &mut Volume, mut bytes: Vec<u8>) -> Result<(u32, Vec<Write>)> {
+    let size = u64::try_from(bytes.len())?;
+    let cluster = coded(volume.take(size))?;
+    let mut writes = Vec::new();
+    for run in coded(volume.runs(cluster, size))? {
+        let length = usize::try_from(run.end.saturating_sub(run.start))?;
+        let mut piece: Vec<u8> = bytes.drain(..length.min(bytes.len())).collect();
+        piece.resize(length, 0);
+        writes.push(Write { offset: run.start, bytes: piece });
+    }
+    Ok((cluster, writes))
 }
 
 /// Writes steps, with a flush after each.

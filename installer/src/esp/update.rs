@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use metalstrap_release::manifest::Artifact;
 
 use super::file::{Wanted, expect, tree};
-use super::there::{There, apply, coded, look_up, open};
+use super::there::{There, apply, coded, lay_out, look_up, open};
 use super::{
     ENTRIES_SREL, Esp, FALLBACK_LOADER, FileTree, LOADER, LOADER_CONF, Order, RANDOM_SEED, credentials, loader_conf,
     random_seed, uki_path,
@@ -230,24 +230,15 @@ fn name(volume: &mut Volume, read: ReadAt<'_>, region: &Region, path: &str, clus
 }
 
 /// Writes a file that comes from no payload.
-pub(super) fn small(
-    volume: &mut Volume,
-    read: ReadAt<'_>,
-    region: &Region,
-    path: &str,
-    mut bytes: Vec<u8>,
-) -> Result<()> {
+pub(super) fn small(volume: &mut Volume, read: ReadAt<'_>, region: &Region, path: &str, bytes: Vec<u8>) -> Result<()> {
     let size = u64::try_from(bytes.len())?;
     if size == 0 {
         // It has no clusters.
         return name(volume, read, region, path, 0, 0);
     }
-    let cluster = coded(volume.take(size))?;
-    for run in coded(volume.runs(cluster, size))? {
-        let length = usize::try_from(run.end.saturating_sub(run.start))?;
-        let mut piece: Vec<u8> = bytes.drain(..length.min(bytes.len())).collect();
-        piece.resize(length, 0);
-        region.write_at(run.start, &piece).code(Code::DiskIo, || format!("writing {path}"))?;
+    let (cluster, writes) = lay_out(volume, bytes)?;
+    for write in writes {
+        region.write_at(write.offset, &write.bytes).code(Code::DiskIo, || format!("writing {path}"))?;
     }
     name(volume, read, region, path, cluster, size)
 }

@@ -26,8 +26,7 @@ impl Volume {
         if entry.is_directory {
             return unusable(format!("has a directory at {path:?}"));
         }
-        // What is no chain, as after a power cut, is nobody's to give back.
-        let chain = self.chain(entry.cluster).unwrap_or_default();
+        let chain = self.freed_with(entry.cluster);
         let mut steps = self.unname(&mut directory, &entry);
         self.give_back(&chain);
         steps.push(self.fat_writes());
@@ -102,8 +101,7 @@ impl Volume {
         let Some((mut directory, entry)) = self.look_up(path, read)?.filter(|(_, entry)| !entry.is_directory) else {
             return unusable(format!("has no file {path:?}"));
         };
-        // As in `remove`.
-        let old = self.chain(entry.cluster).unwrap_or_default();
+        let old = self.freed_with(entry.cluster);
         let slot = *entry.slots.end();
         let [low0, low1, high0, high1] = cluster.to_le_bytes();
         for (at, bytes) in [(20, [high0, high1].as_slice()), (26, &[low0, low1]), (28, &size.to_le_bytes())] {

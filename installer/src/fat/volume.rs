@@ -185,10 +185,15 @@ impl Volume {
         Ok(chain)
     }
 
-    /// Bytes of the clusters of the file that begins at `first`, which [`Volume::remove`] frees: none where they are no chain.
+    /// The clusters that are given back when the file that begins at `first` goes: what is no chain, as after a power cut, is
+    /// nobody's to give back.
+    pub(super) fn freed_with(&self, first: u32) -> Vec<u32> {
+        self.chain(first).unwrap_or_default()
+    }
+
+    /// Bytes of the clusters of the file that begins at `first`, which are free when it goes.
     pub fn taken_from(&self, first: u32) -> u64 {
-        let clusters = self.chain(first).map_or(0, |chain| chain.len());
-        u64::try_from(clusters).unwrap_or_default().saturating_mul(self.cluster)
+        u64::try_from(self.freed_with(first).len()).unwrap_or_default().saturating_mul(self.cluster)
     }
 
     /// Where the bytes of the file of `size` bytes that begins at `first` lie on the partition, in order, in whole clusters.

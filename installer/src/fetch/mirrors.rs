@@ -163,7 +163,7 @@ impl Mirrors {
                 loop {
                     let next = wanted.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                     let Some((path, range)) = next else { break };
-                    let (sink, pieces) = mpsc::channel(ahead::RELAY);
+                    let (sink, pieces) = mpsc::channel(course::RELAY);
                     let course = Course::new(&path, range.clone(), None, sink, by_turns(&list, first));
                     let (fetched, gathered) = tokio::join!(course.quietly().run(waits.clone()), ahead::gather(pieces));
                     ahead.settle(&path, &range, fetched.map(|()| gathered));

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{Holder, Kind};
 use crate::disk::sysfs_text;
-use crate::inventory::{Mounts, Roots, parts, read_mounts};
+use crate::inventory::{Mounts, Roots, is_of_bcache, parts, read_mounts};
 
 /// The holders of the disk, each behind all that is above it.
 ///
@@ -114,14 +114,12 @@ impl Walk<'_> {
         names.iter().filter(|name| !self.ours.contains(*name)).cloned().collect()
     }
 
-    /// What bcache has of a device (Documentation/admin-guide/bcache.rst): a cache set as a whole if it is a cache, else the
-    /// device alone.
+    /// What bcache has of a device: a cache set as a whole if it is a cache, else the device alone.
     fn bcache(&self, directory: &Path, name: &str) -> Result<Option<Holder>, String> {
-        let there = directory.join("bcache");
-        // The made device has a directory of this name too: that of what it is made of.
-        if name.starts_with("bcache") || !there.exists() {
+        if !is_of_bcache(directory, name) {
             return Ok(None);
         }
+        let there = directory.join("bcache");
         let set = there.join("set");
         if set.exists() {
             let backing = entries(&set).into_iter().filter(|entry| entry.starts_with("bdev"));

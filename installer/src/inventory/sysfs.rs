@@ -247,6 +247,12 @@ pub(crate) fn parts(block: &Path, name: &str) -> Vec<(PathBuf, String)> {
     parts
 }
 
+/// Whether bcache has the device, as a cache or beside one (Documentation/admin-guide/bcache.rst). The made device has a directory
+/// of this name too: that of what it is made of.
+pub(crate) fn is_of_bcache(directory: &Path, name: &str) -> bool {
+    !name.starts_with("bcache") && directory.join("bcache").exists()
+}
+
 /// Who uses the disk whose directory in sysfs is `block`.
 pub(crate) fn used_by(block: &Path, name: &str, mounts: &Mounts) -> Vec<String> {
     let mut users = Vec::new();
@@ -258,9 +264,8 @@ pub(crate) fn used_by(block: &Path, name: &str, mounts: &Mounts) -> Vec<String> 
         holders.sort_by_key(fs::DirEntry::file_name);
         users
             .extend(holders.iter().map(|holder| format!("{name} is held by {}", holder.file_name().to_string_lossy())));
-        // A cache to which nothing is attached has no device made of it (Documentation/admin-guide/bcache.rst). The made device has a
-        // directory of this name too.
-        let is_lone = holders.is_empty() && directory.join("bcache").exists() && !name.starts_with("bcache");
+        // A cache to which nothing is attached has no device made of it.
+        let is_lone = holders.is_empty() && is_of_bcache(&directory, &name);
         users.extend(is_lone.then(|| format!("{name} is held by bcache")));
     }
     users

@@ -249,31 +249,26 @@ mod tests {
     #[test]
     fn a_wait_with_a_known_end_is_life() {
         let (mut ticker, shown, pipe) = running();
-        let progress = Progress::default();
-        let alive = |ticker: &mut Ticker| {
+        let alive = |ticker: &mut Ticker, progress: &Progress| {
             let before = pipe.stirred();
-            ticker.tick(&progress);
+            ticker.tick(progress);
             pipe.stirred() != before
         };
-        assert!(!alive(&mut ticker));
+        let progress = Progress::default();
+        assert!(!alive(&mut ticker, &progress));
         // As a reactor that stopped leaves it: what is waited for is said once, and then no more.
         progress.waits_for("eth0: no carrier yet");
-        assert!(alive(&mut ticker) && !alive(&mut ticker));
+        assert!(alive(&mut ticker, &progress) && !alive(&mut ticker, &progress));
         let progress = Progress::default();
-        let alive = |ticker: &mut Ticker| {
-            let before = pipe.stirred();
-            ticker.tick(&progress);
-            pipe.stirred() != before
-        };
         let end = Instant::now() + Duration::from_secs(600);
         ticker.tell.waits().until(end, "https://repo.test is left alone");
-        assert!(alive(&mut ticker) && alive(&mut ticker));
+        assert!(alive(&mut ticker, &progress) && alive(&mut ticker, &progress));
         let text = "Writing the root file system: https://repo.test is left alone, for ";
         let line = shown.progress.lock().unwrap().clone();
         assert!(line.starts_with(text), "{line}");
         // Where there is something to be done it stands behind how far that is.
         progress.expect(100);
-        assert!(alive(&mut ticker));
+        assert!(alive(&mut ticker, &progress));
         let line = shown.progress.lock().unwrap().clone();
         assert!(line.contains("stalled; https://repo.test is left alone, for "), "{line}");
     }

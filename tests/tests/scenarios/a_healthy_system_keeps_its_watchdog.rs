@@ -2,12 +2,12 @@
 //! kexec, so that the next installation jumps again, which takes less than a reboot by at least half of what firmware and boot
 //! loader take.
 
-use metalstrap_qemu::{Disk, Line, Machine, Swtpm, minutes};
+use metalstrap_qemu::{Disk, Event, Line, Machine, Swtpm, minutes};
 use metalstrap_release::host::{HandoffMode, TpmPolicy};
 use metalstrap_tests::measured::note;
 use metalstrap_tests::release::Target;
 use metalstrap_tests::scene::{DISK, SERIAL, Scene};
-use metalstrap_tests::uptime::{self, CONFIRMED, KERNEL, LIVED, Lived, UP, last_event, last_line, seconds};
+use metalstrap_tests::uptime::{self, CONFIRMED, KERNEL, LIVED, Lived, UP, last_line, seconds};
 use serde_json::{Value, json};
 
 /// Seconds of the watchdog. Its driver is not in the OS's initrd, so a busy host without KVM needs more than the least, 30.
@@ -28,8 +28,8 @@ fn a_healthy_system_keeps_its_watchdog() {
     let machine = uptime::with_unit(machine, 3 * WATCHDOG);
     let mut machine = machine.reboots(true).firmware_boot_with_stick(&image).start(&scene.lab).unwrap();
 
-    let first = boot(&machine, &mut Vec::new());
-    let mut runs = vec![first.run.clone()];
+    let mut runs = Vec::new();
+    let first = boot(&machine, &mut runs);
     machine.serial().wait_for(LIVED, minutes(20)).unwrap();
     let lived = Lived::parse(&machine.serial().wait_for("\n", minutes(1)).unwrap()).unwrap();
     assert!(lived.uptime > 3 * WATCHDOG, "{lived:?}");
@@ -82,9 +82,8 @@ fn a_healthy_system_keeps_its_watchdog() {
 
 /// An installation, and the start of the OS behind it.
 struct Boot {
-    run: Value,
     /// The last event.
-    finished: Line,
+    finished: Event,
     /// Of that event.
     fields: Value,
     /// multi-user.target is reached.
@@ -102,13 +101,12 @@ fn boot(machine: &Machine<'_>, before: &mut Vec<Value>) -> Boot {
     let is_end = |event: &Value| {
         event["step"] == "run" && event["state"] == "finished" && !before.iter().any(|run| event["run"] == *run)
     };
-    let event = machine.serial().wait_for_event("the end of the run", minutes(15), is_end).unwrap().value;
-    let (run, fields) = (event["run"].clone(), event["fields"].clone());
-    before.push(run.clone());
-    let finished = last_event(machine).unwrap();
+    let finished = machine.serial().wait_for_event("the end of the run", minutes(15), is_end).unwrap();
+    before.push(finished.value["run"].clone());
+    let fields = finished.value["fields"].clone();
     machine.serial().wait_for(UP, minutes(15)).unwrap();
     let up = last_line(machine, "the OS that is up", |line| line.text.contains(UP)).unwrap();
-    Boot { run, finished, fields, up }
+    Boot { finished, fields, up }
 }
 
 /// Seconds from the reset behind the installation to the kernel's first line.

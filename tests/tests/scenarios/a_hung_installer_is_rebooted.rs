@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use metalstrap_qemu::{Exit, minutes};
-use metalstrap_tests::artifacts;
 use metalstrap_tests::release::Target;
 use metalstrap_tests::scene::{DISK, LONG, Scene};
 use metalstrap_tests::uptime::last_line;
@@ -20,9 +19,7 @@ const NOTICED: std::ops::Range<Duration> = Duration::from_secs(300 + 30 - 10)..D
 fn a_hung_installer_is_rebooted() {
     let mut scene = Scene::new("hung", Target::Tiny).unwrap();
     scene.site.reboot_on_failure_after = Some(3);
-    let saboteur = std::fs::read(artifacts::program("release", "saboteur").unwrap()).unwrap();
-    scene.extra_files.push(("saboteur".to_owned(), 0o755, saboteur));
-    scene.cmdline_extra = format!("rdinit=/saboteur saboteur=stuck saboteur.after={STEP}");
+    scene.sabotage("stuck", STEP).unwrap();
 
     let mut machine = scene.start(DISK, |builder| builder.watchdog()).unwrap();
     // One byte a second: after the first write, whatever its size, the next one would wait for days.

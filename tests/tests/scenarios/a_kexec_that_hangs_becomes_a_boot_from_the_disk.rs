@@ -2,12 +2,11 @@
 //! watchdog, which went along, resets the machine, and the firmware starts the OS from its disk. When the machine comes to the
 //! installer again, that says that the kexec failed, and reboots instead.
 
-use metalstrap_qemu::{Disk, Exit, Machine, minutes};
+use metalstrap_qemu::{Disk, Machine};
 use metalstrap_tests::measured::note;
 use metalstrap_tests::release::Target;
-use metalstrap_tests::scene::{DISK, LONG, SERIAL, Scene};
+use metalstrap_tests::scene::{self, DISK, LONG, SERIAL, Scene};
 use metalstrap_tests::uptime::{last_line, seconds};
-use metalstrap_tiny::report::{PREFIX, Report};
 use serde_json::{Value, json};
 
 /// Seconds of the watchdog.
@@ -36,7 +35,7 @@ fn a_kexec_that_hangs_becomes_a_boot_from_the_disk() {
     let hung = seconds(left.time, *reset).unwrap();
     // It is fed a moment after those words; a busy host comes late.
     assert!((29.0..120.0).contains(&hung), "the machine hung for {hung} s");
-    assert_eq!(handoff(&machine), json!({"ending": "kexec", "reasons": []}));
+    assert_eq!(scene::plan(&machine).unwrap()["handoff"], json!({"ending": "kexec", "reasons": []}));
     // The mark could be set.
     assert_eq!(warnings(&values(&machine)), Vec::<Value>::new());
     let run = values(&machine)[0]["run"].as_str().unwrap().to_owned();
@@ -50,7 +49,7 @@ fn a_kexec_that_hangs_becomes_a_boot_from_the_disk() {
         "this machine's last kexec, into tiny_1 by run {run}, was not confirmed by the OS and counts as failed (EFI variable \
          {MARK})"
     );
-    assert_eq!(handoff(&machine), json!({"ending": "reboot", "reasons": [reason]}));
+    assert_eq!(scene::plan(&machine).unwrap()["handoff"], json!({"ending": "reboot", "reasons": [reason]}));
     let complaint = json!(format!("reboot instead of kexec: {reason}"));
     for events in [values(&machine), scene.lab.reports().unwrap()] {
         assert!(warnings(&events).contains(&complaint), "{events:#?}");
@@ -64,10 +63,8 @@ fn a_kexec_that_hangs_becomes_a_boot_from_the_disk() {
 
 /// Root hash of the OS that was started from the disk, once it has switched the machine off.
 fn started(machine: &mut Machine<'_>) -> String {
-    machine.serial().wait_for(PREFIX, LONG).unwrap();
-    assert_eq!(machine.wait_exit(minutes(2)).unwrap(), Exit::PoweredOff);
-    let report = Report::find(&machine.serial().text()).unwrap();
-    assert!(report.root_is_verity && !report.cmdline.contains(HANGS), "{report:?}");
+    let report = scene::started(machine, LONG).unwrap();
+    assert!(!report.cmdline.contains(HANGS), "{report:?}");
     report.root_hash
 }
 
@@ -81,9 +78,4 @@ fn warnings(events: &[Value]) -> Vec<Value> {
     let warnings = events.iter().filter(|event| event["state"] == "warning");
     let messages = warnings.map(|event| event["fields"]["message"].clone());
     messages.filter(|message| message.as_str().is_some_and(|text| text.contains("kexec"))).collect()
-}
-
-/// How the plan says that the installer is left.
-fn handoff(machine: &Machine<'_>) -> Value {
-    values(machine).iter().rev().find_map(|event| event.pointer("/fields/plan/handoff").cloned()).unwrap()
 }

@@ -2,7 +2,6 @@
 //! to the server, and reboots the machine after the time that the site config gives.
 
 use metalstrap_qemu::{Exit, minutes};
-use metalstrap_tests::artifacts;
 use metalstrap_tests::release::Target;
 use metalstrap_tests::scene::{DISK, LONG, Scene};
 
@@ -24,13 +23,11 @@ fn an_installer_killed_by_the_oom_killer_is_reported() {
 /// What may be under way when the saboteur strikes, behind the step before it.
 const STEPS: [&str; 5] = ["hash-tree", "root", "read-back", "gpt", "esp"];
 
-/// The saboteur starts as the kernel's init, leaves a process behind that lies in wait, and becomes the real one.
+/// The saboteur does this deed, and this must have happened.
 fn dies(deed: &str, happened: &str) {
     let mut scene = Scene::new(&format!("dies-{deed}"), Target::Tiny).unwrap();
     scene.site.reboot_on_failure_after = Some(3);
-    let saboteur = std::fs::read(artifacts::program("release", "saboteur").unwrap()).unwrap();
-    scene.extra_files.push(("saboteur".to_owned(), 0o755, saboteur));
-    scene.cmdline_extra = format!("rdinit=/saboteur saboteur={deed} saboteur.after=root");
+    scene.sabotage(deed, "root").unwrap();
 
     let mut machine = scene.start(DISK, |builder| builder).unwrap();
     machine.serial().wait_for("*** INSTALLATION FAILED: installer-died ***", LONG).unwrap();

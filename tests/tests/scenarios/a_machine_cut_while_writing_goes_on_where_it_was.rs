@@ -5,13 +5,12 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
-use metalstrap_qemu::{Exit, minutes};
+use metalstrap_qemu::minutes;
 use metalstrap_release::manifest::Payload;
 use metalstrap_release::seek_table::SeekTable;
 use metalstrap_tests::artifacts::built;
 use metalstrap_tests::release::Target;
-use metalstrap_tests::scene::{DISK, LONG, Scene};
-use metalstrap_tiny::report::{PREFIX, Report};
+use metalstrap_tests::scene::{DISK, LONG, Scene, started};
 
 const BLOCK: usize = 4096;
 
@@ -74,10 +73,7 @@ fn a_machine_cut_while_writing_goes_on_where_it_was() {
     assert!(zero < kept && kept < blocks, "{kept} of {blocks} blocks, {zero} of them zeroes");
 
     let mut machine = machine.power_cycle(|builder| builder).unwrap();
-    machine.serial().wait_for(PREFIX, LONG).unwrap();
-    assert_eq!(machine.wait_exit(minutes(2)).unwrap(), Exit::PoweredOff);
-    let started = Report::find(&machine.serial().text()).unwrap();
-    assert_eq!((started.root_hash, started.root_is_verity), (root.root_hash.to_string(), true));
+    assert_eq!(started(&mut machine, LONG).unwrap().root_hash, root.root_hash.to_string());
     // The second run keeps each block that was there, and fetches no frame all of which was.
     scene.reported("finished", minutes(1)).unwrap();
     let reports = scene.lab.reports().unwrap();

@@ -5,12 +5,11 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use metalstrap_qemu::{Disk, Exit, minutes};
+use metalstrap_qemu::{Disk, minutes};
 use metalstrap_tests::artifacts::Flavour;
 use metalstrap_tests::image;
 use metalstrap_tests::release::Target;
-use metalstrap_tests::scene::{DISK, Scene};
-use metalstrap_tiny::report::{PREFIX, Report};
+use metalstrap_tests::scene::{DISK, Scene, started};
 use serde_json::{Value, json};
 
 const LABEL: &str = "METALSTRAP";
@@ -40,9 +39,7 @@ fn a_usb_stick_leads_a_machine_to_its_repository() {
         builder.memory(1024).clock("1970-01-02T00:00:00").disk(fixed).disk(Disk::usb(0).file(&stick))
     });
     let mut machine = machine.unwrap();
-    machine.serial().wait_for(PREFIX, minutes(15)).unwrap();
-    assert_eq!(machine.wait_exit(minutes(2)).unwrap(), Exit::PoweredOff);
-    assert_eq!(Report::find(&machine.serial().text()).unwrap().root_hash, root_hash);
+    assert_eq!(started(&mut machine, minutes(15)).unwrap().root_hash, root_hash);
 
     let console: Vec<Value> = machine.serial().events().into_iter().map(|event| event.value).collect();
     scene.reported("finished", minutes(1)).unwrap();

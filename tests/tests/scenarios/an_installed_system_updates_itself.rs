@@ -8,7 +8,7 @@ use metalstrap_qemu::{Builder, Exit, Machine, minutes};
 use metalstrap_release::host::{HandoffMode, Host};
 use metalstrap_tests::observe::{self, MARK, Observed, UPDATED};
 use metalstrap_tests::release::Target;
-use metalstrap_tests::scene::{DISK, LONG, Scene};
+use metalstrap_tests::scene::{DISK, LONG, Scene, plan};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -50,8 +50,7 @@ fn an_installed_system_updates_itself() {
     let fields = finished(&machine);
     assert_eq!((&fields["release"], &fields["root_hash"]), (&"debian_2".into(), &second.as_str().into()));
     assert_eq!(fields["payload_fetched_bytes"], 0);
-    let events = machine.serial().events();
-    let plan = events.iter().find_map(|event| event.value.pointer("/fields/plan")).unwrap();
+    let plan = plan(&machine).unwrap();
     assert_eq!((&plan["existing"]["is"], &plan["target"]), (&"kept".into(), &"b".into()));
     assert_eq!(plan["fallback"], "debian_1");
     assert_eq!(machine.wait_exit(minutes(2)).unwrap(), Exit::PoweredOff);

@@ -1,11 +1,9 @@
 //! `existing: keep`: the next release goes into the other slot and is started from then on; the one before stays. Named by
 //! the host config again, it is started before the newer one, until its attempts are used up: then the newer one is.
 
-use metalstrap_qemu::{Exit, Machine, minutes};
+use metalstrap_qemu::Machine;
 use metalstrap_tests::release::Target;
-use metalstrap_tests::scene::{DISK, LONG, Scene};
-use metalstrap_tiny::report::{PREFIX, Report};
-use serde_json::Value;
+use metalstrap_tests::scene::{self, DISK, LONG, Scene};
 
 #[test]
 fn another_release_goes_beside_the_one_that_works() {
@@ -18,7 +16,7 @@ fn another_release_goes_beside_the_one_that_works() {
     gives(&scene, "2");
     let mut machine = scene.start_again(machine).unwrap();
     assert_eq!(started(&mut machine), second);
-    let plan = plan(&machine);
+    let plan = scene::plan(&machine).unwrap();
     assert_eq!(plan["existing"], serde_json::json!({"is": "updated", "from": "_empty"}));
     assert_eq!((&plan["target"], &plan["fallback"]), (&"b".into(), &"tiny_1".into()));
 
@@ -29,7 +27,7 @@ fn another_release_goes_beside_the_one_that_works() {
     gives(&scene, "1");
     let mut machine = scene.start_again(machine).unwrap();
     assert_eq!(started(&mut machine), first);
-    let plan = self::plan(&machine);
+    let plan = scene::plan(&machine).unwrap();
     assert_eq!((&plan["existing"]["is"], &plan["target"]), (&"kept".into(), &"a".into()));
     assert_eq!(plan["names"]["renamed"][0][1], "tiny_2+0.efi");
     // Nobody says that it has started well, so its attempts count down.
@@ -50,15 +48,5 @@ fn gives(scene: &Scene, version: &str) {
 
 /// Root hash of the OS that was started, once it has switched the machine off.
 fn started(machine: &mut Machine<'_>) -> String {
-    machine.serial().wait_for(PREFIX, LONG).unwrap();
-    assert_eq!(machine.wait_exit(minutes(2)).unwrap(), Exit::PoweredOff);
-    let report = Report::find(&machine.serial().text()).unwrap();
-    assert!(report.root_is_verity);
-    report.root_hash
-}
-
-/// The plan that the installer told.
-fn plan(machine: &Machine<'_>) -> Value {
-    let events = machine.serial().events();
-    events.iter().rev().find_map(|event| event.value.pointer("/fields/plan").cloned()).unwrap()
+    scene::started(machine, LONG).unwrap().root_hash
 }

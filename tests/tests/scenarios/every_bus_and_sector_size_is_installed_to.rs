@@ -4,12 +4,11 @@
 
 use std::path::Path;
 
-use metalstrap_qemu::{Builder, Disk, Exit, Machine, minutes};
+use metalstrap_qemu::{Builder, Disk, Machine};
 use metalstrap_tests::image;
 use metalstrap_tests::release::Target;
-use metalstrap_tests::scene::{DISK, LONG, Scene};
+use metalstrap_tests::scene::{DISK, LONG, Scene, started};
 use metalstrap_tests::workbench;
-use metalstrap_tiny::report::{PREFIX, Report};
 use serde_json::Value;
 
 /// A kind of disk: bus, logical and physical sector size.
@@ -77,11 +76,7 @@ fn every_bus_and_sector_size_is_installed_to() {
         let name = format!("from-{}", name(kind));
         let mut machine =
             Machine::builder(&name).memory(512).network_ports(0).disk(disk(kind, dir)).start(&scene.lab).unwrap();
-        machine.serial().wait_for(PREFIX, LONG).unwrap();
-        assert_eq!(machine.wait_exit(minutes(2)).unwrap(), Exit::PoweredOff);
-        let report = Report::find(&machine.serial().text()).unwrap();
-        assert!(report.root_is_verity);
-        assert_eq!(report.root_hash, manifest.root().unwrap().root_hash.to_string());
+        assert_eq!(started(&mut machine, LONG).unwrap().root_hash, manifest.root().unwrap().root_hash.to_string());
     }
     drop(machine);
     scene.passed().unwrap();

@@ -1,12 +1,12 @@
 //! 512 MiB of memory are enough to boot from the network, install and kexec; the disk boots afterwards. The firmware's boot
 //! entries are as `disk-first` wants them, as efibootmgr sees them in the installed OS.
 
-use metalstrap_qemu::{Disk, Exit, Machine, minutes};
+use metalstrap_qemu::{Disk, Machine, minutes};
 use metalstrap_release::host::BootOrder;
 use metalstrap_tests::release::Target;
-use metalstrap_tests::scene::{DISK, LONG, SERIAL, Scene};
+use metalstrap_tests::scene::{DISK, LONG, SERIAL, Scene, started};
 use metalstrap_tests::{image, workbench};
-use metalstrap_tiny::report::{PREFIX, PROBED, Report};
+use metalstrap_tiny::report::PROBED;
 
 /// Bytes: some controllers offer no smaller sectors.
 const SECTOR: u64 = 4096;
@@ -24,11 +24,8 @@ fn half_a_gibibyte_is_enough() {
     let disk = Disk::nvme(DISK).serial(SERIAL).sector_size(u32::try_from(SECTOR).unwrap());
     let machine = Machine::builder("small").memory(512).disk(disk).firmware_http_boot();
     let mut machine = machine.start(&scene.lab).unwrap();
-    machine.serial().wait_for(PREFIX, LONG).unwrap();
-    assert_eq!(machine.wait_exit(minutes(2)).unwrap(), Exit::PoweredOff);
-    let after_kexec = Report::find(&machine.serial().text()).unwrap();
+    let after_kexec = started(&mut machine, LONG).unwrap();
     assert_eq!(after_kexec.root_hash, root_hash);
-    assert!(after_kexec.root_is_verity);
     assert_eq!(after_kexec.blocks, blocks);
     let ours = is_first(&machine);
     let said = probed(&machine.serial().text());
@@ -42,10 +39,7 @@ fn half_a_gibibyte_is_enough() {
     assert!(reported["lowest_mem_available_bytes"].as_u64().unwrap() > 0, "{reported}");
 
     let mut machine = machine.power_cycle(|builder| builder.firmware_boot()).unwrap();
-    machine.serial().wait_for(PREFIX, LONG).unwrap();
-    assert_eq!(machine.wait_exit(minutes(2)).unwrap(), Exit::PoweredOff);
-    let from_disk = Report::find(&machine.serial().text()).unwrap();
-    assert_eq!(from_disk, after_kexec);
+    assert_eq!(started(&mut machine, LONG).unwrap(), after_kexec);
     assert_eq!(is_first(&machine), ours);
     let said = probed(&machine.serial().text());
     assert!(said.contains(&format!("BootCurrent: {ours}")), "{said:#?}");

@@ -11,8 +11,7 @@ use metalstrap_qemu::{Disk, Exit, Machine, minutes};
 use metalstrap_release::host::{HandoffMode, SecureBootKeys};
 use metalstrap_tests::measured::note;
 use metalstrap_tests::release::Target;
-use metalstrap_tests::scene::{DISK, LONG, SERIAL, Scene};
-use metalstrap_tiny::report::{PREFIX, Report};
+use metalstrap_tests::scene::{self, DISK, LONG, SERIAL, Scene};
 use serde_json::{Value, json};
 
 #[test]
@@ -58,7 +57,7 @@ fn keys_are_enrolled_and_what_they_signed_is_installed() {
     assert_eq!(machine.wait_exit(LONG).unwrap(), Exit::Reset);
     let reason = "the kernel is locked down (integrity), and the release does not say by whom its kernel is signed (`metalstrap \
                   publish --secure-boot-certificate`)";
-    assert_eq!(handoff(&machine), json!({"ending": "reboot", "reasons": [reason]}));
+    assert_eq!(scene::plan(&machine).unwrap()["handoff"], json!({"ending": "reboot", "reasons": [reason]}));
     let mut machine = machine.power_cycle(|builder| builder.firmware_boot()).unwrap();
     assert_eq!(started(&mut machine), outside);
     note(&json!({"secure_boot": {"signed_installs": true}})).unwrap();
@@ -70,7 +69,7 @@ fn keys_are_enrolled_and_what_they_signed_is_installed() {
     let mut machine = machine.power_cycle(|builder| builder.usb_stick(&image)).unwrap();
     assert_eq!(started(&mut machine), signed);
     assert_eq!(enrolled(&machine), Vec::<Value>::new());
-    assert_eq!(handoff(&machine), json!({"ending": "kexec", "reasons": []}));
+    assert_eq!(scene::plan(&machine).unwrap()["handoff"], json!({"ending": "kexec", "reasons": []}));
     note(&json!({"secure_boot": {"lockdown_kexec": true}})).unwrap();
     drop(machine);
     scene.passed().unwrap();
@@ -95,21 +94,11 @@ fn make_keys(dir: &Path) -> SecureBootKeys {
 
 /// Root hash of the OS that was started, once it has switched the machine off.
 fn started(machine: &mut Machine<'_>) -> String {
-    machine.serial().wait_for(PREFIX, LONG).unwrap();
-    assert_eq!(machine.wait_exit(minutes(2)).unwrap(), Exit::PoweredOff);
-    let report = Report::find(&machine.serial().text()).unwrap();
-    assert!(report.root_is_verity);
-    report.root_hash
+    scene::started(machine, LONG).unwrap().root_hash
 }
 
 /// What the installer told that it had enrolled, each time.
 fn enrolled(machine: &Machine<'_>) -> Vec<Value> {
     let events = machine.serial().events();
     events.iter().filter_map(|event| event.value.pointer("/fields/enrolled").cloned()).collect()
-}
-
-/// How the plan says that the installer is left.
-fn handoff(machine: &Machine<'_>) -> Value {
-    let events = machine.serial().events();
-    events.iter().rev().find_map(|event| event.value.pointer("/fields/plan/handoff").cloned()).unwrap()
 }

@@ -8,10 +8,10 @@ use std::process::Command;
 use metalstrap_qemu::{Machine, Swtpm, find_tool, minutes};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{Host, TpmPolicy};
-use metalstrap_tests::observe::{self, SETTLED, Settings};
+use metalstrap_tests::observe::{SETTLED, Settings, with_settings};
 use metalstrap_tests::operator::assigned;
 use metalstrap_tests::release::Target;
-use metalstrap_tests::scene::{DISK, LONG, Scene};
+use metalstrap_tests::scene::{DISK, LONG, Scene, plan};
 use serde_json::json;
 
 /// What nobody but the operator, this machine's installer and its OS may have.
@@ -41,16 +41,12 @@ fn settings_and_secrets_reach_every_boot_of_the_os() {
     // What other machines get fits no disk.
     scene.host.disk.serial = Some("NONE".to_owned());
 
-    let told = observe::settings();
-    let machine = scene.start(DISK, |builder| {
-        let builder = builder.memory(1024).tpm(&tpm).identity(None, Some("7XK2J13"));
-        told.iter().fold(builder, |builder, (name, value)| builder.credential(name, value))
-    });
+    let machine =
+        scene.start(DISK, |builder| with_settings(builder.memory(1024).tpm(&tpm).identity(None, Some("7XK2J13"))));
     let mut machine = machine.unwrap();
     let is_end = |event: &serde_json::Value| event["state"] == "finished";
     machine.serial().wait_for_event("the end of the run", LONG, is_end).unwrap();
-    let events = machine.serial().events();
-    let plan = events.iter().find_map(|event| event.value.pointer("/fields/plan")).unwrap();
+    let plan = plan(&machine).unwrap();
     assert!(plan["credentials"].as_array().unwrap().contains(&json!({"name": "lab.secret"})), "{plan}");
     let expected = Settings {
         hostname: "web-7XK2J13".to_owned(),

@@ -19,7 +19,7 @@ use metalstrap_tests::operator::metalstrap_json;
 use metalstrap_tests::proof::{Findings, Proof};
 use metalstrap_tests::quote::Kept;
 use metalstrap_tests::release::Target;
-use metalstrap_tests::scene::{DISK, LONG, SERIAL, Scene};
+use metalstrap_tests::scene::{DISK, LONG, SERIAL, Scene, plan};
 use serde_json::{Value, json};
 
 /// Where the verifier listens, beside the repository.
@@ -151,9 +151,7 @@ fn ready(calculated: &Value) -> String {
 fn installed(machine: &Machine<'_>) {
     let is_end = |event: &Value| event["step"] == "run" && event["state"] == "finished";
     machine.serial().wait_for_event("the end of the run", LONG, is_end).unwrap();
-    let events = machine.serial().events();
-    let handoff = events.iter().find_map(|event| event.value.pointer("/fields/plan/handoff")).unwrap();
-    assert_eq!(*handoff, json!({"ending": "kexec", "reasons": []}));
+    assert_eq!(plan(machine).unwrap()["handoff"], json!({"ending": "kexec", "reasons": []}));
 }
 
 /// Notes what a boot has shown, which must be what it should be.

@@ -13,9 +13,6 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{MirrorId, Piece};
 
-/// Pieces between a fetch and who gathers them: there is nothing to smooth.
-pub(super) const RELAY: usize = 2;
-
 /// The parts, on their way or there.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {

@@ -15,8 +15,8 @@ use super::{Mirror, MirrorId, Piece};
 use crate::failure::{Code, coded};
 use crate::waits::Waits;
 
-/// Pieces between a source and those who count them. Both are one task: there is nothing to smooth.
-const RELAY: usize = 2;
+/// Pieces between a source and those who count or gather them. Both are one task: there is nothing to smooth.
+pub(super) const RELAY: usize = 2;
 
 /// A fetch and the mirrors it may ask, in the order of their turns.
 pub(super) struct Course<'a> {
@@ -36,6 +36,8 @@ struct Stream<'a> {
     end: u64,
     unranged: Unranged,
     sink: mpsc::Sender<Piece>,
+    /// What a mirror refuses here says nothing to others.
+    quiet: bool,
 }
 
 /// What this fetch has had of one mirror.
@@ -43,8 +45,6 @@ struct Try<'a> {
     id: MirrorId,
     mirror: &'a Mirror,
     patience: Patience,
-    /// What the mirror refuses here says nothing to others.
-    quiet: bool,
     /// Why it is not asked any more.
     over: Option<anyhow::Error>,
 }
@@ -71,9 +71,9 @@ impl<'a> Course<'a> {
         let unranged = if range.start == 0 { Unranged::Skipped } else { Unranged::Refused };
         let tries = by_turns.map(|(id, mirror)| {
             let patience = Patience::new(mirror.source.limits());
-            Try { id, mirror, patience, quiet: false, over: None }
+            Try { id, mirror, patience, over: None }
         });
-        let stream = Stream { path, next: range.start, end: range.end, unranged, sink };
+        let stream = Stream { path, next: range.start, end: range.end, unranged, sink, quiet: false };
         Self { tries: tries.collect(), stream, cuts, start: range.start, present: None }
     }
 
@@ -85,7 +85,7 @@ impl<'a> Course<'a> {
 
     /// The same for more of a file than anybody may need: who asks for a part of it finds out himself what is refused, and why.
     pub fn quietly(mut self) -> Self {
-        self.tries.iter_mut().for_each(|tried| tried.quiet = true);
+        self.stream.quiet = true;
         self
     }
 
@@ -200,7 +200,7 @@ impl Try<'_> {
             standing.succeed();
         }
         match trouble.again {
-            Again::Never if self.quiet && !trouble.error.is::<NoRanges>() => {}
+            Again::Never if stream.quiet && !trouble.error.is::<NoRanges>() => {}
             Again::Never => standing.refuse(stream.path, &trouble.error),
             Again::Later(asked) => standing.fail(&limits, asked),
         }
