@@ -43,7 +43,7 @@ impl Algorithm {
     /// The bank that it makes digests for; `None` if it is an algorithm that is not known here.
     #[must_use]
     pub fn bank(self) -> Option<Bank> {
-        Bank::ALL.into_iter().find(|bank| bank.id() == self.id)
+        Bank::of_id(self.id)
     }
 }
 

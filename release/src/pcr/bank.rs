@@ -50,6 +50,18 @@ impl Bank {
         }
     }
 
+    /// The bank of this `TPM_ALG_ID`; `None` if none is known here.
+    #[must_use]
+    pub fn of_id(id: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|bank| bank.id() == id)
+    }
+
+    /// The bank of this name, as [`fmt::Display`] writes it; `None` if none is known here.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|bank| bank.to_string() == name)
+    }
+
     pub(super) fn algorithm(self) -> &'static Algorithm {
         match self {
             Self::Sha1 => &SHA1_FOR_LEGACY_USE_ONLY,

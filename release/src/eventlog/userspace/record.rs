@@ -57,7 +57,7 @@ impl Record {
         };
         for item in list {
             let (algorithm, digest) = named(item)?;
-            let bank = Bank::ALL.into_iter().find(|bank| bank.to_string() == algorithm);
+            let bank = Bank::of_name(algorithm);
             if digests.iter().any(|other| Some(other.bank) == bank)
                 || others.iter().any(|other| other.algorithm == algorithm)
             {
