@@ -94,6 +94,20 @@ pub struct BankDigest {
     pub digest: Vec<u8>,
 }
 
+impl BankDigest {
+    /// That of a bank among these.
+    #[must_use]
+    pub fn find(digests: &[Self], bank: Bank) -> Option<&[u8]> {
+        digests.iter().find(|digest| digest.bank == bank).map(|digest| digest.digest.as_slice())
+    }
+
+    /// Whether all of these are of `bytes`; none at all proves nothing.
+    #[must_use]
+    pub fn are_of(digests: &[Self], bytes: &[u8]) -> bool {
+        !digests.is_empty() && digests.iter().all(|digest| digest.bank.digest(bytes) == *digest)
+    }
+}
+
 fn hex<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&to_hex(bytes))
 }

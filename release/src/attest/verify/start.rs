@@ -8,7 +8,7 @@ use super::Program;
 use super::logs::Logs;
 use crate::digest::to_hex;
 use crate::eventlog::firmware::{Event, FirmwareLog};
-use crate::pcr::Bank;
+use crate::pcr::{Bank, BankDigest};
 
 /// The PCR of programs.
 const PROGRAMS: u32 = 4;
@@ -65,8 +65,8 @@ fn of_pcr(log: &FirmwareLog, pcr: u32) -> impl Iterator<Item = &Event> {
 fn is(logs: &Logs, event: &Event, program: &Program) -> bool {
     let banks = logs.banks();
     let same = |bank: Bank| {
-        let expected = program.digests.iter().find(|digest| digest.bank == bank);
-        expected.is_some_and(|expected| event.digest(bank) == Some(expected.digest.as_slice()))
+        let expected = BankDigest::find(&program.digests, bank);
+        expected.is_some_and(|expected| event.digest(bank) == Some(expected))
     };
     !banks.is_empty() && banks.into_iter().all(same)
 }
