@@ -8,12 +8,11 @@ use super::form::{CHALLENGE, EVIDENCE, INTRODUCTION};
 use super::{Base64, Challenge, Evidence, Introduction};
 use crate::digest::to_hex;
 use crate::document::{DocumentError, FORMAT, Kind};
+use crate::eventlog::PCRS;
 use crate::tpm2::{Ak, Credential, Ek};
 
 /// The file of it is the verifier's own.
 const PENDING: Kind = Kind { name: "state", max_bytes: 256 << 10 };
-/// PCRs of a TPM (TCG PC Client Platform TPM Profile).
-const PCRS: u32 = 24;
 
 /// An exchange that has begun. Who has it can answer the challenge: it is not for the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
