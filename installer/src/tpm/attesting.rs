@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result, bail};
 use metalstrap_release::attest::{Base64, Quote};
 use metalstrap_release::digest::{Digest, to_hex};
-use metalstrap_release::tpm2::{KeyKind, NULL, SHA256, attributes, sized, take_sized};
+use metalstrap_release::tpm2::{KeyKind, NULL, SHA256, attributes, sized, take_bytes, take_sized};
 use zeroize::Zeroizing;
 
 use super::Bank;
@@ -164,10 +164,10 @@ fn selection(bank: Bank, pcrs: &BTreeSet<u32>) -> Vec<u8> {
 
 /// Takes a `TPML_PCR_SELECTION` from the start of `rest`: the PCRs of each bank.
 fn selections(rest: &mut &[u8]) -> Option<Vec<(u16, BTreeSet<u32>)>> {
-    let count = u32::from_be_bytes(take(rest)?);
+    let count = u32::from_be_bytes(take_bytes(rest)?);
     let mut one = || {
-        let id = u16::from_be_bytes(take(rest)?);
-        let [size] = take(rest)?;
+        let id = u16::from_be_bytes(take_bytes(rest)?);
+        let [size] = take_bytes(rest)?;
         let (bytes, behind) = rest.split_at_checked(usize::from(size))?;
         *rest = behind;
         let of = |(byte, first): (&u8, u32)| {
@@ -183,17 +183,11 @@ fn selections(rest: &mut &[u8]) -> Option<Vec<(u16, BTreeSet<u32>)>> {
 fn values_in(answer: &[u8], bank: Bank) -> Option<BTreeMap<u32, Vec<u8>>> {
     let mut rest = answer;
     // How often PCRs were changed.
-    let _: [u8; 4] = take(&mut rest)?;
+    let _: [u8; 4] = take_bytes(&mut rest)?;
     let read = selections(&mut rest)?;
     let (_, pcrs) = read.into_iter().find(|(id, _)| *id == bank.id()).unwrap_or_default();
-    let _: [u8; 4] = take(&mut rest)?;
+    let _: [u8; 4] = take_bytes(&mut rest)?;
     pcrs.into_iter().map(|pcr| Some((pcr, take_sized(&mut rest)?.to_vec()))).collect()
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (bytes, behind) = rest.split_first_chunk()?;
-    *rest = behind;
-    Some(*bytes)
 }
 
 #[cfg(test)]
