@@ -10,6 +10,7 @@ mod kind;
 
 use super::{Log, LogError, MAX_BYTES, MAX_EVENTS};
 use crate::pcr::{Bank, BankDigest};
+pub(crate) use event::GLOBAL;
 pub use event::{Event, OtherDigest, Tagged, Variable};
 use fields::Fields;
 pub use kind::Kind;

@@ -1,13 +1,11 @@
 //! What the firmware has started, and whether Secure Boot was on, as its log has it. A log's types and texts are only what somebody
 //! says of an event, so it is by digests that events are known here.
 
-use uuid::{Uuid, uuid};
-
 use super::super::{Finding, Outcome};
 use super::Program;
 use super::logs::Logs;
 use crate::digest::to_hex;
-use crate::eventlog::firmware::{Event, FirmwareLog};
+use crate::eventlog::firmware::{Event, FirmwareLog, GLOBAL};
 use crate::pcr::{Bank, BankDigest};
 
 /// The PCR of programs.
@@ -16,8 +14,6 @@ const PROGRAMS: u32 = 4;
 const SECURE_BOOT: u32 = 7;
 /// The PCR of what a UKI is given beside itself: another command line, credentials, add-ons.
 const BESIDE: u32 = 12;
-/// The vendor of the variable `SecureBoot` (`EFI_GLOBAL_VARIABLE`).
-const GLOBAL: Uuid = uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
 /// What the firmware measures where its own part of a PCR ends (`EV_SEPARATOR`): all is well, or nothing is.
 const SEPARATORS: [[u8; 4]; 2] = [[0; 4], [0xff; 4]];
 /// No text that the firmware measures between programs is longer.

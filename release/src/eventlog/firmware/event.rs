@@ -6,7 +6,7 @@ use super::{Fields, Kind};
 use crate::pcr::{Bank, BankDigest};
 
 /// The vendor of the variables that UEFI defines (`EFI_GLOBAL_VARIABLE`).
-const GLOBAL: Uuid = uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
+pub(crate) const GLOBAL: Uuid = uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
