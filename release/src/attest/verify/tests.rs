@@ -6,6 +6,8 @@ use sha2::{Digest as _, Sha256};
 use super::*;
 use crate::attest::{Base64, Introduction, Quote};
 use crate::digest::{Digest, to_hex};
+use crate::eventlog::firmware::Kind;
+use crate::eventlog::firmware::tests::{GLOBAL, Made, agile, variable};
 use crate::pcr::{Bank, Pcr};
 use crate::tpm2::sized;
 use crate::tpm2::testing::{Signer, ek};
@@ -30,9 +32,7 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
 
 /// `UEFI_VARIABLE_DATA` of the variable SecureBoot.
 fn secure_boot(on: bool) -> Event {
-    let vendor = uuid::uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c").to_bytes_le();
-    let name: Vec<u8> = "SecureBoot".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let data = [&vendor[..], &10_u64.to_le_bytes(), &1_u64.to_le_bytes(), &name, &[u8::from(on)]].concat();
+    let data = variable(GLOBAL, "SecureBoot", &[u8::from(on)]);
     (7, VARIABLE, sha256(&data), data)
 }
 
@@ -85,17 +85,13 @@ impl Machine {
     }
 
     fn firmware_log(&self) -> Vec<u8> {
-        let spec = [b"Spec ID Event03\0".as_slice(), &[0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0b, 0, 32, 0, 0]].concat();
-        let length = u32::try_from(spec.len()).unwrap();
-        let mut log = [&0_u32.to_le_bytes()[..], &3_u32.to_le_bytes(), &[0; 20], &length.to_le_bytes(), &spec].concat();
-        for (pcr, kind, digest, data) in &self.firmware {
-            log.extend([*pcr, *kind, 1].into_iter().flat_map(u32::to_le_bytes));
-            log.extend([0x0b, 0]);
-            log.extend(digest);
-            log.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
-            log.extend(data);
-        }
-        log
+        let made = |(pcr, kind, digest, data): &Event| Made {
+            pcr: *pcr,
+            kind: Kind(*kind),
+            digests: vec![(0xb, digest.clone())],
+            data: data.clone(),
+        };
+        agile(&[(0xb, 32)], &self.firmware.iter().map(made).collect::<Vec<_>>())
     }
 
     fn userspace_log(&self) -> String {
