@@ -41,6 +41,14 @@ fn text(pcr: u32, kind: u32, data: &[u8]) -> Event {
     (pcr, kind, sha256(data), data.to_vec())
 }
 
+/// `TPMS_ATTEST` over values of PCRs 4, 7, 12 and 13 of the bank of this algorithm.
+fn quoted(bank: u8, nonce: &[u8], values: &BTreeMap<u32, Vec<u8>>) -> Vec<u8> {
+    let values: Vec<u8> = values.values().flatten().copied().collect();
+    let start = [&[0xff, 0x54, 0x43, 0x47, 0x80, 0x18][..], &sized(&[]), &sized(nonce), &[0; 25]].concat();
+    let selection = [0, 0, 0, 1, 0, bank, 3, 0b1001_0000, 0b0011_0000, 0];
+    [&start[..], &selection, &sized(&sha256(&values))].concat()
+}
+
 impl Machine {
     fn new() -> Self {
         let firmware = vec![
@@ -78,10 +86,7 @@ impl Machine {
 
     /// `TPMS_ATTEST` over the values.
     fn quoted(&self, nonce: &[u8]) -> Vec<u8> {
-        let values: Vec<u8> = self.values().into_values().flatten().collect();
-        let start = [&[0xff, 0x54, 0x43, 0x47, 0x80, 0x18][..], &sized(&[]), &sized(nonce), &[0; 25]].concat();
-        let selection = [0, 0, 0, 1, 0, 0x0b, 3, 0b1001_0000, 0b0011_0000, 0];
-        [&start[..], &selection, &sized(&sha256(&values))].concat()
+        quoted(0x0b, nonce, &self.values())
     }
 
     fn firmware_log(&self) -> Vec<u8> {
@@ -439,11 +444,7 @@ fn a_quote_of_sha1_alone_proves_nothing() {
     let pending = machine.pending();
     let mut evidence = machine.evidence(&pending);
     let values: BTreeMap<u32, Vec<u8>> = [4, 7, 12, 13].map(|pcr| (pcr, vec![0; 20])).into();
-    let all: Vec<u8> = values.values().flatten().copied().collect();
-    let start =
-        [&[0xff, 0x54, 0x43, 0x47, 0x80, 0x18][..], &sized(&[]), &sized(&pending.challenge.nonce.0), &[0; 25]].concat();
-    let selection = [0, 0, 0, 1, 0, 0x04, 3, 0b1001_0000, 0b0011_0000, 0];
-    let quoted = [&start[..], &selection, &sized(&sha256(&all))].concat();
+    let quoted = quoted(0x04, &pending.challenge.nonce.0, &values);
     evidence.quotes[0] = Quote {
         bank: "sha1".to_owned(),
         signature: Base64(machine.signer.sign(&quoted)),
