@@ -17,7 +17,6 @@ use metalstrap_release::attest::{
 };
 use metalstrap_release::digest::Digest;
 use metalstrap_release::document::FORMAT;
-use metalstrap_release::eventlog::PCRS;
 use metalstrap_release::host::{Host, Identity, Secrets};
 use metalstrap_release::tpm2::{Ek, KeyKind, sized, take_sized};
 use serde_json::{Value, json};
@@ -140,9 +139,7 @@ pub fn parse_challenge(bytes: &[u8]) -> Result<Challenge> {
         let (least, most, length) = (NONCE.start(), NONCE.end(), challenge.nonce.0.len());
         return Ok(CHALLENGE.refuse("nonce", format!("has {length} bytes, not {least} to {most}"))?);
     }
-    if challenge.pcrs.is_empty() || challenge.pcrs.iter().any(|pcr| *pcr >= PCRS) {
-        return Ok(CHALLENGE.refuse("pcrs", "are none, or some that no TPM has: there are 0 to 23")?);
-    }
+    Challenge::check_pcrs(&challenge.pcrs)?;
     Ok(challenge)
 }
 

@@ -59,6 +59,19 @@ impl Introduction {
     }
 }
 
+impl Challenge {
+    /// Checks that these are PCRs that can be asked for.
+    ///
+    /// # Errors
+    /// They are none, or some that no TPM has.
+    pub fn check_pcrs(pcrs: &[u32]) -> Result<(), DocumentError> {
+        if pcrs.is_empty() || pcrs.iter().any(|pcr| *pcr >= PCRS) {
+            return CHALLENGE.refuse("pcrs", "are none, or some that no TPM has: there are 0 to 23");
+        }
+        Ok(())
+    }
+}
+
 impl Evidence {
     /// Parses one.
     ///
@@ -80,9 +93,7 @@ impl Pending {
         let (ek, ak) = (introduction.ek()?, introduction.ak()?);
         pcrs.sort_unstable();
         pcrs.dedup();
-        if pcrs.is_empty() || pcrs.iter().any(|pcr| *pcr >= PCRS) {
-            CHALLENGE.refuse::<()>("pcrs", "are none, or some that no TPM has: there are 0 to 23")?;
-        }
+        Challenge::check_pcrs(&pcrs)?;
         let (id, nonce, secret) = (random::<16>()?, random::<32>()?, random::<32>()?);
         let made = Credential::make(&ek, &ak.name(), &secret);
         let made = made.map_err(|_| anyhow!("encrypting to the endorsement key {}: it is no key", ek.id()))?;
