@@ -22,7 +22,6 @@ use serde_json::{Value, json};
 pub use exchange::Verifier;
 
 use crate::eventlog::firmware;
-use crate::tpm::attesting::PCR_COUNT;
 use crate::tpm::direct::Direct;
 use crate::tpm::sealing::Object;
 
@@ -136,9 +135,7 @@ pub fn parse_challenge(bytes: &[u8]) -> Result<Challenge> {
         let (least, most, length) = (NONCE.start(), NONCE.end(), challenge.nonce.0.len());
         return Ok(CHALLENGE.refuse("nonce", format!("has {length} bytes, not {least} to {most}"))?);
     }
-    if challenge.pcrs.is_empty() || challenge.pcrs.iter().any(|pcr| *pcr >= PCR_COUNT) {
-        return Ok(CHALLENGE.refuse("pcrs", "are none, or some that no TPM has: there are 0 to 23")?);
-    }
+    Challenge::check_pcrs(&challenge.pcrs)?;
     Ok(challenge)
 }
 

@@ -26,5 +26,6 @@ pub mod site;
 mod sys;
 pub mod tpm2;
 pub mod uki;
+mod utf16;
 pub mod verity;
 pub mod version;

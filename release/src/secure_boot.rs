@@ -80,8 +80,7 @@ pub fn certificates(lists: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     let (mut found, mut rest) = (Vec::new(), lists);
     while !rest.is_empty() {
         let at = lists.len() - rest.len();
-        let list = List::first(rest);
-        let Some(list) = list else {
+        let Some(list) = List::first(rest) else {
             return Err(Malformed(format!("has a list of signatures at byte {at} whose sizes do not fit")));
         };
         if list.kind == X509 {

@@ -85,7 +85,7 @@ fn take_u32(rest: &mut &[u8]) -> Option<u32> {
     take_bytes(rest).map(u32::from_be_bytes)
 }
 
-/// Takes so many bytes.
+/// Takes as many bytes as an array has.
 pub fn take_bytes<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (bytes, behind) = rest.split_first_chunk::<N>()?;
     *rest = behind;

@@ -205,15 +205,17 @@ fn table(head: &[u8]) -> Result<Vec<Section>, UkiError> {
 fn check_places(sections: &[(Section, u64)]) -> Result<(), UkiError> {
     for (index, (section, address)) in sections.iter().enumerate() {
         for (other, other_address) in sections.iter().take(index) {
-            let names = format!("{} and {}", other.name, section.name);
+            let shared = |place: &str| {
+                malformed(format!("has sections that overlap in {place}: {} and {}", other.name, section.name))
+            };
             let of = |section: &Section| (section.file_offset, section.raw_size);
             if overlap(of(other), of(section)) {
-                return malformed(format!("has sections that overlap in the file: {names}"));
+                return shared("the file");
             }
             // At address 0 are the headers: a section that says so has not been placed at all.
             let placed = *address != 0 && *other_address != 0;
             if placed && overlap((*other_address, other.virtual_size), (*address, section.virtual_size)) {
-                return malformed(format!("has sections that overlap in memory: {names}"));
+                return shared("memory");
             }
         }
     }

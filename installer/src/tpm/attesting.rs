@@ -24,8 +24,6 @@ const ATTRIBUTES: u32 = attributes::FIXED_TPM
     | attributes::SIGN;
 /// `TPM_CAP_PCRS`.
 const PCRS: u32 = 5;
-/// PCRs are below, on a PC.
-pub const PCR_COUNT: u32 = 24;
 /// PCRs that change are read and quoted so often.
 const ATTEMPTS: usize = 5;
 

@@ -8,12 +8,11 @@ use super::form::{CHALLENGE, EVIDENCE, INTRODUCTION};
 use super::{Base64, Challenge, Evidence, Introduction};
 use crate::digest::to_hex;
 use crate::document::{DocumentError, FORMAT, Kind};
+use crate::eventlog::PCRS;
 use crate::tpm2::{Ak, Credential, Ek};
 
 /// The file of it is the verifier's own.
 const PENDING: Kind = Kind { name: "state", max_bytes: 256 << 10 };
-/// PCRs of a TPM (TCG PC Client Platform TPM Profile).
-const PCRS: u32 = 24;
 
 /// An exchange that has begun. Who has it can answer the challenge: it is not for the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +59,19 @@ impl Introduction {
     }
 }
 
+impl Challenge {
+    /// Checks that these are PCRs that can be asked for.
+    ///
+    /// # Errors
+    /// They are none, or some that no TPM has.
+    pub fn check_pcrs(pcrs: &[u32]) -> Result<(), DocumentError> {
+        if pcrs.is_empty() || pcrs.iter().any(|pcr| *pcr >= PCRS) {
+            return CHALLENGE.refuse("pcrs", "are none, or some that no TPM has: there are 0 to 23");
+        }
+        Ok(())
+    }
+}
+
 impl Evidence {
     /// Parses one.
     ///
@@ -81,9 +93,7 @@ impl Pending {
         let (ek, ak) = (introduction.ek()?, introduction.ak()?);
         pcrs.sort_unstable();
         pcrs.dedup();
-        if pcrs.is_empty() || pcrs.iter().any(|pcr| *pcr >= PCRS) {
-            CHALLENGE.refuse::<()>("pcrs", "are none, or some that no TPM has: there are 0 to 23")?;
-        }
+        Challenge::check_pcrs(&pcrs)?;
         let (id, nonce, secret) = (random::<16>()?, random::<32>()?, random::<32>()?);
         let made = Credential::make(&ek, &ak.name(), &secret);
         let made = made.map_err(|_| anyhow!("encrypting to the endorsement key {}: it is no key", ek.id()))?;

@@ -59,7 +59,7 @@ impl Finding {
 pub fn verify(pending: &Pending, evidence: &Evidence, expected: &Expected) -> Verdict {
     let ak = ak(pending, evidence);
     let (quote, values) = quotes::check(pending, evidence);
-    let logs = Logs::read(evidence, &values);
+    let logs = Logs::read(evidence, values);
     let release = inputs::release(&logs, expected.release.as_ref());
     let host_config = inputs::host_config(&logs, expected.host_config.as_deref());
     let netboot_image = start::netboot_image(&logs, &expected.programs);

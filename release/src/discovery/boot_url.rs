@@ -4,6 +4,7 @@
 //! DHCP says it as the boot file.
 
 use super::{Setting, Word};
+use crate::utf16;
 
 /// Why a boot URL names no repository.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,13 +22,7 @@ pub enum BootUrlError {
 /// # Errors
 /// It is something else.
 pub fn from_variable(data: &[u8]) -> Result<String, BootUrlError> {
-    let (pairs, rest) = data.as_chunks::<2>();
-    let units: Vec<u16> = pairs.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
-    let text = units.strip_suffix(&[0]).unwrap_or(&units);
-    if !rest.is_empty() || text.contains(&0) {
-        return Err(BootUrlError::NotText);
-    }
-    String::from_utf16(text).map_err(|_| BootUrlError::NotText)
+    utf16::decode(data.strip_suffix(b"\0\0").unwrap_or(data)).ok_or(BootUrlError::NotText)
 }
 
 /// The repository of a netboot image at `url`: the directory that the image is in, `https://HOST/DIR/netboot.efi` →

@@ -10,6 +10,7 @@ mod kind;
 
 use super::{Log, LogError, MAX_BYTES, MAX_EVENTS};
 use crate::pcr::{Bank, BankDigest};
+pub(crate) use event::GLOBAL;
 pub use event::{Event, OtherDigest, Tagged, Variable};
 use fields::Fields;
 pub use kind::Kind;
@@ -43,7 +44,7 @@ impl Algorithm {
     /// The bank that it makes digests for; `None` if it is an algorithm that is not known here.
     #[must_use]
     pub fn bank(self) -> Option<Bank> {
-        Bank::ALL.into_iter().find(|bank| bank.id() == self.id)
+        Bank::of_id(self.id)
     }
 }
 

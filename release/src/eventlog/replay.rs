@@ -83,8 +83,8 @@ impl Replay {
         for bank in Bank::ALL {
             let Some(state) = self.0.get_mut(&(pcr, bank)) else { continue };
             state.events += 1;
-            match digests.iter().find(|digest| digest.bank == bank) {
-                Some(digest) => state.pcr.extend(&digest.digest),
+            match BankDigest::find(digests, bank) {
+                Some(digest) => state.pcr.extend(digest),
                 None => state.gap = state.gap.or(Some(event)),
             }
         }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::KIND;
 use crate::digest::Digest;
 use crate::document::DocumentError;
-use crate::pcr::{Bank, Extension, Pcr, Phase, Prediction};
+use crate::pcr::{Bank, BankDigest, Extension, Pcr, Phase, Prediction};
 
 /// No file of signatures is larger; the installer stops reading there.
 pub const MAX_SIGNATURES_BYTES: usize = 1 << 20;
@@ -52,8 +52,7 @@ impl SectionDigest {
     pub fn all(extensions: &[Extension]) -> Vec<Self> {
         let (pairs, _) = extensions.as_chunks::<2>();
         let of = |[_, content]: &[Extension; 2]| {
-            let digest = content.digests.iter().find(|digest| digest.bank == Bank::Sha256)?;
-            let sha256 = Digest(digest.digest.as_slice().try_into().ok()?);
+            let sha256 = Digest(BankDigest::find(&content.digests, Bank::Sha256)?.try_into().ok()?);
             Some(Self { name: content.section.to_owned(), sha256 })
         };
         pairs.iter().filter_map(of).collect()

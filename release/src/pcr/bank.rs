@@ -50,6 +50,18 @@ impl Bank {
         }
     }
 
+    /// The bank of this `TPM_ALG_ID`; `None` if none is known here.
+    #[must_use]
+    pub fn of_id(id: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|bank| bank.id() == id)
+    }
+
+    /// The bank of this name, as [`fmt::Display`] writes it; `None` if none is known here.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|bank| bank.to_string() == name)
+    }
+
     pub(super) fn algorithm(self) -> &'static Algorithm {
         match self {
             Self::Sha1 => &SHA1_FOR_LEGACY_USE_ONLY,
@@ -80,6 +92,20 @@ pub struct BankDigest {
     /// As many bytes as the bank's algorithm makes.
     #[serde(serialize_with = "hex")]
     pub digest: Vec<u8>,
+}
+
+impl BankDigest {
+    /// That of a bank among these.
+    #[must_use]
+    pub fn find(digests: &[Self], bank: Bank) -> Option<&[u8]> {
+        digests.iter().find(|digest| digest.bank == bank).map(|digest| digest.digest.as_slice())
+    }
+
+    /// Whether all of these are of `bytes`; none at all proves nothing.
+    #[must_use]
+    pub fn are_of(digests: &[Self], bytes: &[u8]) -> bool {
+        !digests.is_empty() && digests.iter().all(|digest| digest.bank.digest(bytes) == *digest)
+    }
 }
 
 fn hex<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{KIND, Site};
+use crate::digest::from_hex;
 use crate::document::DocumentError;
 
 const FIELD: &str = "kexec_deny";
@@ -53,7 +54,6 @@ impl Site {
 }
 
 fn is_pci_id(text: &str) -> bool {
-    let number =
-        |text: &str| text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let number = |text: &str| from_hex(text).is_some_and(|bytes| bytes.len() == 2);
     text.split_once(':').is_some_and(|(vendor, device)| number(vendor) && (device == "*" || number(device)))
 }

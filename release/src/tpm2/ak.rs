@@ -6,6 +6,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
 };
 
+use super::ek::UNCOMPRESSED;
 use super::signature::take_number;
 use super::{ECC, ECDSA, NULL, RSA, RSASSA, SHA256, Signature, attributes, name, take_sized, take_u16, take_u32};
 use crate::digest::to_hex;
@@ -134,7 +135,7 @@ fn ecc(rest: &mut &[u8]) -> Option<Key> {
         return None;
     }
     let (x, y) = (take_number(rest)?, take_number(rest)?);
-    Some(Key::Ecc([&[4][..], &x, &y].concat()))
+    Some(Key::Ecc([&[UNCOMPRESSED][..], &x, &y].concat()))
 }
 
 #[cfg(test)]

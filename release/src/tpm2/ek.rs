@@ -24,7 +24,7 @@ const ECC_INFO: [u8; 26] = [
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 /// An uncompressed point (SEC 1, section 2.3.3).
-const UNCOMPRESSED: u8 = 0x04;
+pub(super) const UNCOMPRESSED: u8 = 0x04;
 
 /// The kinds of storage keys that are known here: of the EKs of a PC's TPM, these have the templates L-1 and L-2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

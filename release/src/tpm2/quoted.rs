@@ -96,7 +96,7 @@ fn selection(rest: &mut &[u8]) -> Result<Selection, QuoteError> {
     }
     let (map, behind) = rest.split_at_checked(usize::from(size)).ok_or(QuoteError::Malformed)?;
     *rest = behind;
-    let bank = Bank::ALL.into_iter().find(|bank| bank.id() == algorithm).ok_or(QuoteError::Bank(algorithm))?;
+    let bank = Bank::of_id(algorithm).ok_or(QuoteError::Bank(algorithm))?;
     let of_byte = |(at, byte): (u32, &u8)| {
         let byte = *byte;
         (0..8).filter(move |bit| byte & (1_u8 << *bit) != 0).map(move |bit| 8 * at + bit)

@@ -1,5 +1,6 @@
 //! Another software TPM is the judge: it makes the credentials, and checks what the AK has signed.
 
+use metalstrap_release::eventlog;
 use metalstrap_release::tpm2::{Ek, name};
 
 use super::super::swtpm::Swtpm;
@@ -103,7 +104,7 @@ fn quotes_are_signed_and_hold_the_nonce_and_the_values_of_every_bank() {
     let banks = ours.banks_to_quote().unwrap();
     assert_eq!(banks, [Bank::Sha256, Bank::Sha384, Bank::Sha512]);
     // All, which takes three answers; and one.
-    for pcrs in [(0..PCR_COUNT).collect(), BTreeSet::from([13])] {
+    for pcrs in [(0..eventlog::PCRS).collect(), BTreeSet::from([13])] {
         for &bank in &banks {
             let quote = ours.with_attestation_key(kind, &ak, |tpm, _, ak| tpm.quote(ak, &nonce, bank, &pcrs)).unwrap();
             assert_eq!((quote.bank, quote.pcrs.len()), (bank.to_string(), pcrs.len()));

@@ -52,12 +52,11 @@ fn stand(records: &[Record], input: &str, bytes: &[u8]) -> Stand {
 /// What `logs` say of the release.
 pub(super) fn release(logs: &Logs, expected: Option<&Release>) -> Finding {
     let finding = |outcome, text: String| Finding::new("release", outcome, text);
-    let records = match (expected, logs.proved()) {
+    let (Release { manifest, name, root_hash, uki }, records) = match (expected, logs.proved()) {
         (None, _) => return finding(Outcome::Unknown, "none was expected".to_owned()),
         (_, None) => return finding(Outcome::Unknown, "the userspace log is not proved".to_owned()),
         (Some(release), Some(records)) => (release, records),
     };
-    let (Release { manifest, name, root_hash, uki }, records) = records;
     match stand(records, "manifest", manifest) {
         Stand::Absent => return finding(Outcome::Refuted, "no manifest was measured".to_owned()),
         Stand::Other => return finding(Outcome::Refuted, format!("another manifest than that of {name} was measured")),

@@ -28,24 +28,24 @@ pub(super) struct Logs {
 
 impl Logs {
     /// Reads both and replays them.
-    pub(super) fn read(evidence: &Evidence, values: &Values) -> Self {
+    pub(super) fn read(evidence: &Evidence, values: Values) -> Self {
         let firmware = evidence.firmware_log.as_ref().map(|log| firmware::parse(&log.0)).transpose();
         let records = userspace::parse(&evidence.userspace_log);
         // Of one that cannot be read nothing counts.
         let readable = firmware.as_ref().ok().and_then(Option::as_ref);
         let replay = Replay::new(readable, records.as_deref().unwrap_or_default());
-        let has_firmware = matches!(firmware, Ok(Some(_)));
+        let has_firmware = readable.is_some();
         let firmware_log = match &firmware {
             Err(error) => Finding::new("firmware-log", Outcome::Refuted, error.to_string()),
             Ok(None) => Finding::new("firmware-log", Outcome::Unknown, "there is none"),
-            Ok(Some(_)) => of_firmware(&replay, values),
+            Ok(Some(_)) => of_firmware(&replay, &values),
         };
         let userspace_log = match &records {
             Err(error) => Finding::new("userspace-log", Outcome::Refuted, error.to_string()),
-            Ok(records) => of_userspace(&replay, values, records.len(), has_firmware),
+            Ok(records) => of_userspace(&replay, &values, records.len(), has_firmware),
         };
         let (firmware, records) = (firmware.ok().flatten(), records.unwrap_or_default());
-        Self { firmware, records, replay, firmware_log, userspace_log, values: values.clone() }
+        Self { firmware, records, replay, firmware_log, userspace_log, values }
     }
 
     /// The installer's records, if they are proved.
@@ -55,14 +55,14 @@ impl Logs {
 
     /// The firmware's log, if it is proved for one of its PCRs.
     pub(super) fn of_pcr(&self, pcr: u32) -> Option<&FirmwareLog> {
-        let banks = banks(&self.values, pcr);
+        let values = self.values(pcr);
         let proved = |(bank, value): &(Bank, &[u8])| self.replay.check(pcr, *bank, value).is_ok();
-        self.firmware.as_ref().filter(|_| !banks.is_empty() && banks.iter().all(proved))
+        self.firmware.as_ref().filter(|_| !values.is_empty() && values.iter().all(proved))
     }
 
     /// The values of a PCR that the TPM vouches for.
     pub(super) fn values(&self, pcr: u32) -> Vec<(Bank, &[u8])> {
-        banks(&self.values, pcr)
+        values_of(&self.values, pcr)
     }
 
     /// The banks that the TPM vouches for, the weakest first.
@@ -75,7 +75,7 @@ impl Logs {
 }
 
 /// The values of a PCR in each bank.
-fn banks(values: &Values, pcr: u32) -> Vec<(Bank, &[u8])> {
+fn values_of(values: &Values, pcr: u32) -> Vec<(Bank, &[u8])> {
     values.iter().filter(|((other, _), _)| *other == pcr).map(|((_, bank), value)| (*bank, value.as_slice())).collect()
 }
 
@@ -93,7 +93,7 @@ fn of_firmware(replay: &Replay, values: &Values) -> Finding {
 
 fn of_userspace(replay: &Replay, values: &Values, records: usize, has_firmware: bool) -> Finding {
     let finding = |outcome, text: String| Finding::new("userspace-log", outcome, text);
-    let ours = banks(values, INSTALLER);
+    let ours = values_of(values, INSTALLER);
     if ours.is_empty() {
         return finding(Outcome::Unknown, format!("no quote vouches for PCR {INSTALLER}"));
     }

@@ -39,8 +39,7 @@ fn all(pending: &Pending, evidence: &Evidence) -> Result<Values, String> {
     }
     let (mut values, mut boots) = (Values::new(), Vec::new());
     for quote in &evidence.quotes {
-        let bank = Bank::ALL.into_iter().find(|bank| bank.to_string() == quote.bank);
-        let bank = bank.ok_or_else(|| format!("the bank {:?} is not known here", quote.bank))?;
+        let bank = Bank::of_name(&quote.bank).ok_or_else(|| format!("the bank {:?} is not known here", quote.bank))?;
         let (quoted, of_bank) =
             one(quote, bank, &ak, pending).map_err(|problem| format!("that of {bank} {problem}"))?;
         if of_bank.into_iter().any(|(pcr, value)| values.insert((pcr, bank), value).is_some()) {

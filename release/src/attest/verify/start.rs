@@ -1,14 +1,12 @@
 //! What the firmware has started, and whether Secure Boot was on, as its log has it. A log's types and texts are only what somebody
 //! says of an event, so it is by digests that events are known here.
 
-use uuid::{Uuid, uuid};
-
 use super::super::{Finding, Outcome};
 use super::Program;
 use super::logs::Logs;
 use crate::digest::to_hex;
-use crate::eventlog::firmware::{Event, FirmwareLog};
-use crate::pcr::Bank;
+use crate::eventlog::firmware::{Event, FirmwareLog, GLOBAL};
+use crate::pcr::{Bank, BankDigest};
 
 /// The PCR of programs.
 const PROGRAMS: u32 = 4;
@@ -16,8 +14,6 @@ const PROGRAMS: u32 = 4;
 const SECURE_BOOT: u32 = 7;
 /// The PCR of what a UKI is given beside itself: another command line, credentials, add-ons.
 const BESIDE: u32 = 12;
-/// The vendor of the variable `SecureBoot` (`EFI_GLOBAL_VARIABLE`).
-const GLOBAL: Uuid = uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
 /// What the firmware measures where its own part of a PCR ends (`EV_SEPARATOR`): all is well, or nothing is.
 const SEPARATORS: [[u8; 4]; 2] = [[0; 4], [0xff; 4]];
 /// No text that the firmware measures between programs is longer.
@@ -65,8 +61,8 @@ fn of_pcr(log: &FirmwareLog, pcr: u32) -> impl Iterator<Item = &Event> {
 fn is(logs: &Logs, event: &Event, program: &Program) -> bool {
     let banks = logs.banks();
     let same = |bank: Bank| {
-        let expected = program.digests.iter().find(|digest| digest.bank == bank);
-        expected.is_some_and(|expected| event.digest(bank) == Some(expected.digest.as_slice()))
+        let expected = BankDigest::find(&program.digests, bank);
+        expected.is_some_and(|expected| event.digest(bank) == Some(expected))
     };
     !banks.is_empty() && banks.into_iter().all(same)
 }

@@ -6,6 +6,8 @@ use sha2::{Digest as _, Sha256};
 use super::*;
 use crate::attest::{Base64, Introduction, Quote};
 use crate::digest::{Digest, to_hex};
+use crate::eventlog::firmware::Kind;
+use crate::eventlog::firmware::tests::{GLOBAL, Made, agile, variable};
 use crate::pcr::{Bank, Pcr};
 use crate::tpm2::sized;
 use crate::tpm2::testing::{Signer, ek};
@@ -30,15 +32,21 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
 
 /// `UEFI_VARIABLE_DATA` of the variable SecureBoot.
 fn secure_boot(on: bool) -> Event {
-    let vendor = uuid::uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c").to_bytes_le();
-    let name: Vec<u8> = "SecureBoot".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let data = [&vendor[..], &10_u64.to_le_bytes(), &1_u64.to_le_bytes(), &name, &[u8::from(on)]].concat();
+    let data = variable(GLOBAL, "SecureBoot", &[u8::from(on)]);
     (7, VARIABLE, sha256(&data), data)
 }
 
 /// An event whose data is what was hashed.
 fn text(pcr: u32, kind: u32, data: &[u8]) -> Event {
     (pcr, kind, sha256(data), data.to_vec())
+}
+
+/// `TPMS_ATTEST` over values of PCRs 4, 7, 12 and 13 of the bank of this algorithm.
+fn quoted(bank: u8, nonce: &[u8], values: &BTreeMap<u32, Vec<u8>>) -> Vec<u8> {
+    let values: Vec<u8> = values.values().flatten().copied().collect();
+    let start = [&[0xff, 0x54, 0x43, 0x47, 0x80, 0x18][..], &sized(&[]), &sized(nonce), &[0; 25]].concat();
+    let selection = [0, 0, 0, 1, 0, bank, 3, 0b1001_0000, 0b0011_0000, 0];
+    [&start[..], &selection, &sized(&sha256(&values))].concat()
 }
 
 impl Machine {
@@ -78,24 +86,17 @@ impl Machine {
 
     /// `TPMS_ATTEST` over the values.
     fn quoted(&self, nonce: &[u8]) -> Vec<u8> {
-        let values: Vec<u8> = self.values().into_values().flatten().collect();
-        let start = [&[0xff, 0x54, 0x43, 0x47, 0x80, 0x18][..], &sized(&[]), &sized(nonce), &[0; 25]].concat();
-        let selection = [0, 0, 0, 1, 0, 0x0b, 3, 0b1001_0000, 0b0011_0000, 0];
-        [&start[..], &selection, &sized(&sha256(&values))].concat()
+        quoted(0x0b, nonce, &self.values())
     }
 
     fn firmware_log(&self) -> Vec<u8> {
-        let spec = [b"Spec ID Event03\0".as_slice(), &[0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0b, 0, 32, 0, 0]].concat();
-        let length = u32::try_from(spec.len()).unwrap();
-        let mut log = [&0_u32.to_le_bytes()[..], &3_u32.to_le_bytes(), &[0; 20], &length.to_le_bytes(), &spec].concat();
-        for (pcr, kind, digest, data) in &self.firmware {
-            log.extend([*pcr, *kind, 1].into_iter().flat_map(u32::to_le_bytes));
-            log.extend([0x0b, 0]);
-            log.extend(digest);
-            log.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
-            log.extend(data);
-        }
-        log
+        let made = |(pcr, kind, digest, data): &Event| Made {
+            pcr: *pcr,
+            kind: Kind(*kind),
+            digests: vec![(0xb, digest.clone())],
+            data: data.clone(),
+        };
+        agile(&[(0xb, 32)], &self.firmware.iter().map(made).collect::<Vec<_>>())
     }
 
     fn userspace_log(&self) -> String {
@@ -443,11 +444,7 @@ fn a_quote_of_sha1_alone_proves_nothing() {
     let pending = machine.pending();
     let mut evidence = machine.evidence(&pending);
     let values: BTreeMap<u32, Vec<u8>> = [4, 7, 12, 13].map(|pcr| (pcr, vec![0; 20])).into();
-    let all: Vec<u8> = values.values().flatten().copied().collect();
-    let start =
-        [&[0xff, 0x54, 0x43, 0x47, 0x80, 0x18][..], &sized(&[]), &sized(&pending.challenge.nonce.0), &[0; 25]].concat();
-    let selection = [0, 0, 0, 1, 0, 0x04, 3, 0b1001_0000, 0b0011_0000, 0];
-    let quoted = [&start[..], &selection, &sized(&sha256(&all))].concat();
+    let quoted = quoted(0x04, &pending.challenge.nonce.0, &values);
     evidence.quotes[0] = Quote {
         bank: "sha1".to_owned(),
         signature: Base64(machine.signer.sign(&quoted)),

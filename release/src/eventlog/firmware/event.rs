@@ -4,9 +4,10 @@ use uuid::{Uuid, uuid};
 
 use super::{Fields, Kind};
 use crate::pcr::{Bank, BankDigest};
+use crate::utf16;
 
 /// The vendor of the variables that UEFI defines (`EFI_GLOBAL_VARIABLE`).
-const GLOBAL: Uuid = uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
+pub(crate) const GLOBAL: Uuid = uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,13 +71,13 @@ impl Event {
     /// What a bank was extended with.
     #[must_use]
     pub fn digest(&self, bank: Bank) -> Option<&[u8]> {
-        self.digests.iter().find(|digest| digest.bank == bank).map(|digest| digest.digest.as_slice())
+        BankDigest::find(&self.digests, bank)
     }
 
     /// Whether it is `bytes` that were measured, by all digests of banks that are known here.
     #[must_use]
     pub fn is_of(&self, bytes: &[u8]) -> bool {
-        !self.digests.is_empty() && self.digests.iter().all(|digest| digest.bank.digest(bytes) == *digest)
+        BankDigest::are_of(&self.digests, bytes)
     }
 
     /// The variable that an event about one has in its data; `None` for events of other types, and where it does not fit.
@@ -94,7 +95,7 @@ impl Event {
         let mut fields = Fields::new(&self.data);
         let vendor = Uuid::from_bytes_le(fields.bytes(16, "vendor").ok()?.try_into().ok()?);
         let (characters, length) = (size(&mut fields)?, size(&mut fields)?);
-        let name = utf16(fields.bytes(characters.checked_mul(2)?, "name").ok()?)?;
+        let name = utf16::decode(fields.bytes(characters.checked_mul(2)?, "name").ok()?)?;
         let data = fields.bytes(length, "value").ok()?;
         fields.is_empty().then_some(Variable { vendor, name, data })
     }
@@ -119,7 +120,7 @@ impl Event {
     /// a command line (systemd, `src/boot/measure.c`, tpm_log_event).
     #[must_use]
     pub fn text(&self) -> Option<String> {
-        utf16(self.data.strip_suffix(b"\0\0")?)
+        utf16::decode(self.data.strip_suffix(b"\0\0")?)
     }
 
     /// The data of a tagged event; `None` for events of other types, and where it does not fit.
@@ -139,15 +140,6 @@ fn size(fields: &mut Fields<'_>) -> Option<usize> {
     usize::try_from(fields.u64("size").ok()?).ok()
 }
 
-fn utf16(bytes: &[u8]) -> Option<String> {
-    let (units, rest) = bytes.as_chunks::<2>();
-    if !rest.is_empty() {
-        return None;
-    }
-    let units: Vec<u16> = units.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
-    String::from_utf16(&units).ok().filter(|text| !text.contains('\0'))
-}
-
 /// The last file or URL of a device path (UEFI, "File Path Media Device Path", "Uniform Resource Identifiers").
 fn device_path(path: &[u8]) -> Option<String> {
     let (mut fields, mut found) = (Fields::new(path), None);
@@ -155,7 +147,7 @@ fn device_path(path: &[u8]) -> Option<String> {
         let (kind, length) = (fields.bytes(2, "type").ok()?, fields.u16("length").ok()?);
         let content = fields.bytes(usize::from(length).checked_sub(4)?, "content").ok()?;
         match kind {
-            [0x04, 0x04] => found = utf16(content.strip_suffix(b"\0\0")?),
+            [0x04, 0x04] => found = utf16::decode(content.strip_suffix(b"\0\0")?),
             [0x03, 0x18] => found = String::from_utf8(content.to_vec()).ok(),
             _ => (),
         }

@@ -57,7 +57,7 @@ impl Record {
         };
         for item in list {
             let (algorithm, digest) = named(item)?;
-            let bank = Bank::ALL.into_iter().find(|bank| bank.to_string() == algorithm);
+            let bank = Bank::of_name(algorithm);
             if digests.iter().any(|other| Some(other.bank) == bank)
                 || others.iter().any(|other| other.algorithm == algorithm)
             {
@@ -93,13 +93,13 @@ impl Record {
     /// What a bank was extended with.
     #[must_use]
     pub fn digest(&self, bank: Bank) -> Option<&[u8]> {
-        self.digests.iter().find(|digest| digest.bank == bank).map(|digest| digest.digest.as_slice())
+        BankDigest::find(&self.digests, bank)
     }
 
     /// Whether it is `bytes` that were measured, by all digests of banks that are known here.
     #[must_use]
     pub fn is_of(&self, bytes: &[u8]) -> bool {
-        !self.digests.is_empty() && self.digests.iter().all(|digest| digest.bank.digest(bytes) == *digest)
+        BankDigest::are_of(&self.digests, bytes)
     }
 
     /// The text in what systemd says of it.
