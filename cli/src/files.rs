@@ -37,7 +37,7 @@ pub fn keep(file: NamedTempFile, path: &Path) -> Result<()> {
 /// # Errors
 /// When it cannot be written; what was there stays.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let mut file = temporary(path.parent().unwrap_or_else(|| Path::new(".")), mode)?;
+    let mut file = temporary(directory_of(path), mode)?;
     file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
     keep(file, path)
 }
@@ -55,6 +55,10 @@ pub fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 
 /// Puts the names in the directory of `path` on the disk.
 fn sync_directory(path: &Path) -> std::io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or_else(|| Path::new("."))).and_then(|directory| directory.sync_all())
+    File::open(directory_of(path)).and_then(|directory| directory.sync_all())
+}
+
+/// The directory that a file is in; of a bare name that is the current one.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }

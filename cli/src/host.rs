@@ -120,6 +120,13 @@ impl LookArgs {
     }
 }
 
+/// A host config as it is published.
+fn encode(host: &Host) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(host).context("encoding the host config")?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
 /// Reads a file of the repository in `directory` that the metadata vouches for.
 fn read_target(directory: &Path, target: &TargetFile) -> Result<Vec<u8>> {
     let path = directory.join(&target.path);

@@ -126,6 +126,7 @@ fn signer(key: &Path, certificate: &Path, passphrase: &PassphraseArgs) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
     use std::process::Command;
 
     use clap::Parser as _;
@@ -151,7 +152,7 @@ mod tests {
         }
         let sign = |text: &str| {
             fs::write(path("pass"), text).unwrap();
-            assert!(Command::new("chmod").arg("600").arg(path("pass")).status().unwrap().success());
+            fs::set_permissions(path("pass"), fs::Permissions::from_mode(0o600)).unwrap();
             let words = Words::parse_from(["netboot", "--passphrase-file", path("pass").to_str().unwrap()]);
             signer(&path("db.key"), &path("db.pem"), &words.passphrase)
         };

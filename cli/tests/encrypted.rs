@@ -18,7 +18,7 @@ mod command;
 mod support;
 
 use command::{ON, Operator, PUBLISH};
-use support::{Inputs, contents};
+use support::{Inputs, contents, tool};
 
 const PASS: &str = "--passphrase-file D/pass";
 
@@ -53,10 +53,7 @@ fn said(operator: &Operator, output: &Output) -> String {
 }
 
 fn openssl(operator: &Operator, line: &str) -> String {
-    let directory = operator.0.directory.path();
-    let output = Command::new("openssl").args(line.split(' ')).current_dir(directory).output().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    tool(operator.0.directory.path(), "openssl", line)
 }
 
 #[test]

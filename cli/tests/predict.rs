@@ -24,7 +24,7 @@ mod command;
 mod support;
 
 use command::{ON, Operator, PUBLISH};
-use support::{Inputs, kernel, pe};
+use support::{Inputs, kernel, pe, tool};
 
 const BANKS: [&str; 4] = ["sha1", "sha256", "sha384", "sha512"];
 
@@ -44,8 +44,7 @@ fn measure() -> PathBuf {
 }
 
 fn openssl(directory: &Path, line: &str) {
-    let output = Command::new("openssl").args(line.split(' ')).current_dir(directory).output().expect("openssl");
-    assert!(output.status.success(), "{line}: {output:?}");
+    tool(directory, "openssl", line);
 }
 
 /// What the command says at each of systemd-measure's phases, in the lines of `systemd-measure calculate`.

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 mod support;
 
-use support::{Inputs, files, signable, signable_kernel};
+use support::{Inputs, files, signable, signable_kernel, tool};
 
 /// Inputs that can be signed, and two operators' keys.
 struct Signed(Inputs);
@@ -40,10 +40,7 @@ impl Signed {
     }
 
     fn openssl(&self, line: &str) -> String {
-        let mut command = Command::new("openssl");
-        let output = command.args(line.split(' ')).current_dir(self.0.directory.path()).output().unwrap();
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        tool(self.0.directory.path(), "openssl", line)
     }
 
     fn sign(&self, image: Vec<u8>) -> Vec<u8> {
@@ -149,11 +146,7 @@ fn a_host_config_takes_the_keys_of_a_directory() {
     assert!(signed.last_line(&output).starts_with("metalstrap: reading Secure Boot's keys from D/auth/PK.auth: "));
     fs::create_dir(signed.0.path("auth")).unwrap();
     signed.openssl("x509 -in own.pem -outform der -out own.der");
-    let run = |program: &str, line: &str| {
-        let output =
-            Command::new(program).args(line.split(' ')).current_dir(signed.0.directory.path()).output().unwrap();
-        assert!(output.status.success(), "{program} {line}: {}", String::from_utf8_lossy(&output.stderr));
-    };
+    let run = |program: &str, line: &str| tool(signed.0.directory.path(), program, line);
     run("sbsiglist", "--owner 11223344-5566-7788-99aa-bbccddeeff00 --type x509 --output own.esl own.der");
     for name in ["PK", "KEK", "db"] {
         run("sbvarsign", &format!("--key own.key --cert own.pem --output auth/{name}.auth {name} own.esl"));

@@ -164,8 +164,7 @@ fn check(outcome: &Outcome, root_hash: &str) -> Result<()> {
 }
 
 /// What efibootmgr has to show of an installation with the boot order `network-first`: after kexec our entry right behind the
-/// one that the machine came from (whether it still is the next one depends on what comes first, this look or the unit that
-/// confirms the kexec); after the cold boot as the one that it came from.
+/// one that the machine came from; after the cold boot as the one that it came from.
 fn check_boot_manager(kexec: &Observed, cold: &Observed) -> Result<()> {
     let ours = cold.boot_current.as_str();
     for seen in [kexec, cold] {

@@ -30,7 +30,7 @@ pub enum FirstUse {
     Refuse,
 }
 
-/// Attests machines over HTTPS, as host configs tell them to (`attest`).
+/// Attests machines over HTTPS, as host configs tell them to (`attestation`).
 ///
 /// A machine that is accepted gets the secrets for it, encrypted to its endorsement key. For tests and small sites; it answers
 /// until it is stopped.

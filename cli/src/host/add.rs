@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::secrets::{self, SecretFile};
 use super::secure_boot;
-use super::{ROLES, parse_key, read_allowed};
+use super::{ROLES, encode, parse_key, read_allowed};
 use crate::repository::Repository;
 use crate::signing::SigningArgs;
 use crate::stage::StageArgs;
@@ -186,8 +186,6 @@ impl Args {
             secrets: Secrets::default(),
             secure_boot_keys: None,
         };
-        let mut bytes = serde_json::to_vec_pretty(&host).context("encoding the host config")?;
-        bytes.push(b'\n');
-        Ok(bytes)
+        encode(&host)
     }
 }

@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::host::{Host, Plaintext, Secret};
 use metalstrap_release::tpm2::Ek;
 
+use super::encode;
+
 /// Nothing longer is read: one byte more than a secret may have.
 const MOST: usize = (64 << 10) + 1;
 /// Standard input.
@@ -58,9 +60,7 @@ pub fn add(config: &[u8], files: &[SecretFile], ek: &Ek) -> Result<Vec<u8>> {
         ensure!(files.iter().take(at).all(|other| other.name != *name), "the secret {name:?} is there twice");
         host.secrets.set(name, Secret::encrypt(ek, name, &file.read()?)?);
     }
-    let mut bytes = serde_json::to_vec_pretty(&host).context("encoding the host config")?;
-    bytes.push(b'\n');
-    Ok(bytes)
+    encode(&host)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result};
 use metalstrap_release::host::{Host, SecureBootKeys};
 use metalstrap_release::secure_boot::MAX_UPDATE_BYTES;
 
+use super::encode;
+
 /// The host config with the keys of `directory`, which has the files that systemd-boot looks for in `\loader\keys\NAME`.
 ///
 /// # Errors
@@ -16,9 +18,7 @@ pub fn add(config: &[u8], directory: &Path) -> Result<Vec<u8>> {
     let mut host = Host::parse(config).context("checking the host config")?;
     let [pk, kek, db] = ["PK.auth", "KEK.auth", "db.auth"].map(|name| read(&directory.join(name)));
     host.secure_boot_keys = Some(SecureBootKeys::new(&pk?, &kek?, &db?));
-    let mut bytes = serde_json::to_vec_pretty(&host).context("encoding the host config")?;
-    bytes.push(b'\n');
-    Ok(bytes)
+    encode(&host)
 }
 
 /// What is longer than an update may be is refused with the host config.

@@ -85,6 +85,13 @@ pub fn signable_kernel() -> Vec<u8> {
     kernel
 }
 
+/// Runs a program in a directory, to its good end; what it prints.
+pub fn tool(directory: &Path, program: &str, line: &str) -> String {
+    let output = Command::new(program).args(line.split(' ')).current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "{program} {line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// Files to publish, in a directory of their own.
 pub struct Inputs {
     pub directory: TempDir,

@@ -88,9 +88,7 @@ impl Accepted {
         });
         let mut bytes = serde_json::to_vec_pretty(&list).context("encoding the accepted keys")?;
         bytes.push(b'\n');
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let path = if parent.is_none() { PathBuf::from(".").join(&self.path) } else { self.path.clone() };
-        files::replace(&path, &bytes, MODE)?;
+        files::replace(&self.path, &bytes, MODE)?;
         self.list = list;
         self.eks.push(ek.clone());
         Ok(())
