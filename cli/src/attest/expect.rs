@@ -8,10 +8,14 @@ use metalstrap_release::attest::{Expected, Introduction, Program, Release};
 use metalstrap_release::host::Host;
 use metalstrap_release::pcr::Bank;
 use metalstrap_release::tpm2::Ek;
+use metalstrap_release::uki::{HEAD_BYTES, Sections, read_section};
 
 use super::ek_certificate::{self, Roots};
 use super::read;
-use crate::{clock, ek, uki};
+use crate::{clock, ek};
+
+/// No kernel is larger.
+const MAX_KERNEL: u64 = 512 << 20;
 
 /// Whether Secure Boot was on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -116,9 +120,14 @@ impl Expectations {
 fn programs(path: &Path) -> Result<Vec<Program>> {
     let bytes = read(path, "program")?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // What is no program cannot have been started as one.
-    let digests = uki::kernel(path).and_then(|kernel| authenticode(kernel, &Bank::ALL));
-    let kernel = digests.ok().map(|digests| Program { name: format!("the kernel in {name}"), digests });
+    let head = bytes.get(..HEAD_BYTES).unwrap_or(&bytes);
+    let kernel = Sections::parse(head).ok().and_then(|sections| {
+        let kernel = sections.get(".linux")?;
+        let content = read_section(&mut std::io::Cursor::new(&bytes), kernel, MAX_KERNEL).ok()?;
+        // What is no program cannot have been started as one.
+        let digests = authenticode(content, &Bank::ALL).ok()?;
+        Some(Program { name: format!("the kernel in {name}"), digests })
+    });
     let digests = authenticode(bytes, &Bank::ALL).with_context(|| format!("hashing the program {}", path.display()))?;
     Ok([Program { name, digests }].into_iter().chain(kernel).collect())
 }
