@@ -12,8 +12,8 @@ CARGO := cargo
 MACHINES := --features metalstrap-tests/machines
 # What `make images` builds of the commands beside the installer.
 SCOPE := -p metalstrap -p metalstrap-tiny
-# The scenarios that write out/measured/result.json, and the one of an installer that hangs.
-MEASURED := what_was_measured keys_are_enrolled a_kexec_that_hangs a_healthy_system a_hung_installer
+# The scenarios that write out/measured/result.json, that of an installer that hangs, and that of settings and secrets.
+MEASURED := what_was_measured keys_are_enrolled a_kexec_that_hangs a_healthy_system a_hung_installer settings_and_secrets
 BUILT := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu
 
 # Installs what the project needs on a Debian 12 or 13 machine, and builds the static TPM library.

@@ -184,8 +184,11 @@ fn issuer_and_serial(certificate: &[u8]) -> Result<Vec<u8>> {
     Ok([issuer, serial].concat())
 }
 
-/// The content and the whole of a certificate's `serialNumber`, and the fields behind it.
-fn serial_number(certificate: &[u8]) -> Result<((&[u8], &[u8]), Reader<'_>)> {
+/// The content of a value, and the whole of it.
+type Value<'a> = (&'a [u8], &'a [u8]);
+
+/// A certificate's `serialNumber`, and the fields behind it.
+fn serial_number(certificate: &[u8]) -> Result<(Value<'_>, Reader<'_>)> {
     let (certificate, _) = Reader(certificate).expect(SEQUENCE)?;
     let mut fields = Reader(Reader(certificate).expect(SEQUENCE)?.0);
     // The version is left out in certificates of version 1.
