@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -195,6 +195,8 @@ pub fn nonce(challenge: &Value) -> String {
 
 /// Another process may take a port between its choice and swtpm's bind: then swtpm ends, and other ports are tried.
 fn launch(state: &str) -> (Child, u16) {
+    // Written by swtpm when it listens on both ports.
+    let up = format!("{state}/pid");
     for _ in 0..20 {
         let (lower, port) = loop {
             let lower = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -209,16 +211,17 @@ fn launch(state: &str) -> (Child, u16) {
             .args(["--server", &format!("type=tcp,bindaddr=127.0.0.1,port={port}")])
             .args(["--ctrl", &format!("type=tcp,bindaddr=127.0.0.1,port={}", port + 1)])
             .args(["--tpmstate", &format!("dir={state}")])
+            .args(["--pid", &format!("file={up}")])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("swtpm (Debian package swtpm) can be run");
         let deadline = Instant::now() + Duration::from_secs(30);
         while child.try_wait().unwrap().is_none() {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port + 1)).is_ok() {
+            if fs::read_to_string(&up).is_ok_and(|text| text.trim() == child.id().to_string()) {
                 return (child, port);
             }
-            assert!(Instant::now() < deadline, "swtpm does not listen on port {}", port + 1);
+            assert!(Instant::now() < deadline, "swtpm does not write {up}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -1,6 +1,8 @@
 //! A software TPM for tests: a process of its own with fresh state, which ends with the value.
 
+use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr as _;
 use std::thread;
@@ -86,21 +88,23 @@ impl Swtpm {
 
     /// Another process may take a port between its choice and swtpm's bind: then swtpm ends, and other ports are tried.
     fn launch(state: TempDir) -> Self {
+        let up = state.path().join("pid");
         for _ in 0..20 {
             let port = neighbouring_ports();
-            let child = Command::new("swtpm")
+            let mut child = Command::new("swtpm")
                 .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear", "--server"])
                 .arg(format!("type=tcp,bindaddr=127.0.0.1,port={port}"))
                 .arg("--ctrl")
                 .arg(format!("type=tcp,bindaddr=127.0.0.1,port={}", port + 1))
                 .arg("--tpmstate")
                 .arg(format!("dir={}", state.path().display()))
+                .arg("--pid")
+                .arg(format!("file={}", up.display()))
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
                 .expect("swtpm (Debian package swtpm) can be run");
-            let mut child = child;
-            if comes_up(&mut child, port + 1) {
+            if comes_up(&mut child, &up) {
                 return Self { child, port, _state: state };
             }
         }
@@ -120,14 +124,15 @@ fn neighbouring_ports() -> u16 {
     panic!("no two free neighbouring ports");
 }
 
-/// Waits until the control port answers; false when the process ended instead.
-fn comes_up(child: &mut Child, control: u16) -> bool {
+/// Waits until it listens on both ports, which it does before it writes its number into this file; false when it ended instead.
+/// That somebody answers on a port is no sign: it may be another, and the control port is there before the other one.
+fn comes_up(child: &mut Child, up: &Path) -> bool {
     let deadline = Instant::now() + Duration::from_secs(30);
     while child.try_wait().unwrap().is_none() {
-        if TcpStream::connect((Ipv4Addr::LOCALHOST, control)).is_ok() {
+        if fs::read_to_string(up).is_ok_and(|text| text.trim() == child.id().to_string()) {
             return true;
         }
-        assert!(Instant::now() < deadline, "swtpm does not listen on port {control}");
+        assert!(Instant::now() < deadline, "swtpm does not write {}", up.display());
         thread::sleep(Duration::from_millis(10));
     }
     false
