@@ -96,6 +96,13 @@ pub async fn serve(adjust: impl FnOnce(&mut CertificateParams), script: impl Scr
     TestServer::start(identity, Some(config), script).await
 }
 
+/// With a certificate for 127.0.0.1 that it has signed itself; its CA has nothing to do with it.
+pub async fn serve_self_signed(script: impl Script) -> TestServer {
+    let identity = Identity::new(|_| {}).self_signed();
+    let config = identity.config(None);
+    TestServer::start(identity, Some(config), script).await
+}
+
 /// For those only who show a certificate of the CA `clients` (PEM text).
 pub async fn serve_known(clients: &str, script: impl Script) -> TestServer {
     let identity = Identity::new(|_| {});
@@ -207,6 +214,13 @@ impl Identity {
         let certificate = params.signed_by(&private, &ca).unwrap();
         let key = Digest::of(&private.subject_public_key_info());
         Self { ca: ca.pem(), pem: certificate.pem(), certificate: certificate.der().clone(), key, private }
+    }
+
+    /// The same key, with a certificate that it has signed itself.
+    fn self_signed(self) -> Self {
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.self_signed(&self.private).unwrap();
+        Self { pem: certificate.pem(), certificate: certificate.der().clone(), ..self }
     }
 
     /// Its private key, PEM text.

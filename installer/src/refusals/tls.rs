@@ -1,6 +1,5 @@
 //! Servers that would have a machine speak less safely than the site config wants, or that are not whom it names.
 
-use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -9,7 +8,7 @@ use super::published::good;
 use super::servers::{answer, server};
 use super::trial::Trial;
 use crate::failure::Code;
-use crate::test_server::{Identity, TestServer, reply, serve, serve_known, serve_plain};
+use crate::test_server::{Identity, TestServer, reply, serve, serve_known, serve_plain, serve_self_signed};
 
 /// What comes of it when the first file is fetched.
 const FETCHING: &str = "checking the repository's metadata: fetching REPOSITORY/metadata/2.root.json: ";
@@ -124,15 +123,17 @@ async fn a_repository_without_tls_is_no_repository() {
 #[tokio::test]
 async fn a_server_that_signs_its_own_certificate_is_refused() {
     let published = good();
-    let server = server(&published, |_, _, right| right).await;
-    // A CA that has the same name, as the stranger's own certificate does.
-    let key = KeyPair::generate().unwrap();
-    let own = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
-    let mut trial = Trial::at(&published, &server);
-    trial.site["ca"] = own.pem().into();
+    let files = published.files.clone();
+    // Its certificate and the CA have one name, so that it is the signature that is wrong.
+    let server = serve_self_signed(move |_, request| answer(&files, request)).await;
     let text = format!("{FETCHING}the certificate of 127.0.0.1 is not from a CA that the site config names");
-    trial.run().await.before_the_plan(Code::Certificate, &text);
+    Trial::at(&published, &server).run().await.before_the_plan(Code::Certificate, &text);
     assert_eq!(server.requests(), [""; 0]);
+    // Nothing else is wrong with it: by its key alone it is believed.
+    let mut trial = Trial::at(&published, &server);
+    trial.site.as_object_mut().unwrap().remove("ca").unwrap();
+    trial.site["pins"] = json!([server.key.to_string()]);
+    trial.run().await.installed();
 }
 
 #[tokio::test]
