@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{DEFAULT_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -100,6 +100,13 @@ pub async fn serve(adjust: impl FnOnce(&mut CertificateParams), script: impl Scr
 pub async fn serve_self_signed(script: impl Script) -> TestServer {
     let identity = Identity::new(|_| {}).self_signed();
     let config = identity.config(None);
+    TestServer::start(identity, Some(config), script).await
+}
+
+/// With this version of TLS only.
+pub async fn serve_version(version: &'static SupportedProtocolVersion, script: impl Script) -> TestServer {
+    let identity = Identity::new(|_| {});
+    let config = identity.config_of(&[version], None);
     TestServer::start(identity, Some(config), script).await
 }
 
@@ -230,8 +237,17 @@ impl Identity {
 
     /// What a server is set up by.
     pub fn config(&self, clients: Option<Arc<dyn ClientCertVerifier>>) -> ServerConfig {
+        self.config_of(DEFAULT_VERSIONS, clients)
+    }
+
+    /// The same, with these versions of TLS only.
+    fn config_of(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        clients: Option<Arc<dyn ClientCertVerifier>>,
+    ) -> ServerConfig {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.private.serialize_der()));
-        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions).unwrap();
         let builder = match clients {
             Some(clients) => builder.with_client_cert_verifier(clients),
             None => builder.with_no_client_auth(),

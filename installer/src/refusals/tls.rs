@@ -1,5 +1,6 @@
 //! Servers that would have a machine speak less safely than the site config wants, or that are not whom it names.
 
+use rustls::version::{TLS12, TLS13};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -8,7 +9,7 @@ use super::published::good;
 use super::servers::{answer, server};
 use super::trial::Trial;
 use crate::failure::Code;
-use crate::test_server::{Identity, TestServer, reply, serve, serve_known, serve_plain, serve_self_signed};
+use crate::test_server::{Identity, TestServer, reply, serve, serve_known, serve_plain, serve_self_signed, serve_version};
 
 /// What comes of it when the first file is fetched.
 const FETCHING: &str = "checking the repository's metadata: fetching REPOSITORY/metadata/2.root.json: ";
@@ -134,6 +135,16 @@ async fn a_server_that_signs_its_own_certificate_is_refused() {
     trial.site.as_object_mut().unwrap().remove("ca").unwrap();
     trial.site["pins"] = json!([server.key.to_string()]);
     trial.run().await.installed();
+}
+
+#[tokio::test]
+async fn a_server_that_has_one_version_of_the_two_is_believed() {
+    for version in [&TLS12, &TLS13] {
+        let published = good();
+        let files = published.files.clone();
+        let server = serve_version(version, move |_, request| answer(&files, request)).await;
+        Trial::at(&published, &server).run().await.installed();
+    }
 }
 
 #[tokio::test]
