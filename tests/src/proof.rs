@@ -98,7 +98,9 @@ impl Proof {
         let builder = builder.disk(disk(EXCHANGE_BYTES, EXCHANGE, "exchange.raw"));
         let builder = builder.disk(disk(LUKS_BYTES, LUKS, "luks.raw"));
         let unit = observe::unit("Prove what was measured", "", UNIT);
-        builder.credential_unit("metalstrap-prove", &unit.replacen("\n[Service]", AFTER, 1))
+        let ordered = unit.replacen("\n[Service]", AFTER, 1);
+        assert!(ordered != unit, "the unit has no section [Service] on a line of its own: {unit}");
+        builder.credential_unit("metalstrap-prove", &ordered)
     }
 
     /// Puts the script on the disk, with these files and, for the first boot, what the volume is enrolled with. The machine must

@@ -62,8 +62,7 @@ fn keys_are_enrolled_and_what_they_signed_is_installed() {
     assert_eq!(started(&mut machine), outside);
     note(&json!({"secure_boot": {"signed_installs": true}})).unwrap();
 
-    // The firmware has the keys, and this one's kernel is signed by the one in db. No kexec comes after it: this OS does not
-    // confirm one.
+    // The firmware has the keys, and this one's kernel is signed by the one in db.
     (scene.host.release.version, scene.host.secure_boot_keys) = ("2".to_owned(), keys);
     scene.published.add_default_host(&scene.host).unwrap();
     let mut machine = machine.power_cycle(|builder| builder.usb_stick(&image)).unwrap();
