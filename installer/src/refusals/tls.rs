@@ -9,7 +9,9 @@ use super::published::good;
 use super::servers::{answer, server};
 use super::trial::Trial;
 use crate::failure::Code;
-use crate::test_server::{Identity, TestServer, reply, serve, serve_known, serve_plain, serve_self_signed, serve_version};
+use crate::test_server::{
+    Identity, TestServer, reply, serve, serve_known, serve_plain, serve_self_signed, serve_version,
+};
 
 /// What comes of it when the first file is fetched.
 const FETCHING: &str = "checking the repository's metadata: fetching REPOSITORY/metadata/2.root.json: ";
