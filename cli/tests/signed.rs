@@ -148,9 +148,30 @@ fn a_host_config_takes_the_keys_of_a_directory() {
     signed.openssl("x509 -in own.pem -outform der -out own.der");
     let run = |program: &str, line: &str| tool(signed.0.directory.path(), program, line);
     run("sbsiglist", "--owner 11223344-5566-7788-99aa-bbccddeeff00 --type x509 --output own.esl own.der");
+    let sign = |options: &str, signer: &str, variable: &str, file: &str| {
+        let line =
+            format!("{options}--key {signer}.key --cert {signer}.pem --output auth/{file}.auth {variable} own.esl");
+        run("sbvarsign", &line);
+    };
+    let attributes = "--attr NON_VOLATILE,BOOTSERVICE_ACCESS,RUNTIME_ACCESS ";
     for name in ["PK", "KEK", "db"] {
-        run("sbvarsign", &format!("--key own.key --cert own.pem --output auth/{name}.auth {name} own.esl"));
+        sign(attributes, "own", name, name);
     }
+    let refusal = || signed.last_line(&signed.metalstrap(add));
+    let as_variable = "as this variable with the attributes NON_VOLATILE, BOOTSERVICE_ACCESS and RUNTIME_ACCESS (sbvarsign signs for \
+                       all attributes unless --attr says which)";
+    let text = |name: &str| {
+        format!("metalstrap: firmware would refuse the host config's secure_boot_keys: {name} {as_variable}")
+    };
+    // For APPEND_WRITE too, which firmware takes no platform key with.
+    sign("", "own", "PK", "PK");
+    assert_eq!(refusal(), text("PK is not signed by its own key"));
+    sign(attributes, "other", "PK", "PK");
+    assert_eq!(refusal(), text("PK is not signed by its own key"));
+    sign(attributes, "own", "PK", "PK");
+    sign(attributes, "own", "KEK", "db");
+    assert_eq!(refusal(), text("db is not signed"));
+    sign(attributes, "other", "db", "db");
     let output = signed.metalstrap(add);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let result: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -65,6 +65,18 @@ impl Update {
         &self.bytes
     }
 
+    /// When it was signed: an EFI_TIME (UEFI 2.10, 8.3), 16 bytes.
+    #[must_use]
+    pub fn time(&self) -> &[u8] {
+        self.bytes.get(..TIME).unwrap_or_default()
+    }
+
+    /// Its signature: SignedData of PKCS #7, in DER.
+    #[must_use]
+    pub fn signature(&self) -> &[u8] {
+        self.bytes.get(TIME..self.content).and_then(|part| part.get(CERTIFICATE_HEADER..)).unwrap_or_default()
+    }
+
     /// What the variable holds then.
     #[must_use]
     pub fn content(&self) -> &[u8] {

@@ -127,6 +127,7 @@ impl Args {
             bytes = secure_boot::add(&bytes, directory)?;
         }
         let host = Host::parse(&bytes).context("checking the host config")?;
+        secure_boot::check(&host)?;
         let signing = self.signing.open_or_stage(&ROLES, &self.stage)?;
         let repository = Repository::open(&self.repository)?;
         let mut draft = signing.existing(&repository)?;

@@ -12,7 +12,7 @@ use metalstrap_release::host::{Groups, Host};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::LookArgs;
+use super::{LookArgs, secure_boot};
 use crate::output;
 
 /// Checks host configs and lists of groups, before they are signed.
@@ -82,6 +82,7 @@ fn check(text: &str, allowed: Option<&Allowed>) -> Result<(), Reason> {
     let has_groups = serde_json::from_str::<Value>(text).is_ok_and(|value| value.get("groups").is_some());
     if !has_groups {
         let host = Host::parse(text.as_bytes()).map_err(|error| reason(text, &[], &error))?;
+        check_keys(text, &["secure_boot_keys"], &host)?;
         return check_release(text, &["release"], allowed, "the host config", &host);
     }
     // Each group by itself, and the config in it, so that its own field is known.
@@ -110,9 +111,16 @@ fn check(text: &str, allowed: Option<&Allowed>) -> Result<(), Reason> {
     })?;
     for (place, group) in list.groups.iter().enumerate() {
         let (place, name) = (place.to_string(), format!("the host config group {}", group.name));
+        check_keys(text, &["groups", &place, "config", "secure_boot_keys"], &group.config)?;
         check_release(text, &["groups", &place, "config", "release"], allowed, &name, &group.config)?;
     }
     Ok(())
+}
+
+/// Whether firmware would take the keys at `path`.
+fn check_keys(text: &str, path: &[&str], host: &Host) -> Result<(), Reason> {
+    let Err(error) = secure_boot::check(host) else { return Ok(()) };
+    Err(Reason { line: line_at(text, path.to_vec()), text: format!("[{}] {error:#}", Code::SecureBoot) })
 }
 
 /// Whether the release at `path` is one that may be named. The code is the one that a machine would show.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::host::{Groups, groups};
 use serde_json::json;
 
-use super::{ROLES, read_allowed};
+use super::{ROLES, read_allowed, secure_boot};
 use crate::output;
 use crate::repository::Repository;
 use crate::signing::SigningArgs;
@@ -52,6 +52,8 @@ impl Args {
         let releases = draft.releases()?;
         let allowed = read_allowed(repository.directory(), draft.allowed()?.as_ref())?;
         for group in &list.groups {
+            let name = &group.name;
+            secure_boot::check(&group.config).with_context(|| format!("checking the group {name}"))?;
             let release = &group.config.release;
             ensure!(
                 releases.contains_key(&release.target()),

@@ -55,7 +55,11 @@ fn what_sbsigntool_writes_is_taken_apart() {
     let file = |name: &str| fs::read(at.join(name)).unwrap();
     let both = [file("a.esl"), file("b.esl")].concat();
     fs::write(at.join("db.esl"), &both).unwrap();
-    run(at, "sbvarsign", "--key a.key --cert a.pem --output db.auth db db.esl");
+    run(
+        at,
+        "sbvarsign",
+        "--attr NON_VOLATILE,BOOTSERVICE_ACCESS,RUNTIME_ACCESS --key a.key --cert a.pem --output db.auth db db.esl",
+    );
     let update = Update::parse(file("db.auth")).unwrap();
     assert_eq!((update.bytes(), update.content()), (&file("db.auth")[..], &both[..]));
     assert_eq!(certificates(update.content()).unwrap(), [&file("a.der")[..], &file("b.der")[..]]);

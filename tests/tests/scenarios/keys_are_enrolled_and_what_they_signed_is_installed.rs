@@ -85,7 +85,9 @@ fn make_keys(dir: &Path) -> SecureBootKeys {
     run("openssl", "x509 -in db.pem -outform der -out db.der");
     run("sbsiglist", "--owner 11223344-5566-7788-99aa-bbccddeeff00 --type x509 --output db.esl db.der");
     let [pk, kek, db] = ["PK", "KEK", "db"].map(|name| {
-        run("sbvarsign", &format!("--key db.key --cert db.pem --output {name}.auth {name} db.esl"));
+        // Without them it signs for APPEND_WRITE too, and the firmware refuses a PK.
+        let attributes = "NON_VOLATILE,BOOTSERVICE_ACCESS,RUNTIME_ACCESS";
+        run("sbvarsign", &format!("--attr {attributes} --key db.key --cert db.pem --output {name}.auth {name} db.esl"));
         fs::read(dir.join(format!("{name}.auth"))).unwrap()
     });
     SecureBootKeys::new(&pk, &kek, &db)
