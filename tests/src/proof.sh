@@ -20,8 +20,9 @@ if [ -e key ]; then
     systemd-cryptsetup attach proof "$luks" "$PWD/key" luks
     dd if=known of=/dev/mapper/proof bs=4096 count=1 conv=fsync
     systemd-cryptsetup detach proof
-    systemd-cryptenroll --unlock-key-file="$PWD/key" --tpm2-device=auto --tpm2-pcrs= --tpm2-public-key="$PWD/pcr.pub" \
-        --tpm2-public-key-pcrs=11 "$luks"
+    # It would take a policy of systemd-pcrlock too, which Debian makes of what this boot has measured.
+    systemd-cryptenroll --unlock-key-file="$PWD/key" --tpm2-device=auto --tpm2-pcrs= --tpm2-pcrlock= \
+        --tpm2-public-key="$PWD/pcr.pub" --tpm2-public-key-pcrs=11 "$luks"
 fi
 if systemd-cryptsetup attach proof "$luks" - luks,tpm2-device=auto,headless=yes; then
     dd if=/dev/mapper/proof of=out/block bs=4096 count=1
@@ -29,7 +30,7 @@ if systemd-cryptsetup attach proof "$luks" - luks,tpm2-device=auto,headless=yes;
 fi
 
 if [ -e quote ]; then
-    check() { tpm2_checkquote -u ak.pem -m quote -s signature -f values -g sha256 -q "$1"; }
+    check() { tpm2_checkquote -u ak.pem -m quote -s signature -f values -g sha256 -q "$1" >/dev/null; }
     if check "$(cat nonce)"; then echo taken; else echo refused; fi >out/quote
     if check 00000000000000000000000000000000; then echo taken; else echo refused; fi >out/quote-of-another-nonce
 fi

@@ -22,7 +22,7 @@ pub const VERSION: &str = "1";
 
 /// What `metalstrap publish` has to know of an OS without systemd. With it `BootNext` stays after a kexec, so that the next boot is
 /// one from the disk, whatever the firmware's order.
-const UNCONFIRMED: &str = "--unconfirmed";
+pub(crate) const UNCONFIRMED: &str = "--unconfirmed";
 
 /// systemd-boot.
 const LOADER: &str = "systemd-bootx64.efi";

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::artifacts::{self, Flavour};
 use crate::release::{self, Published, Target};
+use crate::turn::Turn;
 
 /// Serial number of the machine's disk.
 pub const SERIAL: &str = "SCENE-1";
@@ -38,6 +39,8 @@ pub struct Scene {
     pub cmdline_extra: String,
     /// Whose kernel it has; the one for virtual machines unless a scenario says otherwise.
     pub flavour: Flavour,
+    /// With whom it runs.
+    pub turn: Turn,
 }
 
 impl Scene {
@@ -46,9 +49,7 @@ impl Scene {
     /// # Errors
     /// What is missing, or did not start.
     pub fn new(name: &str, target: Target) -> Result<Self> {
-        let run = RunDir::new(name)?;
-        let published = release::publish(target, run.path())?;
-        Self::of(run, published, target)
+        Self::publishing(name, target, &[release::UNCONFIRMED])
     }
 
     /// The same, published with further words of the command.
@@ -56,19 +57,16 @@ impl Scene {
     /// # Errors
     /// As [`Self::new`].
     pub fn publishing(name: &str, target: Target, more: &[&str]) -> Result<Self> {
+        let turn = Turn::together();
         let run = RunDir::new(name)?;
         let published = release::publish_with(target, run.path(), more)?;
-        Self::of(run, published, target)
-    }
-
-    fn of(run: RunDir, published: Published, target: Target) -> Result<Self> {
         let lab = Lab::new(&run.path().join("lab"))?;
         lab.serve_repository(&published.repository)?;
         let site = release::site(&lab, &published)?;
         let mut host = release::host(target);
         host.disk.serial = Some(SERIAL.to_owned());
         let (extra_files, cmdline_extra, flavour) = (Vec::new(), String::new(), Flavour::Cloud);
-        Ok(Self { run, lab, published, site, host, extra_files, cmdline_extra, flavour })
+        Ok(Self { run, lab, published, site, host, extra_files, cmdline_extra, flavour, turn })
     }
 
     /// Lets the saboteur start as the kernel's init, leave a process behind that lies in wait until the step `after` has started, and

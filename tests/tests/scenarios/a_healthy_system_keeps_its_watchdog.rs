@@ -43,7 +43,8 @@ fn a_healthy_system_keeps_its_watchdog() {
     assert!(resets.iter().all(|at| *at < first.finished.time), "{resets:?} since {:?}", first.finished.time);
     assert_eq!(first.fields["handoff"], "kexec");
 
-    // Of a boot that is not the OS's first, and makes no file systems.
+    // Of boots that are not the OS's first, and make no file systems.
+    scene.turn = scene.turn.alone();
     machine.reset().unwrap();
     let kexec = boot(&machine, &mut runs);
     assert_eq!(kexec.fields["handoff"], "kexec", "{}", kexec.fields);
@@ -63,7 +64,7 @@ fn a_healthy_system_keeps_its_watchdog() {
         2.0 * saved >= firmware,
         "kexec took {by_kexec} s, a reboot {by_reboot} s, of which firmware and boot loader {firmware} s"
     );
-    let tpm_work = [&first, &kexec, &reboot].map(|boot| boot.fields["tpm_seconds"].as_f64().unwrap());
+    let tpm_work = [&kexec, &reboot].map(|boot| boot.fields["tpm_seconds"].as_f64().unwrap());
     assert!(tpm_work.iter().all(|seconds| (0.001..=TPM).contains(seconds)), "{tpm_work:?}");
     let [by_kexec, by_reboot, firmware, tpm_work] =
         [by_kexec, by_reboot, firmware, tpm_work[0]].map(|seconds| (seconds * 1000.0).round() / 1000.0);
