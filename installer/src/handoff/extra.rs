@@ -4,6 +4,8 @@
 //! systemd has no place from which it takes a log of measurements. So a unit that comes with it copies it, before systemd measures,
 //! to where systemd goes on with it.
 
+mod on_disk;
+
 use std::path::Path;
 
 use metalstrap_release::pcr::Signatures;
@@ -50,6 +52,7 @@ Before=systemd-tpm2-setup-early.service systemd-pcrosseparator.service
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=-systemd-tmpfiles --create /etc/metalstrap-event-log.conf
+ExecStart=-systemd-tmpfiles --create /etc/metalstrap-event-log-copy.conf
 ";
 const WANTS: &[u8] = b"[Unit]
 Wants=metalstrap-event-log.service
@@ -109,14 +112,17 @@ fn encoded(signatures: &Signatures) -> Option<Vec<u8>> {
     serde_json::to_vec(signatures).ok().filter(|_| *signatures != Signatures::default())
 }
 
-/// The archive of the unit that copies the logs to where systemd goes on with them: always the same bytes.
+/// The archive of the unit that copies the logs to where systemd goes on with them, and of what copies them to the disk: always the
+/// same bytes.
 #[must_use]
 pub fn importer() -> Vec<u8> {
-    let files = [
+    let on_disk = on_disk::files();
+    let mut files = vec![
         ("etc/metalstrap-event-log.conf", FILE, COPIES),
         ("etc/systemd/system/metalstrap-event-log.service", FILE, UNIT),
         ("etc/systemd/system/sysinit.target.d/metalstrap-event-log.conf", FILE, WANTS),
     ];
+    files.extend(on_disk.iter().map(|(path, content)| (*path, FILE, content.as_bytes())));
     pack(&IMPORT_DIRECTORIES, &files)
 }
 

@@ -98,7 +98,14 @@ fn logs_lie_where_the_unit_takes_them_from() {
     assert_eq!(read(".extra/metalstrap/binary_bios_measurements"), "Spec ID Event03");
     let unit = read("etc/systemd/system/metalstrap-event-log.service");
     assert!(unit.contains("\nConditionPathExists=/.extra/metalstrap/tpm2-measure.log\n"), "{unit}");
-    assert!(unit.contains(" --create /etc/metalstrap-event-log.conf\n"), "{unit}");
+    for conf in ["event-log", "event-log-copy"] {
+        assert!(
+            unit.contains(&format!("\nExecStart=-systemd-tmpfiles --create /etc/metalstrap-{conf}.conf\n")),
+            "{unit}"
+        );
+        assert!(place.path().join(format!("etc/metalstrap-{conf}.conf")).exists());
+    }
+    assert!(place.path().join("etc/metalstrap-event-log-copy.service").exists());
     let wants = read("etc/systemd/system/sysinit.target.d/metalstrap-event-log.conf");
     assert_eq!(wants, "[Unit]\nWants=metalstrap-event-log.service\n");
     assert!(read("etc/metalstrap-event-log.conf").contains(" - /.extra/metalstrap/tpm2-measure.log\n"));
