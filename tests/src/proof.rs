@@ -146,8 +146,14 @@ impl Proof {
     }
 }
 
-/// Goes into the unit before its service: its phase is measured, and the kexec confirmed, after which the plug may be pulled.
-const AFTER: &str = "\nAfter=metalstrap-confirm.service systemd-pcrphase.service\n[Service]";
+/// What the OS says of the copies of the logs: their modes and owner, and that of their directory; the disk's file system.
+const MODES_ON_DISK: &str = "700 root .\n400 root binary_bios_measurements\n400 root tpm2-measure.log\n";
+const FILESYSTEM_ON_DISK: &str = "ext4\n";
+
+/// Goes into the unit before its service: its phase is measured, the logs are copied, and the kexec confirmed, after which the plug
+/// may be pulled.
+const AFTER: &str =
+    "\nAfter=metalstrap-confirm.service metalstrap-event-log-copy.service systemd-pcrphase.service\n[Service]";
 
 impl Findings {
     /// A file that the OS has left, as text.
@@ -182,6 +188,36 @@ impl Findings {
             ensure!(replay.events(number) > 0, "the logs have no event for PCR {number}");
         }
         Ok(problems)
+    }
+
+    /// The copies of both logs on the OS's disk: the userspace one, and the firmware's.
+    ///
+    /// # Errors
+    /// There are none, or others may read them.
+    pub fn copies(&self) -> Result<(String, Vec<u8>)> {
+        let (modes, filesystem) = (self.text("modes-on-disk")?, self.text("filesystem-on-disk")?);
+        ensure!(modes == MODES_ON_DISK, "the copies of the logs have other modes: {modes:?}");
+        ensure!(filesystem == FILESYSTEM_ON_DISK, "the copies of the logs are on {filesystem:?}");
+        let firmware = self.dir.join("firmware-on-disk");
+        let firmware = fs::read(&firmware).with_context(|| format!("reading {}", firmware.display()))?;
+        Ok((self.text("userspace-on-disk")?, firmware))
+    }
+
+    /// In a boot that the logs were handed over to: that the copies are these, up to what systemd has measured since.
+    ///
+    /// # Errors
+    /// They are others, or not there.
+    pub fn check_copies(&self) -> Result<()> {
+        let (userspace, firmware) = self.copies()?;
+        let (whole, handed) = (self.text("userspace")?, self.dir.join("firmware-handed"));
+        let handed = fs::read(&handed).with_context(|| format!("reading {}", handed.display()))?;
+        let of = self.dir.display();
+        ensure!(whole.starts_with(&userspace), "{of}: the userspace log does not begin with its copy on the disk");
+        ensure!(handed == firmware, "{of}: the copy of the firmware's log is another one");
+        // The last thing that the installer measures.
+        let last = userspace.lines().next_back().unwrap_or_default();
+        ensure!(last.contains("\"event-log-importer\""), "{of}: the copy on the disk ends with {last:?}");
+        Ok(())
     }
 
     /// What systemd-pcrlock finds wrong with the PCRs that the installer extends: a value that its log does not lead to, or a record

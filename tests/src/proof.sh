@@ -12,6 +12,11 @@ cat /run/log/systemd/tpm2-measure.log >out/userspace
 cat /sys/kernel/security/tpm0/binary_bios_measurements >out/firmware
 # What the installer had handed over; a boot from the disk has none.
 cat /run/metalstrap/binary_bios_measurements >out/firmware-handed
+# The copies on the disk, which every boot has.
+cat /var/log/metalstrap/tpm2-measure.log >out/userspace-on-disk
+cat /var/log/metalstrap/binary_bios_measurements >out/firmware-on-disk
+(cd /var/log/metalstrap && stat -c '%a %U %n' . *) >out/modes-on-disk
+findmnt -no FSTYPE -T /var/log/metalstrap >out/filesystem-on-disk
 /usr/lib/systemd/systemd-pcrlock log --json=short >out/pcrlock
 cp /run/systemd/tpm2-pcr-signature.json /run/systemd/tpm2-pcr-public-key.pem out
 

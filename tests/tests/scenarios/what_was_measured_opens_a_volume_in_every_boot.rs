@@ -1,8 +1,8 @@
 //! One machine with a TPM, started as a netboot UKI over HTTP, from its disk, as kernel and initrd, and from its disk again. Each
 //! time the installed OS has the PCR 11 that was foretold, or that systemd-measure calculates, and a LUKS2 volume opens that was
 //! enrolled in the first boot with a signed policy for PCR 11; at another value it does not. The event logs account for what the
-//! installer has extended, by systemd-pcrlock and by a replay. In the first boot the machine is attested, and tpm2_checkquote takes
-//! the same quote.
+//! installer has extended, by systemd-pcrlock and by a replay, and their copies on the disk are still there when the plug was pulled.
+//! In the first boot the machine is attested, and tpm2_checkquote takes the same quote.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -75,6 +75,7 @@ fn what_was_measured_opens_a_volume_in_every_boot() {
     let mut machine = machine.power_cycle(|builder| builder.firmware_boot()).unwrap();
     let cold = proof.findings(&machine, "netboot-cold").unwrap();
     note_boot("netboot_uki", "cold", &cold, "pcr11_systemd_measure", &calculated);
+    assert!(cold.copies().unwrap() == first.copies().unwrap(), "the plug has changed the copies of the logs");
     let judged = ["quote", "quote-of-another-nonce"].map(|name| cold.text(name).unwrap());
     assert_eq!(judged, ["taken\n", "refused\n"], "{}", cold.text("said").unwrap());
     note(&json!({"tpm2_checkquote": "ok"})).unwrap();
@@ -101,6 +102,7 @@ fn what_was_measured_opens_a_volume_in_every_boot() {
     let machine = machine.power_cycle(|builder| builder.firmware_boot()).unwrap();
     let cold = proof.findings(&machine, "kernel-cold").unwrap();
     note_boot("kernel_initrd", "cold", &cold, "pcr11_systemd_measure", &calculated);
+    assert!(cold.copies().unwrap() == second.copies().unwrap(), "the plug has changed the copies of the logs");
     drop(machine);
     scene.passed().unwrap();
 }
@@ -162,8 +164,9 @@ fn note_boot(start: &str, boot: &str, found: &Findings, oracle: &str, expected: 
     assert!(found.luks_unlocked, "{start} {boot}: {}", found.text("said").unwrap());
 }
 
-/// What the logs do not account for. systemd-pcrlock must have nothing against them.
+/// What the logs do not account for. systemd-pcrlock must have nothing against them, and the OS has put copies on its disk.
 fn accounted(found: &Findings) -> Vec<String> {
+    found.check_copies().unwrap();
     assert_eq!(found.pcrlock().unwrap(), Vec::<String>::new());
     found.unaccounted().unwrap()
 }
