@@ -95,7 +95,8 @@ impl Sources {
         refuse(discovery.offer_medium(&found.name, &words)).code(Code::Discovery, reading)
     }
 
-    /// The strings are measured and not the table, which has serial numbers: whoever set the strings can tell the digest.
+    /// The strings are measured and not the table, which has serial numbers: whoever set the strings can tell the digest. So the
+    /// table's structures are walked before that, to find them; what they say is parsed behind it.
     fn smbios(&self, table: &[u8], discovery: &mut Discovery, measure: &mut Measure<'_>) -> Result<()> {
         let reading = || format!("reading {}", self.smbios.display());
         let strings = smbios::strings(table).code(Code::Discovery, reading)?;

@@ -219,7 +219,8 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Rep
     Ok(Decided { host, mirrors, versions, manifest, command_line, disk, plan, credentials, signatures, keys })
 }
 
-/// From the site config to the manifest. Each input is measured right after it is loaded and before it is parsed.
+/// From the site config to the manifest. Each input is measured right after it is loaded and before it is parsed; not so what only
+/// lets through what is measured (docs/measurements.md).
 async fn believe(machine: &mut Machine<'_>, place: &Place, tell: &Reporter) -> Result<Signed> {
     let bytes = tell.step("site-config", "Reading the site config", |_| SiteBytes::load(place))?;
     machine.measure("site-config", bytes.bytes())?;
