@@ -3,12 +3,13 @@
 //! by a reboot from then on.
 //!
 //! It is written twice. Before the last report it says that a jump is prepared, so that a firmware that takes no variables is
-//! reported; right before the jump it says that it comes, so that a machine that loses its power in between has not failed.
+//! reported; right before the jump it says that it comes, so that a machine that loses its power in between has not failed. Where
+//! the jump then does not come, PID 1 takes that back.
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::bootvars::{Variables, write_checked};
+use crate::bootvars::{Efivarfs, Variables, write_checked};
 use crate::remembered::VENDOR;
 
 /// The variable.
@@ -30,6 +31,12 @@ pub struct Marker {
 enum State {
     Ready,
     Jumped,
+}
+
+/// This machine's variables that are ours.
+#[must_use]
+pub fn variables() -> Efivarfs {
+    Efivarfs::default().of_vendor(VENDOR)
 }
 
 impl Marker {
@@ -60,6 +67,17 @@ impl Marker {
         let marker: Self = serde_json::from_slice(&bytes).context("parsing it")?;
         anyhow::ensure!(marker.format == FORMAT, "its format is {}, not {FORMAT}", marker.format);
         Ok(Some(marker))
+    }
+}
+
+/// The jump that was said to come does not: nothing has failed, and nothing is remembered.
+///
+/// # Errors
+/// The firmware's.
+pub fn take_back(variables: &dyn Variables) -> Result<()> {
+    match Marker::read(variables)? {
+        Some(Marker { state: State::Jumped, .. }) => variables.remove(NAME),
+        _ => Ok(()),
     }
 }
 
@@ -106,6 +124,27 @@ mod tests {
         assert_eq!(bytes[..4], 7_u32.to_le_bytes());
         variables.remove(NAME).unwrap();
         assert_eq!(failed_before(&variables), None);
+    }
+
+    #[test]
+    fn a_jump_that_is_taken_back_does_not_count() {
+        let place = tempfile::tempdir().unwrap();
+        let variables = Efivarfs::at(place.path()).of_vendor(VENDOR);
+        // Of a release that cannot confirm there is no mark.
+        take_back(&variables).unwrap();
+        assert_eq!(variables.read(NAME).unwrap(), None);
+        let marker = Marker::prepare(&variables, "debian_13.1", "5b9c").unwrap();
+        take_back(&variables).unwrap();
+        let ready = br#"{"format":1,"state":"ready","release":"debian_13.1","run":"5b9c"}"#;
+        assert_eq!(variables.read(NAME).unwrap().unwrap(), ready);
+        marker.jump(&variables).unwrap();
+        assert!(failed_before(&variables).is_some());
+        take_back(&variables).unwrap();
+        assert_eq!((failed_before(&variables), variables.read(NAME).unwrap()), (None, None));
+        // What cannot be understood stays.
+        variables.write(NAME, b"?").unwrap();
+        assert!(format!("{:#}", take_back(&variables).unwrap_err()).starts_with("parsing it: "));
+        assert_eq!(variables.read(NAME).unwrap().unwrap(), b"?");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::handoff::marker::{self, Marker};
 use crate::handoff::{self, Decision};
 use crate::plan::Plan;
 use crate::remembered::VENDOR;
-use crate::{secure_boot, smbios};
+use crate::{secure_boot, smbios, watchdog};
 
 /// What is known about it.
 #[derive(Debug, Default)]
@@ -52,6 +52,7 @@ impl Machine<'_> {
             marker::failed_before(&own_variables()),
             self.unsigned(&host, boot, signatures),
             secure_boot::obstacle(boot),
+            watchdog::obstacle(boot),
         ];
         let decision = Decision::new(host.handoff, reasons);
         if let Some(text) = decision.complaint() {
