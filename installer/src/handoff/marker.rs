@@ -99,8 +99,10 @@ pub fn failed_before(variables: &dyn Variables) -> Option<String> {
 mod tests {
     use std::fs;
 
+    use nix::errno::Errno;
+
     use super::*;
-    use crate::bootvars::Efivarfs;
+    use crate::bootvars::variables::tests::Refusing;
 
     #[test]
     fn only_a_jump_that_nobody_confirmed_counts() {
@@ -164,8 +166,24 @@ mod tests {
     fn a_firmware_that_takes_no_variables_is_an_error() {
         let place = tempfile::tempdir().unwrap();
         let variables = Efivarfs::at(&place.path().join("not-mounted")).of_vendor(VENDOR);
-        let error = Marker::prepare(&variables, "debian_13.1", "5b9c").unwrap_err();
-        assert_eq!(error.to_string(), "writing the EFI variable MetalstrapKexec");
-        assert_eq!(failed_before(&variables), None);
+        let refused = |variables: &dyn Variables| {
+            let error = Marker::prepare(variables, "debian_13.1", "5b9c").unwrap_err();
+            assert_eq!(failed_before(variables), None);
+            format!("{error:#}")
+        };
+        let writing = "writing the EFI variable MetalstrapKexec";
+        assert_eq!(
+            refused(&variables),
+            format!(
+                "{writing}: not started by UEFI, or efivarfs is not mounted: No such file or directory (os error 2)"
+            )
+        );
+        for (errno, text) in [
+            (Errno::ENOSPC, "the firmware's variable store is full: No space left on device (os error 28)"),
+            (Errno::EROFS, "the firmware's variables are read-only: Read-only file system (os error 30)"),
+        ] {
+            let variables = Refusing(Efivarfs::at(place.path()).of_vendor(VENDOR), errno);
+            assert_eq!(refused(&variables), format!("{writing}: {text}"));
+        }
     }
 }
