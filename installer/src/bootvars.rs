@@ -61,6 +61,18 @@ pub fn install(variables: &dyn Variables, partition: &Partition, title: &str, po
     BootEntry { name: Some(name_of(number)), warnings }
 }
 
+/// Whether the firmware starts the entry next: as `BootNext` says, or else as the first of `BootOrder`. What cannot be read
+/// does not say so.
+#[must_use]
+pub fn is_next(variables: &dyn Variables, entry: &BootEntry) -> bool {
+    let next = match variables.read(BOOT_NEXT) {
+        Ok(Some(bytes)) => bytes.try_into().ok().map(u16::from_le_bytes),
+        Ok(None) => read_order(variables).ok().and_then(|order| order.first().copied()),
+        Err(_) => None,
+    };
+    next.is_some_and(|number| entry.name == Some(name_of(number)))
+}
+
 /// Reuses the lowest own entry, else takes the lowest free number. One that is there starts the OS also where it cannot be
 /// changed: then the error comes with its number.
 fn place(variables: &dyn Variables, partition: &Partition, title: &str) -> Result<(u16, Option<anyhow::Error>)> {

@@ -6,7 +6,7 @@
 mod patience;
 mod speed;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};

@@ -14,6 +14,8 @@ pub(crate) mod tests;
 
 use std::ffi::CString;
 use std::fs;
+use std::io;
+use std::path::Path;
 
 use metalstrap_release::digest::Digest;
 use metalstrap_release::host::Host;
@@ -188,10 +190,15 @@ fn reason(errno: Errno) -> &'static str {
 /// away the disks; the links are taken down first since a card in the middle of receiving is what such shutdowns fail with.
 #[must_use]
 pub fn quiesce() -> Vec<String> {
-    let names = match fs::read_dir("/sys/class/net") {
+    take_down(Path::new("/sys"), |name| sys::set_link(name, false))
+}
+
+/// The same for the links of which the kernel tells in `sysfs`.
+fn take_down(sysfs: &Path, down: impl Fn(&str) -> io::Result<()>) -> Vec<String> {
+    let names = match fs::read_dir(sysfs.join("class/net")) {
         Ok(links) => links.filter_map(|link| link.ok()?.file_name().into_string().ok()).collect::<Vec<_>>(),
         Err(error) => return vec![format!("listing the network links: {error}")],
     };
-    let down = |name: &String| sys::set_link(name, false).err().map(|error| format!("taking {name} down: {error}"));
-    names.iter().filter(|name| *name != "lo").filter_map(down).collect()
+    let refused = |name: &String| down(name).err().map(|error| format!("taking {name} down: {error}"));
+    names.iter().filter(|name| *name != "lo").filter_map(refused).collect()
 }

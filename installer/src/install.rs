@@ -117,7 +117,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
     machine.enroll(&keys)?;
     if machine.is_netboot() {
         ending = tell.step("kernel", "Preparing the handoff", |_| {
-            let handed = machine.to_hand_over(credentials, &manifest, &host);
+            let (handed, host) = machine.to_hand_over(credentials, &manifest, host);
             machine.prepare_handoff(&bootable.esp, &manifest.boot, &command_line, &handed, &signatures, &host)
         })?;
     }
@@ -125,7 +125,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
     summary.attestation = machine.attestation_report();
     summary.finish(&ending, &machine, &memory, tell).await;
     if ending == Ending::Kexec {
-        machine.quiesce(&manifest);
+        ending = machine.quiesce(&manifest);
     }
     Ok(ending)
 }

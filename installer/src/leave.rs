@@ -10,7 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::bootvars::Variables;
 use crate::console::Consoles;
+use crate::handoff::marker;
 use crate::watchdog::Watchdog;
 
 /// Where to.
@@ -40,7 +42,8 @@ pub fn leave(way: Way, consoles: &Consoles, watchdog: &mut Watchdog) -> ! {
     watchdog.leave_armed();
     end_processes();
     flush(consoles);
-    let way = disarm(way, consoles, watchdog);
+    let own = marker::variables();
+    let way = disarm(way, consoles, watchdog, &own);
     let mode = match way {
         Way::Kexec => RebootMode::RB_KEXEC,
         Way::Reboot => RebootMode::RB_AUTOBOOT,
@@ -49,6 +52,7 @@ pub fn leave(way: Way, consoles: &Consoles, watchdog: &mut Watchdog) -> ! {
     refused(consoles, way, reboot(mode));
     if way == Way::Kexec {
         consoles.line("Rebooting instead: the installed system starts from its disk.");
+        take_back(consoles, &own);
     }
     refused(consoles, Way::Reboot, reboot(RebootMode::RB_AUTOBOOT));
     // Linux Documentation/admin-guide/sysrq.rst: reboot at once. Then the watchdog is what is left.
@@ -59,12 +63,13 @@ pub fn leave(way: Way, consoles: &Consoles, watchdog: &mut Watchdog) -> ! {
 }
 
 /// Does with the watchdog what is right for the way. A kernel that would be reset though it is well is not started: the
-/// firmware knows how to stop the timer.
-fn disarm(way: Way, consoles: &Consoles, watchdog: &mut Watchdog) -> Way {
+/// firmware knows how to stop the timer. `own` are the firmware's variables that are ours.
+fn disarm(way: Way, consoles: &Consoles, watchdog: &mut Watchdog, own: &dyn Variables) -> Way {
     match way {
         Way::Kexec if !watchdog.jump() => {
             consoles
                 .line("The watchdog cannot be stopped, and the installed system does not feed it: rebooting instead.");
+            take_back(consoles, own);
             return Way::Reboot;
         }
         Way::Kexec | Way::Reboot => {}
@@ -73,6 +78,13 @@ fn disarm(way: Way, consoles: &Consoles, watchdog: &mut Watchdog) -> Way {
         }
     }
     way
+}
+
+/// The kexec does not come, and is not to be remembered as one that failed.
+fn take_back(consoles: &Consoles, own: &dyn Variables) {
+    if let Err(error) = marker::take_back(own) {
+        consoles.line(&format!("This machine will be said to have failed at a kexec: {error:#}"));
+    }
 }
 
 fn refused(consoles: &Consoles, way: Way, result: nix::Result<Infallible>) {
@@ -109,5 +121,56 @@ fn flush(consoles: &Consoles) {
     });
     if thread.is_ok() && flushed.recv_timeout(FLUSH).is_err() {
         consoles.line(&format!("Going on: flushing took longer than {} s.", FLUSH.as_secs()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::bootvars::Efivarfs;
+    use crate::console::tests::{seen, serial};
+    use crate::handoff::marker::Marker;
+    use crate::remembered::VENDOR;
+    use crate::watchdog::tests::Fake;
+
+    /// Of a machine whose installer has said that the jump comes: the way that is left, what the watchdog got, whether a jump is
+    /// remembered, and what a person sees.
+    fn disarmed(way: Way, state: &str) -> (Way, Vec<u8>, bool, String) {
+        let (fake, place) = (Fake::new(), tempfile::tempdir().unwrap());
+        let own = Efivarfs::at(place.path()).of_vendor(VENDOR);
+        Marker::prepare(&own, "debian_13.1", "5b9c").unwrap().jump(&own).unwrap();
+        let mut watchdog = fake.watchdog();
+        watchdog.feed();
+        fake.state(state);
+        let (consoles, mut person) = serial();
+        let left = disarm(way, &consoles, &mut watchdog, &own);
+        consoles.line("end");
+        (left, fake.written(), marker::failed_before(&own).is_some(), seen(&mut person, "end\r\n"))
+    }
+
+    #[test]
+    fn a_watchdog_that_runs_on_makes_a_reboot_of_kexec_which_counts_as_no_failed_one() {
+        let why =
+            "The watchdog cannot be stopped, and the installed system does not feed it: rebooting instead.\r\nend\r\n";
+        let silent = "end\r\n".to_owned();
+        let kexec = |state| disarmed(Way::Kexec, state);
+        assert_eq!(kexec("active\n"), (Way::Reboot, b"\0V".to_vec(), false, why.to_owned()));
+        assert_eq!(kexec("inactive\n"), (Way::Kexec, b"\0V".to_vec(), true, silent.clone()));
+        // No other way has to do with a jump; one that was before stays remembered.
+        assert_eq!(disarmed(Way::Reboot, "active\n"), (Way::Reboot, b"\0".to_vec(), true, silent.clone()));
+        assert_eq!(disarmed(Way::Poweroff, "active\n"), (Way::Poweroff, b"\0V".to_vec(), true, silent));
+    }
+
+    #[test]
+    fn a_mark_that_cannot_be_taken_back_is_told() {
+        let place = tempfile::tempdir().unwrap();
+        let own = Efivarfs::at(place.path()).of_vendor(VENDOR);
+        fs::write(place.path().join(format!("{}-{VENDOR}", marker::NAME)), "").unwrap();
+        let (consoles, mut person) = serial();
+        take_back(&consoles, &own);
+        let text = "This machine will be said to have failed at a kexec: the EFI variable MetalstrapKexec has no attributes\r\n";
+        assert_eq!(seen(&mut person, "attributes\r\n"), text);
     }
 }

@@ -23,6 +23,7 @@ use metalstrap_release::pcr::Signatures;
 use metalstrap_release::site::Site;
 
 use crate::access::Access;
+use crate::bootvars::Variables;
 use crate::clock::Clock;
 use crate::config::Place;
 use crate::credentials::{Sealed, archive};
@@ -36,7 +37,7 @@ use crate::esp::Esp;
 use crate::eventlog::Measurer;
 use crate::failure::{Code, WithCode as _};
 use crate::fetch::{DirectorySource, Mirrors, Source};
-use crate::handoff::CommandLine;
+use crate::handoff::{self, CommandLine, marker};
 use crate::holders::{Acts, KernelActs};
 use crate::http::Limits;
 use crate::https::HttpsSource;
@@ -73,6 +74,10 @@ pub struct Seams {
     pub drive: DriveOpener,
     /// Its firmware. `None` is the machine's own, which gets a boot entry in the netboot image alone.
     pub firmware: Option<Firmware>,
+    /// Its firmware's variables that are ours.
+    pub own: Box<dyn Variables + Send + Sync>,
+    /// Takes its network links down; returns what did not go as it should.
+    pub links: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Its TPM and the log of measurements. `None` is the machine's own, which an ordinary command leaves alone.
     pub measurer: Option<Measurer>,
     /// Its clock. `None` is the machine's own, which an ordinary command leaves alone.
@@ -92,6 +97,8 @@ impl Default for Seams {
             acts: Box::new(KernelActs),
             drive: Box::new(KernelDrive::of),
             firmware: None,
+            own: Box::new(marker::variables()),
+            links: Box::new(handoff::quiesce),
             measurer: None,
             clock: None,
             sources: None,

@@ -6,6 +6,8 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use metalstrap_release::manifest::Boot;
+
 use crate::sys;
 
 const PATH: &str = "/dev/watchdog0";
@@ -117,6 +119,23 @@ impl Watchdog {
     }
 }
 
+/// Why this machine is not left by kexec into what `boot` starts, as far as its watchdog goes: it cannot be stopped, and would
+/// reset an OS that is well. What turns up later, as a driver that does not give the OS its time, is [`Watchdog::jump`]'s.
+#[must_use]
+pub fn obstacle(boot: &Boot) -> Option<String> {
+    obstacle_of(boot, Path::new(SYSFS))
+}
+
+/// The same for the watchdog of which the kernel tells in `sysfs`.
+fn obstacle_of(boot: &Boot, sysfs: &Path) -> Option<String> {
+    let runs_on = fs::read_to_string(sysfs.join("nowayout")).is_ok_and(|text| text.trim_end() == "1");
+    (runs_on && boot.watchdog.is_none()).then(|| {
+        "the watchdog cannot be stopped (nowayout), and the release does not say that its OS feeds it (`metalstrap publish \
+         --watchdog`)"
+            .to_owned()
+    })
+}
+
 /// What the driver made of it, in seconds.
 fn set_timeout(device: &File, seconds: u32) -> Option<u32> {
     sys::watchdog_set_timeout(device.as_fd(), i32::try_from(seconds).ok()?)
@@ -149,7 +168,8 @@ pub(crate) mod tests {
             fs::read(self.0.path().join("device")).unwrap()
         }
 
-        fn state(&self, text: &str) {
+        /// The kernel says so of it.
+        pub(crate) fn state(&self, text: &str) {
             fs::write(self.0.path().join("state"), text).unwrap();
         }
     }
@@ -203,5 +223,22 @@ pub(crate) mod tests {
         fake.state("active\n");
         assert!(!watchdog.jump());
         assert!(!watchdog.stop());
+    }
+
+    #[test]
+    fn one_that_cannot_be_stopped_speaks_against_kexec_unless_the_os_feeds_it() {
+        let (fake, mut boot) = (Fake::new(), crate::plan::tests::manifest().boot);
+        let says = |boot: &Boot| obstacle_of(boot, fake.0.path());
+        // No watchdog, or a kernel that does not tell.
+        assert_eq!(says(&boot), None);
+        let nowayout = |text: &str| fs::write(fake.0.path().join("nowayout"), text).unwrap();
+        nowayout("0\n");
+        assert_eq!(says(&boot), None);
+        nowayout("1\n");
+        let text = "the watchdog cannot be stopped (nowayout), and the release does not say that its OS feeds it (`metalstrap \
+                    publish --watchdog`)";
+        assert_eq!(says(&boot).unwrap(), text);
+        boot.watchdog = Some(60);
+        assert_eq!(says(&boot), None);
     }
 }

@@ -187,6 +187,29 @@ fn lesson_9_a_store_that_is_full_or_read_only_is_a_warning_and_no_failure() {
 }
 
 #[test]
+fn what_a_reboot_starts_is_what_the_firmware_says() {
+    let text = "the firmware's variable store is full";
+    let next = |firmware: Firmware, policy: BootOrder| {
+        let entry = installed(&firmware, policy);
+        (is_next(&firmware, &entry), entry.warnings)
+    };
+    assert_eq!(next(usual(), BootOrder::NetworkFirst), (true, vec![]));
+    let warning =
+        vec![format!("the next boot is not from the installed disk: writing the EFI variable BootNext: {text}")];
+    let no_next = || Firmware { refuses: Some(("BootNext", text)), ..usual() };
+    assert_eq!(next(no_next(), BootOrder::NetworkFirst), (false, warning.clone()));
+    assert_eq!(next(no_next(), BootOrder::DiskFirst), (true, warning.clone()));
+    // What it starts next is another one's, whatever the order is.
+    let others = no_next();
+    others.store.borrow_mut().insert("BootNext".to_owned(), vec![1, 0]);
+    assert_eq!(next(others, BootOrder::DiskFirst), (false, warning));
+    let mute = Firmware { unreadable: Some("BootNext"), ..usual() };
+    assert!(!next(mute, BootOrder::DiskFirst).0);
+    let nothing = Firmware { refuses: Some(("", text)), ..usual() };
+    assert!(!next(nothing, BootOrder::DiskFirst).0);
+}
+
+#[test]
 fn lesson_9_an_own_entry_that_cannot_be_changed_is_used_as_it_is() {
     let text = "the firmware's variable store is full";
     let firmware = Firmware { refuses: Some(("Boot0004", text)), ..usual() };

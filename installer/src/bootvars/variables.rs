@@ -160,16 +160,41 @@ fn meaning(error: io::Error) -> anyhow::Error {
         io::ErrorKind::ReadOnlyFilesystem => "the firmware's variables are read-only",
         io::ErrorKind::PermissionDenied => "the firmware or the kernel does not permit it",
         io::ErrorKind::InvalidInput => "the firmware does not take it",
+        io::ErrorKind::NotFound => "not started by UEFI, or efivarfs is not mounted",
         _ => "the firmware failed",
     };
     anyhow::Error::new(error).context(meaning)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::os::unix::fs::symlink;
+
     use nix::errno::Errno;
 
     use super::*;
+
+    /// Variables that can be read, and are not taken: what the kernel says to that.
+    #[derive(Debug)]
+    pub(crate) struct Refusing(pub(crate) Efivarfs, pub(crate) Errno);
+
+    impl Variables for Refusing {
+        fn names(&self) -> Result<BTreeSet<String>> {
+            self.0.names()
+        }
+
+        fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+            self.0.read(name)
+        }
+
+        fn write(&self, name: &str, _: &[u8]) -> Result<()> {
+            Err(meaning(self.1.into())).with_context(|| format!("writing the EFI variable {name}"))
+        }
+
+        fn remove(&self, name: &str) -> Result<()> {
+            self.0.remove(name)
+        }
+    }
 
     #[test]
     fn what_the_kernel_says_of_variables_is_put_into_words() {
@@ -177,9 +202,23 @@ mod tests {
             (Errno::ENOSPC, "the firmware's variable store is full"),
             (Errno::EROFS, "the firmware's variables are read-only"),
             (Errno::EPERM, "the firmware or the kernel does not permit it"),
+            (Errno::ENOENT, "not started by UEFI, or efivarfs is not mounted"),
             (Errno::EIO, "the firmware failed"),
         ] {
             assert_eq!(meaning(errno.into()).to_string(), words);
         }
+    }
+
+    /// A device that is full answers as the kernel does for a store that is (`EFI_OUT_OF_RESOURCES`).
+    #[test]
+    fn a_store_that_is_full_is_told_with_the_variable() {
+        let place = tempfile::tempdir().unwrap();
+        symlink("/dev/full", place.path().join(format!("Name-{GLOBAL}"))).unwrap();
+        let error = Efivarfs::at(place.path()).write("Name", b"data").unwrap_err();
+        let text = "writing the EFI variable Name: the firmware's variable store is full: No space left on device (os error 28)";
+        assert_eq!(format!("{error:#}"), text);
+        // And so does the one of other tests.
+        let error = Refusing(Efivarfs::at(place.path()), Errno::ENOSPC).write("Name", b"data").unwrap_err();
+        assert_eq!(format!("{error:#}"), text);
     }
 }

@@ -14,8 +14,13 @@ pub(super) fn pair(kind: Kind) -> (Consoles, File) {
     (Consoles(Mutex::new(vec![console])), File::from(pty.master))
 }
 
+/// A serial line and the person's end.
+pub(crate) fn serial() -> (Consoles, File) {
+    pair(Kind::Serial)
+}
+
 /// What the person saw by the time `end` is there. The kernel hands output over in pieces, some time after a write.
-fn seen(person: &mut File, end: &str) -> String {
+pub(crate) fn seen(person: &mut File, end: &str) -> String {
     let mut bytes = Vec::new();
     while !bytes.ends_with(end.as_bytes()) {
         let mut fds = [PollFd::new(person.as_fd(), PollFlags::POLLIN)];

@@ -3,12 +3,13 @@
 //! by a reboot from then on.
 //!
 //! It is written twice. Before the last report it says that a jump is prepared, so that a firmware that takes no variables is
-//! reported; right before the jump it says that it comes, so that a machine that loses its power in between has not failed.
+//! reported; right before the jump it says that it comes, so that a machine that loses its power in between has not failed. Where
+//! the jump then does not come, PID 1 takes that back.
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::bootvars::{Variables, write_checked};
+use crate::bootvars::{Efivarfs, Variables, write_checked};
 use crate::remembered::VENDOR;
 
 /// The variable.
@@ -30,6 +31,12 @@ pub struct Marker {
 enum State {
     Ready,
     Jumped,
+}
+
+/// This machine's variables that are ours.
+#[must_use]
+pub fn variables() -> Efivarfs {
+    Efivarfs::default().of_vendor(VENDOR)
 }
 
 impl Marker {
@@ -63,6 +70,17 @@ impl Marker {
     }
 }
 
+/// The jump that was said to come does not: nothing has failed, and nothing is remembered.
+///
+/// # Errors
+/// The firmware's.
+pub fn take_back(variables: &dyn Variables) -> Result<()> {
+    match Marker::read(variables)? {
+        Some(Marker { state: State::Jumped, .. }) => variables.remove(NAME),
+        _ => Ok(()),
+    }
+}
+
 /// What the variables say against a kexec, if they do. What cannot be understood does: a reboot is never wrong.
 #[must_use]
 pub fn failed_before(variables: &dyn Variables) -> Option<String> {
@@ -81,8 +99,10 @@ pub fn failed_before(variables: &dyn Variables) -> Option<String> {
 mod tests {
     use std::fs;
 
+    use nix::errno::Errno;
+
     use super::*;
-    use crate::bootvars::Efivarfs;
+    use crate::bootvars::variables::tests::Refusing;
 
     #[test]
     fn only_a_jump_that_nobody_confirmed_counts() {
@@ -109,6 +129,27 @@ mod tests {
     }
 
     #[test]
+    fn a_jump_that_is_taken_back_does_not_count() {
+        let place = tempfile::tempdir().unwrap();
+        let variables = Efivarfs::at(place.path()).of_vendor(VENDOR);
+        // Of a release that cannot confirm there is no mark.
+        take_back(&variables).unwrap();
+        assert_eq!(variables.read(NAME).unwrap(), None);
+        let marker = Marker::prepare(&variables, "debian_13.1", "5b9c").unwrap();
+        take_back(&variables).unwrap();
+        let ready = br#"{"format":1,"state":"ready","release":"debian_13.1","run":"5b9c"}"#;
+        assert_eq!(variables.read(NAME).unwrap().unwrap(), ready);
+        marker.jump(&variables).unwrap();
+        assert!(failed_before(&variables).is_some());
+        take_back(&variables).unwrap();
+        assert_eq!((failed_before(&variables), variables.read(NAME).unwrap()), (None, None));
+        // What cannot be understood stays.
+        variables.write(NAME, b"?").unwrap();
+        assert!(format!("{:#}", take_back(&variables).unwrap_err()).starts_with("parsing it: "));
+        assert_eq!(variables.read(NAME).unwrap().unwrap(), b"?");
+    }
+
+    #[test]
     fn what_cannot_be_understood_counts_too() {
         let place = tempfile::tempdir().unwrap();
         let variables = Efivarfs::at(place.path()).of_vendor(VENDOR);
@@ -125,8 +166,24 @@ mod tests {
     fn a_firmware_that_takes_no_variables_is_an_error() {
         let place = tempfile::tempdir().unwrap();
         let variables = Efivarfs::at(&place.path().join("not-mounted")).of_vendor(VENDOR);
-        let error = Marker::prepare(&variables, "debian_13.1", "5b9c").unwrap_err();
-        assert_eq!(error.to_string(), "writing the EFI variable MetalstrapKexec");
-        assert_eq!(failed_before(&variables), None);
+        let refused = |variables: &dyn Variables| {
+            let error = Marker::prepare(variables, "debian_13.1", "5b9c").unwrap_err();
+            assert_eq!(failed_before(variables), None);
+            format!("{error:#}")
+        };
+        let writing = "writing the EFI variable MetalstrapKexec";
+        assert_eq!(
+            refused(&variables),
+            format!(
+                "{writing}: not started by UEFI, or efivarfs is not mounted: No such file or directory (os error 2)"
+            )
+        );
+        for (errno, text) in [
+            (Errno::ENOSPC, "the firmware's variable store is full: No space left on device (os error 28)"),
+            (Errno::EROFS, "the firmware's variables are read-only: Read-only file system (os error 30)"),
+        ] {
+            let variables = Refusing(Efivarfs::at(place.path()).of_vendor(VENDOR), errno);
+            assert_eq!(refused(&variables), format!("{writing}: {text}"));
+        }
     }
 }

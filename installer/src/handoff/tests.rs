@@ -332,3 +332,23 @@ fn a_link_that_cannot_be_is_an_error() {
         assert_eq!(sys::set_link(name, false).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
     }
 }
+
+#[test]
+fn every_link_but_the_loopback_is_taken_down() {
+    let sysfs = tempfile::tempdir().unwrap();
+    let absent = take_down(sysfs.path(), |name| panic!("{name} is no link"));
+    assert_eq!(absent, ["listing the network links: No such file or directory (os error 2)"]);
+    for name in ["lo", "eth0", "enp1s0", "ib0"] {
+        std::fs::create_dir_all(sysfs.path().join("class/net").join(name)).unwrap();
+    }
+    let asked = std::cell::RefCell::new(Vec::new());
+    let warnings = take_down(sysfs.path(), |name| {
+        asked.borrow_mut().push(name.to_owned());
+        if name == "eth0" { Err(Errno::EPERM.into()) } else { Ok(()) }
+    });
+    // One that stays up keeps no other from it.
+    assert_eq!(warnings, ["taking eth0 down: Operation not permitted (os error 1)"]);
+    let mut asked = asked.into_inner();
+    asked.sort_unstable();
+    assert_eq!(asked, ["enp1s0", "eth0", "ib0"]);
+}

@@ -42,11 +42,12 @@ impl Machine<'_> {
     /// Makes the firmware's entry for the ESP at `partition` and tells what became of it. It is never a failure:
     /// `\EFI\BOOT\BOOTX64.EFI` is there in any case.
     #[must_use]
-    pub fn boot_entry(&self, partition: &bootvars::Partition, manifest: &Manifest, host: &Host) -> BootEntry {
+    pub fn boot_entry(&mut self, partition: &bootvars::Partition, manifest: &Manifest, host: &Host) -> BootEntry {
         let own = Firmware::default();
         let Firmware { boot, loader, .. } = self.seams.firmware.as_ref().unwrap_or(&own);
         let title = format!("Linux ({})", manifest.name);
         let entry = bootvars::install(boot.as_ref(), partition, &title, host.boot_order);
+        self.leaving.disk_is_next = bootvars::is_next(boot.as_ref(), &entry);
         for warning in &entry.warnings {
             self.tell.warn("boot-entry", warning);
         }

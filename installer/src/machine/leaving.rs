@@ -2,28 +2,29 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use metalstrap_release::host::{HandoffMode, Host};
 use metalstrap_release::manifest::{Boot, Manifest};
 use metalstrap_release::pcr::Signatures;
 use metalstrap_release::site::{KexecDeny, Site};
 
 use super::Machine;
-use crate::bootvars::Efivarfs;
 use crate::credentials::{self, Sealed};
 use crate::drivers;
+use crate::ending::Ending;
 use crate::handoff::confirm::{self, ReportTo};
 use crate::handoff::marker::{self, Marker};
 use crate::handoff::{self, Decision};
 use crate::plan::Plan;
-use crate::remembered::VENDOR;
-use crate::{secure_boot, smbios};
+use crate::{secure_boot, smbios, watchdog};
 
 /// What is known about it.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
     deny: Vec<KexecDeny>,
     report_to: Option<ReportTo>,
+    /// Whether a reboot starts the installed disk, as far as the firmware was told so.
+    pub(super) disk_is_next: bool,
     /// The mark of the kexec that is prepared.
     marker: Option<Marker>,
 }
@@ -49,9 +50,10 @@ impl Machine<'_> {
         // A reason for each thing that may speak against it.
         let reasons = [
             handoff::denied(&self.leaving.deny, &smbios::identity(sys), &pci),
-            marker::failed_before(&own_variables()),
+            marker::failed_before(self.seams.own.as_ref()),
             self.unsigned(&host, boot, signatures),
             secure_boot::obstacle(boot),
+            watchdog::obstacle(boot),
         ];
         let decision = Decision::new(host.handoff, reasons);
         if let Some(text) = decision.complaint() {
@@ -61,12 +63,17 @@ impl Machine<'_> {
     }
 
     /// What the OS gets with a kexec: the `credentials`, and the units by which it confirms it. The mark that they remove is
-    /// set. Where one of the two cannot be, that is told, and the kexec is what it was before there were marks: guarded by the
-    /// next boot, which is one from the disk.
+    /// set. Where the OS cannot confirm, that is told, and the kexec is guarded by the next boot alone, which is one from the
+    /// disk; where the mark cannot be set, `host` may say that there is no kexec.
     #[must_use]
-    pub fn to_hand_over(&mut self, mut credentials: Vec<Sealed>, manifest: &Manifest, host: &Host) -> Vec<Sealed> {
+    pub fn to_hand_over(
+        &mut self,
+        mut credentials: Vec<Sealed>,
+        manifest: &Manifest,
+        mut host: Host,
+    ) -> (Vec<Sealed>, Host) {
         if host.handoff != HandoffMode::Kexec || manifest.boot.unconfirmed {
-            return credentials;
+            return (credentials, host);
         }
         let release = manifest.root_label();
         match self.confirmation(&credentials, &release) {
@@ -78,11 +85,13 @@ impl Machine<'_> {
             Ok(units) => {
                 credentials.extend(units);
                 credentials.sort_by_key(Sealed::file);
-                self.mark(&release);
+                if !self.mark(&release) {
+                    host.handoff = HandoffMode::Reboot;
+                }
             }
             Err(error) => self.tell.warn("kernel", &format!("the OS cannot confirm the kexec: {error:#}")),
         }
-        credentials
+        (credentials, host)
     }
 
     /// The units as credentials. With Secure Boot and a TPM systemd takes only what is sealed to that.
@@ -95,33 +104,49 @@ impl Machine<'_> {
         units.iter().map(|(name, content)| credentials::seal_one(name, content, tpm.as_mut())).collect()
     }
 
-    fn mark(&mut self, release: &str) {
-        match Marker::prepare(&own_variables(), release, self.tell.run_id()) {
-            Ok(marker) => self.leaving.marker = Some(marker),
-            Err(error) => {
-                let text = "a kexec that fails will not be remembered, and the next installation tries it again";
-                self.tell.warn("kernel", &format!("{text}: {error:#}"));
+    /// Sets the mark; whether there is a kexec then.
+    fn mark(&mut self, release: &str) -> bool {
+        match Marker::prepare(self.seams.own.as_ref(), release, self.tell.run_id()) {
+            Ok(marker) => {
+                self.leaving.marker = Some(marker);
+                true
             }
+            Err(error) => self.jumps_unmarked("kernel", &error),
         }
     }
 
-    /// The last things before the jump: the supervisor learns whether the OS takes over a watchdog, the mark says that the jump
-    /// comes, and no device may write to memory that is the next kernel's.
-    pub fn quiesce(&mut self, manifest: &Manifest) {
+    /// Whether there is a kexec that cannot be marked, which each installation would try again where it hangs: not where a reboot
+    /// starts the OS as well. Where the firmware was not told to, as by the same cause it often is not, a reboot may lead back into
+    /// the installer, and would for ever; a kexec leads to the OS wherever it works.
+    fn jumps_unmarked(&self, step: &str, error: &Error) -> bool {
+        let text = "a kexec that fails would not be remembered";
+        if self.leaving.disk_is_next {
+            self.tell.warn(step, &format!("{text}: {error:#}; rebooting instead of kexec"));
+            return false;
+        }
+        let why = "the firmware does not start the installed disk next, so a reboot may lead back to the installer";
+        self.tell.warn(step, &format!("{text}: {error:#}; kexec all the same: {why}"));
+        true
+    }
+
+    /// The last things before the jump: the supervisor learns whether the OS takes over a watchdog, no device may write to memory
+    /// that is the next kernel's, and, last of all, the mark says that the jump comes. What is left is the ending: a reboot where
+    /// that could not be said.
+    #[must_use]
+    pub fn quiesce(&mut self, manifest: &Manifest) -> Ending {
         if let Some(seconds) = manifest.boot.watchdog {
             self.tell.leaves_watchdog(seconds);
         }
-        if let Some(Err(error)) = self.leaving.marker.take().map(|marker| marker.jump(&own_variables())) {
-            self.tell.warn("handoff", &format!("a kexec that fails will not be remembered: {error:#}"));
-        }
         self.network = None;
-        for warning in handoff::quiesce() {
+        for warning in (self.seams.links)() {
             self.tell.warn("handoff", &warning);
+        }
+        match self.leaving.marker.take().map(|marker| marker.jump(self.seams.own.as_ref())) {
+            Some(Err(error)) if !self.jumps_unmarked("handoff", &error) => Ending::Reboot,
+            _ => Ending::Kexec,
         }
     }
 }
 
-/// The firmware's variables that are ours.
-fn own_variables() -> Efivarfs {
-    Efivarfs::default().of_vendor(VENDOR)
-}
+#[cfg(test)]
+mod tests;
