@@ -48,7 +48,7 @@ mod tests {
     use super::*;
     use crate::uki::tests::pe;
 
-    /// What is wrong with a UKI of these sections, all of one byte but for those with a size, of which so many bytes are cut off.
+    /// What is wrong with a UKI of sections of these sizes, of which so many bytes are cut off.
     fn refusal(sections: &[(&str, usize)], cut: u64) -> Option<String> {
         let contents: Vec<_> = sections.iter().map(|(_, size)| vec![7; *size]).collect();
         let described = sections
