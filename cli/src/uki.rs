@@ -9,7 +9,9 @@ use metalstrap_release::digest::Digest;
 use metalstrap_release::manifest::MAX_BOOT_BYTES;
 use metalstrap_release::os_release::OsRelease;
 use metalstrap_release::pcr::{self, Bank, Extension, Pcr, Prediction};
-use metalstrap_release::uki::{HEAD_BYTES, MAX_CMDLINE, Section, Sections, cmdline_limit, read_section, root_hash};
+use metalstrap_release::uki::{
+    HEAD_BYTES, MAX_CMDLINE, Section, Sections, cmdline_limit, read_section, root_hash, trim_cmdline,
+};
 
 /// The most bytes of an os-release file that are looked at.
 const MAX_OS_RELEASE: u64 = 64 << 10;
@@ -35,7 +37,7 @@ impl UkiFacts {
     /// Reads the UKI at `path`.
     ///
     /// # Errors
-    /// When it is no UKI, or does not say which root it starts.
+    /// When it is no UKI, cannot be split for kexec, or does not say which root it starts.
     pub fn read(path: &Path) -> Result<Self> {
         Self::parse(path).with_context(|| format!("reading the UKI {}", path.display()))
     }
@@ -43,12 +45,13 @@ impl UkiFacts {
     fn parse(path: &Path) -> Result<Self> {
         let (mut file, head) = open(path)?;
         let sections = Sections::parse(&head)?;
+        sections.check_split(file.metadata()?.len())?;
         let kernel = sections.required(".linux")?;
         let kernel_head = Section { virtual_size: kernel.virtual_size.min(KERNEL_HEAD), ..kernel.clone() };
         let limit = cmdline_limit(&read_section(&mut file, &kernel_head, KERNEL_HEAD)?)?;
         let cmdline = read_section(&mut file, sections.required(".cmdline")?, MAX_CMDLINE)?;
         let cmdline = String::from_utf8(cmdline).context("its command line is not UTF-8")?;
-        let cmdline = cmdline.trim_end_matches(['\0', '\n', ' ']).to_owned();
+        let cmdline = trim_cmdline(&cmdline).to_owned();
         let root_hash = root_hash(&cmdline)?;
         let os_release = read_section(&mut file, sections.required(".osrel")?, MAX_OS_RELEASE)?;
         let os_release = OsRelease::parse(&String::from_utf8_lossy(&os_release));

@@ -15,6 +15,8 @@ use metalstrap_release::manifest::Manifest;
 use serde_json::Value;
 
 mod support;
+#[path = "publish/uki.rs"]
+mod uki;
 
 use support::{BLOCKS, Inputs, contents, files, veritysetup};
 

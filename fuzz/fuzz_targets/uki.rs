@@ -1,4 +1,5 @@
-//! Any bytes as a UKI: its sections can be read or are refused, within the limit, and so is what they make of PCR 11.
+//! Any bytes as a UKI: its sections can be read or are refused, within the limit, and so is what they make of PCR 11. One that can
+//! be split has all of what its sections say.
 #![cfg_attr(fuzzing, no_main)]
 
 use std::io::Cursor;
@@ -27,6 +28,11 @@ fuzz_target!(|bytes: &[u8]| {
     }
     for profile in 0..3 {
         let Ok(sections) = Sections::parse_profile(bytes, profile) else { continue };
+        if sections.check_split(bytes.len() as u64).is_ok() {
+            let mut small = sections.iter().filter(|section| section.virtual_size <= LIMIT);
+            let read = |section: &Section| read_section(&mut Cursor::new(bytes), section, LIMIT).is_ok();
+            assert!(small.all(read), "{sections:?}");
+        }
         if sections.iter().all(|section| section.virtual_size <= LIMIT) {
             let Ok(measured) = extensions(&mut Cursor::new(bytes), &sections, &[Bank::Sha256]) else { continue };
             let place = |extension: &Extension| MEASURED.iter().position(|name| *name == extension.section);

@@ -128,7 +128,7 @@ pub enum LoadError {
     /// The UKI on the disk is not what was installed: a reboot would not help.
     #[error("reading the UKI back from the disk")]
     Uki(#[source] anyhow::Error),
-    /// No kexec starts it, but the firmware does.
+    /// No kexec starts it, but the firmware may.
     #[error("loading the installed kernel")]
     Kernel(#[source] UkiError),
     /// This machine does not jump into it; the firmware may start it after a reboot.
@@ -146,9 +146,10 @@ pub enum LoadError {
 /// Memory of the process is constant: kernel and initrd go to memory files that end with the value. Blocks the thread.
 ///
 /// # Errors
-/// [`LoadError::Uki`].
+/// [`LoadError::Uki`]; [`LoadError::Kernel`] where what was installed cannot be split.
 pub fn read<S: BlockStore>(region: &Region, tree: &Tree<S>, boot: &Boot, banks: &[Bank]) -> Result<Parts, LoadError> {
-    split::split(region, tree, boot, banks).map_err(LoadError::Uki)
+    let parts = split::split(region, tree, boot, banks);
+    parts.map_err(|error| error.downcast::<UkiError>().map_or_else(LoadError::Uki, LoadError::Kernel))
 }
 
 /// Loads the kernel and the initrd of a UKI, with what was put behind it.
@@ -159,7 +160,10 @@ pub fn load(parts: &Parts, command_line: &CommandLine) -> Result<Loaded, LoadErr
     let head = split::head(&parts.kernel).map_err(LoadError::Uki)?;
     refuse_zboot(&head).map_err(LoadError::Kernel)?;
     let line = CString::new(command_line.as_str()).map_err(|error| LoadError::Uki(error.into()))?;
-    sys::kexec_file_load(&parts.kernel, &parts.initrd, &line).map_err(|errno| LoadError::Refused { errno })?;
+    // The system call takes no empty file.
+    let initrd_size = parts.initrd.metadata().map_err(|error| LoadError::Uki(error.into()))?.len();
+    let initrd = (initrd_size > 0).then_some(&parts.initrd);
+    sys::kexec_file_load(&parts.kernel, initrd, &line).map_err(|errno| LoadError::Refused { errno })?;
     Ok(Loaded { uki: parts.sha256 })
 }
 

@@ -315,20 +315,21 @@ pub fn clear_immutable(file: &std::fs::File) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Loads a kernel and its initrd for `reboot(LINUX_REBOOT_CMD_KEXEC)` (kexec_file_load(2)).
+/// Loads a kernel and its initrd, if it gets one, for `reboot(LINUX_REBOOT_CMD_KEXEC)` (kexec_file_load(2)).
 ///
 /// # Errors
 /// The kernel's reason; nothing is loaded then.
 pub fn kexec_file_load(
     kernel: &impl std::os::fd::AsFd,
-    initrd: &impl std::os::fd::AsFd,
+    initrd: Option<&impl std::os::fd::AsFd>,
     cmdline: &std::ffi::CStr,
 ) -> nix::Result<()> {
     use std::os::fd::AsRawFd as _;
-    let (kernel, initrd) = (kernel.as_fd().as_raw_fd(), initrd.as_fd().as_raw_fd());
+    let flags = if initrd.is_none() { libc::KEXEC_FILE_NO_INITRAMFS } else { 0 };
+    let flags = libc::c_ulong::from(flags.cast_unsigned());
+    let (kernel, initrd) = (kernel.as_fd().as_raw_fd(), initrd.map_or(-1, |initrd| initrd.as_fd().as_raw_fd()));
     let bytes = cmdline.to_bytes_with_nul();
-    let flags: libc::c_ulong = 0;
-    // SAFETY: the call reads `bytes.len()` bytes at the pointer, which are borrowed for the whole call, and the two
+    // SAFETY: the call reads `bytes.len()` bytes at the pointer, which are borrowed for the whole call, and the
     // files, whose descriptors are borrowed likewise. It replaces nothing that runs: only a later reboot(2) does.
     let result =
         unsafe { libc::syscall(libc::SYS_kexec_file_load, kernel, initrd, bytes.len(), bytes.as_ptr(), flags) };

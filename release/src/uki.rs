@@ -7,6 +7,11 @@ use std::io::{self, Read, Seek, SeekFrom};
 use crate::digest::{Digest, NotADigest};
 use crate::manifest::MAX_BOOT_BYTES;
 
+mod places;
+mod split;
+
+pub use split::{HANDED, trim_cmdline};
+
 /// The most bytes of a UKI that [`Sections::parse`] looks at; the headers lie well below.
 pub const HEAD_BYTES: usize = 64 << 10;
 /// The most sections: what the PE loader of Windows takes, and far more than any UKI has.
@@ -17,6 +22,8 @@ const MACHINE_X86_64: u16 = 0x8664;
 pub const MAX_CMDLINE: u64 = 64 << 10;
 /// Magic of the optional header of PE32+.
 const PE32_PLUS: u16 = 0x20b;
+/// Bytes of the optional header of PE32+ without data directories.
+const OPTIONAL_HEADER: usize = 112;
 /// Bytes of a section header.
 const SECTION_HEADER: usize = 40;
 /// The section that begins a profile.
@@ -55,6 +62,14 @@ pub enum UkiError {
     /// It names one by something that is no root hash.
     #[error("its command line's roothash=")]
     RootHash(#[source] NotADigest),
+    /// Its command line is not what the release's manifest says.
+    #[error("the UKI's command line is {found:?}, but the manifest says {said:?}")]
+    OtherCommandLine {
+        /// What it is.
+        found: String,
+        /// What the manifest says.
+        said: String,
+    },
     /// A section could not be read.
     #[error("reading the UKI's section {name}")]
     Read {
@@ -194,37 +209,15 @@ fn table(head: &[u8]) -> Result<Vec<Section>, UkiError> {
     if count > MAX_SECTIONS {
         return malformed(format!("has {count} sections, more than {MAX_SECTIONS}"));
     }
-    let table = coff + 20 + usize::from(header.u16(coff + 16)?);
+    let size = usize::from(header.u16(coff + 16)?);
+    if size < OPTIONAL_HEADER {
+        return malformed("has its section table within its optional header");
+    }
+    let table = coff + 20 + size;
     let found: Vec<_> =
         (0..count).map(|index| section(&header, table + index * SECTION_HEADER)).collect::<Result<_, _>>()?;
-    check_places(&found)?;
+    places::check(&found, (table + count * SECTION_HEADER) as u64)?;
     Ok(found.into_iter().map(|(section, _)| section).collect())
-}
-
-/// Refuses sections that share bytes, in the file or in memory: what is measured, checked and started would not be the same.
-fn check_places(sections: &[(Section, u64)]) -> Result<(), UkiError> {
-    for (index, (section, address)) in sections.iter().enumerate() {
-        for (other, other_address) in sections.iter().take(index) {
-            let shared = |place: &str| {
-                malformed(format!("has sections that overlap in {place}: {} and {}", other.name, section.name))
-            };
-            let of = |section: &Section| (section.file_offset, section.raw_size);
-            if overlap(of(other), of(section)) {
-                return shared("the file");
-            }
-            // At address 0 are the headers: a section that says so has not been placed at all.
-            let placed = *address != 0 && *other_address != 0;
-            if placed && overlap((*other_address, other.virtual_size), (*address, section.virtual_size)) {
-                return shared("memory");
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether two ranges, each of a start and a size, share a byte.
-fn overlap((start, size): (u64, u64), (other_start, other_size): (u64, u64)) -> bool {
-    start.max(other_start) < (start + size).min(other_start + other_size)
 }
 
 /// Checks the sections that all profiles have, or those of one.

@@ -9,18 +9,12 @@ mod on_disk;
 use std::path::Path;
 
 use metalstrap_release::pcr::Signatures;
+use metalstrap_release::uki::HANDED;
 
 use super::Parts;
 use crate::credentials::pack;
 use crate::eventlog;
 
-/// Sections that the stub hands over, in its order, each with the name of its file in [`DIRECTORY`].
-pub(super) const HANDED: [(&str, &str); 4] = [
-    (SIGNATURES, "tpm2-pcr-signature.json"),
-    (".pcrpkey", "tpm2-pcr-public-key.pem"),
-    (".osrel", "os-release"),
-    (".profile", "profile"),
-];
 /// Signed policies for PCR 11.
 const SIGNATURES: &str = ".pcrsig";
 /// Where the stub puts what it hands over.

@@ -8,28 +8,23 @@ use anyhow::{Context as _, Result, bail};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::manifest::Boot;
 use metalstrap_release::pcr::{Bank, Extension, Hasher, measured};
-use metalstrap_release::uki::{HEAD_BYTES, Section, Sections, UkiError};
+use metalstrap_release::uki::{HANDED, HEAD_BYTES, Section, Sections, UkiError, trim_cmdline};
 use metalstrap_release::verity::{BLOCK, BlockStore, Tree};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use sha2::{Digest as _, Sha256};
 
-use super::extra::HANDED;
 use crate::converge::each_piece;
 use crate::disk::Region;
 
-/// No command line is longer; the kernel takes 2 KiB.
-const MOST_CMDLINE: u64 = 64 << 10;
 /// Bytes of a kernel that say what kind of one it is.
 const KERNEL_HEAD: u64 = 1024;
-/// No other section that is looked at is larger: keys, signatures and what a text file says.
-const MOST_SMALL: u64 = 1 << 20;
 
 /// What is in a UKI.
 #[derive(Debug)]
 pub struct Parts {
     /// `.linux`
     pub(super) kernel: File,
-    /// `.ucode`, if there is one, then `.initrd`, then what was put behind: the order in which systemd-stub concatenates them.
+    /// `.ucode` and `.initrd`, where they are there, then what was put behind: the order in which systemd-stub concatenates them.
     pub(super) initrd: File,
     /// SHA-256 of the whole UKI.
     pub(super) sha256: Digest,
@@ -76,8 +71,9 @@ pub(super) fn split<S: BlockStore>(region: &Region, tree: &Tree<S>, boot: &Boot,
     each_piece(region, tree, boot.uki.size.div_ceil(BLOCK), |offset, piece| {
         if offset == 0 {
             let sections = Sections::parse(piece.get(..HEAD_BYTES).unwrap_or(piece))?;
-            wanted = places(&sections, boot, &files)?;
-            hashed = to_hash(&sections, boot, banks)?;
+            sections.check_split(boot.uki.size)?;
+            wanted = places(&sections, &files)?;
+            hashed = to_hash(&sections, banks);
         }
         let rest = usize::try_from(boot.uki.size.saturating_sub(offset))?;
         hash.update(piece.get(..rest).unwrap_or(piece));
@@ -105,21 +101,14 @@ pub(super) fn split<S: BlockStore>(region: &Region, tree: &Tree<S>, boot: &Boot,
 }
 
 /// Decides where each section goes and gives the memory files their sizes: what is not in the file reads as zeroes.
-fn places<'a>(sections: &Sections, boot: &Boot, files: &'a Files) -> Result<Vec<Wanted<'a>>> {
-    let (linux, main, line) =
-        (sections.required(".linux")?, sections.required(".initrd")?, sections.required(".cmdline")?);
+fn places<'a>(sections: &Sections, files: &'a Files) -> Result<Vec<Wanted<'a>>> {
+    let (linux, line) = (sections.required(".linux")?, sections.required(".cmdline")?);
+    let initrds = [".ucode", ".initrd"].into_iter().filter_map(|name| sections.get(name));
     let handed = HANDED.iter().filter_map(|(name, _)| sections.get(name)).filter(|section| section.virtual_size > 0);
-    let small: Vec<_> = std::iter::once((line, MOST_CMDLINE)).chain(handed.map(|one| (one, MOST_SMALL))).collect();
-    if let Some((Section { name, virtual_size, .. }, most)) = small.iter().find(|(one, most)| one.virtual_size > *most)
-    {
-        bail!("the UKI's {name} has {virtual_size} bytes, more than {most}");
-    }
-    let ucode = sections.get(".ucode").into_iter();
     let mut wanted = vec![Wanted { section: linux.clone(), into: &files.kernel, at: 0 }];
-    wanted.extend(one_behind_the_other(&files.initrd, ucode.chain([main])));
-    wanted.extend(one_behind_the_other(&files.small, small.into_iter().map(|(section, _)| section)));
+    wanted.extend(one_behind_the_other(&files.initrd, initrds));
+    wanted.extend(one_behind_the_other(&files.small, std::iter::once(line).chain(handed)));
     for Wanted { section, into, at } in &wanted {
-        check_within(section, boot)?;
         into.set_len(at + section.virtual_size).context("reserving memory")?;
     }
     Ok(wanted)
@@ -137,24 +126,13 @@ fn one_behind_the_other<'a, 'b>(into: &'a File, sections: impl Iterator<Item = &
 }
 
 /// What is measured, or why that depends on the machine.
-fn to_hash(sections: &Sections, boot: &Boot, banks: &[Bank]) -> Result<Result<Vec<Hashed>, UkiError>> {
-    let measured = match measured(sections) {
-        Err(error @ UkiError::ByHardware(_)) => return Ok(Err(error)),
-        measured => measured?,
+fn to_hash(sections: &Sections, banks: &[Bank]) -> Result<Vec<Hashed>, UkiError> {
+    let hashed = |(name, section): (&'static str, &Section)| Hashed {
+        name,
+        section: section.clone(),
+        hasher: Hasher::new(banks),
     };
-    let hashed = |(name, section): (&'static str, &Section)| -> Result<Hashed> {
-        check_within(section, boot)?;
-        Ok(Hashed { name, section: section.clone(), hasher: Hasher::new(banks) })
-    };
-    measured.into_iter().map(hashed).collect::<Result<Vec<_>>>().map(Ok)
-}
-
-fn check_within(section: &Section, boot: &Boot) -> Result<()> {
-    let in_file = section.file_offset.checked_add(section.stored_size());
-    if in_file.is_none_or(|end| end > boot.uki.size) {
-        bail!("the UKI's section {} reaches behind the end of the file", section.name);
-    }
-    Ok(())
+    Ok(measured(sections)?.into_iter().map(hashed).collect())
 }
 
 /// What `piece`, which lies at `offset` of the UKI, holds of a section, with its place in it.
@@ -233,11 +211,11 @@ pub(super) fn head(kernel: &File) -> Result<Vec<u8>> {
 }
 
 /// The command line that was planned with, and measured, is the UKI's.
-fn check_cmdline(bytes: &[u8], boot: &Boot) -> Result<()> {
+fn check_cmdline(bytes: &[u8], boot: &Boot) -> Result<(), UkiError> {
     let text = String::from_utf8_lossy(bytes);
-    let text = text.trim_end_matches(['\0', '\n']);
-    if text != boot.cmdline {
-        bail!("the UKI's command line is {text:?}, but the manifest says {:?}", boot.cmdline);
+    let [found, said] = [&*text, boot.cmdline.as_str()].map(trim_cmdline);
+    if found != said {
+        return Err(UkiError::OtherCommandLine { found: found.to_owned(), said: said.to_owned() });
     }
     Ok(())
 }

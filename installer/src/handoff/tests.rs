@@ -217,14 +217,35 @@ fn what_contradicts_the_manifest_is_refused() {
         refused(&ordinary(), |boot| boot.uki.sha256 = Digest([1; 32])),
         format!("the UKI has SHA-256 {image}, but the manifest says {}", "01".repeat(32))
     );
-    assert_eq!(refused(&ordinary()[..3], |_| ()), "the UKI has no section .initrd");
     let mut cut = ordinary();
     cut[1].2 = 1 << 20;
-    assert_eq!(refused(&cut, |_| ()), "the UKI's .cmdline has 1048602 bytes, more than 65536");
+    assert_eq!(refused(&cut, |_| ()), "the UKI's section .cmdline has 1048602 bytes, more than 65536");
     assert_eq!(
         refused(&ordinary(), |boot| boot.uki.size -= 4096),
-        "the UKI's section .initrd reaches behind the end of the file"
+        "the UKI has a section .initrd that reaches behind the end of the file"
     );
+}
+
+#[test]
+fn blanks_at_the_end_of_a_command_line_do_not_count() {
+    let mut sections = ordinary();
+    sections[1].1 = format!("{CMDLINE} \n").into_bytes();
+    let (region, tree, boot) = on_disk(&uki(&sections));
+    split::split(&region, &tree, &boot, &[]).unwrap();
+}
+
+/// As behind systemd-stub: the kernel may have one built in.
+#[test]
+fn without_an_initrd_what_is_added_is_all_of_it() {
+    let (region, tree, boot) = on_disk(&uki(&ordinary()[..3]));
+    let parts = read(&region, &tree, &boot, &Bank::ALL).unwrap();
+    assert_eq!(content(&parts.initrd), b"");
+    let measured: Vec<_> = parts.extensions().unwrap().iter().step_by(2).map(|extension| extension.section).collect();
+    assert_eq!(measured, [".linux", ".osrel", ".cmdline"]);
+    let error = load(&parts, &CommandLine::new(CMDLINE, "").unwrap()).unwrap_err();
+    assert!(matches!(error, LoadError::Refused { .. }), "the kernel is none: {error:?}");
+    parts.append(b"070701archive").unwrap();
+    assert_eq!(content(&parts.initrd), b"070701archive");
 }
 
 #[test]

@@ -63,8 +63,11 @@ impl Machine<'_> {
         signatures: &Signatures,
         host: &Host,
     ) -> Result<Ending> {
-        let uki = handoff::read(&esp.uki, &esp.uki_tree, boot, self.measurer.banks());
-        let uki = uki.code(Code::DiskIo, || format!("checking {} on the disk", esp.uki_path))?;
+        let uki = match handoff::read(&esp.uki, &esp.uki_tree, boot, self.measurer.banks()) {
+            // As it is published, and the disk holds it: the firmware may start it all the same.
+            Err(LoadError::Kernel(form)) => return Ok(self.reboot_instead(&form.to_string())),
+            uki => uki.code(Code::DiskIo, || format!("checking {} on the disk", esp.uki_path))?,
+        };
         if self.measures() {
             let extensions = match uki.extensions() {
                 Ok(extensions) => extensions,

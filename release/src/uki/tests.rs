@@ -116,6 +116,9 @@ fn files_of_another_kind_are_refused() {
     assert_eq!(with(PE + 4, &0xaa64_u16.to_le_bytes()), "the UKI is for machine 0xaa64, not x86-64");
     assert_eq!(with(PE + 24, &0x10b_u16.to_le_bytes()), "the UKI is no PE32+ file");
     assert_eq!(with(PE + 6, &97_u16.to_le_bytes()), "the UKI has 97 sections, more than 96");
+    let within = "the UKI has its section table within its optional header";
+    assert_eq!(with(PE + 20, &111_u16.to_le_bytes()), within);
+    assert_eq!(with(PE + 20, &[0; 2]), within);
     assert_eq!(with(TABLE, b".os\xff"), format!("the UKI has a section name that is not ASCII, at byte {TABLE}"));
     assert_eq!(refusal(&uki()[..TABLE + 20]), format!("the UKI ends before its header does, at byte {}", TABLE + 20));
 }
@@ -149,6 +152,25 @@ fn sections_that_share_bytes_are_refused() {
     shared[linux + 20..linux + 24].copy_from_slice(&0x400_u32.to_le_bytes());
     let error = Sections::parse(&shared).unwrap_err();
     assert_eq!(error.to_string(), "the UKI has sections that overlap in the file: .linux and .cmdline");
+}
+
+#[test]
+fn sections_over_the_headers_are_refused() {
+    let end = u32::try_from(TABLE + 4 * SECTION_HEADER).unwrap();
+    let with = |offset: usize, number: u32| Sections::parse(&changed(offset, &number.to_le_bytes()));
+    let refusal = |offset, number| with(offset, number).unwrap_err().to_string();
+    let (linux, bss) = (TABLE + 2 * SECTION_HEADER, TABLE + 3 * SECTION_HEADER);
+    let in_file = "the UKI has a section .osrel that overlaps its headers in the file";
+    assert_eq!(refusal(TABLE + 20, 0), in_file);
+    assert_eq!(refusal(TABLE + 20, end - 1), in_file);
+    assert_eq!(refusal(linux + 20, 0), "the UKI has a section .linux that overlaps its headers in the file");
+    assert_eq!(with(TABLE + 20, end).unwrap().iter().count(), 4, "right behind them");
+    assert_eq!(with(bss + 20, 0).unwrap().iter().count(), 4, "one without bytes in the file");
+    let in_memory = "the UKI has a section .osrel that overlaps its headers in memory";
+    assert_eq!(refusal(TABLE + 12, 1), in_memory);
+    assert_eq!(refusal(TABLE + 12, end - 1), in_memory);
+    assert_eq!(with(TABLE + 12, end).unwrap().iter().count(), 4, "right behind them");
+    assert_eq!(with(TABLE + 12, 0).unwrap().iter().count(), 4, "one that has not been placed");
 }
 
 #[test]

@@ -185,6 +185,53 @@ fn a_uki_that_the_machine_decides_about_is_left_to_the_firmware() {
     assert!(found.iter().all(|value| value.digest.iter().all(|byte| *byte == 0)), "{found:?}");
 }
 
+/// What a manifest of another publisher may name: the disk is not to blame.
+#[test]
+fn a_uki_that_cannot_be_split_is_left_to_the_firmware() {
+    // Where the handmade UKI has its machine type and the header of a section.
+    let (kind, header) = (0x44, |index: usize| 0xc8 + 40 * index);
+    let changed = |at: usize, field: &[u8]| {
+        let mut image = uki(&ordinary());
+        image[at..at + field.len()].copy_from_slice(field);
+        image
+    };
+    let number = |at: usize, value: u32| changed(at, &value.to_le_bytes());
+    let with = |name: &'static str, size: usize| {
+        let mut sections = ordinary();
+        sections.push((name, vec![b'x'; size], 0));
+        uki(&sections)
+    };
+    let mut short = uki(&ordinary());
+    short.truncate(short.len() - 512);
+    let mut other = ordinary();
+    other[1].1 = b"console=ttyS9".to_vec();
+    let faulty = [
+        (changed(0, b"EL"), "the UKI is no PE file: it does not start with MZ"),
+        (changed(kind, &[0x64, 0xaa]), "the UKI is for machine 0xaa64, not x86-64"),
+        (uki(&ordinary()[1..2]), "the UKI has no section .linux"),
+        (uki(&ordinary()[2..]), "the UKI has no section .cmdline"),
+        (number(header(3) + 20, 512), "the UKI has sections that overlap in the file: .osrel and .initrd"),
+        (number(header(2) + 20, 0), "the UKI has a section .linux that overlaps its headers in the file"),
+        (number(header(2) + 8, (1 << 30) + 1), "the UKI has a section .linux of 1073741825 bytes, too large"),
+        (with(".cmdline", 1), "the UKI has two sections .cmdline"),
+        (with(".pcrsig", (1 << 20) + 1), "the UKI's section .pcrsig has 1048577 bytes, more than 1048576"),
+        (short, "the UKI has a section .initrd that reaches behind the end of the file"),
+        (
+            uki(&other),
+            "the UKI's command line is \"console=ttyS9\", but the manifest says \"console=ttyS0 roothash=00\"",
+        ),
+    ];
+    let (swtpm, directory) = (Swtpm::start(), tempfile::tempdir().unwrap());
+    for (image, problem) in faulty {
+        let (ending, mut measurer, warnings) =
+            prepare(&image, measurer(&swtpm, &directory, TpmPolicy::IfPresent), &host(Existing::Keep));
+        assert_eq!(ending.unwrap(), Ending::Reboot, "{problem}");
+        assert_eq!(warnings, [format!("warning: {problem}; rebooting instead of kexec")]);
+        let found = measurer.read(PcrIndex::KernelBoot).unwrap();
+        assert!(found.iter().all(|value| value.digest.iter().all(|byte| *byte == 0)), "{problem}: {found:?}");
+    }
+}
+
 /// The plan that is made where the OS needs a signed policy, and this one is there.
 fn planned(measurer: Measurer, pcr11: Pcr11Need, signed_from: Option<&[u8; 32]>) -> (HandoffMode, Vec<String>) {
     let tell = Reporter::new("r".into(), Box::new(Lines::default()), None);
