@@ -161,8 +161,8 @@ impl Bench {
             let encrypted = ["\"content\"", "\"key\""].iter().any(|field| line.contains(field));
             assert!(!line.contains(&plain) && !line.contains(&base64) && !encrypted, "{line}");
         }
-        let events = lines.iter().filter_map(|line| serde_json::from_str(&line.replace(url, "VERIFIER")).ok());
-        events.filter(|event: &Value| event["step"] == "attestation").collect()
+        let event = |line: &String| serde_json::from_str::<Value>(&line.replace(url, "VERIFIER")).ok();
+        lines.iter().filter_map(event).filter(|event| event["step"] == "attestation").collect()
     }
 
     /// The same, each with what it says.
