@@ -105,7 +105,7 @@ pub async fn install_with(place: &Place, tell: &Reporter, seams: Seams) -> Resul
         machine.tell_unnoted(&bootable.esp.unnoted, remembers, |intent| bootable.guid_knows(intent));
     }
 
-    let credentials = machine.attest(&host, &bootable, credentials).await?;
+    let credentials = machine.attest(&host, &bootable.esp_region()?, credentials).await?;
     let mut summary = Summary::new(&manifest, &bootable);
     let mut ending = Ending::Poweroff;
     if machine.sets_boot_entry() {

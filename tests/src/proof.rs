@@ -8,13 +8,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use metalstrap_qemu::{Builder, Disk, Machine, find_tool, minutes};
-use metalstrap_release::digest::{from_hex, to_hex};
-use metalstrap_release::eventlog::replay::Replay;
-use metalstrap_release::eventlog::{firmware, userspace};
-use metalstrap_release::pcr::Bank;
+use metalstrap_release::digest::to_hex;
 use serde_json::Value;
 
-use crate::observe;
+use crate::{observe, replay};
 
 /// Printed on the console when the script is done.
 const DONE: &str = "METALSTRAP-PROVED";
@@ -164,28 +161,26 @@ impl Findings {
         fs::read_to_string(self.dir.join(name)).with_context(|| format!("reading {name} of {}", self.dir.display()))
     }
 
-    /// How many PCRs hold something that the logs do not account for, by a replay of both: the firmware's as the installer has
-    /// handed it over. Says which.
+    /// The PCRs that hold something that the logs do not account for, by an independent replay of both: the firmware's as the
+    /// installer has handed it over. Says what they say instead.
     ///
     /// # Errors
     /// A log or a value is missing, or cannot be read.
     pub fn unaccounted(&self) -> Result<Vec<String>> {
         let handed = self.dir.join("firmware-handed");
         let firmware = fs::read(&handed).with_context(|| format!("reading {}", handed.display()))?;
-        let firmware = firmware::parse(&firmware).context("reading the firmware's log")?;
-        let records = userspace::parse(&self.text("userspace")?)?;
-        let replay = Replay::new(Some(&firmware), &records);
+        let records = self.text("userspace")?;
         let mut problems = Vec::new();
         for number in ACCOUNTED {
             let value = pcr(&self.dir, number)?;
-            let value = from_hex(&value).with_context(|| format!("reading PCR {number}"))?;
-            if let Err(problem) = replay.check(number, Bank::Sha256, &value) {
-                problems.push(problem.to_string());
+            let (replayed, events) = replay::both_sha256(&firmware, &records, number.into())?;
+            let is_ours = OURS.contains(&u64::from(number));
+            ensure!(events > 0 || !is_ours, "the logs have no event for PCR {number}");
+            if replayed != value {
+                problems.push(format!(
+                    "PCR {number} is {value}, but the logs, with {events} events for it, say {replayed}"
+                ));
             }
-        }
-        for number in OURS {
-            let number = u32::try_from(number)?;
-            ensure!(replay.events(number) > 0, "the logs have no event for PCR {number}");
         }
         Ok(problems)
     }

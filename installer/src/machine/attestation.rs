@@ -1,5 +1,8 @@
 //! What attesting asks of the machine: the way to the verifier, the TPM, and the place for what the verifier gives.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -18,7 +21,6 @@ use crate::report::fields;
 use crate::resolve::Resolver;
 use crate::secrets;
 use crate::smbios;
-use crate::stages::Bootable;
 use crate::tpm::direct::Direct;
 
 /// The verifier, and what the machine attests itself by, once it has been asked for.
@@ -42,23 +44,18 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Attests the machine, where the host config has a verifier. What that gives goes onto the ESP, beside the `credentials`: all
-    /// that the OS gets is returned.
+    /// Attests the machine, where the host config has a verifier. What that gives goes onto the ESP `esp`, beside the `credentials`:
+    /// all that the OS gets is returned.
     ///
     /// # Errors
     /// [`Code::Attestation`], [`Code::Verifier`], [`Code::Certificate`], [`Code::Secrets`], [`Code::Esp`]: only where the host
     /// config requires it. The disk's.
-    pub async fn attest(
-        &mut self,
-        host: &Host,
-        bootable: &Bootable,
-        mut credentials: Vec<Sealed>,
-    ) -> Result<Vec<Sealed>> {
+    pub async fn attest(&mut self, host: &Host, esp: &Region, mut credentials: Vec<Sealed>) -> Result<Vec<Sealed>> {
         let Some(policy) = host.attestation.as_ref().map(|attestation| attestation.policy) else {
             return Ok(credentials);
         };
-        let (tell, esp) = (self.tell, bootable.esp_region()?);
-        let attest = async |_| match self.exchange(host, &esp).await {
+        let tell = self.tell;
+        let attest = async |_| match self.exchange(host, esp).await {
             Err(error) if policy == AttestationPolicy::IfPossible => {
                 tell.warn("attestation", &format!("{error:#}; the run goes on, as the host config has it"));
                 Ok(())
@@ -66,7 +63,7 @@ impl Machine<'_> {
             done => done,
         };
         tell.wait("attestation", "Attesting the machine", attest).await?;
-        credentials.extend(esp::attested(&esp).await?);
+        credentials.extend(esp::attested(esp).await?);
         credentials.sort_by_key(Sealed::file);
         Ok(credentials)
     }
@@ -95,7 +92,8 @@ impl Machine<'_> {
     }
 
     fn tell_verdict(&self, url: &str, verdict: &Verdict) {
-        let names: Vec<&str> = verdict.secrets.iter().map(|(name, _)| name).collect();
+        // Who is refused gets none, whatever comes along.
+        let names: Vec<&str> = verdict.secrets.iter().map(|(name, _)| name).filter(|_| verdict.accepted).collect();
         let details = [
             ("verifier", url.into()),
             ("id", verdict.id.clone().into()),

@@ -1,6 +1,7 @@
 //! A software TPM for tests: a process of its own with fresh state, which ends with the value.
 
 use std::fs;
+use std::io::{self, Cursor, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -67,6 +68,11 @@ impl Swtpm {
         Direct::new(Box::new(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap()))
     }
 
+    /// The same with a connection for each command, so that any number of these get their turn, as with the kernel's device.
+    pub(crate) fn by_turns(&self) -> Direct {
+        Direct::new(Box::new(Turns { port: self.port, answer: Cursor::default() }))
+    }
+
     /// Has it forget the sessions of a program that has ended, as the kernel does where a program has the device.
     pub(crate) fn forget_sessions(&self) {
         let mut tpm = self.direct();
@@ -109,6 +115,37 @@ impl Swtpm {
             }
         }
         panic!("swtpm found no free ports");
+    }
+}
+
+/// A command is written in one piece, and its answer is there before the connection goes.
+struct Turns {
+    port: u16,
+    answer: Cursor<Vec<u8>>,
+}
+
+impl Write for Turns {
+    fn write(&mut self, command: &[u8]) -> io::Result<usize> {
+        let mut tpm = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        tpm.write_all(command)?;
+        // Tag, length of the whole, code.
+        let mut answer = vec![0; 10];
+        tpm.read_exact(&mut answer)?;
+        let length = u32::from_be_bytes(answer[2..6].try_into().unwrap());
+        answer.resize(usize::try_from(length).unwrap(), 0);
+        tpm.read_exact(&mut answer[10..])?;
+        self.answer = Cursor::new(answer);
+        Ok(command.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Turns {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.answer.read(buffer)
     }
 }
 

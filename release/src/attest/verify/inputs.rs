@@ -1,4 +1,6 @@
-//! What the installer has worked from, as its records have it.
+//! What the installer has measured, as its records have it. That something was measured is proved, by its digest; that nothing
+//! else of its kind was is not: a name is no part of what is measured, and who can alter the log can call another one something
+//! else.
 
 use super::super::{Finding, Outcome};
 use super::logs::Logs;
@@ -6,6 +8,9 @@ use crate::digest::Digest;
 use crate::document::DocumentError;
 use crate::eventlog::userspace::Record;
 use crate::manifest::Manifest;
+
+/// What no digest tells.
+const NO_OTHER: &str = "that nothing else was in its place is only what the log says";
 
 /// The release that is expected.
 #[derive(Debug, Clone)]
@@ -28,17 +33,17 @@ impl Release {
     }
 }
 
-/// How the records of one input stand to what is expected.
+/// How the records that the log calls by one name stand to what is expected.
 enum Stand {
     /// There is none.
     Absent,
-    /// All are of it.
+    /// All are of it, so that it was measured.
     Same,
     /// One is of something else.
     Other,
 }
 
-fn stand(records: &[Record], input: &str, bytes: &[u8]) -> Stand {
+fn stand(records: &[&Record], input: &str, bytes: &[u8]) -> Stand {
     let of_input: Vec<_> = records.iter().filter(|record| record.input() == Some(input)).collect();
     if of_input.is_empty() {
         Stand::Absent
@@ -57,14 +62,14 @@ pub(super) fn release(logs: &Logs, expected: Option<&Release>) -> Finding {
         (_, None) => return finding(Outcome::Unknown, "the userspace log is not proved".to_owned()),
         (Some(release), Some(records)) => (release, records),
     };
-    match stand(records, "manifest", manifest) {
+    match stand(&records, "manifest", manifest) {
         Stand::Absent => return finding(Outcome::Refuted, "no manifest was measured".to_owned()),
         Stand::Other => return finding(Outcome::Refuted, format!("another manifest than that of {name} was measured")),
         Stand::Same => (),
     }
     let results = [("root-hash", root_hash.to_string()), ("uki", uki.to_string())];
     for (input, expected) in results {
-        match stand(records, input, expected.as_bytes()) {
+        match stand(&records, input, expected.as_bytes()) {
             Stand::Same => (),
             Stand::Other => return finding(Outcome::Refuted, format!("the {input} is not that of {name}")),
             Stand::Absent => {
@@ -75,20 +80,23 @@ pub(super) fn release(logs: &Logs, expected: Option<&Release>) -> Finding {
             }
         }
     }
-    finding(Outcome::Proved, format!("{name} was installed: manifest, root hash and UKI are its own"))
+    let text = format!("manifest, root hash and UKI of {name} were measured; {NO_OTHER}");
+    finding(Outcome::Proved, text)
 }
 
 /// What `logs` say of the host config.
 pub(super) fn host_config(logs: &Logs, expected: Option<&[u8]>) -> Finding {
-    let finding = |outcome, text: &str| Finding::new("host-config", outcome, text);
+    let finding = |outcome, text: String| Finding::new("host-config", outcome, text);
     let (expected, records) = match (expected, logs.proved()) {
-        (None, _) => return finding(Outcome::Unknown, "none was expected"),
-        (_, None) => return finding(Outcome::Unknown, "the userspace log is not proved"),
+        (None, _) => return finding(Outcome::Unknown, "none was expected".to_owned()),
+        (_, None) => return finding(Outcome::Unknown, "the userspace log is not proved".to_owned()),
         (Some(expected), Some(records)) => (expected, records),
     };
-    match stand(records, "host-config", expected) {
-        Stand::Same => finding(Outcome::Proved, "the installer went by it"),
-        Stand::Other => finding(Outcome::Refuted, "another one was measured"),
-        Stand::Absent => finding(Outcome::Refuted, "none was measured: the machine went by a group's, or by none"),
+    match stand(&records, "host-config", expected) {
+        Stand::Same => finding(Outcome::Proved, format!("it was measured; {NO_OTHER}")),
+        Stand::Other => finding(Outcome::Refuted, "another one was measured".to_owned()),
+        Stand::Absent => {
+            finding(Outcome::Refuted, "none was measured: the machine went by a group's, or by none".to_owned())
+        }
     }
 }

@@ -42,15 +42,15 @@ impl Logs {
         };
         let userspace_log = match &records {
             Err(error) => Finding::new("userspace-log", Outcome::Refuted, error.to_string()),
-            Ok(records) => of_userspace(&replay, &values, records.len(), has_firmware),
+            Ok(records) => of_userspace(&replay, &values, of_installer(records).count(), has_firmware),
         };
         let (firmware, records) = (firmware.ok().flatten(), records.unwrap_or_default());
         Self { firmware, records, replay, firmware_log, userspace_log, values }
     }
 
-    /// The installer's records, if they are proved.
-    pub(super) fn proved(&self) -> Option<&[Record]> {
-        (self.userspace_log.outcome == Outcome::Proved).then_some(self.records.as_slice())
+    /// The installer's records, if their digests and their order are proved; their names never are.
+    pub(super) fn proved(&self) -> Option<Vec<&Record>> {
+        (self.userspace_log.outcome == Outcome::Proved).then(|| of_installer(&self.records).collect())
     }
 
     /// The firmware's log, if it is proved for one of its PCRs.
@@ -72,6 +72,11 @@ impl Logs {
         banks.dedup();
         banks
     }
+}
+
+/// The records of the PCR that the installer measures into. Nobody may have asked for those that a log has others of.
+fn of_installer(records: &[Record]) -> impl Iterator<Item = &Record> {
+    records.iter().filter(|record| record.pcr() == Some(INSTALLER))
 }
 
 /// The values of a PCR in each bank.

@@ -1,0 +1,113 @@
+//! Logs that are not those of what was measured, with the machine's own quote.
+
+use super::*;
+
+/// What is said of a PCR that holds what was measured on a machine as it should be, where the log is that of a `changed` one, with
+/// so many events for it.
+fn differs(pcr: u32, changed: Change, events: usize) -> String {
+    let mut other = Machine::new();
+    changed(&mut other);
+    let [found, said] = [Machine::new(), other].map(|machine| to_hex(&machine.values()[&pcr]));
+    assert_ne!(found, said);
+    format!(
+        "PCR {pcr} of bank sha256 is {found}, but the logs, with {events} events for it, say {said}: an event is missing in them, is \
+         one too many, or stands in another place"
+    )
+}
+
+/// The log of a changed machine.
+fn with_log_of(changed: Change) -> Verdict {
+    let mut other = Machine::new();
+    changed(&mut other);
+    judged(&Machine::new(), |evidence| {
+        evidence.firmware_log = Some(Base64(other.firmware_log()));
+        evidence.userspace_log = other.userspace_log();
+    })
+}
+
+/// Whether `machine` is accepted with this log, and what is said of it and what rests on it.
+fn with_records(machine: &Machine, log: String) -> (bool, Vec<String>) {
+    let verdict = judged(machine, |evidence| evidence.userspace_log = log);
+    let of = |what: &str| {
+        let finding = verdict.findings.iter().find(|finding| finding.what == what).unwrap();
+        format!("{:?}: {}", finding.outcome, finding.text)
+    };
+    (verdict.accepted, ["userspace-log", "release", "host-config"].map(of).to_vec())
+}
+
+#[test]
+fn a_record_too_many_too_few_or_in_another_place_is_found() {
+    let cases: [(Change, usize); 3] = [
+        (|machine| machine.records.push(("plan", b"plan".to_vec())), 6),
+        (|machine| drop(machine.records.remove(2)), 4),
+        (|machine| machine.records.swap(0, 1), 5),
+    ];
+    for (changed, events) in cases {
+        let verdict = with_log_of(changed);
+        let (text, none) = (differs(13, changed, events), "the userspace log is not proved");
+        let expected = vec![
+            ("userspace-log", Outcome::Refuted, text.as_str()),
+            ("release", Outcome::Unknown, none),
+            ("host-config", Outcome::Unknown, none),
+        ];
+        assert_eq!(doubts(&verdict), (false, expected));
+    }
+}
+
+#[test]
+fn an_event_of_the_firmware_too_many_too_few_or_in_another_place_is_found() {
+    let cases: [(Change, usize); 4] = [
+        (|machine| machine.firmware.push((4, APPLICATION, sha256(b"netboot"), vec![0; 32])), 4),
+        (|machine| drop(machine.firmware.remove(1)), 2),
+        (|machine| machine.firmware.swap(1, 2), 3),
+        (|machine| machine.firmware[1].2 = sha256(b"another"), 3),
+    ];
+    for (changed, events) in cases {
+        let verdict = with_log_of(changed);
+        let text = differs(4, changed, events);
+        let expected = vec![
+            ("firmware-log", Outcome::Refuted, text.as_str()),
+            ("netboot-image", Outcome::Unknown, "no firmware log accounts for PCR 4"),
+        ];
+        assert_eq!(doubts(&verdict), (false, expected));
+    }
+    // No PCR tells in which order two others were extended.
+    assert_eq!(doubts(&with_log_of(|machine| machine.firmware.swap(3, 4))), (true, vec![]));
+}
+
+/// A name is no part of what is measured: that the expected one was measured is all that is said to be proved.
+#[test]
+fn that_no_other_host_config_was_measured_is_not_said_to_be_proved() {
+    let mut machine = Machine::new();
+    machine.records.insert(1, ("host-config", b"another".to_vec()));
+    machine.records.insert(3, ("manifest", b"another".to_vec()));
+    let (accepted, told) = with_records(&machine, machine.userspace_log());
+    assert!(!accepted);
+    assert_eq!(told[1], "Refuted: another manifest than that of debian 13.2 was measured");
+    assert_eq!(told[2], "Refuted: another one was measured");
+
+    machine.records[1].0 = "dhcp";
+    machine.records[3].0 = "medium";
+    let (_, told) = with_records(&machine, machine.userspace_log());
+    assert_eq!(told[0], "Proved: its 7 records account for PCR 13, and both logs for all above 7");
+    assert_eq!(told[1], format!("Proved: {RELEASE_MEASURED}"));
+    assert_eq!(told[2], format!("Proved: {HOST_MEASURED}"));
+}
+
+/// Nobody has asked for PCR 15 or for an NV index: what the log says that these hold was perhaps never measured.
+#[test]
+fn a_record_that_no_quote_vouches_for_proves_nothing() {
+    let wanted = Machine::new().records;
+    let mut machine = Machine::new();
+    machine.records = vec![("dhcp", b"another host".to_vec()), ("medium", b"another manifest".to_vec())];
+    for (kind, register) in [("pcr", 15), ("pcr", 23), ("nv_index", 0x0180_0001)] {
+        let more: String = wanted.iter().map(|(what, bytes)| record(kind, register, what, bytes)).collect();
+        let told = with_records(&machine, machine.userspace_log() + &more);
+        let expected = [
+            "Proved: its 2 records account for PCR 13, and both logs for all above 7",
+            "Refuted: no manifest was measured",
+            "Refuted: none was measured: the machine went by a group's, or by none",
+        ];
+        assert_eq!(told, (false, expected.map(str::to_owned).to_vec()), "{kind} {register}");
+    }
+}
