@@ -168,6 +168,8 @@ impl Measurement {
 pub struct Measurer {
     state: State,
     required: bool,
+    /// A run that goes on without measuring has not said so yet.
+    unsaid: bool,
 }
 
 #[derive(Debug)]
@@ -204,7 +206,7 @@ impl Measurer {
     /// For an ordinary command, which leaves the TPM of the machine it runs on alone.
     #[must_use]
     pub fn off() -> Self {
-        Self { state: State::Off, required: false }
+        Self { state: State::Off, required: false, unsaid: false }
     }
 
     /// With this TPM and a log at `path`.
@@ -215,7 +217,7 @@ impl Measurer {
             Ok(None) => State::Absent,
             Err(error) => State::Failed { cause: format!("{error:#}"), log: String::new() },
         };
-        Self { state, required: false }
+        Self { state, required: false, unsaid: false }
     }
 
     /// The banks in which is measured: none where nothing is.
@@ -276,6 +278,7 @@ impl Measurer {
         if self.required && !measuring {
             return Err(coded(Code::Tpm, format!("the host config requires a TPM, but {text}")));
         }
+        self.unsaid = true;
         Ok(Decision { measuring, text })
     }
 
@@ -286,6 +289,12 @@ impl Measurer {
             State::Failed { cause, .. } => Some(cause),
             State::Measuring { .. } | State::Absent | State::Off => None,
         }
+    }
+
+    /// What a person is to read where the TPM or the log has failed and the host config lets the run go on: once.
+    pub fn complaint(&mut self) -> Option<String> {
+        let State::Failed { cause, .. } = &self.state else { return None };
+        std::mem::take(&mut self.unsaid).then(|| format!("the installation goes on without measuring: {cause}"))
     }
 
     /// The log, for the final report and the installed OS; empty if nothing was measured.

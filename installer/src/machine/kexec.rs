@@ -7,7 +7,7 @@ use metalstrap_release::host::{HandoffMode, Host, Pcr11Need};
 use metalstrap_release::manifest::Boot;
 use metalstrap_release::pcr::{Extension, Signatures};
 
-use super::Machine;
+use super::{Machine, tell_measured};
 use crate::ending::Ending;
 use crate::esp::Esp;
 use crate::eventlog::firmware;
@@ -71,9 +71,10 @@ impl Machine<'_> {
                 Err(error) => return Ok(self.reboot_instead(&error.to_string())),
             };
             self.measure_as_stub(extensions, line, credentials)?;
-            if let Some(cause) = self.measurer.failure().filter(|_| host.pcr11 == Pcr11Need::Signed) {
-                return Ok(self.reboot_instead(cause));
-            }
+        }
+        // It may have failed just now, or since the plan was made.
+        if let Some(cause) = self.measurer.failure().filter(|_| host.pcr11 == Pcr11Need::Signed) {
+            return Ok(self.reboot_instead(cause));
         }
         self.hand_over(&uki, credentials, signatures).context("adding to the initrd")?;
         match handoff::load(&uki, line) {
@@ -97,11 +98,11 @@ impl Machine<'_> {
             let what = if index.is_multiple_of(2) { "section-name" } else { "section" };
             let what = format!("{what}:{section}");
             let measurement = self.measurer.extend(PcrIndex::KernelBoot, &what, digests.clone())?;
-            self.tell.tell("tpm", "measured", measurement.fields());
+            tell_measured(&mut self.measurer, self.tell, &measurement);
         }
         let mut measure = |what: &str, bytes: &[u8]| -> Result<()> {
             let measurement = self.measurer.measure(PcrIndex::KernelConfig, what, bytes)?;
-            self.tell.tell("tpm", "measured", measurement.fields());
+            tell_measured(&mut self.measurer, self.tell, &measurement);
             Ok(())
         };
         measure("load-options", &line.to_load_options())?;
