@@ -62,6 +62,8 @@ pub struct EventLog {
     file: File,
     text: String,
     boot_id: String,
+    /// As [`STICKY`] on the file.
+    incomplete: bool,
 }
 
 impl EventLog {
@@ -88,7 +90,7 @@ impl EventLog {
             );
         }
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
-        Ok(Self { file, text, boot_id: boot_id.trim().replace('-', "") })
+        Ok(Self { file, text, boot_id: boot_id.trim().replace('-', ""), incomplete: false })
     }
 
     /// All records, as in the file.
@@ -113,12 +115,14 @@ impl EventLog {
     fn extend_and_append(&mut self, tpm: &mut dyn Tpm, input: Input<'_>, record: &str) -> Result<()> {
         let mark = |file: &File, mode| file.set_permissions(Permissions::from_mode(mode));
         mark(&self.file, 0o600 | STICKY).context("marking the event log as incomplete")?;
+        self.incomplete = true;
         tpm.extend(input.pcr, input.digests)?;
         self.text.push_str(record);
         self.file
             .seek(SeekFrom::End(0))
             .and_then(|_| self.file.write_all(record.as_bytes()))
             .context("appending to the event log")?;
+        self.incomplete = false;
         mark(&self.file, 0o600).context("marking the event log as complete")
     }
 
@@ -178,13 +182,31 @@ enum State {
         tpm: Box<dyn Tpm>,
         log: EventLog,
     },
-    /// The log is kept: what was measured before the failure stays true.
+    /// The log is kept: what was measured before the failure, or by an earlier run, stays true.
     Failed {
         cause: String,
-        log: String,
+        log: Left,
     },
     Absent,
     Off,
+}
+
+/// What there is of a log to which nothing is added any more.
+#[derive(Debug)]
+struct Left {
+    text: String,
+    /// A measurement may have been made that it does not have.
+    incomplete: bool,
+}
+
+impl Left {
+    /// What an earlier run of this boot has left at `path`, as far as it can be read: whole records.
+    fn at(path: &Path) -> Self {
+        let incomplete = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & STICKY != 0);
+        let mut text = fs::read_to_string(path).unwrap_or_default();
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        Self { text, incomplete }
+    }
 }
 
 /// What [`Measurer::decide`] decided, for the console and an event.
@@ -214,8 +236,11 @@ impl Measurer {
     pub fn with(tpm: Result<Option<Box<dyn Tpm>>>, path: &Path) -> Self {
         let state = match tpm.and_then(|tpm| tpm.map(|tpm| Ok((tpm, EventLog::open(path)?))).transpose()) {
             Ok(Some((tpm, log))) => State::Measuring { tpm, log },
-            Ok(None) => State::Absent,
-            Err(error) => State::Failed { cause: format!("{error:#}"), log: String::new() },
+            Ok(None) => match Left::at(path) {
+                Left { text, .. } if text.is_empty() => State::Absent,
+                log => State::Failed { cause: "the TPM of an earlier run of this boot is gone".to_owned(), log },
+            },
+            Err(error) => State::Failed { cause: format!("{error:#}"), log: Left::at(path) },
         };
         Self { state, required: false, unsaid: false }
     }
@@ -253,7 +278,8 @@ impl Measurer {
                 Err(error) if self.required => Err(error).code(Code::Tpm, || format!("measuring the {what}")),
                 Err(error) => {
                     let cause = format!("measuring the {what}: {error:#}");
-                    self.state = State::Failed { cause: cause.clone(), log: log.text.clone() };
+                    let log = Left { text: log.text.clone(), incomplete: log.incomplete };
+                    self.state = State::Failed { cause: cause.clone(), log };
                     Ok(done(Vec::new(), Some(cause)))
                 }
             },
@@ -302,9 +328,21 @@ impl Measurer {
     pub fn log(&self) -> &str {
         match &self.state {
             State::Measuring { log, .. } => log.to_text(),
-            State::Failed { log, .. } => log,
+            State::Failed { log, .. } => &log.text,
             State::Absent | State::Off => "",
         }
+    }
+
+    /// Whether a measurement may have been made that the log does not have: by this run, or an earlier one of the same boot.
+    #[must_use]
+    pub fn lacks_records(&self) -> bool {
+        matches!(&self.state, State::Failed { log, .. } if log.incomplete)
+    }
+
+    /// Whether the log has an input whose word begins so, of this run or an earlier one of the same boot.
+    #[must_use]
+    pub fn has_measured(&self, what: &str) -> bool {
+        self.log().contains(&format!("\"input\":\"{what}"))
     }
 
     /// The TPM, for what is not measured; `None` where there is none, or it is left alone.

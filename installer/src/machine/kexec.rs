@@ -12,7 +12,7 @@ use crate::ending::Ending;
 use crate::esp::Esp;
 use crate::eventlog::firmware;
 use crate::failure::{Code, WithCode as _};
-use crate::handoff::{self, CommandLine, LoadError, Parts, extra, pcr11};
+use crate::handoff::{self, CommandLine, Parts, extra, pcr11};
 use crate::repository::{self, Repository};
 use crate::tpm::PcrIndex;
 
@@ -32,10 +32,18 @@ impl Machine<'_> {
         }
     }
 
-    /// What speaks against kexec where the OS needs a signed policy for PCR 11: that none will fit. A machine without TPM has
-    /// nothing to open with it.
+    /// What speaks against kexec in PCR 11: that it has an installed UKI already; or, where the OS needs a signed policy for it, that
+    /// none will fit. A machine without TPM has nothing to open with it.
     pub(super) fn unsigned(&mut self, host: &Host, boot: &Boot, signatures: &Signatures) -> Option<String> {
-        if host.pcr11 == Pcr11Need::Any || host.handoff != HandoffMode::Kexec {
+        if host.handoff != HandoffMode::Kexec {
+            return None;
+        }
+        if self.measurer.has_measured("section-name:") {
+            let text =
+                "an earlier run of this boot has measured an installed UKI into PCR 11, which only a restart clears";
+            return Some(text.to_owned());
+        }
+        if host.pcr11 == Pcr11Need::Any {
             return None;
         }
         let failed = |cause: &str| Some(format!("`pcr11` is `signed`, and PCR 11 cannot be foretold: {cause}"));
@@ -50,7 +58,7 @@ impl Machine<'_> {
     }
 
     /// Measures the installed UKI and what is added to it, and loads its kernel. The last thing that measures: the log that it
-    /// hands over then has all there is. Where anything fails from here on, the machine restarts, which clears what was measured.
+    /// hands over then has all there is. Where anything fails behind that, the machine restarts, which clears what was measured.
     ///
     /// # Errors
     /// As [`Machine::prepare_handoff`].
@@ -76,13 +84,16 @@ impl Machine<'_> {
         if let Some(cause) = self.measurer.failure().filter(|_| host.pcr11 == Pcr11Need::Signed) {
             return Ok(self.reboot_instead(cause));
         }
-        self.hand_over(&uki, credentials, signatures).context("adding to the initrd")?;
-        match handoff::load(&uki, line) {
-            Ok(_) => Ok(Ending::Kexec),
-            Err(refused @ (LoadError::Refused { .. } | LoadError::Kernel(_))) => {
-                Ok(self.reboot_instead(&format!("{:#}", anyhow::Error::from(refused))))
-            }
-            Err(error) => Err(error).code(Code::DiskIo, || format!("checking {} on the disk", esp.uki_path)),
+        Ok(self.load_measured(&uki, line, credentials, signatures))
+    }
+
+    /// Puts behind the initrd what is handed over, and loads the kernel. What fails here is no failure of the run: started again, it
+    /// would measure the UKI a second time, and the disk boots.
+    fn load_measured(&self, uki: &Parts, line: &CommandLine, credentials: &[u8], signatures: &Signatures) -> Ending {
+        let added = self.hand_over(uki, credentials, signatures).context("adding to the initrd");
+        match added.and_then(|()| handoff::load(uki, line).map_err(anyhow::Error::from)) {
+            Ok(_) => Ending::Kexec,
+            Err(error) => self.reboot_instead(&format!("{error:#}")),
         }
     }
 
@@ -112,7 +123,7 @@ impl Machine<'_> {
         measure("event-log-importer", &extra::importer())
     }
 
-    /// Puts behind the UKI's initrd what the stub would, in its order, and then the event logs, where something was measured.
+    /// Puts behind the UKI's initrd what the stub would, in its order, and then the event logs, where something was measured or may have been.
     fn hand_over(&self, uki: &Parts, credentials: &[u8], signatures: &Signatures) -> Result<()> {
         uki.append(credentials)?;
         let (archives, left_out) = extra::of_sections(uki, signatures);
@@ -120,10 +131,10 @@ impl Machine<'_> {
             self.tell.warn("kernel", &format!("{:#}", anyhow::Error::from(problem)));
         }
         archives.iter().try_for_each(|archive| uki.append(archive))?;
-        let log = self.measurer.log();
-        if !log.is_empty() {
+        let (log, incomplete) = (self.measurer.log(), self.measurer.lacks_records());
+        if !log.is_empty() || incomplete {
             uki.append(&extra::importer())?;
-            uki.append(&extra::logs(log, Path::new(firmware::LOG)))?;
+            uki.append(&extra::logs(log, incomplete, Path::new(firmware::LOG)))?;
         }
         Ok(())
     }

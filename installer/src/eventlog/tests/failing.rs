@@ -33,6 +33,7 @@ fn in_mid_run(end: impl Fn(Swtpm), text: &str) {
                 assert_eq!((later.digests, later.skipped.unwrap()), (Vec::new(), cause.clone()));
                 assert_eq!(measurer.complaint(), None, "it is said once");
                 assert!(measurer.banks().is_empty());
+                assert!(measurer.lacks_records(), "nobody knows whether the TPM has taken it");
             }
         }
         // What was measured before stays in the log.
@@ -110,4 +111,36 @@ fn a_tpm_without_sha_256_is_not_measured_into() {
     let skipped = measurer.measure(PcrIndex::Installer, "plan", b"[]").unwrap().skipped;
     assert_eq!(skipped.unwrap(), cause);
     assert_eq!(measurer.log(), "");
+}
+
+#[test]
+fn what_an_earlier_run_has_measured_stays_in_the_log_of_one_that_cannot_measure() {
+    let (swtpm, directory) = (Swtpm::start(), tempfile::tempdir().unwrap());
+    let path = log_in(&directory);
+    let mut earlier = Measurer::with(Ok(Some(Box::new(swtpm.connect()))), &path);
+    earlier.measure(PcrIndex::Installer, "site-config", b"{}").unwrap();
+    earlier.measure(PcrIndex::KernelBoot, "section-name:.linux", b".linux\0").unwrap();
+    let text = earlier.log().to_owned();
+    assert!(!earlier.lacks_records());
+    drop(earlier);
+
+    let gone = "the TPM of an earlier run of this boot is gone";
+    for (tpm, cause) in [(Err(anyhow::anyhow!("no answer")), "no answer"), (Ok(None), gone)] {
+        let later = Measurer::with(tpm, &path);
+        assert_eq!((later.log(), later.lacks_records(), later.failure()), (text.as_str(), false, Some(cause)));
+        assert_eq!([later.has_measured("section-name:"), later.has_measured("section:")], [true, false]);
+    }
+
+    // Stopped with half a record in the file.
+    fs::write(&path, format!("{text}\u{1e}{{\"pcr\":13")).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600 | STICKY)).unwrap();
+    let mut later = Measurer::with(Ok(Some(Box::new(swtpm.connect()))), &path);
+    assert_eq!((later.log(), later.lacks_records()), (text.as_str(), true));
+    assert!(!later.decide(TpmPolicy::IfPresent).unwrap().measuring);
+    let complaint = format!(
+        "the installation goes on without measuring: opening the event log {}: an earlier run was stopped while measuring, \
+         so a record may be missing; only a restart of the machine clears that",
+        path.display()
+    );
+    assert_eq!(later.complaint().unwrap(), complaint);
 }

@@ -19,7 +19,7 @@ use crate::converge::Tally;
 use crate::disk::Region;
 use crate::eventlog::Measurer;
 use crate::failure::code_of;
-use crate::handoff::tests::{CMDLINE, on_disk, ordinary, uki};
+use crate::handoff::tests::{CMDLINE, on_disk, ordinary, uki, without_room};
 use crate::inventory::Contents;
 use crate::machine::Seams;
 use crate::plan::tests::{GIB, host, plan};
@@ -275,9 +275,35 @@ fn the_plan_says_reboot_where_no_signed_policy_fits() {
     let chained = reboot("behind the UKI that the installer was started from");
     assert_eq!(planned(fresh(), Pcr11Need::Signed, Some(&zero)), chained);
     // Nothing is sealed where there is no TPM; one that failed may work for the OS.
-    let absent = Measurer::with(Ok(None), &directory.path().join("log"));
+    let absent = Measurer::with(Ok(None), &directory.path().join("none"));
     assert_eq!(planned(absent, Pcr11Need::Signed, None), (HandoffMode::Kexec, Vec::new()));
     let failed = Measurer::with(Err(anyhow::anyhow!("no answer")), &directory.path().join("log"));
     let text = "`pcr11` is `signed`, and PCR 11 cannot be foretold: no answer";
     assert_eq!(planned(failed, Pcr11Need::Signed, None), (HandoffMode::Reboot, vec![text.to_owned()]));
+}
+
+#[test]
+fn a_uki_is_not_measured_twice_in_one_boot() {
+    let (swtpm, directory) = (Swtpm::start(), tempfile::tempdir().unwrap());
+    let first = measurer(&swtpm, &directory, TpmPolicy::Required);
+    drop(prepare(&uki(&ordinary()), first, &host(Existing::Keep)));
+    let text = "an earlier run of this boot has measured an installed UKI into PCR 11, which only a restart clears";
+    let reboot = (HandoffMode::Reboot, vec![text.to_owned()]);
+    for pcr11 in [Pcr11Need::Any, Pcr11Need::Signed] {
+        assert_eq!(planned(measurer(&swtpm, &directory, TpmPolicy::Required), pcr11, None), reboot);
+    }
+    // Nor does it help that the TPM does not answer any more.
+    let failed = Measurer::with(Err(anyhow::anyhow!("no answer")), &directory.path().join("log"));
+    assert_eq!(planned(failed, Pcr11Need::Any, None), reboot);
+}
+
+#[test]
+fn what_fails_behind_the_measurements_is_a_reboot_and_no_failure_of_the_run() {
+    let load = |machine: &mut Machine<'_>| {
+        machine.load_measured(&without_room(), &line(), b"070701credentials", &Signatures::default())
+    };
+    let (ending, _, warnings) = told(Measurer::off(), load);
+    assert_eq!(ending, Ending::Reboot);
+    let text = "warning: adding to the initrd: Invalid argument (os error 22); rebooting instead of kexec";
+    assert_eq!(warnings, [text]);
 }
