@@ -6,134 +6,23 @@
 //! wrong (systemd, src/pcrlock/pcrlock.c, event_log_record_validate_hash_userspace). So the records here have none, but an
 //! `eventType` of our own and `content.input`, in PCR 11 and 12 too: docs/measurements.md says by that which bytes they stand for.
 
+mod file;
 pub mod firmware;
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use metalstrap_release::host::TpmPolicy;
-use nix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Code, WithCode as _, coded};
 use crate::tpm::{self, Bank, BankDigest, PcrIndex, Tpm};
 
+pub use file::EventLog;
+use file::{Input, Left};
+
 /// Where the log is while the installer runs.
 pub const LOG: &str = "/run/metalstrap/tpm2-measure.log";
-
-/// Set on the file while a record is being made: a log that has it misses a measurement (as in systemd's log).
-const STICKY: u32 = 0o1000;
-
-/// One record, as systemd writes it (src/shared/tpm2-util.c, tpm2_userspace_log).
-#[derive(Debug, Serialize)]
-struct Record<'a> {
-    pcr: PcrIndex,
-    digests: &'a [BankDigest],
-    content_type: &'static str,
-    content: Content<'a>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Content<'a> {
-    input: &'a str,
-    boot_id: &'a str,
-    /// Microseconds of CLOCK_BOOTTIME.
-    timestamp: u64,
-    event_type: &'static str,
-}
-
-/// What is measured, and where.
-#[derive(Debug, Clone, Copy)]
-struct Input<'a> {
-    pcr: PcrIndex,
-    what: &'a str,
-    /// One in each active bank.
-    digests: &'a [BankDigest],
-}
-
-/// The measurements made since the machine was switched on: in a file, and whole in memory.
-#[derive(Debug)]
-pub struct EventLog {
-    file: File,
-    text: String,
-    boot_id: String,
-    /// As [`STICKY`] on the file.
-    incomplete: bool,
-}
-
-impl EventLog {
-    /// Opens the log. What an earlier run of this boot wrote stays: its measurements are in the PCR too.
-    ///
-    /// # Errors
-    /// The file cannot be made or read, or an earlier run was stopped between the TPM and the log.
-    pub fn open(path: &Path) -> Result<Self> {
-        let what = || format!("opening the event log {}", path.display());
-        if let Some(directory) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o755).create(directory).with_context(what)?;
-        }
-        let options = OpenOptions::new().read(true).append(true).create(true).mode(0o600).to_owned();
-        let mut file = options.open(path).with_context(what)?;
-        file.lock().with_context(what)?;
-        let stopped = file.metadata().with_context(what)?.permissions().mode() & STICKY != 0;
-        let mut text = String::new();
-        file.read_to_string(&mut text).with_context(what)?;
-        file.unlock().with_context(what)?;
-        if stopped {
-            bail!(
-                "{}: an earlier run was stopped while measuring, so a record may be missing; only a restart of the machine clears that",
-                what()
-            );
-        }
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
-        Ok(Self { file, text, boot_id: boot_id.trim().replace('-', ""), incomplete: false })
-    }
-
-    /// All records, as in the file.
-    #[must_use]
-    pub fn to_text(&self) -> &str {
-        &self.text
-    }
-
-    /// Lock, extend the TPM, append: whoever reads the log under its lock sees what the PCR holds.
-    fn measure(&mut self, tpm: &mut dyn Tpm, input: Input<'_>) -> Result<()> {
-        // A bank without digest would stay as it is, and look as if nothing had been measured.
-        if !input.digests.iter().map(|digest| digest.bank).eq(tpm.banks().iter().copied()) {
-            bail!("what {} is to be extended with is not for the banks that the TPM has", input.pcr);
-        }
-        let record = self.record(input)?;
-        self.file.lock().context("locking the event log")?;
-        let result = self.extend_and_append(tpm, input, &record);
-        self.file.unlock().context("unlocking the event log")?;
-        result
-    }
-
-    fn extend_and_append(&mut self, tpm: &mut dyn Tpm, input: Input<'_>, record: &str) -> Result<()> {
-        let mark = |file: &File, mode| file.set_permissions(Permissions::from_mode(mode));
-        mark(&self.file, 0o600 | STICKY).context("marking the event log as incomplete")?;
-        self.incomplete = true;
-        tpm.extend(input.pcr, input.digests)?;
-        self.text.push_str(record);
-        self.file
-            .seek(SeekFrom::End(0))
-            .and_then(|_| self.file.write_all(record.as_bytes()))
-            .context("appending to the event log")?;
-        self.incomplete = false;
-        mark(&self.file, 0o600).context("marking the event log as complete")
-    }
-
-    fn record(&self, Input { pcr, what, digests }: Input<'_>) -> Result<String> {
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).context("reading CLOCK_BOOTTIME")?;
-        let timestamp = u64::try_from(now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000).unwrap_or(0);
-        let content = Content { input: what, boot_id: &self.boot_id, timestamp, event_type: "metalstrap" };
-        let record = Record { pcr, digests, content_type: "systemd", content };
-        Ok(format!("\u{1e}{}\n", serde_json::to_string(&record).context("writing an event log record")?))
-    }
-}
 
 /// One input that went by: what the caller tells as an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,24 +80,6 @@ enum State {
     Off,
 }
 
-/// What there is of a log to which nothing is added any more.
-#[derive(Debug)]
-struct Left {
-    text: String,
-    /// A measurement may have been made that it does not have.
-    incomplete: bool,
-}
-
-impl Left {
-    /// What an earlier run of this boot has left at `path`, as far as it can be read: whole records.
-    fn at(path: &Path) -> Self {
-        let incomplete = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & STICKY != 0);
-        let mut text = fs::read_to_string(path).unwrap_or_default();
-        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
-        Self { text, incomplete }
-    }
-}
-
 /// What [`Measurer::decide`] decided, for the console and an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
@@ -237,7 +108,7 @@ impl Measurer {
         let state = match tpm.and_then(|tpm| tpm.map(|tpm| Ok((tpm, EventLog::open(path)?))).transpose()) {
             Ok(Some((tpm, log))) => State::Measuring { tpm, log },
             Ok(None) => match Left::at(path) {
-                Left { text, .. } if text.is_empty() => State::Absent,
+                Left { text, incomplete: false } if text.is_empty() => State::Absent,
                 log => State::Failed { cause: "the TPM of an earlier run of this boot is gone".to_owned(), log },
             },
             Err(error) => State::Failed { cause: format!("{error:#}"), log: Left::at(path) },
@@ -278,8 +149,7 @@ impl Measurer {
                 Err(error) if self.required => Err(error).code(Code::Tpm, || format!("measuring the {what}")),
                 Err(error) => {
                     let cause = format!("measuring the {what}: {error:#}");
-                    let log = Left { text: log.text.clone(), incomplete: log.incomplete };
-                    self.state = State::Failed { cause: cause.clone(), log };
+                    self.state = State::Failed { cause: cause.clone(), log: log.left() };
                     Ok(done(Vec::new(), Some(cause)))
                 }
             },

@@ -3,11 +3,14 @@
 mod failing;
 
 use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 
 use metalstrap_release::digest::{from_hex, to_hex};
 use metalstrap_release::eventlog::replay::Replay;
 use metalstrap_release::eventlog::userspace::{self, Record};
 
+use super::file::STICKY;
 use super::*;
 use crate::failure::code_of;
 use crate::tpm::extended;
