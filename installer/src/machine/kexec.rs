@@ -123,7 +123,8 @@ impl Machine<'_> {
         measure("event-log-importer", &extra::importer())
     }
 
-    /// Puts behind the UKI's initrd what the stub would, in its order, and then the event logs, where something was measured or may have been.
+    /// Puts behind the UKI's initrd what the stub would, in its order, and then the event logs, where something was measured or may
+    /// have been.
     fn hand_over(&self, uki: &Parts, credentials: &[u8], signatures: &Signatures) -> Result<()> {
         uki.append(credentials)?;
         let (archives, left_out) = extra::of_sections(uki, signatures);

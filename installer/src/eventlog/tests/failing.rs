@@ -7,6 +7,15 @@ const IN_FAILURE_MODE: &str =
     "the TPM answered with error 0x101: it is in failure mode, which only a restart of the machine may end";
 const IN_LOCKOUT: &str = "the TPM answered with error 0x921: it is in lockout, after too many wrong authorisations";
 
+/// What a run says that finds this log unfinished.
+fn stopped(path: &Path) -> String {
+    format!(
+        "opening the event log {}: an earlier run was stopped while measuring, so a record may be missing; only a restart of \
+         the machine clears that",
+        path.display()
+    )
+}
+
 /// It measures once; then `end` makes it one that fails with `text`.
 fn in_mid_run(end: impl Fn(Swtpm), text: &str) {
     let cause = format!("measuring the section:.linux: extending PCR 11: {text}");
@@ -38,6 +47,12 @@ fn in_mid_run(end: impl Fn(Swtpm), text: &str) {
         }
         // What was measured before stays in the log.
         assert_eq!(records_of(11, measurer.log()).len(), 1);
+        // Started again in the same boot, it does not measure either, whatever the TPM says then.
+        let (healthy, path) = (Swtpm::start(), log_in(&directory));
+        let mut again = Measurer::with(Ok(Some(Box::new(healthy.connect()))), &path);
+        let text = format!("the host config requires a TPM, but nothing more is measured: {}", stopped(&path));
+        assert_eq!(again.decide(TpmPolicy::Required).unwrap_err().to_string(), text);
+        assert_eq!(again.log(), measurer.log());
     }
 }
 
@@ -137,10 +152,6 @@ fn what_an_earlier_run_has_measured_stays_in_the_log_of_one_that_cannot_measure(
     let mut later = Measurer::with(Ok(Some(Box::new(swtpm.connect()))), &path);
     assert_eq!((later.log(), later.lacks_records()), (text.as_str(), true));
     assert!(!later.decide(TpmPolicy::IfPresent).unwrap().measuring);
-    let complaint = format!(
-        "the installation goes on without measuring: opening the event log {}: an earlier run was stopped while measuring, \
-         so a record may be missing; only a restart of the machine clears that",
-        path.display()
-    );
+    let complaint = format!("the installation goes on without measuring: {}", stopped(&path));
     assert_eq!(later.complaint().unwrap(), complaint);
 }
