@@ -6,130 +6,23 @@
 //! wrong (systemd, src/pcrlock/pcrlock.c, event_log_record_validate_hash_userspace). So the records here have none, but an
 //! `eventType` of our own and `content.input`, in PCR 11 and 12 too: docs/measurements.md says by that which bytes they stand for.
 
+mod file;
 pub mod firmware;
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use metalstrap_release::host::TpmPolicy;
-use nix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Code, WithCode as _, coded};
 use crate::tpm::{self, Bank, BankDigest, PcrIndex, Tpm};
 
+pub use file::EventLog;
+use file::{Input, Left};
+
 /// Where the log is while the installer runs.
 pub const LOG: &str = "/run/metalstrap/tpm2-measure.log";
-
-/// Set on the file while a record is being made: a log that has it misses a measurement (as in systemd's log).
-const STICKY: u32 = 0o1000;
-
-/// One record, as systemd writes it (src/shared/tpm2-util.c, tpm2_userspace_log).
-#[derive(Debug, Serialize)]
-struct Record<'a> {
-    pcr: PcrIndex,
-    digests: &'a [BankDigest],
-    content_type: &'static str,
-    content: Content<'a>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Content<'a> {
-    input: &'a str,
-    boot_id: &'a str,
-    /// Microseconds of CLOCK_BOOTTIME.
-    timestamp: u64,
-    event_type: &'static str,
-}
-
-/// What is measured, and where.
-#[derive(Debug, Clone, Copy)]
-struct Input<'a> {
-    pcr: PcrIndex,
-    what: &'a str,
-    /// One in each active bank.
-    digests: &'a [BankDigest],
-}
-
-/// The measurements made since the machine was switched on: in a file, and whole in memory.
-#[derive(Debug)]
-pub struct EventLog {
-    file: File,
-    text: String,
-    boot_id: String,
-}
-
-impl EventLog {
-    /// Opens the log. What an earlier run of this boot wrote stays: its measurements are in the PCR too.
-    ///
-    /// # Errors
-    /// The file cannot be made or read, or an earlier run was stopped between the TPM and the log.
-    pub fn open(path: &Path) -> Result<Self> {
-        let what = || format!("opening the event log {}", path.display());
-        if let Some(directory) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o755).create(directory).with_context(what)?;
-        }
-        let options = OpenOptions::new().read(true).append(true).create(true).mode(0o600).to_owned();
-        let mut file = options.open(path).with_context(what)?;
-        file.lock().with_context(what)?;
-        let stopped = file.metadata().with_context(what)?.permissions().mode() & STICKY != 0;
-        let mut text = String::new();
-        file.read_to_string(&mut text).with_context(what)?;
-        file.unlock().with_context(what)?;
-        if stopped {
-            bail!(
-                "{}: an earlier run was stopped while measuring, so a record may be missing; only a restart of the machine clears that",
-                what()
-            );
-        }
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
-        Ok(Self { file, text, boot_id: boot_id.trim().replace('-', "") })
-    }
-
-    /// All records, as in the file.
-    #[must_use]
-    pub fn to_text(&self) -> &str {
-        &self.text
-    }
-
-    /// Lock, extend the TPM, append: whoever reads the log under its lock sees what the PCR holds.
-    fn measure(&mut self, tpm: &mut dyn Tpm, input: Input<'_>) -> Result<()> {
-        // A bank without digest would stay as it is, and look as if nothing had been measured.
-        if !input.digests.iter().map(|digest| digest.bank).eq(tpm.banks().iter().copied()) {
-            bail!("what {} is to be extended with is not for the banks that the TPM has", input.pcr);
-        }
-        let record = self.record(input)?;
-        self.file.lock().context("locking the event log")?;
-        let result = self.extend_and_append(tpm, input, &record);
-        self.file.unlock().context("unlocking the event log")?;
-        result
-    }
-
-    fn extend_and_append(&mut self, tpm: &mut dyn Tpm, input: Input<'_>, record: &str) -> Result<()> {
-        let mark = |file: &File, mode| file.set_permissions(Permissions::from_mode(mode));
-        mark(&self.file, 0o600 | STICKY).context("marking the event log as incomplete")?;
-        tpm.extend(input.pcr, input.digests)?;
-        self.text.push_str(record);
-        self.file
-            .seek(SeekFrom::End(0))
-            .and_then(|_| self.file.write_all(record.as_bytes()))
-            .context("appending to the event log")?;
-        mark(&self.file, 0o600).context("marking the event log as complete")
-    }
-
-    fn record(&self, Input { pcr, what, digests }: Input<'_>) -> Result<String> {
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).context("reading CLOCK_BOOTTIME")?;
-        let timestamp = u64::try_from(now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000).unwrap_or(0);
-        let content = Content { input: what, boot_id: &self.boot_id, timestamp, event_type: "metalstrap" };
-        let record = Record { pcr, digests, content_type: "systemd", content };
-        Ok(format!("\u{1e}{}\n", serde_json::to_string(&record).context("writing an event log record")?))
-    }
-}
 
 /// One input that went by: what the caller tells as an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +61,8 @@ impl Measurement {
 pub struct Measurer {
     state: State,
     required: bool,
+    /// A run that goes on without measuring has not said so yet.
+    unsaid: bool,
 }
 
 #[derive(Debug)]
@@ -176,10 +71,10 @@ enum State {
         tpm: Box<dyn Tpm>,
         log: EventLog,
     },
-    /// The log is kept: what was measured before the failure stays true.
+    /// The log is kept: what was measured before the failure, or by an earlier run, stays true.
     Failed {
         cause: String,
-        log: String,
+        log: Left,
     },
     Absent,
     Off,
@@ -204,7 +99,7 @@ impl Measurer {
     /// For an ordinary command, which leaves the TPM of the machine it runs on alone.
     #[must_use]
     pub fn off() -> Self {
-        Self { state: State::Off, required: false }
+        Self { state: State::Off, required: false, unsaid: false }
     }
 
     /// With this TPM and a log at `path`.
@@ -212,10 +107,13 @@ impl Measurer {
     pub fn with(tpm: Result<Option<Box<dyn Tpm>>>, path: &Path) -> Self {
         let state = match tpm.and_then(|tpm| tpm.map(|tpm| Ok((tpm, EventLog::open(path)?))).transpose()) {
             Ok(Some((tpm, log))) => State::Measuring { tpm, log },
-            Ok(None) => State::Absent,
-            Err(error) => State::Failed { cause: format!("{error:#}"), log: String::new() },
+            Ok(None) => match Left::at(path) {
+                Left { text, incomplete: false } if text.is_empty() => State::Absent,
+                log => State::Failed { cause: "the TPM of an earlier run of this boot is gone".to_owned(), log },
+            },
+            Err(error) => State::Failed { cause: format!("{error:#}"), log: Left::at(path) },
         };
-        Self { state, required: false }
+        Self { state, required: false, unsaid: false }
     }
 
     /// The banks in which is measured: none where nothing is.
@@ -251,7 +149,7 @@ impl Measurer {
                 Err(error) if self.required => Err(error).code(Code::Tpm, || format!("measuring the {what}")),
                 Err(error) => {
                     let cause = format!("measuring the {what}: {error:#}");
-                    self.state = State::Failed { cause: cause.clone(), log: log.text.clone() };
+                    self.state = State::Failed { cause: cause.clone(), log: log.left() };
                     Ok(done(Vec::new(), Some(cause)))
                 }
             },
@@ -276,6 +174,7 @@ impl Measurer {
         if self.required && !measuring {
             return Err(coded(Code::Tpm, format!("the host config requires a TPM, but {text}")));
         }
+        self.unsaid = true;
         Ok(Decision { measuring, text })
     }
 
@@ -288,14 +187,32 @@ impl Measurer {
         }
     }
 
+    /// What a person is to read where the TPM or the log has failed and the host config lets the run go on: once.
+    pub fn complaint(&mut self) -> Option<String> {
+        let State::Failed { cause, .. } = &self.state else { return None };
+        std::mem::take(&mut self.unsaid).then(|| format!("the installation goes on without measuring: {cause}"))
+    }
+
     /// The log, for the final report and the installed OS; empty if nothing was measured.
     #[must_use]
     pub fn log(&self) -> &str {
         match &self.state {
             State::Measuring { log, .. } => log.to_text(),
-            State::Failed { log, .. } => log,
+            State::Failed { log, .. } => &log.text,
             State::Absent | State::Off => "",
         }
+    }
+
+    /// Whether a measurement may have been made that the log does not have: by this run, or an earlier one of the same boot.
+    #[must_use]
+    pub fn lacks_records(&self) -> bool {
+        matches!(&self.state, State::Failed { log, .. } if log.incomplete)
+    }
+
+    /// Whether the log has an input whose word begins so, of this run or an earlier one of the same boot.
+    #[must_use]
+    pub fn has_measured(&self, what: &str) -> bool {
+        self.log().contains(&format!("\"input\":\"{what}"))
     }
 
     /// The TPM, for what is not measured; `None` where there is none, or it is left alone.

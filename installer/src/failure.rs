@@ -170,7 +170,9 @@ impl Code {
                 "Make room on it or mend it (`fsck.fat`); or let the disk be wiped, with a new `intent` in the host config."
             }
             Self::DiskIo => "Look at the kernel's messages about the disk; replace it if it fails again.",
-            Self::Tpm => "Switch the TPM on in the firmware, or set `tpm` to `if-present` in the host config.",
+            Self::Tpm => {
+                "Switch the TPM on in the firmware, with its bank of SHA-256, or set `tpm` to `if-present` in the host config."
+            }
             Self::Verifier => {
                 "Check that the verifier runs at the `attestation` URL of the host config, then retry: the release is on the disk."
             }

@@ -34,7 +34,7 @@ use crate::drivers;
 use crate::ending::Ending;
 use crate::erase::{DriveOpener, KernelDrive};
 use crate::esp::Esp;
-use crate::eventlog::Measurer;
+use crate::eventlog::{Measurement, Measurer};
 use crate::failure::{Code, WithCode as _};
 use crate::fetch::{DirectorySource, Mirrors, Source};
 use crate::handoff::{self, CommandLine, marker};
@@ -200,7 +200,10 @@ impl<'a> Machine<'a> {
     /// A TPM is required, and there is none or it failed.
     pub fn decide_measuring(&mut self, host: &Host) -> Result<()> {
         let decision = self.measurer.decide(host.tpm)?;
-        self.tell.say(&format!("TPM: {}", decision.text));
+        match self.measurer.complaint() {
+            Some(text) => self.tell.warn("tpm", &text),
+            None => self.tell.say(&format!("TPM: {}", decision.text)),
+        }
         self.tell.tell(
             "tpm",
             "info",
@@ -326,8 +329,16 @@ impl<'a> Machine<'a> {
 /// Measures, and tells it.
 fn measure(measurer: &mut Measurer, tell: &Reporter, what: &str, bytes: &[u8]) -> Result<()> {
     let measurement = measurer.measure(PcrIndex::Installer, what, bytes)?;
-    tell.tell("tpm", "measured", measurement.fields());
+    tell_measured(measurer, tell, &measurement);
     Ok(())
+}
+
+/// Tells of a measurement, and once to a person that there are no more.
+fn tell_measured(measurer: &mut Measurer, tell: &Reporter, measurement: &Measurement) {
+    tell.tell("tpm", "measured", measurement.fields());
+    if let Some(text) = measurer.complaint() {
+        tell.warn("tpm", &text);
+    }
 }
 
 /// The way to servers that the site config has.

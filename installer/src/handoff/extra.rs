@@ -26,6 +26,9 @@ const MOST_LOG: u64 = 1 << 20;
 /// Ours, which root alone reads.
 const LOGS: (&str, u32) = (".extra/metalstrap", 0o040_500);
 const LOG_FILE: u32 = 0o100_400;
+/// With the mode that systemd gives its own log, which the copy keeps: with the sticky bit where a record may be missing.
+const OWN_LOG: u32 = 0o100_600;
+const OWN_LOG_INCOMPLETE: u32 = 0o101_600;
 
 /// The unit that copies the logs, and what makes systemd start it.
 const IMPORT_DIRECTORIES: [(&str, u32); 4] = [
@@ -52,7 +55,7 @@ const WANTS: &[u8] = b"[Unit]
 Wants=metalstrap-event-log.service
 ";
 const COPIES: &[u8] = b"d /run/log/systemd 0755 root root -
-C- /run/log/systemd/tpm2-measure.log 0600 root root - /.extra/metalstrap/tpm2-measure.log
+C- /run/log/systemd/tpm2-measure.log - root root - /.extra/metalstrap/tpm2-measure.log
 d /run/metalstrap 0755 root root -
 C- /run/metalstrap/binary_bios_measurements 0400 root root - /.extra/metalstrap/binary_bios_measurements
 ";
@@ -120,11 +123,13 @@ pub fn importer() -> Vec<u8> {
     pack(&IMPORT_DIRECTORIES, &files)
 }
 
-/// The archive of the logs: what the installer has measured, and what the firmware has, if the kernel has it at `firmware`.
+/// The archive of the logs: what the installer has measured, which may be `incomplete`, and what the firmware has, if the kernel has
+/// it at `firmware`.
 #[must_use]
-pub fn logs(own: &str, firmware: &Path) -> Vec<u8> {
+pub fn logs(own: &str, incomplete: bool, firmware: &Path) -> Vec<u8> {
     let firmware = eventlog::firmware::read(firmware, MOST_LOG).filter(|log| !log.is_empty());
-    let mut files = vec![(".extra/metalstrap/tpm2-measure.log", LOG_FILE, own.as_bytes())];
+    let mode = if incomplete { OWN_LOG_INCOMPLETE } else { OWN_LOG };
+    let mut files = vec![(".extra/metalstrap/tpm2-measure.log", mode, own.as_bytes())];
     files.extend(firmware.as_deref().map(|log| (".extra/metalstrap/binary_bios_measurements", LOG_FILE, log)));
     pack(&[DIRECTORY, LOGS], &files)
 }

@@ -9,7 +9,7 @@ use metalstrap_release::pcr::{Bank, BankDigest, Pcr, Phase, Signatures};
 pub fn misfit(now: &[BankDigest], boot: &Boot, signatures: &Signatures) -> Option<String> {
     let before = now.iter().find(|value| value.bank == Bank::Sha256);
     let Some(before) = before.and_then(|value| Pcr::with_value(value.bank, &value.digest)) else {
-        return Some("`pcr11` is `signed`, and the TPM has no active bank of SHA-256".to_owned());
+        return Some("`pcr11` is `signed`, and the TPM gave no value of PCR 11 with SHA-256".to_owned());
     };
     let Some(stub) = boot.pcr11.as_ref().and_then(|pcr11| pcr11.after(&before)) else {
         return Some("`pcr11` is `signed`, and the manifest does not say what the UKI makes of PCR 11".to_owned());

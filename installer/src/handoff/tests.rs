@@ -111,6 +111,14 @@ pub(crate) fn ordinary() -> Vec<(&'static str, Vec<u8>, usize)> {
     ]
 }
 
+/// What an ordinary UKI has, but behind its initrd nothing can be put.
+pub(crate) fn without_room() -> Parts {
+    let (region, tree, boot) = on_disk(&uki(&ordinary()));
+    let parts = split::split(&region, &tree, &boot, &[]).unwrap();
+    // Opened to be read alone.
+    Parts { initrd: File::open("/proc/self/exe").unwrap(), ..parts }
+}
+
 fn content(mut file: &File) -> Vec<u8> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).unwrap();

@@ -7,7 +7,7 @@ use metalstrap_release::host::{HandoffMode, Host, Pcr11Need};
 use metalstrap_release::manifest::Boot;
 use metalstrap_release::pcr::{Extension, Signatures};
 
-use super::Machine;
+use super::{Machine, tell_measured};
 use crate::ending::Ending;
 use crate::esp::Esp;
 use crate::eventlog::firmware;
@@ -32,10 +32,18 @@ impl Machine<'_> {
         }
     }
 
-    /// What speaks against kexec where the OS needs a signed policy for PCR 11: that none will fit. A machine without TPM has
-    /// nothing to open with it.
+    /// What speaks against kexec in PCR 11: that it has an installed UKI already; or, where the OS needs a signed policy for it, that
+    /// none will fit. A machine without TPM has nothing to open with it.
     pub(super) fn unsigned(&mut self, host: &Host, boot: &Boot, signatures: &Signatures) -> Option<String> {
-        if host.pcr11 == Pcr11Need::Any || host.handoff != HandoffMode::Kexec {
+        if host.handoff != HandoffMode::Kexec {
+            return None;
+        }
+        if self.measurer.has_measured("section-name:") {
+            let text =
+                "an earlier run of this boot has measured an installed UKI into PCR 11, which only a restart clears";
+            return Some(text.to_owned());
+        }
+        if host.pcr11 == Pcr11Need::Any {
             return None;
         }
         let failed = |cause: &str| Some(format!("`pcr11` is `signed`, and PCR 11 cannot be foretold: {cause}"));
@@ -50,7 +58,7 @@ impl Machine<'_> {
     }
 
     /// Measures the installed UKI and what is added to it, and loads its kernel. The last thing that measures: the log that it
-    /// hands over then has all there is. Where anything fails from here on, the machine restarts, which clears what was measured.
+    /// hands over then has all there is. Where anything fails behind that, the machine restarts, which clears what was measured.
     ///
     /// # Errors
     /// As [`Machine::prepare_handoff`].
@@ -74,17 +82,21 @@ impl Machine<'_> {
                 Err(error) => return Ok(self.reboot_instead(&error.to_string())),
             };
             self.measure_as_stub(extensions, line, credentials)?;
-            if let Some(cause) = self.measurer.failure().filter(|_| host.pcr11 == Pcr11Need::Signed) {
-                return Ok(self.reboot_instead(cause));
-            }
         }
-        self.hand_over(&uki, credentials, signatures).context("adding to the initrd")?;
-        match handoff::load(&uki, line) {
-            Ok(_) => Ok(Ending::Kexec),
-            Err(refused @ (LoadError::Refused { .. } | LoadError::Kernel(_))) => {
-                Ok(self.reboot_instead(&format!("{:#}", anyhow::Error::from(refused))))
-            }
-            Err(error) => Err(error).code(Code::DiskIo, || format!("checking {} on the disk", esp.uki_path)),
+        // It may have failed just now, or since the plan was made.
+        if let Some(cause) = self.measurer.failure().filter(|_| host.pcr11 == Pcr11Need::Signed) {
+            return Ok(self.reboot_instead(cause));
+        }
+        Ok(self.load_measured(&uki, line, credentials, signatures))
+    }
+
+    /// Puts behind the initrd what is handed over, and loads the kernel. What fails here is no failure of the run: started again, it
+    /// would measure the UKI a second time, and the disk boots.
+    fn load_measured(&self, uki: &Parts, line: &CommandLine, credentials: &[u8], signatures: &Signatures) -> Ending {
+        let added = self.hand_over(uki, credentials, signatures).context("adding to the initrd");
+        match added.and_then(|()| handoff::load(uki, line).map_err(anyhow::Error::from)) {
+            Ok(_) => Ending::Kexec,
+            Err(error) => self.reboot_instead(&format!("{error:#}")),
         }
     }
 
@@ -100,11 +112,11 @@ impl Machine<'_> {
             let what = if index.is_multiple_of(2) { "section-name" } else { "section" };
             let what = format!("{what}:{section}");
             let measurement = self.measurer.extend(PcrIndex::KernelBoot, &what, digests.clone())?;
-            self.tell.tell("tpm", "measured", measurement.fields());
+            tell_measured(&mut self.measurer, self.tell, &measurement);
         }
         let mut measure = |what: &str, bytes: &[u8]| -> Result<()> {
             let measurement = self.measurer.measure(PcrIndex::KernelConfig, what, bytes)?;
-            self.tell.tell("tpm", "measured", measurement.fields());
+            tell_measured(&mut self.measurer, self.tell, &measurement);
             Ok(())
         };
         measure("load-options", &line.to_load_options())?;
@@ -114,7 +126,8 @@ impl Machine<'_> {
         measure("event-log-importer", &extra::importer())
     }
 
-    /// Puts behind the UKI's initrd what the stub would, in its order, and then the event logs, where something was measured.
+    /// Puts behind the UKI's initrd what the stub would, in its order, and then the event logs, where something was measured or may
+    /// have been.
     fn hand_over(&self, uki: &Parts, credentials: &[u8], signatures: &Signatures) -> Result<()> {
         uki.append(credentials)?;
         let (archives, left_out) = extra::of_sections(uki, signatures);
@@ -122,10 +135,10 @@ impl Machine<'_> {
             self.tell.warn("kernel", &format!("{:#}", anyhow::Error::from(problem)));
         }
         archives.iter().try_for_each(|archive| uki.append(archive))?;
-        let log = self.measurer.log();
-        if !log.is_empty() {
+        let (log, incomplete) = (self.measurer.log(), self.measurer.lacks_records());
+        if !log.is_empty() || incomplete {
             uki.append(&extra::importer())?;
-            uki.append(&extra::logs(log, Path::new(firmware::LOG)))?;
+            uki.append(&extra::logs(log, incomplete, Path::new(firmware::LOG)))?;
         }
         Ok(())
     }

@@ -139,7 +139,7 @@ impl Direct {
 }
 
 /// What a person should know of an error that is about the TPM, and not about the command (part 2, section 6.6).
-fn meaning(code: u32) -> &'static str {
+pub(super) fn meaning(code: u32) -> &'static str {
     match code {
         0x101 => ": it is in failure mode, which only a restart of the machine may end",
         0x921 => ": it is in lockout, after too many wrong authorisations",

@@ -6,6 +6,7 @@
 //! TPM's lockout, and it is read and written while that lasts (`noDA`; the owner never counts).
 
 use anyhow::{Result, bail};
+use tss_esapi::Context;
 use tss_esapi::attributes::NvIndexAttributesBuilder;
 use tss_esapi::constants::CapabilityType;
 use tss_esapi::handles::{NvIndexHandle, NvIndexTpmHandle, TpmHandle};
@@ -13,7 +14,8 @@ use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::{NvAuth, Provision};
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{CapabilityData, MaxNvBuffer, NvPublic, NvPublicBuilder};
-use tss_esapi::{Context, Error};
+
+use super::cause::cause;
 
 /// What an index holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,14 +87,6 @@ fn public(index: u32, size: u16, written: bool) -> tss_esapi::Result<NvPublic> {
         .with_index_attributes(attributes.build()?)
         .with_data_area_size(size.into())
         .build()
-}
-
-/// What an error of tpm2-tss says, once: it is its own cause too.
-fn cause(error: Error) -> anyhow::Error {
-    match error {
-        Error::Tss2Error(code) => code.into(),
-        Error::WrapperError(kind) => kind.into(),
-    }
 }
 
 #[cfg(test)]

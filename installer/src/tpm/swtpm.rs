@@ -9,6 +9,7 @@ use std::str::FromStr as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use tempfile::TempDir;
 use tss_esapi::Context;
 use tss_esapi::handles::AuthHandle;
@@ -17,7 +18,11 @@ use tss_esapi::structures::Auth;
 use tss_esapi::tcti_ldr::{NetworkTPMConfig, TctiNameConf};
 
 use super::TssTpm;
-use super::direct::{Command as Sent, Direct};
+use super::direct::{Command as Sent, Direct, PASSWORD};
+
+/// What the first command says when it has gone.
+pub(crate) const GONE: &str =
+    "the TPM does not answer as it should: response code not recognized: Response code value: 0xa000a";
 
 /// swtpm on two neighbouring loopback ports, as the TCTI of tpm2-tss expects it.
 #[derive(Debug)]
@@ -55,7 +60,42 @@ impl Swtpm {
 
     /// A connection to it; it takes one at a time.
     pub(crate) fn connect(&self) -> TssTpm {
-        TssTpm::connect(TctiNameConf::Swtpm(NetworkTPMConfig::from_str(&self.address()).unwrap())).unwrap()
+        self.try_connect().unwrap()
+    }
+
+    /// The same, which may be refused.
+    pub(crate) fn try_connect(&self) -> Result<TssTpm> {
+        TssTpm::connect(TctiNameConf::Swtpm(NetworkTPMConfig::from_str(&self.address()).unwrap()))
+    }
+
+    /// In its place there is one from now on that answers every command with the error `code`, as long as the process runs.
+    pub(crate) fn fail(self, code: u32) {
+        let port = self.port;
+        drop(self);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        // TPM_ST_NO_SESSIONS, and the length.
+        let answer = [&[0x80, 0x01, 0, 0, 0, 10][..], &code.to_be_bytes()].concat();
+        thread::spawn(move || {
+            // tpm2-tss connects anew for each command.
+            for connection in listener.incoming() {
+                let (mut connection, mut header) = (connection.unwrap(), [0_u8; 10]);
+                connection.read_exact(&mut header).unwrap();
+                let length = u32::from_be_bytes([header[2], header[3], header[4], header[5]]);
+                let mut rest = vec![0; usize::try_from(length).unwrap() - header.len()];
+                connection.read_exact(&mut rest).unwrap();
+                connection.write_all(&answer).unwrap();
+            }
+        });
+    }
+
+    /// Has it in lockout: no wrong authorisation is allowed any more, and none is forgotten for 1000 s.
+    pub(crate) fn lock_out(tpm: &mut Direct) {
+        let parameters = [0, 1000, 1000].map(u32::to_be_bytes).concat();
+        let (what, code) = ("TPM2_DictionaryAttackParameters", 0x13a);
+        // TPM_RH_LOCKOUT.
+        tpm.run(&Sent { what, code, handles: &[0x4000_000a], by: &[PASSWORD], parameters: &parameters }).unwrap();
+        // TPM_PT_PERMANENT of TPM_CAP_TPM_PROPERTIES, behind the count and its name: inLockout.
+        assert_eq!(tpm.capability(6, 0x200, 1).unwrap()[10] & 2, 2);
     }
 
     /// Where it is, as tpm2-tss is told.

@@ -19,13 +19,13 @@ use crate::converge::Tally;
 use crate::disk::Region;
 use crate::eventlog::Measurer;
 use crate::failure::code_of;
-use crate::handoff::tests::{CMDLINE, on_disk, ordinary, uki};
+use crate::handoff::tests::{CMDLINE, on_disk, ordinary, uki, without_room};
 use crate::inventory::Contents;
 use crate::machine::Seams;
 use crate::plan::tests::{GIB, host, plan};
 use crate::report::Reporter;
 use crate::report::tests::Lines;
-use crate::tpm::swtpm::Swtpm;
+use crate::tpm::swtpm::{GONE, Swtpm};
 
 /// A machine in the netboot image, as far as it concerns its TPM.
 fn machine<'a>(tell: &'a Reporter, measurer: Measurer) -> Machine<'a> {
@@ -57,15 +57,23 @@ fn line() -> CommandLine {
     CommandLine::new(CMDLINE, "quiet").unwrap()
 }
 
-/// What it ends with, and what it says until then.
-fn prepare(image: &[u8], measurer: Measurer, host: &Host) -> (Result<Ending>, Measurer, Vec<String>) {
-    let (lines, (esp, boot)) = (Lines::default(), esp(image));
+/// What is done with the machine, and what a person is warned of.
+fn told<T>(measurer: Measurer, act: impl FnOnce(&mut Machine<'_>) -> T) -> (T, Measurer, Vec<String>) {
+    let lines = Lines::default();
     let tell = Reporter::new("r".into(), Box::new(lines.clone()), None);
     let mut machine = machine(&tell, measurer);
-    let ending = machine.load_kernel(&esp, &boot, &line(), b"070701credentials", &Signatures::default(), host);
+    let done = act(&mut machine);
     let measurer = machine.measurer;
     let warnings = lines.0.lock().unwrap().iter().filter(|line| line.starts_with("warning: ")).cloned().collect();
-    (ending, measurer, warnings)
+    (done, measurer, warnings)
+}
+
+/// What it ends with, and what it says until then.
+fn prepare(image: &[u8], measurer: Measurer, host: &Host) -> (Result<Ending>, Measurer, Vec<String>) {
+    let (esp, boot) = esp(image);
+    told(measurer, |machine| {
+        machine.load_kernel(&esp, &boot, &line(), b"070701credentials", &Signatures::default(), host)
+    })
 }
 
 fn extended(values: Vec<BankDigest>, inputs: &[&[u8]]) -> Vec<BankDigest> {
@@ -150,19 +158,66 @@ fn a_tpm_that_disappears_stops_the_handoff_where_it_is_required() {
         let (ending, _, warnings) = prepare(&uki(&ordinary()), measurer, &Host { pcr11, ..host(Existing::Keep) });
         (ending, warnings)
     };
-    let failed = "measuring the section-name:.linux: extending PCR 11: ";
+    let cause = format!("measuring the section-name:.linux: extending PCR 11: {GONE}");
+    let goes_on = format!("warning: the installation goes on without measuring: {cause}");
     let error = run(TpmPolicy::Required, Pcr11Need::Any).0.unwrap_err();
     assert_eq!(code_of(&error), Code::Tpm);
-    assert!(format!("{error:#}").starts_with(failed), "{error:#}");
+    assert_eq!(format!("{error:#}"), cause);
     // It goes on to the kernel, which this host's does not take.
     let (ending, warnings) = run(TpmPolicy::IfPresent, Pcr11Need::Any);
     assert_eq!(ending.unwrap(), Ending::Reboot);
-    assert!(warnings.iter().all(|text| text.starts_with("warning: loading the installed kernel: ")), "{warnings:?}");
+    assert_eq!((warnings.len(), &warnings[0]), (2, &goes_on));
+    assert!(warnings[1].starts_with("warning: loading the installed kernel: "), "{warnings:?}");
     // It does not where PCR 11 is needed.
     let (ending, warnings) = run(TpmPolicy::IfPresent, Pcr11Need::Signed);
     assert_eq!(ending.unwrap(), Ending::Reboot);
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].starts_with(&format!("warning: {failed}")), "{warnings:?}");
+    assert_eq!(warnings, [goes_on, format!("warning: {cause}; rebooting instead of kexec")]);
+}
+
+/// As in a run whose plan says kexec, and whose last measurement before the handoff failed.
+#[test]
+fn a_tpm_that_failed_before_the_handoff_makes_it_a_reboot_where_pcr_11_is_needed() {
+    let cause = "measuring the uki: extending PCR 13: the TPM answered with error 0x101: it is in failure mode, \
+                 which only a restart of the machine may end";
+    let run = |pcr11: Pcr11Need| {
+        let (swtpm, directory) = (Swtpm::start(), tempfile::tempdir().unwrap());
+        let mut measurer = measurer(&swtpm, &directory, TpmPolicy::IfPresent);
+        swtpm.fail(0x101);
+        measurer.measure(PcrIndex::Installer, "uki", b"00").unwrap();
+        let (ending, measurer, warnings) =
+            prepare(&uki(&ordinary()), measurer, &Host { pcr11, ..host(Existing::Keep) });
+        assert_eq!(measurer.failure(), Some(cause));
+        assert_eq!(ending.unwrap(), Ending::Reboot);
+        warnings
+    };
+    assert_eq!(run(Pcr11Need::Signed), [format!("warning: {cause}; rebooting instead of kexec")]);
+    // It goes on to the kernel, which this host's does not take.
+    let warnings = run(Pcr11Need::Any);
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].starts_with("warning: loading the installed kernel: "), "{warnings:?}");
+}
+
+#[test]
+fn a_person_reads_once_that_measuring_has_ended() {
+    let (swtpm, directory) = (Swtpm::start(), tempfile::tempdir().unwrap());
+    let measurer = measurer(&swtpm, &directory, TpmPolicy::IfPresent);
+    drop(swtpm);
+    let measure = |machine: &mut Machine<'_>| ["plan", "uki"].map(|what| machine.measure(what, b"1").is_ok());
+    let (measured, _, warnings) = told(measurer, measure);
+    assert_eq!(measured, [true, true]);
+    let text = "warning: the installation goes on without measuring: measuring the plan: extending PCR 13: ";
+    assert_eq!(warnings, [format!("{text}{GONE}")]);
+
+    let decide = |tpm: TpmPolicy| {
+        let failed = Measurer::with(Err(anyhow::anyhow!("no answer")), &directory.path().join("none"));
+        let host = Host { tpm, ..host(Existing::Keep) };
+        let (decided, _, warnings) = told(failed, |machine| machine.decide_measuring(&host));
+        (decided.map_err(|error| error.to_string()), warnings)
+    };
+    let text = "warning: the installation goes on without measuring: no answer".to_owned();
+    assert_eq!(decide(TpmPolicy::IfPresent), (Ok(()), vec![text]));
+    let text = "the host config requires a TPM, but nothing more is measured: no answer".to_owned();
+    assert_eq!(decide(TpmPolicy::Required), (Err(text), Vec::new()));
 }
 
 #[test]
@@ -267,9 +322,35 @@ fn the_plan_says_reboot_where_no_signed_policy_fits() {
     let chained = reboot("behind the UKI that the installer was started from");
     assert_eq!(planned(fresh(), Pcr11Need::Signed, Some(&zero)), chained);
     // Nothing is sealed where there is no TPM; one that failed may work for the OS.
-    let absent = Measurer::with(Ok(None), &directory.path().join("log"));
+    let absent = Measurer::with(Ok(None), &directory.path().join("none"));
     assert_eq!(planned(absent, Pcr11Need::Signed, None), (HandoffMode::Kexec, Vec::new()));
     let failed = Measurer::with(Err(anyhow::anyhow!("no answer")), &directory.path().join("log"));
     let text = "`pcr11` is `signed`, and PCR 11 cannot be foretold: no answer";
     assert_eq!(planned(failed, Pcr11Need::Signed, None), (HandoffMode::Reboot, vec![text.to_owned()]));
+}
+
+#[test]
+fn a_uki_is_not_measured_twice_in_one_boot() {
+    let (swtpm, directory) = (Swtpm::start(), tempfile::tempdir().unwrap());
+    let first = measurer(&swtpm, &directory, TpmPolicy::Required);
+    drop(prepare(&uki(&ordinary()), first, &host(Existing::Keep)));
+    let text = "an earlier run of this boot has measured an installed UKI into PCR 11, which only a restart clears";
+    let reboot = (HandoffMode::Reboot, vec![text.to_owned()]);
+    for pcr11 in [Pcr11Need::Any, Pcr11Need::Signed] {
+        assert_eq!(planned(measurer(&swtpm, &directory, TpmPolicy::Required), pcr11, None), reboot);
+    }
+    // Nor does it help that the TPM does not answer any more.
+    let failed = Measurer::with(Err(anyhow::anyhow!("no answer")), &directory.path().join("log"));
+    assert_eq!(planned(failed, Pcr11Need::Any, None), reboot);
+}
+
+#[test]
+fn what_fails_behind_the_measurements_is_a_reboot_and_no_failure_of_the_run() {
+    let load = |machine: &mut Machine<'_>| {
+        machine.load_measured(&without_room(), &line(), b"070701credentials", &Signatures::default())
+    };
+    let (ending, _, warnings) = told(Measurer::off(), load);
+    assert_eq!(ending, Ending::Reboot);
+    let text = "warning: adding to the initrd: Invalid argument (os error 22); rebooting instead of kexec";
+    assert_eq!(warnings, [text]);
 }

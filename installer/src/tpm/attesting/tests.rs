@@ -131,10 +131,7 @@ fn a_tpm_in_lockout_attests_all_the_same() {
     let kind = KeyKind::EccP256;
     let seal = |tpm: &mut Direct| tpm.with_systemd_key(kind, |tpm, key| tpm.seal(key, &[9; 32]));
     seal(&mut tpm).unwrap();
-    // At TPM_RH_LOCKOUT: no wrong authorisation is allowed, and none is forgotten for 1000 s.
-    let (what, code) = ("TPM2_DictionaryAttackParameters", 0x13a);
-    let parameters = [0, 1000, 1000].map(u32::to_be_bytes).concat();
-    tpm.run(&Command { what, code, handles: &[0x4000_000a], by: &[PASSWORD], parameters: &parameters }).unwrap();
+    Swtpm::lock_out(&mut tpm);
     let refusal = format!("{:#}", seal(&mut tpm).unwrap_err());
     let text = "the TPM answered TPM2_Create with error 0x921: it is in lockout, after too many wrong authorisations";
     assert_eq!(refusal, text);
