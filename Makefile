@@ -60,7 +60,7 @@ demo: images
 # link-time optimization leave a processor idle, so they go beside check. All of it asks cargo for the whole workspace: for a part of
 # it dependencies have other features, and are built again.
 test: deps
-	$(MAKE) --jobs=2 SCOPE="--workspace --all-targets" check workbench images
+	$(MAKE) --jobs=3 SCOPE="--workspace --all-targets" check workbench images
 	rm -f out/measured/result.json
 	$(CARGO) test --locked --workspace $(MACHINES) --test scenarios -- --test-threads=3
 	$(BUILT)/debug/measured
