@@ -231,6 +231,7 @@ fn where_a_tpm_may_be_absent_its_failure_is_said() {
     );
     assert_eq!(broken.log(), "");
 
+    let directory = tempfile::tempdir().unwrap();
     let mut absent = Measurer::with(Ok(None), &log_in(&directory));
     assert_eq!(
         absent.decide(TpmPolicy::IfPresent).unwrap(),
