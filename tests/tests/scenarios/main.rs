@@ -16,7 +16,9 @@
 mod a_disk_that_is_too_small_is_refused;
 mod a_drive_is_erased_by_its_own_command;
 mod a_flipped_bit_in_a_data_frame_is_refused;
+#[cfg(feature = "measured")]
 mod a_healthy_system_keeps_its_watchdog;
+#[cfg(feature = "measured")]
 mod a_hung_installer_is_rebooted;
 mod a_kexec_that_hangs_becomes_a_boot_from_the_disk;
 mod a_killed_installer_is_reported;
@@ -35,6 +37,7 @@ mod expired_metadata_is_refused;
 mod half_a_gibibyte_is_enough;
 mod keys_are_enrolled_and_what_they_signed_is_installed;
 mod metadata_signed_by_an_unknown_key_is_refused;
+#[cfg(feature = "measured")]
 mod settings_and_secrets_reach_every_boot_of_the_os;
 mod what_holds_a_disk_is_taken_down_before_it_is_wiped;
 mod what_was_measured_opens_a_volume_in_every_boot;
