@@ -66,7 +66,7 @@ test: deps
 	$(CARGO) test --locked --workspace $(MACHINES) --test scenarios -- --test-threads=2
 
 # The scenarios that show what is measured, attested and handed over, and what they have shown: out/measured/result.json, which must
-# be whole and right (docs/testing.md). `make test` has three of them; the others take half an hour that it has not.
+# be whole and right (docs/testing.md). `make test` has two of them; the others take half an hour that it has not.
 measured: images
 	rm -f out/measured/result.json
 	$(CARGO) test --locked --workspace $(MEASURED) --test scenarios -- --test-threads=3 $(SHOWN)

@@ -144,7 +144,7 @@ impl Proof {
 }
 
 /// What the OS says of the copies of the logs: their modes and owner, and that of their directory; the disk's file system.
-const MODES_ON_DISK: &str = "700 root .\n400 root binary_bios_measurements\n400 root tpm2-measure.log\n";
+const MODES_ON_DISK: &str = "700 root .\n400 root binary_bios_measurements\n600 root tpm2-measure.log\n";
 const FILESYSTEM_ON_DISK: &str = "ext4\n";
 
 /// Goes into the unit before its service: its phase is measured, the logs are copied, and the kexec confirmed, after which the plug

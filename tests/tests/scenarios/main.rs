@@ -40,4 +40,5 @@ mod metadata_signed_by_an_unknown_key_is_refused;
 #[cfg(feature = "measured")]
 mod settings_and_secrets_reach_every_boot_of_the_os;
 mod what_holds_a_disk_is_taken_down_before_it_is_wiped;
+#[cfg(feature = "measured")]
 mod what_was_measured_opens_a_volume_in_every_boot;
