@@ -12,8 +12,8 @@ use metalstrap_release::host::BootOrder;
 use serde::Serialize;
 
 pub use load_option::{LoadOption, Origin, Partition};
-pub(crate) use variables::{EFIVARFS, GLOBAL};
-pub use variables::{Efivarfs, Variables};
+pub(crate) use variables::EFIVARFS;
+pub use variables::{Efivarfs, GLOBAL, SIGNED_ATTRIBUTES, Variables};
 
 /// The boot loader's path on the ESP; `\EFI\BOOT\BOOTX64.EFI` is the same file for firmware that lost its variables.
 pub const LOADER: &str = r"\EFI\systemd\systemd-bootx64.efi";

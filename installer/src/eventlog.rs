@@ -19,6 +19,7 @@ use crate::failure::{Code, WithCode as _, coded};
 use crate::tpm::{self, Bank, BankDigest, PcrIndex, Tpm};
 
 pub use file::EventLog;
+pub(crate) use file::STICKY;
 use file::{Input, Left};
 
 /// Where the log is while the installer runs.

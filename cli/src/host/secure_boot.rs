@@ -6,19 +6,14 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use metalstrap_installer::bootvars::{GLOBAL, SIGNED_ATTRIBUTES};
+use metalstrap_installer::secure_boot::DATABASE;
 use metalstrap_release::host::{Host, SecureBootKeys};
 use metalstrap_release::secure_boot::{MAX_UPDATE_BYTES, Update, certificates};
-use uuid::{Uuid, uuid};
+use uuid::Uuid;
 
 use super::encode;
 
-/// `EFI_GLOBAL_VARIABLE`, the namespace of `PK` and `KEK` (UEFI 2.10, 3.3).
-const GLOBAL: Uuid = uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
-/// `EFI_IMAGE_SECURITY_DATABASE_GUID`, that of `db`.
-const DATABASE: Uuid = uuid!("d719b2cb-3d3a-4596-a3bc-dad00e67656f");
-/// NON_VOLATILE, BOOTSERVICE_ACCESS, RUNTIME_ACCESS and TIME_BASED_AUTHENTICATED_WRITE_ACCESS: with these the installer gives keys to
-/// firmware, and they are signed too.
-const ATTRIBUTES: u32 = 0x27;
 /// DER of the object identifier signedData (1.2.840.113549.1.7.2), by which PKCS #7 names what its ContentInfo holds.
 const SIGNED_DATA: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
 
@@ -56,12 +51,13 @@ pub fn check(host: &Host) -> Result<()> {
 
 /// Whether the update's signature is for this variable, as UEFI 2.10, 8.2.2 says what is signed. By whom matters for the platform key
 /// alone: in setup mode firmware asks nothing of the others.
-fn is_signed(name: &str, namespace: Uuid, update: &Update) -> Result<bool> {
+fn is_signed(name: &str, namespace: &str, update: &Update) -> Result<bool> {
+    let namespace: Uuid = namespace.parse().context("parsing the namespace of its variable")?;
     let directory = tempfile::tempdir().context("making a directory for openssl")?;
     let path = |name: &str| directory.path().join(name);
     let mut signed: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
     signed.extend_from_slice(&namespace.to_bytes_le());
-    signed.extend_from_slice(&ATTRIBUTES.to_le_bytes());
+    signed.extend_from_slice(&SIGNED_ATTRIBUTES.to_le_bytes());
     signed.extend_from_slice(update.time());
     signed.extend_from_slice(update.content());
     let write = |name: &str, bytes: &[u8]| fs::write(path(name), bytes).context("writing what openssl reads");

@@ -12,13 +12,14 @@ use anyhow::{Context as _, Result, bail};
 use crate::sys;
 
 /// `EFI_GLOBAL_VARIABLE`, the namespace of `Boot####`, `BootOrder`, `BootNext` and `BootCurrent` (UEFI 2.10 §3.3).
-pub(crate) const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+pub const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 /// Where the kernel's are mounted.
 pub(crate) const EFIVARFS: &str = "/sys/firmware/efi/efivars";
 /// Non-volatile, and accessible before and after `ExitBootServices`.
 const ATTRIBUTES: u32 = 7;
-/// Written by updates that are signed with their time (`EFI_VARIABLE_TIME_BASED_AUTHENTICATED_WRITE_ACCESS`).
-const AUTHENTICATED: u32 = 0x20;
+/// The same for what is written by updates that are signed with their time, and for these attributes
+/// (`EFI_VARIABLE_TIME_BASED_AUTHENTICATED_WRITE_ACCESS`).
+pub const SIGNED_ATTRIBUTES: u32 = ATTRIBUTES | 0x20;
 
 /// The firmware's global variables.
 pub trait Variables: fmt::Debug {
@@ -86,7 +87,7 @@ impl Efivarfs {
     /// The same; what is written are signed updates (EFI_VARIABLE_AUTHENTICATION_2), and what is read is their content.
     #[must_use]
     pub fn authenticated(self) -> Self {
-        Self { attributes: ATTRIBUTES | AUTHENTICATED, ..self }
+        Self { attributes: SIGNED_ATTRIBUTES, ..self }
     }
 
     fn path(&self, name: &str) -> PathBuf {

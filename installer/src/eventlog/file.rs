@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::tpm::{BankDigest, PcrIndex, Tpm};
 
 /// Set on the file while a record is being made: a log that has it misses a measurement (as in systemd's log).
-pub(super) const STICKY: u32 = 0o1000;
+pub(crate) const STICKY: u32 = 0o1000;
 
 /// One record, as systemd writes it (src/shared/tpm2-util.c, tpm2_userspace_log).
 #[derive(Debug, Serialize)]

@@ -13,7 +13,7 @@ use metalstrap_release::uki::HANDED;
 
 use super::Parts;
 use crate::credentials::pack;
-use crate::eventlog;
+use crate::eventlog::{self, STICKY};
 
 /// Signed policies for PCR 11.
 const SIGNATURES: &str = ".pcrsig";
@@ -28,7 +28,6 @@ const LOGS: (&str, u32) = (".extra/metalstrap", 0o040_500);
 const LOG_FILE: u32 = 0o100_400;
 /// With the mode that systemd gives its own log, which the copy keeps: with the sticky bit where a record may be missing.
 const OWN_LOG: u32 = 0o100_600;
-const OWN_LOG_INCOMPLETE: u32 = 0o101_600;
 
 /// The unit that copies the logs, and what makes systemd start it.
 const IMPORT_DIRECTORIES: [(&str, u32); 4] = [
@@ -128,7 +127,7 @@ pub fn importer() -> Vec<u8> {
 #[must_use]
 pub fn logs(own: &str, incomplete: bool, firmware: &Path) -> Vec<u8> {
     let firmware = eventlog::firmware::read(firmware, MOST_LOG).filter(|log| !log.is_empty());
-    let mode = if incomplete { OWN_LOG_INCOMPLETE } else { OWN_LOG };
+    let mode = if incomplete { OWN_LOG | STICKY } else { OWN_LOG };
     let mut files = vec![(".extra/metalstrap/tpm2-measure.log", mode, own.as_bytes())];
     files.extend(firmware.as_deref().map(|log| (".extra/metalstrap/binary_bios_measurements", LOG_FILE, log)));
     pack(&[DIRECTORY, LOGS], &files)

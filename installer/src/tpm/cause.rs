@@ -11,11 +11,12 @@ pub(super) fn cause(error: Error) -> anyhow::Error {
         Error::Tss2Error(code) => code,
         Error::WrapperError(kind) => return kind.into(),
     };
-    match code.kind() {
-        Some(Tss2ResponseCodeKind::Failure) => anyhow::anyhow!("the TPM answered with error 0x101{}", meaning(0x101)),
-        Some(Tss2ResponseCodeKind::Lockout) => anyhow::anyhow!("the TPM answered with error 0x921{}", meaning(0x921)),
-        Some(_) => code.into(),
+    let known = match code.kind() {
+        Some(Tss2ResponseCodeKind::Failure) => 0x101,
+        Some(Tss2ResponseCodeKind::Lockout) => 0x921,
+        Some(_) => return code.into(),
         // As a rule it is one of the way to the TPM.
-        None => anyhow::Error::from(code).context("the TPM does not answer as it should"),
-    }
+        None => return anyhow::Error::from(code).context("the TPM does not answer as it should"),
+    };
+    anyhow::anyhow!("the TPM answered with error {known:#x}{}", meaning(known))
 }
