@@ -30,6 +30,33 @@ const ACCOUNTED: [u32; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 13, 14];
 /// Those that the installer extends.
 const OURS: [u64; 3] = [11, 12, 13];
 
+/// The phases of the OS's start at which systemd extends PCR 11, as systemd-measure names them.
+pub const PHASES: [&str; 4] = [
+    "enter-initrd",
+    "enter-initrd:leave-initrd",
+    "enter-initrd:leave-initrd:sysinit",
+    "enter-initrd:leave-initrd:sysinit:ready",
+];
+/// What extends PCR 11 in each phase, and what is run right after it. The directory outlives the initrd.
+const MEASURING: [(&str, &[(&str, &str)]); 3] = [
+    ("systemd-pcrphase-initrd", &[("ExecStartPost", "0"), ("ExecStopPost", "1")]),
+    ("systemd-pcrphase-sysinit", &[("ExecStartPost", "2")]),
+    ("systemd-pcrphase", &[("ExecStartPost", "3")]),
+];
+/// Opens the volume in the initrd, once that is a phase of its own, and reads what it holds.
+const INITRD_UNIT: &str = "[Unit]
+DefaultDependencies=no
+ConditionPathExists=/etc/initrd-release
+After=systemd-udev-trigger.service systemd-pcrphase-initrd.service
+Before=initrd.target
+[Service]
+Type=oneshot
+TimeoutStartSec=infinity
+ExecStart=-/bin/sh -c 'udevadm settle; systemd-cryptsetup attach proof /dev/disk/by-id/virtio-LUKS - \
+    luks,tpm2-device=auto,headless=yes && dd if=/dev/mapper/proof of=/run/block-in-initrd bs=4096 count=1 && \
+    systemd-cryptsetup detach proof'
+";
+
 /// What the unit does.
 const UNIT: &str = r#"
 udevadm settle
@@ -52,10 +79,12 @@ pub struct Proof {
 #[derive(Debug)]
 pub struct Findings {
     dir: PathBuf,
-    /// SHA-256 bank of PCR 11 as the OS reads it.
-    pub pcr11: String,
-    /// The TPM has opened the volume, at this value of PCR 11 and at no other.
+    /// SHA-256 bank of PCR 11 as the OS reads it in each of [`PHASES`].
+    pub pcr11: [String; 4],
+    /// The TPM has opened the volume, at the last of these values and not at another.
     pub luks_unlocked: bool,
+    /// And in the initrd, which the boot that enrolls it cannot.
+    pub luks_unlocked_in_initrd: bool,
 }
 
 impl Proof {
@@ -97,7 +126,19 @@ impl Proof {
         let unit = observe::unit("Prove what was measured", "", UNIT);
         let ordered = unit.replacen("\n[Service]", AFTER, 1);
         assert!(ordered != unit, "the unit has no section [Service] on a line of its own: {unit}");
-        builder.credential_unit("metalstrap-prove", &ordered)
+        let builder = builder.credential_unit("metalstrap-prove", &ordered);
+        let opening = "systemd.extra-unit.metalstrap-prove-in-initrd.service";
+        let wants = "[Unit]\nWants=metalstrap-prove-in-initrd.service\n";
+        let builder = builder
+            .credential(opening, INITRD_UNIT.as_bytes())
+            .credential("systemd.unit-dropin.initrd.target~metalstrap-prove", wants.as_bytes());
+        MEASURING.iter().fold(builder, |builder, (unit, after)| {
+            let reads = after.iter().map(|(when, number)| {
+                format!("{when}=/bin/sh -c 'cat /sys/class/tpm/tpm0/pcr-sha256/11 >/run/pcr11-at-{number}'\n")
+            });
+            let drop_in = format!("[Service]\n{}", reads.collect::<String>());
+            builder.credential(&format!("systemd.unit-dropin.{unit}.service~metalstrap-prove"), drop_in.as_bytes())
+        })
     }
 
     /// Puts the script on the disk, with these files and, for the first boot, what the volume is enrolled with. The machine must
@@ -135,11 +176,12 @@ impl Proof {
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         run(Command::new("tar").arg("-xf").arg(self.path("exchange.raw")).arg("-C").arg(&dir))?;
         let dir = dir.join("out");
-        let pcr11 = pcr(&dir, 11)?;
+        let pcr11 = at_each_phase(&dir)?;
         let known = fs::read(self.path("known")).context("reading what the volume holds")?;
         let holds = |block: &str| fs::read(dir.join(block)).is_ok_and(|found| found == known);
         let luks_unlocked = holds("block") && !dir.join("block-at-another-value").exists();
-        Ok(Findings { pcr11, luks_unlocked, dir })
+        let luks_unlocked_in_initrd = holds("block-in-initrd");
+        Ok(Findings { pcr11, luks_unlocked, luks_unlocked_in_initrd, dir })
     }
 }
 
@@ -237,6 +279,19 @@ impl Findings {
         let bad = records.iter().filter(is_ours).filter(is_false);
         Ok(mismatches.chain(bad).map(Value::to_string).collect())
     }
+}
+
+/// PCR 11 as the OS has read it in each of [`PHASES`]; in the last of them, when all is up, it still has that value.
+fn at_each_phase(dir: &Path) -> Result<[String; 4]> {
+    let read = |number: usize| {
+        let path = dir.join(format!("pcr11-at-{number}"));
+        let value = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        anyhow::Ok(value.trim().to_ascii_lowercase())
+    };
+    let values = [read(0)?, read(1)?, read(2)?, read(3)?];
+    let now = pcr(dir, 11)?;
+    ensure!(values.last() == Some(&now), "PCR 11 is {now} when all is up, and was {values:?} in the phases");
+    Ok(values)
 }
 
 /// A PCR as the OS has read it.

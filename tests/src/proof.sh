@@ -1,6 +1,6 @@
 # Runs in the installed OS, in a directory that the host has filled, and leaves in `out` what the host judges: the values of the
-# PCRs, the event logs, systemd-pcrlock's opinion of them, a block of a LUKS2 volume that the TPM has opened, and what
-# tpm2_checkquote says of a quote.
+# PCRs, PCR 11 in each phase, the event logs, systemd-pcrlock's opinion of them, a block of a LUKS2 volume that the TPM has opened, in
+# the initrd and here, and what tpm2_checkquote says of a quote.
 luks=/dev/disk/by-id/virtio-LUKS
 mkdir out
 
@@ -8,6 +8,10 @@ mkdir out
 for pcr in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
     echo "$pcr $(tr A-F a-f <"/sys/class/tpm/tpm0/pcr-sha256/$pcr")"
 done >out/pcrs
+# What PCR 11 was in each phase, and what the initrd has read of the volume.
+cp /run/pcr11-at-* out
+journalctl --boot --no-pager --output=cat --unit=metalstrap-prove-in-initrd
+[ ! -e /run/block-in-initrd ] || cp /run/block-in-initrd out
 cat /run/log/systemd/tpm2-measure.log >out/userspace
 cat /sys/kernel/security/tpm0/binary_bios_measurements >out/firmware
 # What the installer had handed over; a boot from the disk has none.

@@ -1,6 +1,7 @@
 //! One machine with a TPM, started as a netboot UKI over HTTP, from its disk, as kernel and initrd, and from its disk again. Each
-//! time the installed OS has the PCR 11 that was foretold, or that systemd-measure calculates, and a LUKS2 volume opens that was
-//! enrolled in the first boot with a signed policy for PCR 11; at another value it does not. The event logs account for what the
+//! time the installed OS has, in each phase of its start, the PCR 11 that was foretold, or that systemd-measure calculates, and a
+//! LUKS2 volume opens that was enrolled in the first boot with a signed policy for PCR 11, in later boots in the initrd too; at
+//! another value it does not. The OS that a kexec has led to tells the server so. The event logs account for what the
 //! installer has extended, by systemd-pcrlock and by a replay, and their copies on the disk are still there when the plug was pulled.
 //! In the first boot the machine is attested, and tpm2_checkquote takes the same quote.
 
@@ -16,7 +17,7 @@ use metalstrap_release::uki::{HEAD_BYTES, Sections, read_section};
 use metalstrap_tests::artifacts::{self, built, program};
 use metalstrap_tests::measured::note;
 use metalstrap_tests::operator::metalstrap_json;
-use metalstrap_tests::proof::{Findings, Proof};
+use metalstrap_tests::proof::{Findings, PHASES, Proof};
 use metalstrap_tests::quote::Kept;
 use metalstrap_tests::release::Target;
 use metalstrap_tests::scene::{DISK, LONG, SERIAL, Scene, plan};
@@ -26,8 +27,6 @@ use serde_json::{Value, json};
 const VERIFIER: u16 = 8444;
 /// No section of a UKI is larger.
 const MAX_SECTION: u64 = 512 << 20;
-/// The phase in which multi-user.target is reached.
-const READY: &str = "enter-initrd:leave-initrd:sysinit:ready";
 
 #[test]
 fn what_was_measured_opens_a_volume_in_every_boot() {
@@ -65,6 +64,7 @@ fn what_was_measured_opens_a_volume_in_every_boot() {
     installed(&machine);
     let first = proof.findings(&machine, "netboot-kexec").unwrap();
     note_boot("netboot_uki", "kexec", &first, "pcr11_predicted", &behind);
+    assert_eq!(confirmed(&scene), 1);
     let mut unaccounted = accounted(&first);
     drop(verifier);
 
@@ -75,6 +75,7 @@ fn what_was_measured_opens_a_volume_in_every_boot() {
     let mut machine = machine.power_cycle(|builder| builder.firmware_boot()).unwrap();
     let cold = proof.findings(&machine, "netboot-cold").unwrap();
     note_boot("netboot_uki", "cold", &cold, "pcr11_systemd_measure", &calculated);
+    assert!(cold.luks_unlocked_in_initrd, "{}", cold.text("said").unwrap());
     assert!(cold.copies().unwrap() == first.copies().unwrap(), "the plug has changed the copies of the logs");
     let judged = ["quote", "quote-of-another-nonce"].map(|name| cold.text(name).unwrap());
     assert_eq!(judged, ["taken\n", "refused\n"], "{}", cold.text("said").unwrap());
@@ -93,6 +94,8 @@ fn what_was_measured_opens_a_volume_in_every_boot() {
     installed(&machine);
     let second = proof.findings(&machine, "kernel-kexec").unwrap();
     note_boot("kernel_initrd", "kexec", &second, "pcr11_predicted", &alone);
+    assert!(second.luks_unlocked_in_initrd, "{}", second.text("said").unwrap());
+    assert_eq!(confirmed(&scene), 2);
     unaccounted.extend(accounted(&second));
     assert_eq!(unaccounted, Vec::<String>::new());
     note(&json!({"unaccounted_extends": unaccounted.len()})).unwrap();
@@ -102,6 +105,8 @@ fn what_was_measured_opens_a_volume_in_every_boot() {
     let machine = machine.power_cycle(|builder| builder.firmware_boot()).unwrap();
     let cold = proof.findings(&machine, "kernel-cold").unwrap();
     note_boot("kernel_initrd", "cold", &cold, "pcr11_systemd_measure", &calculated);
+    assert!(cold.luks_unlocked_in_initrd, "{}", cold.text("said").unwrap());
+    assert_eq!(confirmed(&scene), 2, "a boot from the disk has confirmed a kexec");
     assert!(cold.copies().unwrap() == second.copies().unwrap(), "the plug has changed the copies of the logs");
     drop(machine);
     scene.passed().unwrap();
@@ -116,20 +121,20 @@ fn pcr_keys(dir: &Path) -> [PathBuf; 2] {
     ["pcr.pem", "pcr.pub"].map(|name| dir.join(name))
 }
 
-/// What `metalstrap predict` says of PCR 11 when the OS is up: started alone, and behind the netboot UKI.
-fn predicted(uki: &Path, netboot: &Path) -> [String; 2] {
+/// What `metalstrap predict` says of PCR 11 in each phase: started alone, and behind the netboot UKI.
+fn predicted(uki: &Path, netboot: &Path) -> [[String; 4]; 2] {
     let words: [&OsStr; 5] =
         ["predict".as_ref(), uki.as_os_str(), "--netboot".as_ref(), netboot.as_os_str(), "--json".as_ref()];
     let said = metalstrap_json(&words).unwrap();
-    ["/pcr11", "/chains/0/pcr11"].map(|place| ready(said.pointer(place).unwrap()))
+    ["/pcr11", "/chains/0/pcr11"].map(|place| in_each_phase(said.pointer(place).unwrap()))
 }
 
-/// What systemd-measure calculates of the UKI's sections.
-fn calculated(uki: &Path, dir: &Path) -> String {
+/// What systemd-measure calculates of the UKI's sections, for each phase.
+fn calculated(uki: &Path, dir: &Path) -> [String; 4] {
     let bytes = fs::read(uki).unwrap();
     let sections = Sections::parse(&bytes[..HEAD_BYTES]).unwrap();
     let mut command = Command::new(built("systemd-measure").unwrap().join("systemd-measure"));
-    command.args(["calculate", "--json=short", "--bank=sha256", &format!("--phase={READY}")]);
+    command.args(["calculate", "--json=short", "--bank=sha256"]).args(PHASES.map(|phase| format!("--phase={phase}")));
     for name in ["linux", "osrel", "cmdline", "initrd", "ucode", "splash", "dtb", "uname", "sbat", "pcrpkey", "profile"]
     {
         let Some(section) = sections.get(&format!(".{name}")) else { continue };
@@ -139,14 +144,22 @@ fn calculated(uki: &Path, dir: &Path) -> String {
     }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    ready(&serde_json::from_slice(&output.stdout).unwrap())
+    in_each_phase(&serde_json::from_slice(&output.stdout).unwrap())
 }
 
-/// The value at that phase in the bank of SHA-256, in what both of them print.
-fn ready(calculated: &Value) -> String {
+/// The values in the bank of SHA-256, in what both of them print.
+fn in_each_phase(calculated: &Value) -> [String; 4] {
     let all = calculated["sha256"].as_array().unwrap();
-    let found = all.iter().find(|entry| entry["phase"] == READY).unwrap();
-    found["hash"].as_str().unwrap().to_owned()
+    PHASES.map(|phase| {
+        let found = all.iter().find(|entry| entry["phase"] == phase).unwrap();
+        found["hash"].as_str().unwrap().to_owned()
+    })
+}
+
+/// How often an OS has told the server that a kexec has led to it.
+fn confirmed(scene: &Scene) -> usize {
+    let reports = scene.lab.reports().unwrap();
+    reports.iter().filter(|event| event["step"] == "run" && event["state"] == "confirmed").count()
 }
 
 /// The plan says kexec although the host config wants a signed policy that fits, and so it comes.
@@ -156,11 +169,11 @@ fn installed(machine: &Machine<'_>) {
     assert_eq!(plan(machine).unwrap()["handoff"], json!({"ending": "kexec", "reasons": []}));
 }
 
-/// Notes what a boot has shown, which must be what it should be.
-fn note_boot(start: &str, boot: &str, found: &Findings, oracle: &str, expected: &str) {
-    let shown = json!({"pcr11_measured": found.pcr11, oracle: expected, "luks_unlocked": found.luks_unlocked});
+/// Notes what a boot has shown, PCR 11 when all is up; in each phase it must be what it should be.
+fn note_boot(start: &str, boot: &str, found: &Findings, oracle: &str, expected: &[String; 4]) {
+    let shown = json!({"pcr11_measured": found.pcr11[3], oracle: expected[3], "luks_unlocked": found.luks_unlocked});
     note(&json!({start: {boot: shown}})).unwrap();
-    assert_eq!(found.pcr11, expected, "{start} {boot}");
+    assert_eq!(&found.pcr11, expected, "{start} {boot}");
     assert!(found.luks_unlocked, "{start} {boot}: {}", found.text("said").unwrap());
 }
 
