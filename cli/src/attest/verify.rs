@@ -29,7 +29,10 @@ enum Format {
 #[command(after_help = "Examples:
   metalstrap attest verify evidence.json --state state.json --ek-roots tpm-roots
   metalstrap attest verify evidence.json --state state.json --ek-roots tpm-roots --release manifest.json \\
-      --host-config host.json --netboot netboot.efi --secure-boot on --format json
+      --host-config host.json --secure-boot on --format json
+Have the machine answer in the OS that the installer's kexec has started: after a boot from the disk nothing is left of what
+--release and --host-config expect. After the kexec what --netboot expects is never proved: have the installer ask an
+endpoint for that (attest serve).
 Exit code: 0 the machine is accepted, 1 it is not.")]
 pub struct Args {
     /// The machine's answer

@@ -40,10 +40,13 @@ pub(super) fn netboot_image(logs: &Logs, expected: &[Program]) -> Finding {
     match started.as_slice() {
         [] => finding(Outcome::Refuted, "the firmware's log has no program that it has started".to_owned()),
         _ if beside.is_empty() => finding(Outcome::Unknown, format!("no quote vouches for PCR {BESIDE}")),
+        // Nor is it known where the logs call the first event the installer's `load-options` of just this release and host config: a
+        // stub that was given that command line extends by the same bytes, and no PCR tells which of the logs an event is of.
         _ if beside.iter().any(|(_, value)| value.iter().any(|byte| *byte != 0)) => finding(
             Outcome::Unknown,
             format!(
-                "the netboot image was given a command line, credentials or add-ons (PCR {BESIDE}), which nothing looks at"
+                "PCR {BESIDE} is not zero: the netboot image was given a command line, credentials or add-ons, or the installer was \
+                 left by kexec since, and nothing tells the one from the other"
             ),
         ),
         started => {

@@ -18,6 +18,9 @@ mod forged;
 const RELEASE_MEASURED: &str = "manifest, root hash and UKI of debian 13.2 were measured; that nothing else was in its place is only \
                                 what the log says";
 const HOST_MEASURED: &str = "it was measured; that nothing else was in its place is only what the log says";
+/// What is said of the netboot image where PCR 12 is not zero.
+const BESIDE: &str = "PCR 12 is not zero: the netboot image was given a command line, credentials or add-ons, or the installer was left by \
+                      kexec since, and nothing tells the one from the other";
 const APPLICATION: u32 = 0x8000_0003;
 const VARIABLE: u32 = 0x8000_0001;
 const ACTION: u32 = 0x8000_0007;
@@ -378,8 +381,7 @@ fn what_the_log_only_says_is_not_believed() {
 fn what_the_netboot_image_was_given_beside_itself_is_a_doubt() {
     // systemd-stub measures another command line as EV_IPL.
     let doubts = of_machine(|machine| machine.firmware.push(text(12, 0x0d, b"rdinit=/bin/sh")));
-    let text = "the netboot image was given a command line, credentials or add-ons (PCR 12), which nothing looks at";
-    assert_eq!(doubts, [("netboot-image".to_owned(), Outcome::Unknown, text.to_owned())]);
+    assert_eq!(doubts, [("netboot-image".to_owned(), Outcome::Unknown, BESIDE.to_owned())]);
 }
 
 #[test]

@@ -111,3 +111,26 @@ fn a_record_that_no_quote_vouches_for_proves_nothing() {
         assert_eq!(told, (false, expected.map(str::to_owned).to_vec()), "{kind} {register}");
     }
 }
+
+/// The stub measures a command line that it was given as the installer measures the one for kexec, and in the same PCR.
+#[test]
+fn a_command_line_of_the_netboot_image_is_not_taken_for_that_of_the_kexec() {
+    let line: Vec<u8> = "root=x\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let mut machine = Machine::new();
+    machine.firmware.push(text(12, 0x0d, &line));
+    let with_log = |firmware: Vec<u8>, before: &str| {
+        let verdict = judged(&machine, |evidence| {
+            evidence.firmware_log = Some(Base64(firmware));
+            evidence.userspace_log.insert_str(0, before);
+        });
+        let (accepted, doubts) = doubts(&verdict);
+        let told: Vec<String> =
+            doubts.into_iter().map(|(what, outcome, text)| format!("{what} {outcome:?}: {text}")).collect();
+        (accepted, told)
+    };
+    let unknown = (false, vec![format!("netboot-image Unknown: {BESIDE}")]);
+    assert_eq!(with_log(machine.firmware_log(), ""), unknown);
+    // By these logs it is the installer that has measured it. They lead to the same PCRs.
+    let moved = record("pcr", 12, "load-options", &line);
+    assert_eq!(with_log(Machine::new().firmware_log(), &moved), unknown);
+}
