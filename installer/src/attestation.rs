@@ -7,7 +7,7 @@ mod exchange;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::attest::{
@@ -212,6 +212,16 @@ pub fn beside(host: &Host, given: &Secrets) -> Result<(), String> {
 #[must_use]
 pub fn firmware_log() -> Option<Vec<u8>> {
     firmware::read(Path::new(firmware::LOG), MOST_FIRMWARE_LOG)
+}
+
+/// The same in the installed OS whose root is `root`: where the kernel has lost it or a part of it, what was handed over.
+fn firmware_log_of_os(root: &Path) -> Option<Vec<u8>> {
+    firmware::longest(&[firmware::LOG, firmware::HANDED_OVER].map(|path| below(root, path)), MOST_FIRMWARE_LOG)
+}
+
+/// The file or directory that has this path from the root, if the root is `root`.
+fn below(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
 }
 
 /// Why a verifier does not accept a machine: what it has refuted, or else could not know.

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use metalstrap_release::attest::CHALLENGE;
 use serde::Serialize;
 
-use super::{Key, Logs, add_chain, answer, firmware_log, introduce, parse_challenge};
+use super::{Key, Logs, add_chain, answer, below, firmware_log_of_os, introduce, parse_challenge};
 use crate::bounded;
 use crate::eventlog;
 use crate::remembered::replace;
@@ -30,6 +30,8 @@ pub enum Verb {
     /// Example: metalstrap-installer attest introduce >introduction.json
     Introduce(Keeping),
     /// Prints this machine's answer to a challenge: quotes over its PCRs and its logs. It is for `metalstrap attest verify`.
+    ///
+    /// What was installed is in it until the first restart behind the installation.
     ///
     /// Example: metalstrap-installer attest answer challenge.json >evidence.json
     Answer {
@@ -57,14 +59,14 @@ impl Verb {
     /// The TPM's, and those of the files.
     pub fn message(&self) -> Result<String> {
         let mut tpm = direct::open()?.context("this machine has no TPM 2.0")?;
-        self.message_of(&mut tpm)
+        self.message_of(&mut tpm, Path::new("/"))
     }
 
-    /// The same of this TPM.
-    pub(super) fn message_of(&self, tpm: &mut Direct) -> Result<String> {
+    /// The same of this TPM, where the OS's files are below `root`.
+    pub(super) fn message_of(&self, tpm: &mut Direct, root: &Path) -> Result<String> {
         match self {
             Self::Introduce(Keeping { key: file }) => {
-                let (key, mut introduction) = introduce(tpm, &smbios::identity(Path::new("/sys")))?;
+                let (key, mut introduction) = introduce(tpm, &smbios::identity(&below(root, "/sys")))?;
                 add_chain(tpm, &mut introduction);
                 let keeping = || format!("keeping the attestation key in {}", file.display());
                 replace(file, &key.to_bytes()).with_context(keeping)?;
@@ -79,7 +81,7 @@ impl Verb {
                 };
                 let key =
                     Key::from_bytes(&kept).with_context(|| format!("{} has no attestation key", file.display()))?;
-                let logs = Logs { firmware: firmware_log(), userspace: userspace_log()? };
+                let logs = Logs { firmware: firmware_log_of_os(root), userspace: userspace_log(root)? };
                 line(&answer(tpm, &key, &challenge, logs)?)
             }
         }
@@ -91,9 +93,9 @@ fn line(message: &impl Serialize) -> Result<String> {
 }
 
 /// The first of the logs that is there; empty where nothing was measured.
-fn userspace_log() -> Result<String> {
+fn userspace_log(root: &Path) -> Result<String> {
     for path in USERSPACE_LOGS {
-        if let Some(bytes) = bounded::read(Path::new(path), MOST_LOG)? {
+        if let Some(bytes) = bounded::read(&below(root, path), MOST_LOG)? {
             return String::from_utf8(bytes).with_context(|| format!("reading {path}"));
         }
     }

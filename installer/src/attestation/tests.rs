@@ -320,7 +320,7 @@ fn by_files_the_key_is_kept_from_one_command_to_the_next() {
     let (key, asked) = (at.path().join("kept/key"), at.path().join("challenge.json"));
     let mut run = |words: &[&str]| {
         let words = [&["attest"][..], words, &["--key", key.to_str().unwrap()]].concat();
-        Command::parse_from(words).verb.message_of(&mut tpm)
+        Command::parse_from(words).verb.message_of(&mut tpm, at.path())
     };
     let file = asked.to_str().unwrap();
     let error = format!("{:#}", run(&["answer", file]).unwrap_err());
@@ -329,6 +329,20 @@ fn by_files_the_key_is_kept_from_one_command_to_the_next() {
     std::fs::write(&asked, serde_json::to_vec(&challenge(&maker, &first)).unwrap()).unwrap();
     let evidence: Evidence = serde_json::from_str(&run(&["answer", file]).unwrap()).unwrap();
     assert_eq!((evidence.id.as_str(), evidence.secret.0), ("one", vec![7; 32]));
+    assert_eq!((evidence.firmware_log, evidence.userspace_log.as_str()), (None, ""));
+    // The kernel has lost a part of the firmware's log, and systemd goes on with ours.
+    let put = |path: &str, text: &str| {
+        let path = at.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    put("sys/kernel/security/tpm0/binary_bios_measurements", "firm");
+    put("run/metalstrap/binary_bios_measurements", "firmware");
+    put("run/metalstrap/tpm2-measure.log", "ours");
+    put("run/log/systemd/tpm2-measure.log", "ours and systemd's");
+    let evidence: Evidence = serde_json::from_str(&run(&["answer", file]).unwrap()).unwrap();
+    let expected = (Some(Base64(b"firmware".to_vec())), "ours and systemd's");
+    assert_eq!((evidence.firmware_log, evidence.userspace_log.as_str()), expected);
     // A new introduction has a new key.
     run(&["introduce"]).unwrap();
     let error = format!("{:#}", run(&["answer", file]).unwrap_err());

@@ -96,6 +96,10 @@ fn logs_lie_where_the_unit_takes_them_from() {
     let read = |path: &str| fs::read_to_string(place.path().join(path)).unwrap();
     assert_eq!(read(".extra/metalstrap/tpm2-measure.log"), "\u{1e}{}\n");
     assert_eq!(read(".extra/metalstrap/binary_bios_measurements"), "Spec ID Event03");
+    // Where `attest answer` finds it.
+    let (copies, to) = (read("etc/metalstrap-event-log.conf"), eventlog::firmware::HANDED_OVER);
+    let copy = format!("\nC- {to} 0400 root root - /.extra/metalstrap/binary_bios_measurements\n");
+    assert!(copies.contains(&copy), "{copies}");
     let unit = read("etc/systemd/system/metalstrap-event-log.service");
     assert!(unit.contains("\nConditionPathExists=/.extra/metalstrap/tpm2-measure.log\n"), "{unit}");
     for conf in ["event-log", "event-log-copy"] {
