@@ -16,6 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use crate::console::Consoles;
 use crate::ending::{Ending, RUN_VARIABLE};
 use crate::failure::{Code, Failure};
+use crate::handoff::marker;
 use crate::hold::{self, Choice};
 use crate::kmsg;
 use crate::leave::{self, Way, leave};
@@ -69,12 +70,12 @@ pub fn supervise() -> ! {
             }
         };
         if let Some(way) = way {
-            leave(way, &init.consoles, &mut init.watchdog);
+            leave(way, &init.consoles, &mut init.watchdog, init.run_id.as_deref());
         }
         if init.left_behind {
             // Two installers on one disk would be worse than none.
             init.consoles.line("The installer that hangs is still there: rebooting instead of trying again.");
-            leave(Way::Reboot, &init.consoles, &mut init.watchdog);
+            leave(Way::Reboot, &init.consoles, &mut init.watchdog, init.run_id.as_deref());
         }
         init.consoles.line("Trying again.");
     }
@@ -154,6 +155,8 @@ impl Init {
     fn hold(&mut self, failure: &Failure, reboot_after: Option<u32>) -> Option<Way> {
         // Consoles whose drivers came later, as on USB, have turned up by now.
         self.consoles = self.consoles.reopened();
+        // Whoever holds the machine may take its power, and another run would take the mark of this one for a kexec that failed.
+        leave::take_back(&self.consoles, &marker::variables(), self.run_id.as_deref());
         let (signals, watchdog) = (self.signals.as_ref(), &mut self.watchdog);
         let choice = hold::hold(&self.consoles, failure, reboot_after, || {
             watchdog.feed();
@@ -217,5 +220,5 @@ fn panicked(info: &PanicHookInfo<'_>) -> ! {
         consoles.line(&format!("Trying again failed: {error}"));
     }
     let way = if choice == Choice::Poweroff { Way::Poweroff } else { Way::Reboot };
-    leave(way, &consoles, &mut Watchdog::default())
+    leave(way, &consoles, &mut Watchdog::default(), None)
 }

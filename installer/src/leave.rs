@@ -32,8 +32,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long flushing may take; a disk that is gone would let it wait for ever.
 const FLUSH: Duration = Duration::from_secs(30);
 
-/// Leaves. What fails is said and the next best is done; the machine is never left to a PID 1 that exits.
-pub fn leave(way: Way, consoles: &Consoles, watchdog: &mut Watchdog) -> ! {
+/// Leaves, after the run with this id, if it is known. What fails is said and the next best is done; the machine is never left to
+/// a PID 1 that exits.
+pub fn leave(way: Way, consoles: &Consoles, watchdog: &mut Watchdog, run: Option<&str>) -> ! {
     consoles.line(match way {
         Way::Kexec => "Starting the installed kernel.",
         Way::Reboot => "Rebooting.",
@@ -43,7 +44,7 @@ pub fn leave(way: Way, consoles: &Consoles, watchdog: &mut Watchdog) -> ! {
     end_processes();
     flush(consoles);
     let own = marker::variables();
-    let way = disarm(way, consoles, watchdog, &own);
+    let way = disarm(way, consoles, watchdog, &own, run);
     let mode = match way {
         Way::Kexec => RebootMode::RB_KEXEC,
         Way::Reboot => RebootMode::RB_AUTOBOOT,
@@ -52,7 +53,7 @@ pub fn leave(way: Way, consoles: &Consoles, watchdog: &mut Watchdog) -> ! {
     refused(consoles, way, reboot(mode));
     if way == Way::Kexec {
         consoles.line("Rebooting instead: the installed system starts from its disk.");
-        take_back(consoles, &own);
+        take_back(consoles, &own, run);
     }
     refused(consoles, Way::Reboot, reboot(RebootMode::RB_AUTOBOOT));
     // Linux Documentation/admin-guide/sysrq.rst: reboot at once. Then the watchdog is what is left.
@@ -63,26 +64,31 @@ pub fn leave(way: Way, consoles: &Consoles, watchdog: &mut Watchdog) -> ! {
 }
 
 /// Does with the watchdog what is right for the way. A kernel that would be reset though it is well is not started: the
-/// firmware knows how to stop the timer. `own` are the firmware's variables that are ours.
-fn disarm(way: Way, consoles: &Consoles, watchdog: &mut Watchdog, own: &dyn Variables) -> Way {
-    match way {
+/// firmware knows how to stop the timer. On every way but kexec the mark of the run is taken back: it may have been set right
+/// before its process was ended. `own` are the firmware's variables that are ours.
+fn disarm(way: Way, consoles: &Consoles, watchdog: &mut Watchdog, own: &dyn Variables, run: Option<&str>) -> Way {
+    let way = match way {
         Way::Kexec if !watchdog.jump() => {
             consoles
                 .line("The watchdog cannot be stopped, and the installed system does not feed it: rebooting instead.");
-            take_back(consoles, own);
-            return Way::Reboot;
+            Way::Reboot
         }
-        Way::Kexec | Way::Reboot => {}
+        Way::Kexec | Way::Reboot => way,
         Way::Poweroff => {
             let _ = watchdog.stop();
+            way
         }
+    };
+    if way != Way::Kexec {
+        take_back(consoles, own, run);
     }
     way
 }
 
-/// The kexec does not come, and is not to be remembered as one that failed.
-fn take_back(consoles: &Consoles, own: &dyn Variables) {
-    if let Err(error) = marker::take_back(own) {
+/// The kexec of the run does not come, and is not to be remembered as one that failed.
+pub(crate) fn take_back(consoles: &Consoles, own: &dyn Variables, run: Option<&str>) {
+    let Some(run) = run else { return };
+    if let Err(error) = marker::take_back(own, run) {
         consoles.line(&format!("This machine will be said to have failed at a kexec: {error:#}"));
     }
 }
@@ -135,9 +141,9 @@ mod tests {
     use crate::remembered::VENDOR;
     use crate::watchdog::tests::Fake;
 
-    /// Of a machine whose installer has said that the jump comes: the way that is left, what the watchdog got, whether a jump is
-    /// remembered, and what a person sees.
-    fn disarmed(way: Way, state: &str) -> (Way, Vec<u8>, bool, String) {
+    /// Of a machine whose installer's run 5b9c has said that the jump comes, after the run that PID 1 knows: the way that is left,
+    /// what the watchdog got, whether a jump is remembered, and what a person sees.
+    fn disarmed(way: Way, state: &str, run: Option<&str>) -> (Way, Vec<u8>, bool, String) {
         let (fake, place) = (Fake::new(), tempfile::tempdir().unwrap());
         let own = Efivarfs::at(place.path()).of_vendor(VENDOR);
         Marker::prepare(&own, "debian_13.1", "5b9c").unwrap().jump(&own).unwrap();
@@ -145,7 +151,7 @@ mod tests {
         watchdog.feed();
         fake.state(state);
         let (consoles, mut person) = serial();
-        let left = disarm(way, &consoles, &mut watchdog, &own);
+        let left = disarm(way, &consoles, &mut watchdog, &own, run);
         consoles.line("end");
         (left, fake.written(), marker::failed_before(&own).is_some(), seen(&mut person, "end\r\n"))
     }
@@ -155,21 +161,29 @@ mod tests {
         let why =
             "The watchdog cannot be stopped, and the installed system does not feed it: rebooting instead.\r\nend\r\n";
         let silent = "end\r\n".to_owned();
-        let kexec = |state| disarmed(Way::Kexec, state);
+        let kexec = |state| disarmed(Way::Kexec, state, Some("5b9c"));
         assert_eq!(kexec("active\n"), (Way::Reboot, b"\0V".to_vec(), false, why.to_owned()));
-        assert_eq!(kexec("inactive\n"), (Way::Kexec, b"\0V".to_vec(), true, silent.clone()));
-        // No other way has to do with a jump; one that was before stays remembered.
-        assert_eq!(disarmed(Way::Reboot, "active\n"), (Way::Reboot, b"\0".to_vec(), true, silent.clone()));
-        assert_eq!(disarmed(Way::Poweroff, "active\n"), (Way::Poweroff, b"\0V".to_vec(), true, silent));
+        assert_eq!(kexec("inactive\n"), (Way::Kexec, b"\0V".to_vec(), true, silent));
+    }
+
+    /// As by Ctrl-Alt-Del right before the jump, or where the installer dies there.
+    #[test]
+    fn a_jump_counts_on_no_way_but_kexec_unless_it_was_another_runs() {
+        for (way, written) in [(Way::Reboot, &b"\0"[..]), (Way::Poweroff, &b"\0V"[..])] {
+            for (run, remembered) in [(Some("5b9c"), false), (Some("5b9d"), true), (None, true)] {
+                let expected = (way, written.to_vec(), remembered, "end\r\n".to_owned());
+                assert_eq!(disarmed(way, "active\n", run), expected, "{run:?}");
+            }
+        }
     }
 
     #[test]
     fn a_mark_that_cannot_be_taken_back_is_told() {
         let place = tempfile::tempdir().unwrap();
         let own = Efivarfs::at(place.path()).of_vendor(VENDOR);
-        fs::write(place.path().join(format!("{}-{VENDOR}", marker::NAME)), "").unwrap();
+        fs::write(place.path().join(format!("{}-{VENDOR}", marker::NAME)), [7; 3]).unwrap();
         let (consoles, mut person) = serial();
-        take_back(&consoles, &own);
+        take_back(&consoles, &own, Some("5b9c"));
         let text = "This machine will be said to have failed at a kexec: the EFI variable MetalstrapKexec has no attributes\r\n";
         assert_eq!(seen(&mut person, "attributes\r\n"), text);
     }

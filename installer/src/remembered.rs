@@ -265,6 +265,16 @@ mod tests {
         }
     }
 
+    /// As efivarfs has it after a write to a store that was full.
+    #[test]
+    fn an_empty_file_of_a_variable_is_a_memory_that_knows_nothing_yet() {
+        let place = tempfile::tempdir().unwrap();
+        for variable in [VERSIONS, INTENTS] {
+            fs::write(place.path().join(format!("{variable}-{VENDOR}")), "").unwrap();
+        }
+        remembers(&Memory::Variable(Efivarfs::at(place.path()).of_vendor(VENDOR)));
+    }
+
     #[test]
     fn what_is_not_a_memory_is_named() {
         let place = tempfile::NamedTempFile::new().unwrap();

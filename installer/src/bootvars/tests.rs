@@ -2,12 +2,13 @@
 
 mod order;
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs;
 
 use metalstrap_release::digest::{from_hex, to_hex};
 use proptest::prelude::*;
+use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
@@ -25,12 +26,12 @@ fn entry(title: &str, partition: &Partition, path: &str) -> Vec<u8> {
     LoadOption::new(title, partition, path).unwrap().encode().unwrap()
 }
 
-/// A firmware; `writes` counts the writes and removals it was asked for.
-#[derive(Debug, Default)]
+/// A firmware behind efivarfs; `writes` counts the writes and removals it was asked for.
+#[derive(Debug)]
 struct Firmware {
-    store: RefCell<BTreeMap<String, Vec<u8>>>,
+    place: TempDir,
     writes: Cell<usize>,
-    /// What it says to a write of a variable whose name begins like this.
+    /// What it says to a write of a variable whose name begins like this. Of a new one an empty file is left.
     refuses: Option<(&'static str, &'static str)>,
     /// A variable that it lists and does not give.
     unreadable: Option<&'static str>,
@@ -39,8 +40,18 @@ struct Firmware {
 
 impl Firmware {
     fn with(variables: &[(&str, &[u8])]) -> Self {
-        let store = variables.iter().map(|(name, data)| ((*name).to_owned(), data.to_vec())).collect();
-        Self { store: RefCell::new(store), ..Self::default() }
+        let place = tempfile::tempdir().unwrap();
+        let firmware = Self { place, writes: Cell::new(0), refuses: None, unreadable: None, lying: false };
+        variables.iter().for_each(|(name, data)| firmware.set(name, data));
+        firmware
+    }
+
+    fn efivarfs(&self) -> Efivarfs {
+        Efivarfs::at(self.place.path())
+    }
+
+    fn set(&self, name: &str, data: &[u8]) {
+        self.efivarfs().write(name, data).unwrap();
     }
 
     fn order(&self) -> Vec<u16> {
@@ -48,13 +59,13 @@ impl Firmware {
     }
 
     fn get(&self, name: &str) -> Option<Vec<u8>> {
-        self.store.borrow().get(name).cloned()
+        self.efivarfs().read(name).unwrap()
     }
 }
 
 impl Variables for Firmware {
     fn names(&self) -> Result<BTreeSet<String>> {
-        Ok(self.store.borrow().keys().cloned().collect())
+        self.efivarfs().names()
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
@@ -67,18 +78,16 @@ impl Variables for Firmware {
     fn write(&self, name: &str, data: &[u8]) -> Result<()> {
         self.writes.set(self.writes.get() + 1);
         if let Some((_, text)) = self.refuses.filter(|(prefix, _)| name.starts_with(*prefix)) {
+            let file = self.place.path().join(format!("{name}-{GLOBAL}"));
+            fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
             bail!("writing the EFI variable {name}: {text}");
         }
-        if !self.lying {
-            self.store.borrow_mut().insert(name.to_owned(), data.to_vec());
-        }
-        Ok(())
+        if self.lying { Ok(()) } else { self.efivarfs().write(name, data) }
     }
 
     fn remove(&self, name: &str) -> Result<()> {
         self.writes.set(self.writes.get() + 1);
-        self.store.borrow_mut().remove(name);
-        Ok(())
+        self.efivarfs().remove(name)
     }
 }
 
@@ -186,6 +195,17 @@ fn lesson_9_a_store_that_is_full_or_read_only_is_a_warning_and_no_failure() {
     }
 }
 
+/// Once there is room, the same number is taken.
+#[test]
+fn lesson_9_what_a_refused_entry_leaves_is_no_entry() {
+    let firmware = Firmware { refuses: Some(("Boot0003", "the firmware's variable store is full")), ..usual() };
+    assert_eq!(installed(&firmware, BootOrder::DiskFirst).name, None);
+    let firmware = Firmware { refuses: None, ..firmware };
+    let expected = BootEntry { name: Some("Boot0003".to_owned()), warnings: vec![] };
+    assert_eq!(installed(&firmware, BootOrder::DiskFirst), expected);
+    assert_eq!(firmware.order(), [3, 0, 1, 2]);
+}
+
 #[test]
 fn what_a_reboot_starts_is_what_the_firmware_says() {
     let text = "the firmware's variable store is full";
@@ -201,7 +221,7 @@ fn what_a_reboot_starts_is_what_the_firmware_says() {
     assert_eq!(next(no_next(), BootOrder::DiskFirst), (true, warning.clone()));
     // What it starts next is another one's, whatever the order is.
     let others = no_next();
-    others.store.borrow_mut().insert("BootNext".to_owned(), vec![1, 0]);
+    others.set("BootNext", &[1, 0]);
     assert_eq!(next(others, BootOrder::DiskFirst), (false, warning));
     let mute = Firmware { unreadable: Some("BootNext"), ..usual() };
     assert!(!next(mute, BootOrder::DiskFirst).0);
@@ -214,7 +234,7 @@ fn lesson_9_an_own_entry_that_cannot_be_changed_is_used_as_it_is() {
     let text = "the firmware's variable store is full";
     let firmware = Firmware { refuses: Some(("Boot0004", text)), ..usual() };
     let old = entry("old title", &esp(), LOADER);
-    firmware.store.borrow_mut().insert("Boot0004".to_owned(), old.clone());
+    firmware.set("Boot0004", &old);
     let warning = format!(
         "the boot entry for the installed OS stays as an earlier run has made it: writing the EFI variable Boot0004: {text}"
     );

@@ -70,13 +70,14 @@ impl Marker {
     }
 }
 
-/// The jump that was said to come does not: nothing has failed, and nothing is remembered.
+/// The jump that the run with this id said to come does not: nothing has failed, and nothing is remembered of it. What another
+/// run has left is.
 ///
 /// # Errors
 /// The firmware's.
-pub fn take_back(variables: &dyn Variables) -> Result<()> {
+pub fn take_back(variables: &dyn Variables, run: &str) -> Result<()> {
     match Marker::read(variables)? {
-        Some(Marker { state: State::Jumped, .. }) => variables.remove(NAME),
+        Some(marker) if marker.state == State::Jumped && marker.run == run => variables.remove(NAME),
         _ => Ok(()),
     }
 }
@@ -133,19 +134,22 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let variables = Efivarfs::at(place.path()).of_vendor(VENDOR);
         // Of a release that cannot confirm there is no mark.
-        take_back(&variables).unwrap();
+        take_back(&variables, "5b9c").unwrap();
         assert_eq!(variables.read(NAME).unwrap(), None);
         let marker = Marker::prepare(&variables, "debian_13.1", "5b9c").unwrap();
-        take_back(&variables).unwrap();
+        take_back(&variables, "5b9c").unwrap();
         let ready = br#"{"format":1,"state":"ready","release":"debian_13.1","run":"5b9c"}"#;
         assert_eq!(variables.read(NAME).unwrap().unwrap(), ready);
         marker.jump(&variables).unwrap();
         assert!(failed_before(&variables).is_some());
-        take_back(&variables).unwrap();
+        // By another run it was said of another jump.
+        take_back(&variables, "5b9d").unwrap();
+        assert!(failed_before(&variables).is_some());
+        take_back(&variables, "5b9c").unwrap();
         assert_eq!((failed_before(&variables), variables.read(NAME).unwrap()), (None, None));
         // What cannot be understood stays.
         variables.write(NAME, b"?").unwrap();
-        assert!(format!("{:#}", take_back(&variables).unwrap_err()).starts_with("parsing it: "));
+        assert!(format!("{:#}", take_back(&variables, "5b9c").unwrap_err()).starts_with("parsing it: "));
         assert_eq!(variables.read(NAME).unwrap().unwrap(), b"?");
     }
 

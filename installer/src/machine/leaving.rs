@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Error, Result};
+use anyhow::{Context as _, Error, Result, ensure};
 use metalstrap_release::host::{HandoffMode, Host};
 use metalstrap_release::manifest::{Boot, Manifest};
 use metalstrap_release::pcr::Signatures;
@@ -63,11 +63,15 @@ impl Machine<'_> {
     }
 
     /// What the OS gets with a kexec: the `credentials`, and the units by which it confirms it. The mark that they remove is
-    /// set. Where the OS cannot confirm, that is told, and the kexec is guarded by the next boot alone, which is one from the
-    /// disk; where the mark cannot be set, `host` may say that there is no kexec.
+    /// set. Where it cannot be, or the OS would not get the units, `host` may say that there is no kexec.
     #[must_use]
-    pub fn to_hand_over(
+    pub fn to_hand_over(&mut self, credentials: Vec<Sealed>, manifest: &Manifest, host: Host) -> (Vec<Sealed>, Host) {
+        self.hand_over(Path::new("/sys"), credentials, manifest, host)
+    }
+
+    fn hand_over(
         &mut self,
+        sys: &Path,
         mut credentials: Vec<Sealed>,
         manifest: &Manifest,
         mut host: Host,
@@ -76,29 +80,27 @@ impl Machine<'_> {
             return (credentials, host);
         }
         let release = manifest.root_label();
-        match self.confirmation(&credentials, &release) {
-            Ok(units) if units.is_empty() => {
-                let text =
-                    "the OS cannot confirm the kexec: the host config's credentials have taken the names for that";
-                self.tell.warn("kernel", text);
-            }
+        let jumps = match self.confirmation(sys, &credentials, &release) {
             Ok(units) => {
                 credentials.extend(units);
                 credentials.sort_by_key(Sealed::file);
-                if !self.mark(&release) {
-                    host.handoff = HandoffMode::Reboot;
-                }
+                self.mark(&release)
             }
-            Err(error) => self.tell.warn("kernel", &format!("the OS cannot confirm the kexec: {error:#}")),
+            // A mark that nobody removes would count as a kexec that failed.
+            Err(error) => self.jumps_unmarked("kernel", &error.context("the OS cannot confirm it")),
+        };
+        if !jumps {
+            host.handoff = HandoffMode::Reboot;
         }
         (credentials, host)
     }
 
     /// The units as credentials. With Secure Boot and a TPM systemd takes only what is sealed to that.
-    fn confirmation(&self, taken: &[Sealed], release: &str) -> Result<Vec<Sealed>> {
+    fn confirmation(&self, sys: &Path, taken: &[Sealed], release: &str) -> Result<Vec<Sealed>> {
         let units = confirm::units(taken, self.leaving.report_to.as_ref(), &self.tell.confirmation(release));
-        let mut tpm = match credentials::refusal(Path::new("/sys")) {
-            Some(_) => (self.seams.tpm)()?,
+        ensure!(!units.is_empty(), "the host config's credentials have taken the names for that");
+        let mut tpm = match credentials::refusal(sys) {
+            Some(_) => Some((self.seams.tpm)()?.context("the kernel has no device for the TPM")?),
             None => None,
         };
         units.iter().map(|(name, content)| credentials::seal_one(name, content, tpm.as_mut())).collect()

@@ -1,25 +1,39 @@
 //! Firmware that takes no boot entry: the installation is complete all the same, and whoever reads the report learns of it.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use nix::errno::Errno;
 use serde_json::json;
 
 use super::published::good;
 use super::trial::Trial;
-use crate::bootvars::Variables;
+use crate::bootvars::variables::tests::Refusing;
+use crate::bootvars::{Efivarfs, GLOBAL, Variables};
 use crate::machine::{Firmware, Seams};
 
 /// What is wrong with the firmware's store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Store {
-    Full,
-    ReadOnly,
+    /// The kernel says this to what is written.
+    Refusing(Errno),
     /// It says that it has what was written.
     Lying,
     /// Started by a BIOS, or without efivarfs.
     Absent,
+}
+
+impl Store {
+    /// It, with the files of its variables in `place` where it has such.
+    fn variables(self, place: &Path) -> Box<dyn Variables + Send + Sync> {
+        match self {
+            Self::Refusing(errno) => Box::new(Refusing(Efivarfs::at(place), errno)),
+            Self::Lying | Self::Absent => Box::new(self),
+        }
+    }
 }
 
 impl Variables for Store {
@@ -37,12 +51,8 @@ impl Variables for Store {
         Ok(None)
     }
 
-    fn write(&self, name: &str, _: &[u8]) -> Result<()> {
-        match self {
-            Self::Full => bail!("writing the EFI variable {name}: the firmware's variable store is full"),
-            Self::ReadOnly => bail!("writing the EFI variable {name}: the firmware's variables are read-only"),
-            Self::Lying | Self::Absent => Ok(()),
-        }
+    fn write(&self, _: &str, _: &[u8]) -> Result<()> {
+        Ok(())
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -54,16 +64,22 @@ impl Variables for Store {
 #[tokio::test]
 async fn lesson_9_a_firmware_that_takes_no_boot_entry_is_told_of_and_the_run_goes_on() {
     let lies = "the firmware took the EFI variable Boot0000, but reading it gives something else";
+    let full = "the firmware's variable store is full: No space left on device (os error 28)";
+    let read_only = "the firmware's variables are read-only: Read-only file system (os error 30)";
+    let [full, read_only] = [full, read_only].map(|why| format!("writing the EFI variable Boot0000: {why}"));
     let cases = [
-        (Store::Full, 2, "writing the EFI variable Boot0000: the firmware's variable store is full"),
-        (Store::ReadOnly, 2, "writing the EFI variable Boot0000: the firmware's variables are read-only"),
+        (Store::Refusing(Errno::ENOSPC), 2, full.as_str()),
+        (Store::Refusing(Errno::EROFS), 2, read_only.as_str()),
         (Store::Lying, 2, lies),
         (Store::Absent, 3, "there are no EFI variables"),
     ];
     for (store, count, why) in cases {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join(format!("BootOrder-{GLOBAL}")), [7, 0, 0, 0]).unwrap();
+        let at = place.path().to_owned();
         let mut trial = Trial::of(&good());
         trial.changes = Arc::new(move |seams: Seams| {
-            let [boot, loader, keys, database] = [store; 4].map(Box::new);
+            let [boot, loader, keys, database] = [store; 4].map(|store| store.variables(&at));
             let firmware = Firmware { boot, loader, keys, database };
             Seams { firmware: Some(firmware), ..seams }
         });

@@ -1,22 +1,26 @@
 //! A kexec and its mark, with firmware that takes variables and with such that does not; and what comes right before the jump.
 
+use std::fs;
 use std::sync::{Arc, Mutex};
 
-use metalstrap_release::host::Existing;
+use metalstrap_release::host::{BootOrder, Existing};
 use nix::errno::Errno;
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use super::*;
-use crate::bootvars::Efivarfs;
 use crate::bootvars::variables::tests::Refusing;
+use crate::bootvars::{self, Efivarfs, Variables as _};
 use crate::config::Place;
 use crate::eventlog::Measurer;
 use crate::inventory::Contents;
-use crate::machine::Seams;
+use crate::machine::{Firmware, Seams};
 use crate::plan::tests::{GIB, host, manifest, plan};
 use crate::remembered::VENDOR;
 use crate::report::Reporter;
 use crate::report::tests::Lines;
+use crate::secure_boot::SECURE_BOOT;
+use crate::tpm::direct::Direct;
 
 /// Makes the seams of a machine.
 type Making = Box<dyn Fn() -> Seams>;
@@ -70,12 +74,17 @@ fn refusals(place: &TempDir) -> [(Making, &'static str); 3] {
 
 /// The warning about a mark that cannot be set.
 fn unmarked(why: &str, disk_is_next: bool) -> String {
+    not_remembered(&format!("writing the EFI variable MetalstrapKexec: {why}"), disk_is_next)
+}
+
+/// The warning about a kexec without a mark.
+fn not_remembered(why: &str, disk_is_next: bool) -> String {
     let end = if disk_is_next {
         "rebooting instead of kexec"
     } else {
         "kexec all the same: the firmware does not start the installed disk next, so a reboot may lead back to the installer"
     };
-    format!("a kexec that fails would not be remembered: writing the EFI variable MetalstrapKexec: {why}; {end}")
+    format!("a kexec that fails would not be remembered: {why}; {end}")
 }
 
 #[test]
@@ -99,6 +108,76 @@ fn a_kexec_that_cannot_be_marked_is_a_reboot_where_that_starts_the_disk() {
             let wanted = Host { handoff: HandoffMode::Kexec, ..host };
             let (handed, host) = machine.to_hand_over(Vec::new(), &manifest, wanted);
             assert_eq!((host.handoff, handed.len(), warnings(&lines)), (HandoffMode::Kexec, 0, vec![]));
+        }
+    }
+}
+
+/// Whatever the firmware takes not: it starts the disk next, by its boot order.
+#[test]
+fn a_full_store_of_a_machine_that_starts_its_disk_makes_a_reboot_of_kexec() {
+    let (place, manifest) = (tempfile::tempdir().unwrap(), manifest());
+    let at = || Efivarfs::at(place.path());
+    let esp = bootvars::Partition { number: 1, start_lba: 2048, size_lba: 1_048_576, guid: Uuid::from_u128(7) };
+    at().write("BootOrder", &[]).unwrap();
+    // An earlier installation's entry, which the firmware has started since.
+    let earlier = bootvars::install(&at(), &esp, &format!("Linux ({})", manifest.name), BootOrder::DiskFirst);
+    assert_eq!((at().read("BootOrder").unwrap(), earlier.warnings), (Some(vec![0, 0]), vec![]));
+    at().remove("BootNext").unwrap();
+
+    let full = || Box::new(Refusing(at(), Errno::ENOSPC));
+    let firmware = Firmware { boot: full(), loader: full(), keys: full(), database: full() };
+    let ours = Box::new(Refusing(own(&place), Errno::ENOSPC));
+    let (lines, tell) = telling();
+    let mut machine = machine(&tell, Seams { firmware: Some(firmware), own: ours, ..Seams::default() });
+    let host = Host { boot_order: BootOrder::DiskFirst, ..host(Existing::Keep) };
+    let why = "the firmware's variable store is full: No space left on device (os error 28)";
+    let next = format!("the next boot is not from the installed disk: writing the EFI variable BootNext: {why}");
+    let seed = format!(
+        "systemd-boot's random seed is not tied to this machine: writing the EFI variable LoaderSystemToken: {why}"
+    );
+    // Twice, as a person tries again: what the first run has left says nothing else.
+    for _ in 0..2 {
+        lines.0.lock().unwrap().clear();
+        let entry = machine.boot_entry(&esp, &manifest, &host);
+        assert_eq!((entry.name, entry.warnings), (Some("Boot0000".to_owned()), vec![next.clone()]));
+        let (_, left) = machine.to_hand_over(Vec::new(), &manifest, host.clone());
+        assert_eq!(left.handoff, HandoffMode::Reboot);
+        assert_eq!(warnings(&lines), [next.clone(), seed.clone(), unmarked(why, true)]);
+        let file = place.path().join(format!("{}-{VENDOR}", marker::NAME));
+        assert_eq!(fs::read(file).unwrap(), b"", "as efivarfs leaves it");
+        assert_eq!(marker::failed_before(&own(&place)), None);
+    }
+}
+
+#[test]
+fn a_kexec_that_the_os_could_not_confirm_is_a_reboot_where_that_starts_the_disk() {
+    let (place, plain, secure) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (path, bytes) in [(SECURE_BOOT, &[6, 0, 0, 0, 1][..]), ("class/tpm/tpm0/tpm_version_major", &b"2\n"[..])] {
+        let path = secure.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let failing: fn() -> Result<Option<Direct>> =
+        || anyhow::bail!("opening /dev/tpmrm0: Input/output error (os error 5)");
+    let unit = "systemd.extra-unit.metalstrap-confirm.service".to_owned();
+    let taken = vec![Sealed { name: unit, size: Some(0), bytes: Vec::new() }];
+    let missing: fn() -> Result<Option<Direct>> = || Ok(None);
+    let cases = [
+        (&plain, missing, taken, "the host config's credentials have taken the names for that"),
+        (&secure, failing, Vec::new(), "opening /dev/tpmrm0: Input/output error (os error 5)"),
+        (&secure, missing, Vec::new(), "the kernel has no device for the TPM"),
+    ];
+    for (sys, tpm, credentials, why) in cases {
+        for (disk_is_next, left) in [(true, HandoffMode::Reboot), (false, HandoffMode::Kexec)] {
+            let (lines, tell) = telling();
+            let mut machine = machine(&tell, Seams { own: Box::new(own(&place)), ..Seams::default() });
+            machine.seams.tpm = Box::new(tpm);
+            machine.leaving.disk_is_next = disk_is_next;
+            let (handed, host) = machine.hand_over(sys.path(), credentials.clone(), &manifest(), host(Existing::Keep));
+            assert_eq!((host.handoff, &handed), (left, &credentials), "{why}");
+            assert_eq!(warnings(&lines), [not_remembered(&format!("the OS cannot confirm it: {why}"), disk_is_next)]);
+            assert_eq!(own(&place).read(marker::NAME).unwrap(), None);
         }
     }
 }
