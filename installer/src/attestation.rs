@@ -178,8 +178,9 @@ pub fn answer(tpm: &mut Direct, key: &Key, challenge: &Challenge, logs: Logs) ->
     })
 }
 
-/// What the final report has of it ([`Attestation`]): the introduction without the steps of its certificate, and a quote over one bank, whose nonce
-/// is the SHA-256 of the run's id. Nobody has challenged the machine, so it proves that this TPM had these values, not when.
+/// What the final report has of it ([`Attestation`]): the introduction without the steps of its certificate, and a quote over one
+/// bank, whose nonce is the SHA-256 of the run's id. Nobody has challenged the machine, so it proves that this TPM had these values,
+/// not when.
 ///
 /// # Errors
 /// The TPM's.
