@@ -10,10 +10,12 @@ mod challenge;
 mod ek_certificate;
 mod expect;
 mod pcrs;
+mod report;
 mod serve;
 mod state;
 #[cfg(test)]
 mod testing;
+mod verdict;
 mod verify;
 
 /// Attests machines: asks what their TPMs prove, and judges the answers.
@@ -22,7 +24,8 @@ mod verify;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   metalstrap attest challenge introduction.json --out challenge.json --state state.json
-  metalstrap attest verify evidence.json --state state.json --ek-roots tpm-roots --release manifest.json")]
+  metalstrap attest verify evidence.json --state state.json --ek-roots tpm-roots --release manifest.json
+  metalstrap attest report events.ndjson --ek-roots tpm-roots --release manifest.json")]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -32,6 +35,7 @@ pub struct Args {
 enum Verb {
     Challenge(challenge::Args),
     Verify(Box<verify::Args>),
+    Report(Box<report::Args>),
     Serve(Box<serve::Args>),
 }
 
@@ -44,6 +48,7 @@ impl Args {
         match self.verb {
             Verb::Challenge(args) => args.run().map(|()| ExitCode::SUCCESS),
             Verb::Verify(args) => args.run(),
+            Verb::Report(args) => args.run(),
             Verb::Serve(args) => args.run().map(|()| ExitCode::SUCCESS),
         }
     }

@@ -17,6 +17,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+#[path = "attest/report.rs"]
+mod report;
 #[path = "support/tpm.rs"]
 mod tpm;
 

@@ -11,26 +11,26 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::attest::{
-    Base64, CHALLENGE, Challenge, Evidence, Introduction, Outcome, Quote, VERDICT, Verdict,
+    Attestation, Base64, CHALLENGE, Challenge, Evidence, Introduction, Outcome, Quote, REPORTED, VERDICT, Verdict,
 };
-use metalstrap_release::digest::Digest;
 use metalstrap_release::document::FORMAT;
 use metalstrap_release::host::{Host, Identity, Secrets};
 use metalstrap_release::tpm2::{Ek, KeyKind, sized, take_sized};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 pub use exchange::Verifier;
 
 use crate::eventlog::firmware;
+use crate::report::fields;
 use crate::tpm::direct::Direct;
 use crate::tpm::sealing::Object;
 
 /// Of no longer one evidence is made; firmware gives its log 64 KiB, or a few times that.
 const MOST_FIRMWARE_LOG: u64 = 4 << 20;
+/// No longer one is posted with the final report: in base64, with the rest, that must stay below the 1 MiB that web servers take.
+const MOST_POSTED_LOG: usize = 512 << 10;
 /// Bytes of a nonce.
 const NONCE: std::ops::RangeInclusive<usize> = 16..=32;
-/// PCRs that the final report quotes: those that firmware, boot loaders and OS share out. The rest is for debugging.
-const REPORTED: std::ops::Range<u32> = 0..16;
 /// Findings that a message for a person names.
 const MOST_NAMED: usize = 10;
 
@@ -178,19 +178,33 @@ pub fn answer(tpm: &mut Direct, key: &Key, challenge: &Challenge, logs: Logs) ->
     })
 }
 
-/// What the final report has of it: the introduction without the steps of its certificate, and a quote over one bank, whose nonce
-/// is the SHA-256 of the run's id. Nobody has challenged the machine, so it proves that this TPM had these values, not when.
+/// What the final report has of it ([`Attestation`]): the introduction without the steps of its certificate, and a quote over one
+/// bank, whose nonce is the SHA-256 of the run's id. Nobody has challenged the machine, so it proves that this TPM had these values,
+/// not when.
 ///
 /// # Errors
 /// The TPM's.
 pub fn report(tpm: &mut Direct, key: &Key, introduction: &Introduction, run: &str) -> Result<Value> {
     let introduction = Introduction { ek_chain: Vec::new(), ..introduction.clone() };
-    let (nonce, pcrs): (Digest, BTreeSet<u32>) = (Digest::of(run.as_bytes()), REPORTED.collect());
+    let (nonce, pcrs): (_, BTreeSet<u32>) = (Attestation::nonce(run), REPORTED.collect());
     let quote = tpm.with_attestation_key(key.ek, &key.object, |tpm, _, ak| {
         let bank = tpm.banks_to_quote()?.into_iter().next().context("the TPM has no bank")?;
         tpm.quote(ak, &nonce.0, bank, &pcrs)
     })?;
-    Ok(json!({"introduction": introduction, "quote": quote}))
+    serde_json::to_value(Attestation { introduction, quote }).context("writing the report of the TPM")
+}
+
+/// What the final report has of the firmware's log where it is posted: the log, or why it is left out.
+#[must_use]
+pub fn posted(log: Option<Vec<u8>>) -> Map<String, Value> {
+    match log {
+        None => Map::new(),
+        Some(log) if log.len() > MOST_POSTED_LOG => {
+            let why = format!("it has {} bytes, more than {MOST_POSTED_LOG}", log.len());
+            fields([("firmware_log_left_out", why.into())])
+        }
+        Some(log) => fields([("firmware_log", serde_json::to_value(Base64(log)).unwrap_or_default())]),
+    }
 }
 
 /// Whether an OS may have what a verifier has given beside what the host config has.

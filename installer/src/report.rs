@@ -39,6 +39,13 @@ struct Event<'a> {
     fields: Map<String, Value>,
 }
 
+impl Event<'_> {
+    /// One line of JSON; none if it has no such form, as everything here has.
+    fn line(&self) -> Option<String> {
+        serde_json::to_string(self).ok().map(|line| escapes::json(&line))
+    }
+}
+
 /// Seconds until a reboot where no site config says otherwise.
 const REBOOT_WITHOUT_SITE_CONFIG: u32 = 300;
 /// Where a person and a program on the serial line read.
@@ -193,8 +200,13 @@ impl Reporter {
 
     /// An event outside of a step's start and end: `fields` are its details.
     pub fn tell(&self, step: &str, state: &str, fields: Map<String, Value>) {
+        self.tell_and_post(step, state, fields, Map::new());
+    }
+
+    /// The same with fields that are `posted` and shown nowhere: they are long, and serial lines are slow.
+    pub fn tell_and_post(&self, step: &str, state: &str, fields: Map<String, Value>, posted: Map<String, Value>) {
         let mut sequence = self.0.sequence.lock().unwrap_or_else(PoisonError::into_inner);
-        let event = Event {
+        let mut event = Event {
             metalstrap: EVENT_FORMAT,
             run: &self.0.id,
             sequence: *sequence,
@@ -203,11 +215,14 @@ impl Reporter {
             state,
             fields,
         };
-        // Strings and numbers: there is no value here that has no JSON form.
-        let Ok(line) = serde_json::to_string(&event).map(|line| escapes::json(&line)) else { return };
+        let Some(mut line) = event.line() else { return };
         *sequence += 1;
         log::info!("{line}");
         self.0.screen.event(&line);
+        if !posted.is_empty() {
+            event.fields.extend(posted);
+            line = event.line().unwrap_or(line);
+        }
         self.0.outbox.push(line);
     }
 
@@ -218,7 +233,7 @@ impl Reporter {
         let fields = fields([("release", release.into())]);
         let (metalstrap, run) = (EVENT_FORMAT, self.run_id());
         let event = Event { metalstrap, run, sequence: 0, at: 0.0, step: "run", state: "confirmed", fields };
-        serde_json::to_string(&event).map(|line| format!("{}\n", escapes::json(&line))).unwrap_or_default()
+        event.line().map(|line| format!("{line}\n")).unwrap_or_default()
     }
 
     /// A line for the person and an event with the same text.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use metalstrap_release::manifest::Manifest;
 use serde_json::{Map, Value};
 
+use crate::attestation;
 use crate::bootvars::BootEntry;
 use crate::converge::Tally;
 use crate::ending::Ending;
@@ -71,10 +72,12 @@ impl Summary {
         if let Some(entry) = &self.boot_entry {
             details.insert("boot_entry".into(), serde_json::to_value(entry).unwrap_or_default());
         }
+        let mut posted = Map::new();
         if let Some(attestation) = self.attestation {
             details.insert("attestation".into(), attestation);
+            posted = attestation::posted(attestation::firmware_log());
         }
-        tell.tell("run", "finished", details);
+        tell.tell_and_post("run", "finished", details, posted);
         settle(tell).await;
     }
 }

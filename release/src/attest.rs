@@ -6,9 +6,12 @@
 //! machine    Evidence       the secret, quotes over the PCRs with the nonce, both logs
 //! verifier   Verdict        what was proved and what not, and what the machine gets for it
 //! ```
+//!
+//! Without a challenge the final event of a run has a [`Report`], which proves less.
 
 mod form;
 mod pending;
+mod report;
 mod verify;
 
 pub use form::{
@@ -16,4 +19,5 @@ pub use form::{
     Verdict,
 };
 pub use pending::Pending;
-pub use verify::{EK_CERTIFICATE, Expected, Program, Release, verify};
+pub use report::{Attestation, REPORTED, Report};
+pub use verify::{EK_CERTIFICATE, Expected, Program, Release, verify, verify_report};

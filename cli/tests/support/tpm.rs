@@ -19,6 +19,8 @@ use tempfile::TempDir;
 pub const PCRS: &str = "0-7,13";
 /// The same for tpm2-tools.
 pub const SELECTION: &str = "sha256:0,1,2,3,4,5,6,7,13";
+/// And what the installer's final report quotes.
+const REPORTED: &str = "sha256:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15";
 /// Bytes of a value in that bank.
 const VALUE: usize = 32;
 
@@ -151,9 +153,13 @@ impl Machine {
 
     /// A quote as `NAME.msg`, `NAME.sig` and `NAME.pcrs`; the nonce as hexadecimal text.
     pub fn quote(&self, name: &str, ak: &str, nonce: &str) {
+        self.quote_of(SELECTION, name, ak, nonce);
+    }
+
+    fn quote_of(&self, selection: &str, name: &str, ak: &str, nonce: &str) {
         let files = format!("-m {name}.msg -s {name}.sig -o {name}.pcrs");
-        self.tool(&format!("tpm2_quote -c {ak}.ctx -l {SELECTION} -q {nonce} -g sha256 {files}"));
-        self.tool(&format!("tpm2_pcrread {SELECTION} -o {name}.values"));
+        self.tool(&format!("tpm2_quote -c {ak}.ctx -l {selection} -q {nonce} -g sha256 {files}"));
+        self.tool(&format!("tpm2_pcrread {selection} -o {name}.values"));
     }
 
     /// Whether tpm2_checkquote takes a quote.
@@ -164,8 +170,11 @@ impl Machine {
 
     /// The quote as evidence has it, with the values that were read after the quote `values`.
     pub fn quote_json(&self, name: &str, values: &str) -> Value {
+        self.quote_json_of((0..8).chain([13]), name, values)
+    }
+
+    fn quote_json_of(&self, numbers: impl Iterator<Item = u32>, name: &str, values: &str) -> Value {
         let bytes = self.bytes(&format!("{values}.values"));
-        let numbers = (0..8).chain([13]);
         let pcrs: serde_json::Map<_, _> = numbers
             .zip(bytes.chunks(VALUE))
             .map(|(pcr, value)| (u32::to_string(&pcr), Value::from(to_hex(value))))
@@ -184,6 +193,23 @@ impl Machine {
             "secret": STANDARD.encode(secret),
             "quotes": [self.quote_json("quote", "quote")],
             "userspace_log": log,
+        })
+    }
+
+    /// The final event of a run; its quote is `report`.
+    pub fn event(&self, run: &str, ak: &str, log: &str) -> Value {
+        self.quote_of(REPORTED, "report", ak, &to_hex(&Sha256::digest(run)));
+        let quote = self.quote_json_of(0..16, "report", "report");
+        let attestation = json!({"introduction": self.introduction(ak), "quote": quote});
+        let fields = json!({"release": "tiny_1", "event_log": log, "attestation": attestation});
+        json!({
+            "metalstrap": 1,
+            "run": run,
+            "sequence": 9,
+            "at": 1.5,
+            "step": "run",
+            "state": "finished",
+            "fields": fields,
         })
     }
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metalstrap_release::attest::Finding;
+use metalstrap_release::digest::Digest;
 use metalstrap_release::host::{Plaintext, Secret};
 use metalstrap_release::tpm2::name;
+use serde_json::json;
 
 use super::*;
 use crate::access::Access;
@@ -300,6 +302,16 @@ fn the_report_has_a_quote_whose_nonce_is_of_the_run() {
     let nonce = Digest::of(b"5b9c").0;
     assert!(quote.quoted.0.windows(32).any(|part| part == nonce));
     assert!(report.to_string().len() < 4096, "it goes over serial lines too: {}", report.to_string().len());
+}
+
+#[test]
+fn the_firmwares_log_is_posted_unless_it_is_too_long() {
+    assert_eq!(Value::from(posted(None)), json!({}));
+    assert_eq!(Value::from(posted(Some(vec![0; 3]))), json!({"firmware_log": "AAAA"}));
+    let longest = posted(Some(vec![0; 512 << 10]));
+    assert_eq!(longest["firmware_log"].as_str().map(str::len), Some(699_052));
+    let too_long = json!({"firmware_log_left_out": "it has 524289 bytes, more than 524288"});
+    assert_eq!(Value::from(posted(Some(vec![0; (512 << 10) + 1]))), too_long);
 }
 
 #[test]

@@ -1,10 +1,15 @@
 use std::io::{BufRead as _, BufReader};
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::*;
+use crate::access::Access;
 use crate::console::Consoles;
+use crate::post::Poster;
+use crate::resolve::{Resolver, Servers};
 use crate::screen::{ConsoleScreen, Events};
+use crate::test_server::{reply, serve};
 
 /// Keeps lines and events in their order.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +60,29 @@ fn every_event_is_kept_for_the_report() {
     tell.step("plan", "Planning the disk", |_| Ok(())).unwrap();
     tell.warn("boot-entry", "NVRAM is full");
     assert_eq!(tell.outbox().waiting(), 3);
+}
+
+#[tokio::test]
+async fn what_is_only_posted_is_shown_nowhere() {
+    let server = serve(|_| {}, |_, _| reply("200 OK", b"")).await;
+    let lines = Lines::default();
+    let tell = Reporter::new("r".into(), Box::new(lines.clone()), None);
+    let posted = fields([("firmware_log", "AAAA".into())]);
+    tell.tell_and_post("run", "finished", fields([("release", "tiny_1".into())]), posted);
+    tell.tell("run", "info", Map::new());
+    let url = format!("https://127.0.0.1:{}/report", server.port);
+    let poster = Poster::new(&url, Access::of_ca(&server.ca).unwrap(), Resolver::learnt(Servers::default())).unwrap();
+    tell.outbox().start(poster);
+    tell.outbox().settle(Duration::from_secs(30)).await.unwrap();
+    let requests = server.requests();
+    let events = |text: &str| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>();
+    let sent = events(requests[0].split_once("\r\n\r\n").unwrap().1);
+    let shown = events(&lines.0.lock().unwrap().join("\n"));
+    assert_eq!(shown[0]["fields"], json!({"release": "tiny_1"}));
+    assert_eq!(sent[0]["fields"], json!({"release": "tiny_1", "firmware_log": "AAAA"}));
+    let numbers = |events: &[Value]| events.iter().map(|event| event["sequence"].clone()).collect::<Vec<_>>();
+    assert_eq!((numbers(&shown), numbers(&sent)), (vec![json!(0), json!(1)], vec![json!(0), json!(1)]));
+    assert_eq!(shown[1], sent[1]);
 }
 
 #[test]

@@ -144,7 +144,7 @@ pub struct Finding {
 pub struct Verdict {
     /// Format of this document: 1.
     pub format: u32,
-    /// The challenge's.
+    /// The challenge's; of a report, the run's.
     pub id: String,
     /// Nothing was refuted, and all that the verifier insists on was proved.
     pub accepted: bool,

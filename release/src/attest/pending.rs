@@ -35,10 +35,16 @@ impl Introduction {
     /// Names the field and what is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
         let introduction: Self = INTRODUCTION.parse(bytes)?;
-        INTRODUCTION.check_format(introduction.format)?;
-        introduction.ek()?;
-        introduction.ak()?;
+        introduction.check()?;
         Ok(introduction)
+    }
+
+    /// Checks its format and its keys.
+    pub(super) fn check(&self) -> Result<(), DocumentError> {
+        INTRODUCTION.check_format(self.format)?;
+        self.ek()?;
+        self.ak()?;
+        Ok(())
     }
 
     /// Its endorsement key.

@@ -3,6 +3,7 @@
 mod inputs;
 mod logs;
 mod quotes;
+mod report;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,8 @@ use crate::host::Secrets;
 use crate::pcr::BankDigest;
 pub use inputs::Release;
 use logs::Logs;
+use quotes::Asked;
+pub use report::verify_report;
 
 /// What the finding about the endorsement key is called: who looks at certificates makes it.
 pub const EK_CERTIFICATE: &str = "ek-certificate";
@@ -57,9 +60,20 @@ impl Finding {
 /// Judges the evidence. It must be of this exchange, which its caller has seen to, as that no exchange is used twice.
 #[must_use]
 pub fn verify(pending: &Pending, evidence: &Evidence, expected: &Expected) -> Verdict {
-    let ak = ak(pending, evidence);
-    let (quote, values) = quotes::check(pending, evidence);
-    let logs = Logs::read(evidence, values);
+    let asked = Asked {
+        nonce: &pending.challenge.nonce.0,
+        pcrs: &pending.challenge.pcrs,
+        other_nonce: "has another nonce than the challenge: it is an old one, or another verifier's",
+        other_pcrs: "is not over the PCRs that were asked for",
+        beside: "",
+    };
+    let (quote, values) = quotes::check(&pending.introduction, &asked, &evidence.quotes);
+    let logs = Logs::read(evidence.firmware_log.as_ref(), &evidence.userspace_log, values);
+    judge(&evidence.id, [ak(pending, evidence), quote], logs, expected)
+}
+
+/// What follows from the findings about attestation key and quote, and from the logs.
+fn judge(id: &str, [ak, quote]: [Finding; 2], logs: Logs, expected: &Expected) -> Verdict {
     let release = inputs::release(&logs, expected.release.as_ref());
     let host_config = inputs::host_config(&logs, expected.host_config.as_deref());
     let netboot_image = start::netboot_image(&logs, &expected.programs);
@@ -81,7 +95,7 @@ pub fn verify(pending: &Pending, evidence: &Evidence, expected: &Expected) -> Ve
         Outcome::Refuted => false,
         Outcome::Unknown => !INSISTED.contains(&finding.what.as_str()) && !expected.names(&finding.what),
     });
-    Verdict { format: FORMAT, id: evidence.id.clone(), accepted, findings, secrets: Secrets::default() }
+    Verdict { format: FORMAT, id: id.to_owned(), accepted, findings, secrets: Secrets::default() }
 }
 
 impl Expected {

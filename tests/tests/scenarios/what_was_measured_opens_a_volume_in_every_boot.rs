@@ -3,7 +3,7 @@
 //! LUKS2 volume opens that was enrolled in the first boot with a signed policy for PCR 11, in later boots in the initrd too; at
 //! another value it does not. The OS that a kexec has led to tells the server so. The event logs account for what the
 //! installer has extended, by systemd-pcrlock and by a replay, and their copies on the disk are still there when the plug was pulled.
-//! In the first boot the machine is attested, and tpm2_checkquote takes the same quote.
+//! In the first boot the machine is attested, and tpm2_checkquote takes the same quote; what it reports of that run is accepted too.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -67,6 +67,7 @@ fn what_was_measured_opens_a_volume_in_every_boot() {
     assert_eq!(confirmed(&scene), 1);
     let mut unaccounted = accounted(&first);
     drop(verifier);
+    check_report(&scene, [&netboot, &manifest]);
 
     // From its disk, with the quote for tpm2_checkquote.
     let kept = Kept::read(&dir.join("kept")).unwrap();
@@ -225,4 +226,27 @@ fn verifier(scene: &Scene, tpm: &Swtpm, [netboot, manifest]: [&Path; 2]) -> Veri
     // What it says later must not fill the pipe.
     std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
     verifier
+}
+
+/// `metalstrap attest report` accepts the final event as the server has it: both logs account for all that the installer's TPM has
+/// quoted there, and the key is that of the exchange.
+fn check_report(scene: &Scene, [netboot, manifest]: [&Path; 2]) {
+    let dir = scene.run.path();
+    let lines: String = scene.lab.reports().unwrap().iter().map(|event| format!("{event}\n")).collect();
+    fs::write(dir.join("events.ndjson"), lines).unwrap();
+    let mut kept = fs::read_dir(dir.join("kept")).unwrap().map(|entry| entry.unwrap().path());
+    let introduction = kept.find(|path| path.to_string_lossy().ends_with(".introduction.json")).unwrap();
+    let (events, roots) = (dir.join("events.ndjson"), dir.join("ek-roots.pem"));
+    let mut words: Vec<&OsStr> = ["attest", "report", "--format", "json"].map(OsStr::new).to_vec();
+    words.push(events.as_os_str());
+    for (option, path) in [
+        ("--ek-roots", roots.as_path()),
+        ("--introduction", introduction.as_path()),
+        ("--netboot", netboot),
+        ("--release", manifest),
+    ] {
+        words.extend([OsStr::new(option), path.as_os_str()]);
+    }
+    let verdict = metalstrap_json(&words).unwrap();
+    assert_eq!(verdict["accepted"], true, "{verdict}");
 }

@@ -33,6 +33,7 @@ use crate::tpm::swtpm::Swtpm;
 use crate::tpm::{Bank, BankDigest, PcrIndex, Tpm};
 
 mod failures;
+mod reported;
 
 const SECRET: &[u8] = b"hush, nobody may hear this";
 /// What the machine measures as its host config.
@@ -221,16 +222,20 @@ async fn verifier(end: impl Fn(&Pending, &Evidence) -> Vec<u8> + Send + Sync + '
     serve(|_| {}, script).await
 }
 
-/// The verdict of who expects this host config, with a secret for `ek` by this name.
-fn verdict(pending: &Pending, evidence: &Evidence, host: &[u8], ek: &Ek, name: &str) -> Vec<u8> {
-    let expected = Expected {
+/// What is expected of a machine whose endorsement key is known, where this is its host config.
+fn expected(host: &[u8]) -> Expected {
+    Expected {
         ek: Finding::new(EK_CERTIFICATE, Outcome::Proved, "it is known"),
         release: None,
         host_config: Some(host.to_vec()),
         programs: Vec::new(),
         secure_boot: None,
-    };
-    let mut verdict = verify(pending, evidence, &expected);
+    }
+}
+
+/// The verdict of who expects this host config, with a secret for `ek` by this name.
+fn verdict(pending: &Pending, evidence: &Evidence, host: &[u8], ek: &Ek, name: &str) -> Vec<u8> {
+    let mut verdict = verify(pending, evidence, &expected(host));
     verdict.secrets.set(name, Secret::encrypt(ek, name, &Plaintext::new(SECRET.to_vec())).unwrap());
     serde_json::to_vec(&verdict).unwrap()
 }

@@ -1,6 +1,6 @@
 //! Whether the logs account for the values that the TPM vouches for.
 
-use super::super::{Evidence, Finding, Outcome};
+use super::super::{Base64, Finding, Outcome};
 use super::quotes::Values;
 use crate::eventlog::firmware::{self, FirmwareLog};
 use crate::eventlog::replay::Replay;
@@ -9,6 +9,8 @@ use crate::pcr::Bank;
 
 /// The PCR that the installer measures into.
 const INSTALLER: u32 = 13;
+/// The PCR of the kernel's IMA, whose log is another one.
+const IMA: u32 = 10;
 /// Up to here the firmware measures, and nothing behind it.
 const LAST_OF_FIRMWARE: u32 = 7;
 
@@ -28,9 +30,9 @@ pub(super) struct Logs {
 
 impl Logs {
     /// Reads both and replays them.
-    pub(super) fn read(evidence: &Evidence, values: Values) -> Self {
-        let firmware = evidence.firmware_log.as_ref().map(|log| firmware::parse(&log.0)).transpose();
-        let records = userspace::parse(&evidence.userspace_log);
+    pub(super) fn read(firmware_log: Option<&Base64>, userspace_log: &str, values: Values) -> Self {
+        let firmware = firmware_log.map(|log| firmware::parse(&log.0)).transpose();
+        let records = userspace::parse(userspace_log);
         // Of one that cannot be read nothing counts.
         let readable = firmware.as_ref().ok().and_then(Option::as_ref);
         let replay = Replay::new(readable, records.as_deref().unwrap_or_default());
@@ -105,7 +107,8 @@ fn of_userspace(replay: &Replay, values: &Values, records: usize, has_firmware: 
     if let Err(error) = ours.iter().try_for_each(|(bank, value)| replay.check(INSTALLER, *bank, value)) {
         return finding(Outcome::Refuted, error.to_string());
     }
-    let others = values.iter().filter(|((pcr, _), _)| *pcr > LAST_OF_FIRMWARE && *pcr != INSTALLER);
+    let others = values.iter().filter(|((pcr, _), _)| *pcr > LAST_OF_FIRMWARE && ![IMA, INSTALLER].contains(pcr));
+    let apart = if values_of(values, IMA).is_empty() { String::new() } else { format!(" but {IMA}, which is IMA's") };
     let failed = others.map(|((pcr, bank), value)| replay.check(*pcr, *bank, value)).find_map(Result::err);
     match failed {
         // What the stub measures is in the firmware's log.
@@ -119,7 +122,7 @@ fn of_userspace(replay: &Replay, values: &Values, records: usize, has_firmware: 
         None => finding(
             Outcome::Proved,
             format!(
-                "its {records} records account for PCR {INSTALLER}, and both logs for all above {LAST_OF_FIRMWARE}"
+                "its {records} records account for PCR {INSTALLER}, and both logs for all above {LAST_OF_FIRMWARE}{apart}"
             ),
         ),
     }

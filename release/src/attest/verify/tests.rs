@@ -13,6 +13,7 @@ use crate::tpm2::sized;
 use crate::tpm2::testing::{Signer, ek};
 
 mod forged;
+mod reported;
 
 /// What is said of an expected release and host config that were measured.
 const RELEASE_MEASURED: &str = "manifest, root hash and UKI of debian 13.2 were measured; that nothing else was in its place is only \
