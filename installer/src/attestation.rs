@@ -208,10 +208,13 @@ pub fn beside(host: &Host, given: &Secrets) -> Result<(), String> {
     all.check(&host.credentials)
 }
 
-/// The firmware's log; `None` where the kernel has none.
+/// The firmware's log; `None` where it cannot be had: what a verifier makes of that is its business.
 #[must_use]
 pub fn firmware_log() -> Option<Vec<u8>> {
-    firmware::read(Path::new(firmware::LOG), MOST_FIRMWARE_LOG)
+    firmware::read(Path::new(firmware::LOG), MOST_FIRMWARE_LOG).unwrap_or_else(|error| {
+        log::warn!("the firmware's event log is not in the evidence: {error:#}");
+        None
+    })
 }
 
 /// Why a verifier does not accept a machine: what it has refuted, or else could not know.
