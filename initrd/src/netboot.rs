@@ -15,9 +15,8 @@ use crate::parts;
 use crate::uki::{BootTools, Uki};
 
 /// The kernel command line of every netboot image. `panic=30`: a kernel that panics reboots; both consoles: the last
-/// one named is the one that the kernel prints to without asking. `watchdog.stop_on_reboot=0`: a watchdog stays armed across a
-/// kexec also where its core is built in, and takes no parameters from the installer, which loads it where it is a module
-/// (Linux `drivers/watchdog/watchdog_core.c`).
+/// one named is the one that the kernel prints to without asking. `watchdog.stop_on_reboot=0`: a kexec leaves a watchdog armed, also
+/// where the module `watchdog` (Linux `drivers/watchdog/watchdog_core.c`), to which the installer gives that, is built in.
 pub const CMDLINE: &str = "panic=30 loglevel=4 console=tty0 console=ttyS0,115200 watchdog.stop_on_reboot=0";
 
 /// What a netboot image is made of.
