@@ -15,8 +15,9 @@ use crate::parts;
 use crate::uki::{BootTools, Uki};
 
 /// The kernel command line of every netboot image. `panic=30`: a kernel that panics reboots; both consoles: the last
-/// one named is the one that the kernel prints to without asking.
-pub const CMDLINE: &str = "panic=30 loglevel=4 console=tty0 console=ttyS0,115200";
+/// one named is the one that the kernel prints to without asking. `watchdog.stop_on_reboot=0`: a kexec leaves a watchdog armed, also
+/// where the module `watchdog` (Linux `drivers/watchdog/watchdog_core.c`), to which the installer gives that, is built in.
+pub const CMDLINE: &str = "panic=30 loglevel=4 console=tty0 console=ttyS0,115200 watchdog.stop_on_reboot=0";
 
 /// What a netboot image is made of.
 #[derive(Debug, Clone)]
@@ -144,7 +145,8 @@ mod tests {
 
     #[test]
     fn the_command_line_goes_on_with_what_is_added() {
-        assert_eq!(cmdline(""), "panic=30 loglevel=4 console=tty0 console=ttyS0,115200");
-        assert_eq!(cmdline("a=b"), "panic=30 loglevel=4 console=tty0 console=ttyS0,115200 a=b");
+        let all = "panic=30 loglevel=4 console=tty0 console=ttyS0,115200 watchdog.stop_on_reboot=0";
+        assert_eq!(cmdline(""), all);
+        assert_eq!(cmdline("a=b"), format!("{all} a=b"));
     }
 }

@@ -45,7 +45,8 @@ fn the_uki_is_the_same_twice_and_holds_its_sections() {
         assert!(Command::new("objcopy").arg(dump).arg(&first).arg(copy).status().unwrap().success());
         std::fs::read(to).unwrap()
     };
-    assert_eq!(section(".cmdline"), b"panic=30 loglevel=4 console=tty0 console=ttyS0,115200 quiet");
+    let line = b"panic=30 loglevel=4 console=tty0 console=ttyS0,115200 watchdog.stop_on_reboot=0 quiet";
+    assert_eq!(section(".cmdline"), line);
     assert_eq!(metalstrap_initrd::embedded::site_config(&first).unwrap(), b"{}");
     assert!(section(".initrd") == std::fs::read(first.with_extension("initrd")).unwrap());
 }

@@ -222,10 +222,13 @@ pub fn beside(host: &Host, given: &Secrets) -> Result<(), String> {
     all.check(&host.credentials)
 }
 
-/// The firmware's log; `None` where the kernel has none.
+/// The firmware's log; `None` where it cannot be had: what a verifier makes of that is its business.
 #[must_use]
 pub fn firmware_log() -> Option<Vec<u8>> {
-    firmware::read(Path::new(firmware::LOG), MOST_FIRMWARE_LOG)
+    firmware::read(Path::new(firmware::LOG), MOST_FIRMWARE_LOG).unwrap_or_else(|error| {
+        log::warn!("the firmware's event log is not in the evidence: {error:#}");
+        None
+    })
 }
 
 /// The same in the installed OS whose root is `root`: where the kernel has lost it or a part of it, what was handed over.

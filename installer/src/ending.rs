@@ -112,20 +112,21 @@ impl Stirrings {
     }
 }
 
-/// What the beating thread saw last, and when it changed.
+/// What the beating thread saw last, when it changed, and for how long it may stay so.
 #[derive(Debug)]
 struct Pulse {
+    still: Duration,
     seen: (u64, u64),
     changed: Instant,
 }
 
 impl Pulse {
-    /// Whether something stirred within [`STILL`] before `at`.
+    /// Whether something stirred lately before `at`.
     fn alive(&mut self, stirrings: (u64, u64), at: Instant) -> bool {
         if self.seen != stirrings {
             (self.seen, self.changed) = (stirrings, at);
         }
-        at.duration_since(self.changed) < STILL
+        at.duration_since(self.changed) < self.still
     }
 }
 
@@ -135,6 +136,11 @@ impl EndingPipe {
     /// # Errors
     /// The variable is set but names no descriptor that can be written to.
     pub fn from_env() -> Result<Option<Self>> {
+        Self::from_env_with(BEAT_EVERY, STILL)
+    }
+
+    /// The same with other times for [`BEAT_EVERY`] and [`STILL`].
+    pub(crate) fn from_env_with(every: Duration, still: Duration) -> Result<Option<Self>> {
         let Some(value) = std::env::var_os(FD_VARIABLE) else { return Ok(None) };
         let number: RawFd = value
             .to_str()
@@ -148,7 +154,7 @@ impl EndingPipe {
             .with_context(|| format!("opening descriptor {number} of {FD_VARIABLE}"))?;
         nix::unistd::close(number).with_context(|| format!("closing descriptor {number} of {FD_VARIABLE}"))?;
         let pipe = Self(Arc::new(Shared { file: Mutex::new(file), stirrings: Stirrings::default() }));
-        pipe.beat();
+        pipe.beat(every, still);
         Ok(Some(pipe))
     }
 
@@ -221,17 +227,17 @@ impl EndingPipe {
         self.0.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
     }
 
-    fn beat(&self) {
+    fn beat(&self, every: Duration, still: Duration) {
         let pipe = self.clone();
         let beats = std::thread::Builder::new().name("beat".into()).stack_size(64 * 1024).spawn(move || {
-            let mut pulse = Pulse { seen: pipe.0.stirrings.now(), changed: Instant::now() };
+            let mut pulse = Pulse { still, seen: pipe.0.stirrings.now(), changed: Instant::now() };
             loop {
                 if !pulse.alive(pipe.0.stirrings.now(), Instant::now()) {
-                    log::warn!("nothing stirred for {} s", STILL.as_secs());
+                    log::warn!("nothing stirred for {} s", still.as_secs());
                 } else if pipe.send(&Message::Beat).is_err() {
                     return;
                 }
-                std::thread::sleep(BEAT_EVERY);
+                std::thread::sleep(every);
             }
         });
         if let Err(error) = beats {

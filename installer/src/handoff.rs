@@ -32,6 +32,7 @@ use crate::sys;
 
 pub use decision::Decision;
 pub use deny::denied;
+use split::Holding;
 pub use split::Parts;
 
 /// What the kernel keeps free for `elfcorehdr=0x… ` and the terminating NUL, also where no crash kernel is loaded
@@ -61,11 +62,11 @@ impl CommandLine {
         Ok(Self([uki.trim(), extra.trim()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")))
     }
 
-    /// The command line of a handoff by kexec, known to fit: to be called before the first write. A watchdog that stays armed
-    /// is said to be the OS's with `systemd.watchdog_sec=` (systemd(1)). Where this installer `measures`, the OS goes on with it.
+    /// The command line of a handoff by kexec, fitting or not. A watchdog that stays armed is said to be the OS's with
+    /// `systemd.watchdog_sec=` (systemd(1)). Where this installer `measures`, the OS goes on with it.
     ///
     /// # Errors
-    /// As [`CommandLine::new`] and [`CommandLine::check_fits`].
+    /// As [`CommandLine::new`].
     pub fn for_handoff(manifest: &Manifest, host: &Host, measures: bool) -> anyhow::Result<Self> {
         let mut line = Self::new(&manifest.boot.cmdline, &host.cmdline_extra)?;
         if let Some(seconds) = manifest.boot.watchdog {
@@ -74,25 +75,29 @@ impl CommandLine {
         if measures {
             line = Self::new(line.as_str(), MEASURES)?;
         }
-        line.check_fits(manifest.boot.cmdline_limit)?;
         Ok(line)
     }
 
-    /// Whether a kernel whose boot header says `limit` takes it by kexec.
+    /// Why a kernel whose boot header says `limit` does not take it by kexec, with its length and the most that fits; `None`: it
+    /// does.
+    #[must_use]
+    pub fn excess(&self, limit: u32) -> Option<String> {
+        let (length, most) = (self.0.len(), u64::from(limit).saturating_sub(RESERVED));
+        (length as u64 > most).then(|| {
+            format!(
+                "the kernel command line has {length} bytes, but the installed kernel takes at most {most} by kexec"
+            )
+        })
+    }
+
+    /// The same where the host config may be to blame: what it adds shall be on the line, so the machine is not left without it.
     ///
     /// # Errors
-    /// [`Code::CommandLine`], with its length and the most that fits.
+    /// [`Code::CommandLine`].
     pub fn check_fits(&self, limit: u32) -> anyhow::Result<()> {
-        let most = u64::from(limit).saturating_sub(RESERVED);
-        if self.0.len() as u64 <= most {
-            return Ok(());
-        }
-        let text = format!(
-            "the kernel command line has {} bytes, but the installed kernel takes at most {most} by kexec: shorten \
-             cmdline_extra of the host config",
-            self.0.len()
-        );
-        Err(coded(Code::CommandLine, text))
+        self.excess(limit).map_or(Ok(()), |text| {
+            Err(coded(Code::CommandLine, format!("{text}: shorten cmdline_extra of the host config")))
+        })
     }
 
     /// The text, without NUL.
@@ -128,6 +133,9 @@ pub enum LoadError {
     /// The UKI on the disk is not what was installed: a reboot would not help.
     #[error("reading the UKI back from the disk")]
     Uki(#[source] anyhow::Error),
+    /// There is no memory to hold the UKI in; the firmware may start it after a reboot.
+    #[error("holding the installed UKI in memory")]
+    Memory(#[source] anyhow::Error),
     /// No kexec starts it, but the firmware may.
     #[error("loading the installed kernel")]
     Kernel(#[source] UkiError),
@@ -146,10 +154,17 @@ pub enum LoadError {
 /// Memory of the process is constant: kernel and initrd go to memory files that end with the value. Blocks the thread.
 ///
 /// # Errors
-/// [`LoadError::Uki`]; [`LoadError::Kernel`] where what was installed cannot be split.
+/// [`LoadError::Uki`]; [`LoadError::Memory`]; [`LoadError::Kernel`] where what was installed cannot be split.
 pub fn read<S: BlockStore>(region: &Region, tree: &Tree<S>, boot: &Boot, banks: &[Bank]) -> Result<Parts, LoadError> {
-    let parts = split::split(region, tree, boot, banks);
-    parts.map_err(|error| error.downcast::<UkiError>().map_or_else(LoadError::Uki, LoadError::Kernel))
+    split::split(region, tree, boot, banks).map_err(not_split)
+}
+
+/// What kept a UKI from being split.
+fn not_split(error: anyhow::Error) -> LoadError {
+    if error.is::<Holding>() {
+        return LoadError::Memory(error);
+    }
+    error.downcast::<UkiError>().map_or_else(LoadError::Uki, LoadError::Kernel)
 }
 
 /// Loads the kernel and the initrd of a UKI, with what was put behind it.

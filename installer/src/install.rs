@@ -193,7 +193,7 @@ pub async fn verify(place: &Place, tell: &Reporter) -> Result<Findings> {
 async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Reporter) -> Result<Decided> {
     let Signed { host, mirrors, versions, manifest, signatures, settings } = believe(machine, place, tell).await?;
     let secrets = machine.open_secrets(&host)?;
-    let command_line = tell.step("manifest", "Checking the kernel command line", |_| {
+    let command_line = tell.step("manifest", "Composing the kernel command line", |_| {
         CommandLine::for_handoff(&manifest, &host, machine.measures())
     })?;
     let keys = machine.missing_keys(&host, &manifest)?;
@@ -209,6 +209,9 @@ async fn decide(machine: &mut Machine<'_>, place: &Place, then: Then, tell: &Rep
     })?;
     let credentials = machine.seal(&host, secrets, &plan, &disk).await?;
     let (host, plan) = machine.decide_handoff(host, plan, &manifest.boot, &signatures);
+    let (host, plan) = tell.step("plan", "Checking the kernel command line", |_| {
+        machine.fit_command_line(host, plan, &command_line, &manifest.boot)
+    })?;
     machine.measure("plan", &plan.canonical()?)?;
     let details = [
         ("hash", plan.hash()?.to_string().into()),

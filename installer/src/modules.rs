@@ -273,6 +273,18 @@ mod tests {
     }
 
     #[test]
+    fn the_command_line_wins_over_what_applies_without_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |line: &str| Modules::read(directory.path(), line).parameters.of("watchdog");
+        assert_eq!(of("quiet"), "stop_on_reboot=0");
+        assert_eq!(of("console=ttyS0,115200 watchdog.stop_on_reboot=0"), "stop_on_reboot=0 stop_on_reboot=0");
+        assert_eq!(
+            of("watchdog.stop_on_reboot=0 watchdog.stop_on_reboot=1").rsplit(' ').next(),
+            Some("stop_on_reboot=1")
+        );
+    }
+
+    #[test]
     fn parameters_come_from_the_command_line() {
         let line =
             "console=ttyS0 nvme-core.io_timeout=9 nvme_core.x=\"a b\" url=http://a.b/c watchdog.stop_on_reboot=0";

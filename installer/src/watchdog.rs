@@ -27,7 +27,8 @@ const FEED_EVERY: Duration = Duration::from_secs(10);
 /// Feeds the watchdog once there is one: its driver comes with the others, long after the start.
 ///
 /// Drivers that stop the timer at a reboot, which a kexec is too, do so through the module `watchdog`: its parameter
-/// `stop_on_reboot=0` (set in [`crate::modules`]) keeps it armed across the jump.
+/// `stop_on_reboot=0` (set in [`crate::modules`], and on the netboot image's command line for a kernel that has it built in) keeps it
+/// armed across the jump.
 #[derive(Debug)]
 pub struct Watchdog {
     path: PathBuf,

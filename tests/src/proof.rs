@@ -11,7 +11,8 @@ use metalstrap_qemu::{Builder, Disk, Machine, find_tool, minutes};
 use metalstrap_release::digest::to_hex;
 use serde_json::Value;
 
-use crate::{observe, replay};
+use crate::observe;
+use crate::replay::{self, Bank};
 
 /// Printed on the console when the script is done.
 const DONE: &str = "METALSTRAP-PROVED";
@@ -203,8 +204,8 @@ impl Findings {
         fs::read_to_string(self.dir.join(name)).with_context(|| format!("reading {name} of {}", self.dir.display()))
     }
 
-    /// The PCRs that hold something that the logs do not account for, by an independent replay of both: the firmware's as the
-    /// installer has handed it over. Says what they say instead.
+    /// The PCRs that hold something that the logs do not account for in a bank, by an independent replay of both: the firmware's as
+    /// the installer has handed it over. Says what they say instead. The TPM has all banks, and they are active.
     ///
     /// # Errors
     /// A log or a value is missing, or cannot be read.
@@ -213,14 +214,15 @@ impl Findings {
         let firmware = fs::read(&handed).with_context(|| format!("reading {}", handed.display()))?;
         let records = self.text("userspace")?;
         let mut problems = Vec::new();
-        for number in ACCOUNTED {
-            let value = pcr(&self.dir, number)?;
-            let (replayed, events) = replay::both_sha256(&firmware, &records, number.into())?;
+        for (bank, number) in Bank::ALL.into_iter().flat_map(|bank| ACCOUNTED.map(|number| (bank, number))) {
+            let value = pcr(&self.dir, bank, number)?;
+            let (replayed, events) = replay::both(bank, &firmware, &records, number.into())?;
             let is_ours = OURS.contains(&u64::from(number));
             ensure!(events > 0 || !is_ours, "the logs have no event for PCR {number}");
             if replayed != value {
+                let bank = bank.name();
                 problems.push(format!(
-                    "PCR {number} is {value}, but the logs, with {events} events for it, say {replayed}"
+                    "PCR {number} of {bank} is {value}, but the logs, with {events} events for it, say {replayed}"
                 ));
             }
         }
@@ -289,17 +291,17 @@ fn at_each_phase(dir: &Path) -> Result<[String; 4]> {
         anyhow::Ok(value.trim().to_ascii_lowercase())
     };
     let values = [read(0)?, read(1)?, read(2)?, read(3)?];
-    let now = pcr(dir, 11)?;
+    let now = pcr(dir, Bank::Sha256, 11)?;
     ensure!(values.last() == Some(&now), "PCR 11 is {now} when all is up, and was {values:?} in the phases");
     Ok(values)
 }
 
 /// A PCR as the OS has read it.
-fn pcr(dir: &Path, number: u32) -> Result<String> {
+fn pcr(dir: &Path, bank: Bank, number: u32) -> Result<String> {
     let pcrs = fs::read_to_string(dir.join("pcrs")).with_context(|| format!("reading pcrs of {}", dir.display()))?;
-    let value = pcrs.lines().find_map(|line| line.strip_prefix(&format!("{number} ")));
-    let value = value.with_context(|| format!("finding PCR {number}"))?;
-    ensure!(value.len() == 64, "PCR {number} is {value:?}");
+    let bank = bank.name();
+    let value = pcrs.lines().find_map(|line| line.strip_prefix(&format!("{bank} {number} ")));
+    let value = value.with_context(|| format!("finding PCR {number} of {bank}"))?;
     Ok(value.to_owned())
 }
 

@@ -1,12 +1,14 @@
 # Runs in the installed OS, in a directory that the host has filled, and leaves in `out` what the host judges: the values of the
-# PCRs, PCR 11 in each phase, the event logs, systemd-pcrlock's opinion of them, a block of a LUKS2 volume that the TPM has opened, in
-# the initrd and here, and what tpm2_checkquote says of a quote.
+# PCRs in each active bank, PCR 11 in each phase, the event logs, systemd-pcrlock's opinion of them, a block of a LUKS2 volume that
+# the TPM has opened, in the initrd and here, and what tpm2_checkquote says of a quote.
 luks=/dev/disk/by-id/virtio-LUKS
 mkdir out
 
 # Before anything below changes a PCR.
-for pcr in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
-    echo "$pcr $(tr A-F a-f <"/sys/class/tpm/tpm0/pcr-sha256/$pcr")"
+for bank in /sys/class/tpm/tpm0/pcr-*; do
+    for pcr in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+        echo "${bank##*/pcr-} $pcr $(tr A-F a-f <"$bank/$pcr")"
+    done
 done >out/pcrs
 # What PCR 11 was in each phase, and what the initrd has read of the volume.
 cp /run/pcr11-at-* out

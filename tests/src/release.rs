@@ -232,12 +232,18 @@ impl Published {
         self.add_host_with(key, host, &[])
     }
 
+    /// The config that was signed last; where no further words have added to it, byte for byte as it lies in the repository.
+    #[must_use]
+    pub fn host_config(&self) -> PathBuf {
+        self.keys.join("host.json")
+    }
+
     /// The same with further words of the command.
     ///
     /// # Errors
     /// The command's words.
     pub fn add_host_with(&self, key: &str, host: &Host, more: &[&OsStr]) -> Result<()> {
-        let file = self.keys.join("host.json");
+        let file = self.host_config();
         std::fs::write(&file, serde_json::to_vec_pretty(host)?)
             .with_context(|| format!("writing {}", file.display()))?;
         let mut words: Vec<&OsStr> = ["host", "add", key].map(OsStr::new).into();

@@ -33,7 +33,7 @@ fn messages_survive_being_cut_anywhere() {
 fn an_installer_in_which_nothing_stirs_has_no_pulse() {
     let pipe = EndingPipe::nowhere();
     let start = Instant::now();
-    let mut pulse = Pulse { seen: pipe.0.stirrings.now(), changed: start };
+    let mut pulse = Pulse { still: STILL, seen: pipe.0.stirrings.now(), changed: start };
     let mut alive = |seconds| pulse.alive(pipe.0.stirrings.now(), start + Duration::from_secs(seconds));
     assert!(alive(599));
     assert!(!alive(600));

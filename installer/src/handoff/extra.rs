@@ -123,14 +123,17 @@ pub fn importer() -> Vec<u8> {
 }
 
 /// The archive of the logs: what the installer has measured, which may be `incomplete`, and what the firmware has, if the kernel has
-/// it at `firmware`.
+/// it at `firmware`; and why that was left out.
 #[must_use]
-pub fn logs(own: &str, incomplete: bool, firmware: &Path) -> Vec<u8> {
-    let firmware = eventlog::firmware::read(firmware, MOST_LOG).filter(|log| !log.is_empty());
+pub fn logs(own: &str, incomplete: bool, firmware: &Path) -> (Vec<u8>, Option<anyhow::Error>) {
+    let (firmware, left_out) = match eventlog::firmware::read(firmware, MOST_LOG) {
+        Ok(log) => (log.filter(|log| !log.is_empty()), None),
+        Err(error) => (None, Some(error)),
+    };
     let mode = if incomplete { OWN_LOG | STICKY } else { OWN_LOG };
     let mut files = vec![(".extra/metalstrap/tpm2-measure.log", mode, own.as_bytes())];
     files.extend(firmware.as_deref().map(|log| (".extra/metalstrap/binary_bios_measurements", LOG_FILE, log)));
-    pack(&[DIRECTORY, LOGS], &files)
+    (pack(&[DIRECTORY, LOGS], &files), left_out)
 }
 
 #[cfg(test)]

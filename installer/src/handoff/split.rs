@@ -51,6 +51,11 @@ struct Files {
     small: File,
 }
 
+/// What was done when a memory file could not be had, or not grow: the disk is not to blame.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Holding(String);
+
 /// A section that is measured, while it goes by.
 #[derive(Debug)]
 struct Hashed {
@@ -61,10 +66,18 @@ struct Hashed {
 
 /// Reads the UKI once, and hashes what is measured in `banks`. Each byte that is used was checked in the buffer it is used from.
 pub(super) fn split<S: BlockStore>(region: &Region, tree: &Tree<S>, boot: &Boot, banks: &[Bank]) -> Result<Parts> {
-    let memory = |name: &str| -> Result<File> {
-        let file = memfd_create(name, MFdFlags::MFD_CLOEXEC).with_context(|| format!("making a memory file {name}"))?;
-        Ok(file.into())
-    };
+    split_into(region, tree, boot, banks, |name| Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into()))
+}
+
+/// The same with the files that `memory` makes, each by its name.
+pub(super) fn split_into<S: BlockStore>(
+    region: &Region,
+    tree: &Tree<S>,
+    boot: &Boot,
+    banks: &[Bank],
+    memory: fn(&str) -> io::Result<File>,
+) -> Result<Parts> {
+    let memory = |name: &str| memory(name).with_context(|| Holding(format!("making a memory file {name}")));
     let files = Files { kernel: memory("kernel")?, initrd: memory("initrd")?, small: memory("small")? };
     let (mut wanted, mut hashed) = (Vec::new(), Ok(Vec::new()));
     let mut hash = Sha256::new();
@@ -109,7 +122,8 @@ fn places<'a>(sections: &Sections, files: &'a Files) -> Result<Vec<Wanted<'a>>> 
     wanted.extend(one_behind_the_other(&files.initrd, initrds));
     wanted.extend(one_behind_the_other(&files.small, std::iter::once(line).chain(handed)));
     for Wanted { section, into, at } in &wanted {
-        into.set_len(at + section.virtual_size).context("reserving memory")?;
+        let reserving = || Holding(format!("reserving memory for the UKI's section {}", section.name));
+        into.set_len(at + section.virtual_size).with_context(reserving)?;
     }
     Ok(wanted)
 }
@@ -152,7 +166,7 @@ impl Wanted<'_> {
     fn take(&self, offset: u64, piece: &[u8]) -> Result<()> {
         let Some((at, part)) = part(&self.section, offset, piece)? else { return Ok(()) };
         let copied = self.into.write_all_at(part, self.at + at);
-        copied.with_context(|| format!("copying the UKI's section {} to memory", self.section.name))
+        copied.with_context(|| Holding(format!("copying the UKI's section {} to memory", self.section.name)))
     }
 
     /// The content of one that is small.

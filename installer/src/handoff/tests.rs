@@ -9,6 +9,8 @@ use metalstrap_release::manifest::{Artifact, Payload, Salt};
 use metalstrap_release::pcr;
 use metalstrap_release::uki::Sections;
 use metalstrap_release::verity::{self, BLOCK, MemoryStore};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use uuid::Uuid;
 
 use super::*;
@@ -119,6 +121,21 @@ pub(crate) fn without_room() -> Parts {
     Parts { initrd: File::open("/proc/self/exe").unwrap(), ..parts }
 }
 
+/// A memory file that the kernel does not let do this: with the error that a lack of memory would bring at the same place.
+fn sealed(seal: SealFlag) -> io::Result<File> {
+    let file: File = memfd_create("sealed", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?.into();
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seal))?;
+    Ok(file)
+}
+
+/// What is said where an ordinary UKI finds no memory: for its files, for their sizes, for their content.
+pub(crate) fn without_memory() -> [LoadError; 3] {
+    let (region, tree, boot) = on_disk(&uki(&ordinary()));
+    let files: [fn(&str) -> io::Result<File>; 3] =
+        [|_| Err(Errno::ENOMEM.into()), |_| sealed(SealFlag::F_SEAL_GROW), |_| sealed(SealFlag::F_SEAL_WRITE)];
+    files.map(|memory| not_split(split::split_into(&region, &tree, &boot, &[], memory).unwrap_err()))
+}
+
 fn content(mut file: &File) -> Vec<u8> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).unwrap();
@@ -133,6 +150,20 @@ fn a_uki_is_split_into_kernel_and_initrd() {
     assert_eq!(Digest::of(&content(&parts.kernel)), Digest::of(&bytes(3_000_001, 1)));
     assert_eq!(Digest::of(&content(&parts.initrd)), Digest::of(&bytes(2_500_003, 2)));
     assert_eq!(parts.sha256, Digest::of(&image));
+}
+
+#[test]
+fn a_lack_of_memory_is_no_fault_of_the_disk() {
+    let texts = without_memory().map(|error| {
+        assert!(matches!(error, LoadError::Memory(_)), "{error:?}");
+        format!("{:#}", anyhow::Error::from(error))
+    });
+    let expected = [
+        "making a memory file kernel: Cannot allocate memory (os error 12)",
+        "reserving memory for the UKI's section .linux: Operation not permitted (os error 1)",
+        "copying the UKI's section .linux to memory: Operation not permitted (os error 1)",
+    ];
+    assert_eq!(texts, expected.map(|text| format!("holding the installed UKI in memory: {text}")));
 }
 
 #[test]
@@ -278,9 +309,9 @@ fn a_watchdog_that_stays_armed_is_told_to_the_os_and_counts_for_the_length() {
     manifest.boot.watchdog = Some(60);
     let line = CommandLine::for_handoff(&manifest, &host, false).unwrap();
     assert_eq!(line.as_str(), format!("{} systemd.watchdog_sec=60", plain.as_str()));
-    manifest.boot.cmdline_limit = u32::try_from(plain.as_str().len()).unwrap() + 31;
-    let error = CommandLine::for_handoff(&manifest, &host, false).unwrap_err();
-    assert_eq!(code_of(&error), Code::CommandLine);
+    let limit = u32::try_from(plain.as_str().len()).unwrap() + 31;
+    assert_eq!(plain.excess(limit), None);
+    assert!(line.excess(limit).is_some());
 }
 
 #[test]
@@ -336,6 +367,8 @@ fn a_command_line_that_does_not_fit_is_refused_with_both_numbers() {
     );
     assert_eq!(code_of(&error), Code::CommandLine);
     long(1).check_fits(31).unwrap_err();
+    let text = "the kernel command line has 2017 bytes, but the installed kernel takes at most 2016 by kexec";
+    assert_eq!((long(2016).excess(2047), long(2017).excess(2047).as_deref()), (None, Some(text)));
 }
 
 #[test]

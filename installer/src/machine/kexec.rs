@@ -12,7 +12,8 @@ use crate::ending::Ending;
 use crate::esp::Esp;
 use crate::eventlog::firmware;
 use crate::failure::{Code, WithCode as _};
-use crate::handoff::{self, CommandLine, LoadError, Parts, extra, pcr11};
+use crate::handoff::{self, CommandLine, Decision, LoadError, Parts, extra, pcr11};
+use crate::plan::Plan;
 use crate::repository::{self, Repository};
 use crate::tpm::PcrIndex;
 
@@ -57,6 +58,24 @@ impl Machine<'_> {
         }
     }
 
+    /// Whether the command line fits the installed kernel, where the plan says kexec: elsewhere the UKI starts with its own. One that
+    /// is too long without a word of the host config is a reason for a reboot, which `host` and `plan` then say.
+    ///
+    /// # Errors
+    /// [`Code::CommandLine`]: the host config has added to it.
+    pub fn fit_command_line(&self, host: Host, plan: Plan, line: &CommandLine, boot: &Boot) -> Result<(Host, Plan)> {
+        let by_kexec = plan.handoff.as_ref().is_some_and(|decision| decision.ending == HandoffMode::Kexec);
+        let Some(text) = line.excess(boot.cmdline_limit).filter(|_| by_kexec) else { return Ok((host, plan)) };
+        if !host.cmdline_extra.is_empty() {
+            line.check_fits(boot.cmdline_limit)?;
+        }
+        let decision = Decision::new(HandoffMode::Kexec, [Some(text)]);
+        if let Some(text) = decision.complaint() {
+            self.tell.warn("plan", &text);
+        }
+        Ok((Host { handoff: decision.ending, ..host }, Plan { handoff: Some(decision), ..plan }))
+    }
+
     /// Measures the installed UKI and what is added to it, and loads its kernel. The last thing that measures: the log that it
     /// hands over then has all there is. Where anything fails behind that, the machine restarts, which clears what was measured.
     ///
@@ -72,9 +91,8 @@ impl Machine<'_> {
         host: &Host,
     ) -> Result<Ending> {
         let uki = match handoff::read(&esp.uki, &esp.uki_tree, boot, self.measurer.banks()) {
-            // As it is published, and the disk holds it: the firmware may start it all the same.
-            Err(LoadError::Kernel(form)) => return Ok(self.reboot_instead(&form.to_string())),
-            uki => uki.code(Code::DiskIo, || format!("checking {} on the disk", esp.uki_path))?,
+            Ok(uki) => uki,
+            Err(error) => return self.not_read(error, &esp.uki_path),
         };
         if self.measures() {
             let extensions = match uki.extensions() {
@@ -88,6 +106,16 @@ impl Machine<'_> {
             return Ok(self.reboot_instead(cause));
         }
         Ok(self.load_measured(&uki, line, credentials, signatures))
+    }
+
+    /// What comes of a UKI that was not read. Only the disk's fault is a failure of the run: as it is published, and the disk holds it,
+    /// or with more memory, the firmware may start it all the same.
+    fn not_read(&self, error: LoadError, path: &str) -> Result<Ending> {
+        match error {
+            LoadError::Kernel(form) => Ok(self.reboot_instead(&form.to_string())),
+            LoadError::Memory(_) => Ok(self.reboot_instead(&format!("{:#}", anyhow::Error::from(error)))),
+            error => Err(error).code(Code::DiskIo, || format!("checking {path} on the disk")),
+        }
     }
 
     /// Puts behind the initrd what is handed over, and loads the kernel. What fails here is no failure of the run: started again, it
@@ -137,10 +165,19 @@ impl Machine<'_> {
         archives.iter().try_for_each(|archive| uki.append(archive))?;
         let (log, incomplete) = (self.measurer.log(), self.measurer.lacks_records());
         if !log.is_empty() || incomplete {
-            uki.append(&extra::importer())?;
-            uki.append(&extra::logs(log, incomplete, Path::new(firmware::LOG)))?;
+            self.hand_over_logs(uki, log, incomplete, Path::new(firmware::LOG))?;
         }
         Ok(())
+    }
+
+    /// Our log, which may be `incomplete`, and what the kernel has of the firmware's at `firmware`: without that the OS starts too.
+    fn hand_over_logs(&self, uki: &Parts, log: &str, incomplete: bool, firmware: &Path) -> Result<()> {
+        let (logs, left_out) = extra::logs(log, incomplete, firmware);
+        if let Some(problem) = left_out {
+            self.tell.warn("kernel", &format!("the firmware's event log is not handed over: {problem:#}"));
+        }
+        uki.append(&extra::importer())?;
+        Ok(uki.append(&logs)?)
     }
 }
 

@@ -1,3 +1,5 @@
+mod reactor;
+
 use std::io::Read as _;
 use std::time::Instant;
 

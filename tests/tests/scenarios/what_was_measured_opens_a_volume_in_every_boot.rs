@@ -44,7 +44,6 @@ fn what_was_measured_opens_a_volume_in_every_boot() {
     assert_eq!(alone, calculated);
     assert_ne!(alone, behind);
 
-    let verifier = verifier(&scene, &tpm, [&netboot, &manifest]);
     let attestation = Attestation { url: format!("https://{NAME}:{VERIFIER}"), policy: AttestationPolicy::Required };
     let mut host = Host {
         tpm: TpmPolicy::Required,
@@ -55,6 +54,7 @@ fn what_was_measured_opens_a_volume_in_every_boot() {
     };
     host.release.version = "2".to_owned();
     scene.published.add_default_host(&host).unwrap();
+    let verifier = verifier(&scene, &tpm, [&netboot, &manifest]);
 
     // Over HTTP. The installer's UKI is in PCR 11 before the OS's.
     let proof = Proof::new(&dir.join("proof"), keys[1]).unwrap();
@@ -197,7 +197,8 @@ impl Drop for Verifier {
 }
 
 /// `metalstrap attest serve` in the lab's network, with the certificate of the lab's server: it believes the maker of this TPM, and
-/// expects this netboot image and release.
+/// expects this netboot image and release, the host config that was signed last, and no Secure Boot. A machine of which one of these
+/// is not proved is refused.
 fn verifier(scene: &Scene, tpm: &Swtpm, [netboot, manifest]: [&Path; 2]) -> Verifier {
     let dir = scene.run.path();
     let roots = dir.join("ek-roots.pem");
@@ -211,6 +212,8 @@ fn verifier(scene: &Scene, tpm: &Swtpm, [netboot, manifest]: [&Path; 2]) -> Veri
         ("--ek-roots", roots),
         ("--netboot", netboot.to_owned()),
         ("--release", manifest.to_owned()),
+        ("--host-config", scene.published.host_config()),
+        ("--secure-boot", "off".into()),
         ("--keep", dir.join("kept")),
     ] {
         command.arg(option).arg(path);

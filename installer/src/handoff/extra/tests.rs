@@ -92,7 +92,7 @@ fn signatures_of_uki_and_release_become_one_file() {
 fn logs_lie_where_the_unit_takes_them_from() {
     let firmware = tempfile::NamedTempFile::new().unwrap();
     fs::write(firmware.path(), b"Spec ID Event03").unwrap();
-    let place = unpacked(&[importer(), logs("\u{1e}{}\n", false, firmware.path())]);
+    let place = unpacked(&[importer(), logs("\u{1e}{}\n", false, firmware.path()).0]);
     let read = |path: &str| fs::read_to_string(place.path().join(path)).unwrap();
     assert_eq!(read(".extra/metalstrap/tpm2-measure.log"), "\u{1e}{}\n");
     assert_eq!(read(".extra/metalstrap/binary_bios_measurements"), "Spec ID Event03");
@@ -120,7 +120,7 @@ fn logs_lie_where_the_unit_takes_them_from() {
 fn a_log_that_may_lack_a_record_is_marked_as_systemd_marks_its_own() {
     // Inode 3 is the log, behind its directories. The copy has the mode of what is copied, as it has none of its own.
     for (incomplete, mode) in [(false, 0o100_600), (true, 0o101_600)] {
-        let archive = logs("own", incomplete, Path::new("/nowhere"));
+        let (archive, _) = logs("own", incomplete, Path::new("/nowhere"));
         let archive = String::from_utf8(archive).unwrap();
         assert!(archive.contains(&format!("07070100000003{mode:08x}")), "{archive}");
     }
@@ -133,15 +133,18 @@ fn a_log_of_the_firmware_that_cannot_be_had_is_left_out() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
     let has = |path: &Path| {
-        let place = unpacked(&[logs("own", false, path)]);
+        let (archive, left_out) = logs("own", false, path);
+        let place = unpacked(&[archive]);
         assert_eq!(fs::read(place.path().join(".extra/metalstrap/tpm2-measure.log")).unwrap(), b"own");
-        place.path().join(".extra/metalstrap/binary_bios_measurements").exists()
+        let is_there = place.path().join(".extra/metalstrap/binary_bios_measurements").exists();
+        (is_there, left_out.map(|problem| format!("{problem:#}")))
     };
-    assert!(!has(&path), "it is not there");
+    assert_eq!(has(&path), (false, None), "it is not there");
     fs::write(&path, b"").unwrap();
-    assert!(!has(&path), "it is empty");
+    assert_eq!(has(&path), (false, None), "it is empty");
     fs::write(&path, vec![1; 1 << 20]).unwrap();
-    assert!(has(&path));
+    assert_eq!(has(&path), (true, None));
     fs::write(&path, vec![1; (1 << 20) + 1]).unwrap();
-    assert!(!has(&path), "it is too large");
+    let text = format!("{} has 1048577 bytes, more than 1048576", path.display());
+    assert_eq!(has(&path), (false, Some(text)));
 }

@@ -19,7 +19,7 @@ use crate::converge::Tally;
 use crate::disk::Region;
 use crate::eventlog::Measurer;
 use crate::failure::code_of;
-use crate::handoff::tests::{CMDLINE, on_disk, ordinary, uki, without_room};
+use crate::handoff::tests::{CMDLINE, on_disk, ordinary, uki, without_memory, without_room};
 use crate::inventory::Contents;
 use crate::machine::Seams;
 use crate::plan::tests::{GIB, host, plan};
@@ -353,4 +353,65 @@ fn what_fails_behind_the_measurements_is_a_reboot_and_no_failure_of_the_run() {
     assert_eq!(ending, Ending::Reboot);
     let text = "warning: adding to the initrd: Invalid argument (os error 22); rebooting instead of kexec";
     assert_eq!(warnings, [text]);
+}
+
+#[test]
+fn a_uki_that_memory_does_not_hold_is_left_to_the_firmware() {
+    let lacks = "warning: holding the installed UKI in memory: ";
+    for (error, doing) in without_memory().into_iter().zip(["making", "reserving", "copying"]) {
+        let (ending, _, warnings) = told(Measurer::off(), |machine| machine.not_read(error, "EFI/Linux/os.efi"));
+        assert_eq!(ending.unwrap(), Ending::Reboot);
+        let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert!(warning.starts_with(&format!("{lacks}{doing} ")), "{warning}");
+        assert!(warning.ends_with("; rebooting instead of kexec"), "{warning}");
+    }
+    let lost = LoadError::Uki(anyhow::anyhow!("block 1 has digest 00"));
+    let (ending, _, warnings) = told(Measurer::off(), |machine| machine.not_read(lost, "EFI/Linux/os.efi"));
+    let error = ending.unwrap_err();
+    assert_eq!((code_of(&error), warnings.len()), (Code::DiskIo, 0));
+    let text = "checking EFI/Linux/os.efi on the disk: reading the UKI back from the disk: block 1 has digest 00";
+    assert_eq!(format!("{error:#}"), text);
+}
+
+/// What is made of a plan with this ending by a command line of 40 bytes, of which the kernel takes 39.
+fn fitted(planned: HandoffMode, cmdline_extra: &str) -> (Result<(HandoffMode, Vec<String>)>, Vec<String>) {
+    let boot = Boot { cmdline_limit: 39 + 31, ..crate::plan::tests::manifest().boot };
+    let line = CommandLine::new(&"x".repeat(40), "").unwrap();
+    let host = Host { handoff: planned, cmdline_extra: cmdline_extra.to_owned(), ..host(Existing::Keep) };
+    let decision = Decision::new(planned, []);
+    let plan = Plan { handoff: Some(decision), ..plan(GIB, 512, Contents::Blank) };
+    let (fitted, _, warnings) = told(Measurer::off(), |machine| machine.fit_command_line(host, plan, &line, &boot));
+    (fitted.map(|(host, plan)| (host.handoff, plan.handoff.unwrap().reasons)), warnings)
+}
+
+#[test]
+fn a_command_line_that_is_too_long_counts_where_the_plan_says_kexec() {
+    let text = "the kernel command line has 40 bytes, but the installed kernel takes at most 39 by kexec";
+    let (fits, warnings) = fitted(HandoffMode::Kexec, "");
+    assert_eq!(fits.unwrap(), (HandoffMode::Reboot, vec![text.to_owned()]));
+    assert_eq!(warnings, [format!("warning: reboot instead of kexec: {text}")]);
+    // The host config wants its words on it.
+    let (fits, warnings) = fitted(HandoffMode::Kexec, "quiet");
+    let error = fits.unwrap_err();
+    assert_eq!(error.to_string(), format!("{text}: shorten cmdline_extra of the host config"));
+    assert_eq!((code_of(&error), warnings.len()), (Code::CommandLine, 0));
+    // The stub starts the UKI's own.
+    for planned in [HandoffMode::Reboot, HandoffMode::Poweroff] {
+        let (fits, warnings) = fitted(planned, "quiet");
+        assert_eq!((fits.unwrap(), warnings.len()), ((planned, Vec::new()), 0));
+    }
+}
+
+#[test]
+fn a_log_of_the_firmware_that_is_too_large_is_told_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (esp, boot) = esp(&uki(&ordinary()));
+    let parts = handoff::read(&esp.uki, &esp.uki_tree, &boot, &[]).unwrap();
+    let firmware = directory.path().join("firmware");
+    std::fs::write(&firmware, vec![1; (1 << 20) + 1]).unwrap();
+    let (handed, _, warnings) =
+        told(Measurer::off(), |machine| machine.hand_over_logs(&parts, "own", false, &firmware));
+    handed.unwrap();
+    let told = format!("{} has 1048577 bytes, more than 1048576", firmware.display());
+    assert_eq!(warnings, [format!("warning: the firmware's event log is not handed over: {told}")]);
 }
