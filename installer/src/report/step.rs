@@ -85,6 +85,8 @@ struct Ticker {
     id: &'static str,
     text: String,
     rate: Rate,
+    /// What `rate` is the rate of.
+    phase: Phase,
     /// Of the look with this number.
     look_rate: (u64, Rate),
     last_event: Instant,
@@ -92,14 +94,21 @@ struct Ticker {
 
 impl Ticker {
     fn new(tell: Reporter, id: &'static str, text: String) -> Self {
-        Self { tell, id, text, rate: Rate::default(), look_rate: (0, Rate::default()), last_event: Instant::now() }
+        let (rate, phase, look_rate) = (Rate::default(), Phase::default(), (0, Rate::default()));
+        Self { tell, id, text, rate, phase, look_rate, last_event: Instant::now() }
     }
 
     fn tick(&mut self, progress: &Progress) {
-        let now = Instant::now();
+        self.tick_at(progress, Instant::now());
+    }
+
+    fn tick_at(&mut self, progress: &Progress, now: Instant) {
         let (done, total, fetched) = progress.snapshot();
         let wait = self.tell.waits().at(now);
         self.tell.stir_supervisor(progress.stirred(), wait.is_some());
+        if self.phase.turns(progress) {
+            self.rate = Rate::default();
+        }
         self.rate.observe(done, now);
         let look = progress.look();
         if let Some(look) = look {
@@ -122,7 +131,7 @@ impl Ticker {
         let more = wait.filter(|_| self.rate.per_second() == 0).or_else(|| progress.parts_text());
         let more = more.map(|more| format!("; {more}")).unwrap_or_default();
         self.tell.0.screen.progress(&format!("{text}: {rate}{more}"));
-        if self.last_event.elapsed() >= PROGRESS_EVENT {
+        if now.saturating_duration_since(self.last_event) >= PROGRESS_EVENT {
             self.last_event = now;
             let mut details = fields([("done", done.into()), ("total", total.into()), ("fetched", fetched.into())]);
             insert_parts(&mut details, progress);
@@ -144,6 +153,32 @@ impl Ticker {
             ("bytes_per_second", rate.per_second().into()),
             ("seconds_left", rate.seconds_left(look.done, look.total).into()),
         ])
+    }
+}
+
+/// What moves the bytes that are done. Each phase has a rate of its own: a look keeps in seconds what would take minutes to
+/// fetch.
+#[derive(Debug, Default)]
+struct Phase {
+    /// Looks that began and ended before it, in sum.
+    looks: u64,
+    /// Bytes of content that were fetched by then.
+    brought: u64,
+    /// Whether more have come since.
+    fetches: bool,
+}
+
+impl Phase {
+    /// Whether another one has begun: a look began or ended, or the first content after that has come.
+    fn turns(&mut self, progress: &Progress) -> bool {
+        let (looks, [.., brought]) = (progress.turns(), progress.parts());
+        if looks != self.looks {
+            *self = Self { looks, brought, fetches: false };
+            return true;
+        }
+        let begins = !self.fetches && brought > self.brought;
+        self.fetches |= begins;
+        begins
     }
 }
 
@@ -223,6 +258,46 @@ mod tests {
         progress.has_looked();
         let line = tick(&mut ticker);
         assert!(line.starts_with("Writing the root file system: 0 B of 4.0 MiB (0%)"), "{line}");
+    }
+
+    /// As a second run finds it: most is kept within seconds, zeroes are made at once, and then a slow link brings the rest.
+    #[test]
+    fn what_is_fetched_has_a_rate_without_what_was_kept() {
+        let (mut ticker, shown, _) = running();
+        let (progress, start) = (Progress::default(), Instant::now());
+        let mut tick = |millis| {
+            ticker.tick_at(&progress, start + Duration::from_millis(millis));
+            shown.progress.lock().unwrap().clone()
+        };
+        progress.expect(4 << 30);
+        progress.looks_at(LooksAt::InPlace, 4 << 30);
+        tick(0);
+        progress.keeps(2 << 30);
+        progress.looked(2 << 30);
+        let line = tick(250);
+        assert_eq!(line, "Looking at what is there: 2.0 GiB of 4.0 GiB (50%), 8.0 GiB/s, 0 s left; 2.0 GiB kept");
+        progress.has_looked();
+        assert_eq!(tick(500), "Writing the root file system: 2.0 GiB of 4.0 GiB (50%); 2.0 GiB kept");
+        progress.zeroes(1 << 30);
+        tick(750);
+        // A wait for the server shows at once, and what was fast before does not hide it.
+        ticker.tell.waits().until(start + Duration::from_secs(600), "https://repo.test is left alone");
+        progress.brings(1 << 18);
+        ticker.tick_at(&progress, start + Duration::from_secs(1));
+        let line = shown.progress.lock().unwrap().clone();
+        let text = "Writing the root file system: 3.0 GiB of 4.0 GiB (75%); https://repo.test is left alone, for ";
+        assert!(line.starts_with(text), "{line}");
+        ticker.tell.waits().over();
+        let mut tick = |millis| ticker.tick_at(&progress, start + Duration::from_millis(millis));
+        for quarter in 1..=20 {
+            progress.brings(1 << 18);
+            tick(1000 + 250 * quarter);
+        }
+        let line = shown.progress.lock().unwrap().clone();
+        assert!(line.contains(" GiB (75%), 1.0 MiB/s, 1018 s left; 2.0 GiB kept, 1.0 GiB zero, "), "{line}");
+        let event = shown.event.lock().unwrap().clone();
+        assert_eq!(event["fields"]["bytes_per_second"], 1 << 20, "{event}");
+        assert!(event["fields"]["seconds_left"].as_u64().is_some_and(|left| (1018..1024).contains(&left)), "{event}");
     }
 
     #[test]
