@@ -47,6 +47,7 @@ enum Verb {
     /// Mends the release that the host config names where it is installed: fetches damaged blocks again and writes nothing
     /// else.
     ///
+    /// Exit code: 0 the release is on the disk as it was signed, 1 it failed, 2 wrong usage.
     /// Example: metalstrap-installer repair --site site.json --disk /dev/sdb
     Repair(Target),
     /// Looks whether the release that the host config names is on the disk as it was signed, and writes nothing.

@@ -139,13 +139,16 @@ async fn a_repair_remembers_no_intent() {
 }
 
 #[tokio::test]
-async fn the_exit_code_of_verify_says_whole_damaged_or_not_looked_at() {
+async fn the_exit_codes_of_verify_and_repair_say_what_is_on_the_disk() {
     let trial = installed().await;
-    assert_eq!(trial.verify_by_command(), Ok(0));
+    assert_eq!(trial.by_command("verify"), Ok(0));
     damage(&trial, ROOT + 5 * 4096);
-    assert_eq!(trial.verify_by_command(), Ok(3));
+    assert_eq!(trial.by_command("verify"), Ok(3));
     // Nothing is installed: it could not look.
-    assert_eq!(Trial::of(&good()).verify_by_command(), Ok(1));
+    assert_eq!(Trial::of(&good()).by_command("verify"), Ok(1));
+    assert_eq!(Trial::of(&good()).by_command("repair"), Ok(1));
+    assert_eq!(trial.by_command("repair"), Ok(0));
+    assert_eq!(trial.by_command("verify"), Ok(0));
     // And what clap says of wrong usage is none of these.
     assert_eq!(crate::cli::exit_code_of(&["metalstrap-installer", "verify", "--wrong"]), Err(2));
     // The versions may not take the place of the intents, which are beside them.
@@ -184,7 +187,7 @@ async fn an_esp_that_is_none_is_damaged_for_who_looks_and_the_slot_is_looked_at(
     let runs: Vec<_> = found.parts.iter().map(|part| (part.name.as_str(), part.runs.clone())).collect();
     assert_eq!(runs[..2], [("hash-tree", vec![]), ("root", std::iter::once(5..6).collect())]);
     assert!(found.parts.len() == 5 && found.parts[2..].iter().all(|file| file.damaged == file.blocks), "{found:?}");
-    assert_eq!(trial.verify_by_command(), Ok(3));
+    assert_eq!(trial.by_command("verify"), Ok(3));
     // What is on it may be somebody's: a repair does not make it anew.
     let (outcome, _trial) = trial.in_mode(Mode::Repair).run_and_keep().await;
     assert_eq!((outcome.failure().code, written(&outcome)), (Code::Esp, vec![]));
