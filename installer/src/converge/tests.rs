@@ -20,6 +20,7 @@ mod cases;
 mod cuts;
 mod faults;
 mod looking;
+mod narrow;
 mod reuse;
 mod streams;
 mod unreliable;
