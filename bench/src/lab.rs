@@ -145,6 +145,7 @@ impl Lab {
         }
         for (tool, samples) in present {
             let record = Record::new(case, &tool.name(), image.size, &samples);
+            let record = Record { day: Some(result::today()), ..record };
             say(&record);
             result::add(&self.options.out, &mut self.records.borrow_mut(), record)?;
         }

@@ -15,6 +15,7 @@ mod lab;
 mod link;
 mod log;
 mod noise;
+mod page;
 mod peers;
 mod plot;
 mod programs;

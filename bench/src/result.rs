@@ -32,6 +32,9 @@ pub struct Record {
     pub max: f64,
     /// Bytes of the image.
     pub image_bytes: u64,
+    /// The day of the last run, in UTC: "2026-11-27".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day: Option<String>,
     /// Medians of what else a case tells, and the most of what is to stay below a bound ([`BOUNDED`]).
     #[serde(flatten)]
     pub more: BTreeMap<String, f64>,
@@ -86,6 +89,7 @@ impl Record {
             min: seconds.iter().copied().fold(f64::INFINITY, f64::min),
             max: seconds.iter().copied().fold(0.0, f64::max),
             image_bytes,
+            day: None,
             more: figures,
         }
     }
@@ -94,6 +98,12 @@ impl Record {
     pub fn rate(&self) -> f64 {
         self.image_bytes as f64 / 1e6 / self.seconds
     }
+}
+
+/// The day that it is, in UTC.
+pub fn today() -> String {
+    let now = jiff::Timestamp::now().to_string();
+    now.split_once('T').map_or_else(String::new, |(day, _)| day.to_owned())
 }
 
 /// Reads what was measured before; nothing if there is none.
@@ -161,7 +171,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut records = read(dir.path()).unwrap();
         add(dir.path(), &mut records, record.clone()).unwrap();
-        add(dir.path(), &mut records, Record { seconds: 9.0, ..record.clone() }).unwrap();
-        assert_eq!(read(dir.path()).unwrap(), [Record { seconds: 9.0, ..record }]);
+        let newer = Record { seconds: 9.0, day: Some(today()), ..record };
+        add(dir.path(), &mut records, newer.clone()).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), [newer]);
+        let day: Vec<usize> = today().split('-').map(str::len).collect();
+        assert_eq!(day, [4, 2, 2]);
     }
 }

@@ -1,5 +1,6 @@
 //! Tables of results, in Markdown.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::absent::Absent;
@@ -80,7 +81,9 @@ fn of_numbers(
     heads: &[&str],
     cells: impl Fn(&Record, String) -> Vec<String>,
 ) -> String {
-    let mut text = format!("### {title}\n\n");
+    let shown = records.iter().filter(|record| record.case.starts_with(prefix));
+    let mut text =
+        format!("### {title}\n\n{}", days(shown.map(|record| (record.case.as_str(), record.day.as_deref()))));
     row(&mut text, &heads.iter().map(ToString::to_string).collect::<Vec<_>>());
     row(&mut text, &vec!["--:".to_owned(); heads.len()]);
     for record in records {
@@ -110,7 +113,8 @@ pub fn of_case(case: &str, records: &[Record], absent: &[Absent]) -> String {
     names.retain(|name| !["requests", "connections"].contains(name));
     names.sort_unstable();
     names.dedup();
-    let mut text = format!("### {} (`{case}`)\n\n", title(case));
+    let days = days(rows.iter().map(|record| (record.tool.as_str(), record.day.as_deref())));
+    let mut text = format!("### {} (`{case}`)\n\n{days}", title(case));
     let heads = ["tool", "median", "MB/s", "time / metalstrap's", "fetched", "peak RSS", "CPU", "runs"];
     let more = names.iter().map(|name| name.replace('_', " "));
     let heads: Vec<String> = heads.into_iter().map(ToOwned::to_owned).chain(more).collect();
@@ -140,6 +144,24 @@ pub fn of_case(case: &str, records: &[Record], absent: &[Absent]) -> String {
         let _ = write!(text, "\nNot measured: {tool}: {reason}.\n");
     }
     text
+}
+
+/// The line that says when figures were measured, if that is known of some: the day of all of them, or each day with what is
+/// of that one.
+fn days<'a>(measured: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> String {
+    let mut days = BTreeMap::<Option<&str>, Vec<&str>>::new();
+    for (what, day) in measured {
+        days.entry(day).or_default().push(what);
+    }
+    let one = days.len() == 1;
+    let said: Vec<String> = days
+        .iter()
+        .rev()
+        .filter_map(|(day, what)| {
+            day.map(|day| if one { day.to_owned() } else { format!("{day} ({})", what.join(", ")) })
+        })
+        .collect();
+    if said.is_empty() { String::new() } else { format!("Measured on {}.\n\n", said.join(", ")) }
 }
 
 fn row(text: &mut String, cells: &[String]) {
@@ -201,6 +223,15 @@ mod tests {
             | curl-zstd-dd | 3.00 s | 33 | 1.50 | 2.0 MB | 20.0 MB | 1.00 s | 1 | 96.1% |\n\
             \nNot measured: casync: it is not there.\n";
         assert_eq!(of_case("link-10", &records, &absent), expected);
+        let [ours, curl] = &records;
+        let of_day = |record: &Record, day: &str| Record { day: Some(day.into()), ..record.clone() };
+        let told = |records: &[Record]| of_case("link-10", records, &[]).lines().nth(2).unwrap().to_owned();
+        let same = [of_day(ours, "2026-11-27"), of_day(curl, "2026-11-27")];
+        assert_eq!(told(&same), "Measured on 2026-11-27.");
+        let two = [of_day(ours, "2026-11-27"), of_day(curl, "2026-11-20")];
+        assert_eq!(told(&two), "Measured on 2026-11-27 (metalstrap), 2026-11-20 (curl-zstd-dd).");
+        let older = [of_day(ours, "2026-11-27"), curl.clone()];
+        assert_eq!(told(&older), "Measured on 2026-11-27 (metalstrap).");
         assert_eq!(cases(&records), ["link-10"]);
     }
 }

@@ -47,6 +47,7 @@ enum Verb {
     /// Mends the release that the host config names where it is installed: fetches damaged blocks again and writes nothing
     /// else.
     ///
+    /// Exit code: 0 the release is on the disk as it was signed, 1 it failed, 2 wrong usage.
     /// Example: metalstrap-installer repair --site site.json --disk /dev/sdb
     Repair(Target),
     /// Looks whether the release that the host config names is on the disk as it was signed, and writes nothing.
@@ -111,7 +112,8 @@ struct Target {
     /// has happened to disks is in intents.json beside it, where --disk is a file and this is not given in DISK.intents
     #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(memory))]
     remembered: Option<PathBuf>,
-    /// Do not read back from the disk what was written to it: faster, and a drive that loses writes is not noticed
+    /// Do not read back from the disk what was written of the root file system: faster, and a drive that loses writes is not
+    /// noticed there. Hash tree, boot loader and UKI are read back all the same
     #[arg(long)]
     no_read_back: bool,
     /// Print every event on standard output, one line of JSON each

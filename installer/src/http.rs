@@ -20,8 +20,8 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use url::Url;
 
-pub use answer::Answer;
 use answer::Pace;
+pub use answer::{Answer, TooSlow};
 pub use date::parse_date;
 pub use limits::{Limits, backoff, pause};
 

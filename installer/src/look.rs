@@ -39,6 +39,8 @@ pub struct Findings {
     pub boot_files_named: bool,
     /// Whether the ESP has the credentials of the host config, and no others that were those of an earlier one.
     pub credentials: bool,
+    /// Mirrors that sent something wrong of what had to be fetched, each with the reason, as the run's report names them.
+    pub mirrors_dropped: Vec<String>,
 }
 
 /// A part of a release on the disk.
@@ -111,5 +113,14 @@ pub async fn look(
     let credentials = esp::has_credentials(&region, credentials).await;
     let whole = partition_table && boot_files_named && credentials && parts.iter().all(|part| part.damaged == 0);
     let release = format!("{} {}", manifest.name, manifest.version);
-    Ok(Findings { release, disk: disk.describe(), whole, parts, partition_table, boot_files_named, credentials })
+    Ok(Findings {
+        release,
+        disk: disk.describe(),
+        whole,
+        parts,
+        partition_table,
+        boot_files_named,
+        credentials,
+        mirrors_dropped: tell.mirrors_dropped(),
+    })
 }

@@ -99,6 +99,12 @@ impl Progress {
         self.0.looks.present()
     }
 
+    /// A number that grows whenever a look begins or ends.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        self.0.looks.turns()
+    }
+
     /// A number that grows while anything is looked at, fetched or done, and with each note: one that only stands there is no
     /// life.
     #[must_use]

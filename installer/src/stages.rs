@@ -221,7 +221,8 @@ impl Written {
     /// # Errors
     /// The disk's, and blocks that are not what was written.
     pub async fn read_back(self, progress: &Progress) -> Result<Checked> {
-        converge::read_back(&self.at.region()?, &self.at.tree, &self.proven, progress).await?;
+        let tree = &self.at.tree;
+        converge::read_back(&self.at.region()?, tree, tree.store(), &self.proven, progress).await?;
         Ok(Checked(self.at))
     }
 

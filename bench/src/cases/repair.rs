@@ -4,13 +4,13 @@ use anyhow::{Context as _, Result};
 
 use super::{fresh, reimage};
 use crate::absent::Absent;
-use crate::changes::places;
+use crate::changes::{drawn, single};
 use crate::disk::{Disk, Medium};
 use crate::job::{Job, slots};
 use crate::lab::Lab;
 use crate::peers::{Tool, knows};
 
-/// Damaged blocks.
+/// Damaged blocks, each of which must be fetched.
 const DAMAGED: [u64; 3] = [1, 100, 10_000];
 
 /// Measures all numbers of damaged blocks.
@@ -28,12 +28,13 @@ pub fn all(lab: &Lab) -> Result<()> {
     let size = fresh::disk_size(&image);
     let installed = reimage::installed(lab, &image, size)?;
     let start = slot(lab)?;
+    let single = single(&image.root(), image.blocks())?;
     for count in DAMAGED {
-        let damaged = places(image.blocks(), count, 1, count);
+        let damaged = drawn(&single, count, count);
         lab.measure(&format!("repair-{count}"), &[Tool::Metalstrap], &image, |tool| {
             let disk = Disk::blank(&lab.options.out, Medium::Ram, size)?;
             disk.restore(&installed)?;
-            disk.damage(start, damaged.iter().map(|place| place.start))?;
+            disk.damage(start, damaged.iter().copied())?;
             Job { verb: "repair", at: Some(start), ..Job::new(lab, tool, &disk, &image) }.run(lab)
         })?;
     }

@@ -13,6 +13,7 @@ use super::frames::QUEUE;
 use super::round::Round;
 use super::sweep::PIECE;
 use crate::fetch::{MirrorId, NoRanges, Piece};
+use crate::http::TooSlow;
 
 /// Frames in a row, with their bytes.
 pub(super) type Batch = Vec<Fetched>;
@@ -43,7 +44,8 @@ impl Sender {
 }
 
 /// Fetches one range after the other until nothing is left to be taken, and hands the frames on. A server may serve fewer
-/// connections than it is asked for: one that cannot go on leaves its frames to the others.
+/// connections than it is asked for: one that cannot go on leaves its frames to the others. On a link that is too slow for all
+/// of them one is left in the end.
 ///
 /// # Errors
 /// The mirrors', when no connection can go on.
@@ -55,12 +57,20 @@ pub(super) async fn serve(round: &Round, batches: &mpsc::Sender<Batch>) -> Resul
     while let Some(span) = round.take(|number| frame(number).map_or(0, |frame| frame.size)).await {
         let wanted = usize::try_from(span.start)?..usize::try_from(span.end)?;
         let wanted = table.get(wanted).context("a frame behind the end of the seek table")?;
+        let given_up = round.given_up();
         match fetch(round, wanted, batches).await {
             Ok(()) => round.done(),
             Err(error) if error.is::<NoRanges>() => return Err(error),
             Err(error) => {
                 let rest = span.filter(|number| frame(*number).is_some_and(|frame| is_missing(round, frame)));
-                if !round.give_up(rest.map(|number| number..number.saturating_add(1)).collect()) {
+                let rest = rest.map(|number| number..number.saturating_add(1)).collect();
+                // Its share of the link was too small beside the others: now it has all of it.
+                if error.is::<TooSlow>() && round.is_left_alone(given_up) {
+                    log::warn!("the last connection goes on alone: {error:#}");
+                    round.put_back(rest);
+                    continue;
+                }
+                if !round.give_up(rest) {
                     return Err(error);
                 }
                 log::warn!("a connection is given up, the others go on: {error:#}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::digest::Digest;
-use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, BlockStore, Tree};
+use metalstrap_release::verity::{BLOCK, BLOCK_SIZE, BlockStore, Tree, TreeError};
 use sha2::{Digest as _, Sha256};
 
 use super::blocks::BlockSet;
@@ -29,7 +29,7 @@ pub enum ReadBack {
 /// Bytes read at once.
 const PIECE: u64 = 1 << 20;
 
-/// Reads `tree`, and the blocks of `region` that are not in `proven`, from the drive, not from the kernel's cache, and checks
+/// Reads `tree`, which lies at the start of `tree_at`, and the blocks of `region` that are not in `proven`, from the drive, not from the kernel's cache, and checks
 /// each. What is checked is on stable storage: the disk is flushed first.
 ///
 /// # Errors
@@ -37,15 +37,16 @@ const PIECE: u64 = 1 << 20;
 pub async fn read_back<S: BlockStore + Debug + 'static>(
     region: &Region,
     tree: &Arc<Tree<S>>,
+    tree_at: &Region,
     proven: &Arc<BlockSet>,
     progress: &Progress,
 ) -> Result<()> {
     let (region, tree, proven, progress) = (region.clone(), Arc::clone(tree), Arc::clone(proven), progress.clone());
+    let tree_at = tree_at.clone();
     blocking(move || {
         flush_and_forget(&region)?;
         progress.expect(proven.range().end.saturating_sub(proven.len()).saturating_mul(BLOCK));
-        tree.check_again()
-            .code(Code::DiskIo, || format!("reading the hash tree back from {}", region.disk.describe()))?;
+        tree.check_again().or_else(|error| lost_of_tree(&tree_at, error))?;
         let written = pieces(proven.missing(proven.range()));
         sweep(
             &region,
@@ -87,10 +88,26 @@ pub(super) fn lost(region: &Region, index: u64, fault: Fault) -> Result<()> {
             return Err(error).code(Code::DiskIo, || format!("reading the hash tree on {}", region.disk.describe()));
         }
     };
-    Err(error).code(Code::DiskIo, || {
-        let byte = region.start.saturating_add(index.saturating_mul(BLOCK));
-        format!("{} did not keep what was written to it at byte {byte}", region.disk.describe())
+    Err(error).code(Code::DiskIo, || did_not_keep(region, index))
+}
+
+/// A block of the hash tree at the start of `region` that came back as another one, or that could not be read.
+pub(super) fn lost_of_tree<T>(region: &Region, error: TreeError) -> Result<T> {
+    let index = match &error {
+        TreeError::Tree { index, .. } => Some(*index),
+        TreeError::Superblock(_) => Some(0),
+        // Where a read failed is in its own error.
+        _ => None,
+    };
+    Err(error).code(Code::DiskIo, || match index {
+        Some(index) => did_not_keep(region, index),
+        None => format!("reading the hash tree back from {}", region.disk.describe()),
     })
+}
+
+fn did_not_keep(region: &Region, index: u64) -> String {
+    let byte = region.start.saturating_add(index.saturating_mul(BLOCK));
+    format!("{} did not keep the {BLOCK} bytes that were written to it at byte {byte}", region.disk.describe())
 }
 
 /// The blocks of `region` that are not what `tree` says, or that the drive cannot read: in order, in runs. Nothing is

@@ -46,6 +46,8 @@ struct Queue {
     taken: u64,
     /// Connections that have not given up.
     serving: u64,
+    /// Those that have.
+    given_up: u64,
 }
 
 /// What connections and threads of a round share.
@@ -81,7 +83,7 @@ impl Round {
             output: Arc::clone(output),
             pool: BufferPool::new(count, usize::try_from(capacity)?),
             copied: AtomicU64::new(0),
-            queue: Mutex::new(Queue { spans, taken: 0, serving: 0 }),
+            queue: Mutex::new(Queue { spans, taken: 0, serving: 0, given_up: 0 }),
             changed: Notify::new(),
             failed: AtomicBool::new(false),
             failure: Notify::new(),
@@ -147,13 +149,33 @@ impl Round {
 
     /// A connection cannot go on: the others do what it leaves, in `spans`. False if there is no other.
     pub fn give_up(&self, spans: Vec<Range<u64>>) -> bool {
+        let others = {
+            let mut queue = self.queue();
+            (queue.serving, queue.given_up) = (queue.serving.saturating_sub(1), queue.given_up.saturating_add(1));
+            queue.serving > 0
+        };
+        self.put_back(spans);
+        others
+    }
+
+    /// A connection leaves `spans` of what it has taken to whoever comes first.
+    pub fn put_back(&self, spans: Vec<Range<u64>>) {
         let mut queue = self.queue();
         spans.into_iter().rev().for_each(|span| queue.spans.push_front(span));
-        (queue.taken, queue.serving) = (queue.taken.saturating_sub(1), queue.serving.saturating_sub(1));
-        let others = queue.serving > 0;
+        queue.taken = queue.taken.saturating_sub(1);
         drop(queue);
         self.changed.notify_waiters();
-        others
+    }
+
+    /// How many connections have given up.
+    pub fn given_up(&self) -> u64 {
+        self.queue().given_up
+    }
+
+    /// Whether one connection is left, of more that there were when `given_up` had given up.
+    pub fn is_left_alone(&self, given_up: u64) -> bool {
+        let queue = self.queue();
+        queue.serving == 1 && queue.given_up > given_up
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -20,6 +20,7 @@ mod cases;
 mod cuts;
 mod faults;
 mod looking;
+mod narrow;
 mod reuse;
 mod streams;
 mod unreliable;
@@ -235,21 +236,47 @@ async fn reading_back_finds_what_the_drive_lost() {
     let tree = open_tree(&content);
     region.write_at(0, &content).unwrap();
     let progress = Progress::default();
-    read_back(&region, &tree, &none(514), &progress).await.unwrap();
+    read_back(&region, &tree, &region, &none(514), &progress).await.unwrap();
     assert_eq!(progress.snapshot(), (content.len() as u64, content.len() as u64, 0));
     assert_eq!(disk.log().last(), Some(&Recorded::Flush));
     let mut block = content[513 * 4096..].to_vec();
     block[4095] ^= 0x80;
     region.write_at(513 * 4096, &block).unwrap();
-    let error = read_back(&region, &tree, &none(514), &progress).await.unwrap_err();
+    let error = read_back(&region, &tree, &region, &none(514), &progress).await.unwrap_err();
     assert_eq!(code_of(&error), Code::DiskIo);
     let text = format!(
-        "memory did not keep what was written to it at byte 3149824: block 513 has digest {}, but the hash tree says {}",
+        "memory did not keep the 4096 bytes that were written to it at byte 3149824: block 513 has digest {}, but the hash \
+         tree says {}",
         Digest::salted(&SALT, &block),
         Digest::salted(&SALT, &content[513 * 4096..]),
     );
     assert_eq!(format!("{error:#}"), text);
-    read_back(&region, &tree, &none(513), &progress).await.unwrap();
+    read_back(&region, &tree, &region, &none(513), &progress).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_block_of_the_hash_tree_that_the_drive_lost_is_named_by_its_place() {
+    let content = bytes(9, (2 << 20) + 8192);
+    let (_, region) = recording(4 << 20);
+    region.write_at(0, &content).unwrap();
+    let tree_at = Region { start: START + (3 << 20), size: 1 << 20, ..region.clone() };
+    let (root, file) = tree_over(&content);
+    tree_at.write_at(0, &file).unwrap();
+    let tree = Arc::new(Tree::open(tree_at.clone(), root, SALT.to_vec(), 514).unwrap());
+    let progress = Progress::default();
+    read_back(&region, &tree, &tree_at, &none(514), &progress).await.unwrap();
+    // Superblock, root of the tree, and then its leaves.
+    let mut block = file[3 * 4096..4 * 4096].to_vec();
+    let right = Digest::salted(&SALT, &block);
+    block[7] ^= 1;
+    tree_at.write_at(3 * 4096, &block).unwrap();
+    let error = read_back(&region, &tree, &tree_at, &none(514), &progress).await.unwrap_err();
+    let text = format!(
+        "memory did not keep the 4096 bytes that were written to it at byte 4206592: hash tree block 3 has digest {}, but \
+         the block above says {right}",
+        Digest::salted(&SALT, &block),
+    );
+    assert_eq!((code_of(&error), format!("{error:#}")), (Code::DiskIo, text));
 }
 
 #[tokio::test]
@@ -258,7 +285,7 @@ async fn a_cache_that_cannot_be_dropped_is_named_with_its_disk() {
     let judge = |operation| (operation == Operation::Forget).then(|| io::Error::from_raw_os_error(5));
     let region = region_on(Arc::new(Faulty::new(Arc::new(Memory::new(START + 8192, 512)), judge)), 8192);
     region.write_at(0, &content).unwrap();
-    let error = read_back(&region, &open_tree(&content), &none(2), &Progress::default()).await.unwrap_err();
+    let error = read_back(&region, &open_tree(&content), &region, &none(2), &Progress::default()).await.unwrap_err();
     let text = "dropping what the kernel keeps of memory: Input/output error (os error 5)";
     assert_eq!((code_of(&error), format!("{error:#}").as_str()), (Code::DiskIo, text));
 }

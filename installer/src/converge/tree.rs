@@ -14,6 +14,7 @@ use super::expected::Level;
 use super::fill::fill;
 use super::frames::Frames;
 use super::goal::{Goal, payload_path};
+use super::read_back::lost_of_tree;
 use super::seed::Seed;
 use crate::disk::{Region, blocking};
 use crate::failure::{Code, WithCode as _};
@@ -65,7 +66,7 @@ pub async fn hash_tree(
         let goal = Goal { read_beside: true, ..goal };
         tally += fill(&goal, None, seeds, &kept).await?;
     }
-    let path = payload_path(tree.payload);
-    let tree = blocking(move || reader.finish().code(Code::DiskIo, || format!("reading back {path}"))).await?;
+    let region = region.clone();
+    let tree = blocking(move || reader.finish().or_else(|error| lost_of_tree(&region, error))).await?;
     Ok((tree, tally))
 }

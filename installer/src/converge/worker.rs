@@ -134,8 +134,8 @@ fn write(round: &Round, first: u64, buffer: Buffer) -> Result<()> {
         round.copied.fetch_add(run, Ordering::Relaxed);
         round.goal.progress.copies(run.saturating_mul(BLOCK));
     })?;
-    let own: BTreeMap<u64, &Block> = (first..).zip(blocks).filter(|(index, _)| wanted(round, *index)).collect();
-    own.keys().for_each(|index| _ = round.have.insert(*index));
+    // Another thread may have the same frame, which a connection that gave up has left to it: each block is written by one.
+    let own: BTreeMap<u64, &Block> = (first..).zip(blocks).filter(|(index, _)| round.have.insert(*index)).collect();
     if own.len() < blocks.len() {
         return write_runs(own, &round.output, written);
     }
@@ -173,4 +173,52 @@ fn blame(round: &Round, fetched: &Fetched, refused: Refused) -> Result<()> {
         return Ok(());
     }
     Err(error).code(Code::Corrupt, || text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Barrier};
+
+    use super::super::blocks::BlockSet;
+    use super::super::needed::Needed;
+    use super::super::output::Output;
+    use super::super::testing::{Repository, bytes, goal_of, on_disk, open_tree, recording};
+    use super::*;
+    use crate::disk::Recorded;
+    use crate::progress::Progress;
+
+    #[test]
+    fn what_two_threads_have_is_written_and_counted_once() {
+        let content = bytes(1, 256 * BLOCK_SIZE);
+        let repository = Repository::new();
+        let (payload, tree) = (repository.publish(&content), open_tree(&content));
+        let length = content.len() as u64;
+        // Often, because the two must be at it at the same moment.
+        for _ in 0..64 {
+            let ((disk, region), progress) = (recording(length), Progress::default());
+            let goal = goal_of(&payload, &repository.mirrors(), &tree, &region, &progress);
+            let have = Arc::new(BlockSet::new(goal.blocks.clone()));
+            let output = Arc::new(Output::new(&goal, None).unwrap());
+            let round = Round::new(&goal, &have, Needed::default(), BLOCK, &output).unwrap();
+            let start = Barrier::new(2);
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        let mut buffer = Buffer::new(content.len());
+                        buffer.copy_from_slice(&content);
+                        start.wait();
+                        write(&round, 0, buffer).unwrap();
+                    });
+                }
+            });
+            output.drain().unwrap();
+            assert_eq!(progress.parts(), [0, 0, 0, length]);
+            let written = disk.log().into_iter().map(|what| match what {
+                Recorded::Write { bytes, .. } => bytes.len() as u64,
+                Recorded::Flush => 0,
+            });
+            assert_eq!(written.sum::<u64>(), length);
+            assert!(on_disk(&region, content.len()) == content);
+        }
+    }
 }

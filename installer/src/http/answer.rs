@@ -20,6 +20,11 @@ const REST: u64 = 16 << 10;
 /// The longest wait for it.
 const PROMPT: Duration = Duration::from_secs(1);
 
+/// An answer that comes, but too slowly. It says how slowly.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TooSlow(pub String);
+
 /// An answer: its head, and its body piece by piece.
 #[derive(Debug)]
 pub struct Answer {
@@ -58,7 +63,7 @@ impl Pace {
         let (waited_in_all, came_in_all) = (self.waited_in_all, self.came_in_all);
         if waited_in_all > grace.saturating_add(Duration::from_secs(came_in_all.checked_div(rate).unwrap_or_default()))
         {
-            return Err(anyhow!("only {came_in_all} bytes came in {} s", waited_in_all.as_secs_f32()));
+            return Err(TooSlow(format!("only {came_in_all} bytes came in {} s", waited_in_all.as_secs_f32())).into());
         }
         self.waited = self.waited.saturating_add(waited);
         self.came = self.came.saturating_add(length);
@@ -66,7 +71,7 @@ impl Pace {
             return Ok(());
         }
         if self.came < window_bytes {
-            return Err(anyhow!("fewer than {window_bytes} bytes came in {} s", window.as_secs_f32()));
+            return Err(TooSlow(format!("fewer than {window_bytes} bytes came in {} s", window.as_secs_f32())).into());
         }
         (self.waited, self.came) = (Duration::ZERO, 0);
         Ok(())

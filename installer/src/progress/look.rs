@@ -56,6 +56,7 @@ pub(super) struct Looks {
     /// The look that is under way; its `done` is where the counter stood at its start.
     present: Mutex<Option<Look>>,
     begun: AtomicU64,
+    ended: AtomicU64,
 }
 
 impl Looks {
@@ -70,7 +71,14 @@ impl Looks {
     }
 
     pub(super) fn end(&self) {
-        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if self.present.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            self.ended.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many looks began and ended, in sum.
+    pub(super) fn turns(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed).saturating_add(self.ended.load(Ordering::Relaxed))
     }
 
     /// Bytes looked at in all.

@@ -1,13 +1,17 @@
 //! What is installed already: looked at, mended, and not taken for something else.
 
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::published::{ESP_BYTES, ROOT_BYTES, good, host};
+use super::published::{ESP_BYTES, ROOT_BYTES, good, host, payload_path};
+use super::servers::server;
 use super::trial::{Outcome, Trial};
 use crate::disk::Recorded;
 use crate::esp;
 use crate::failure::Code;
 use crate::look::Findings;
+use crate::test_server::reply;
 use metalstrap_release::host::Mode;
 
 /// Where the ESP of the layout begins.
@@ -54,6 +58,7 @@ async fn an_installed_release_is_whole_and_a_second_run_writes_nothing() {
     let found = look(&trial).await;
     assert!(found.whole && found.partition_table && found.boot_files_named, "{found:?}");
     assert_eq!(found.release, "tiny 1");
+    assert!(found.mirrors_dropped.is_empty(), "{found:?}");
     assert!(found.parts.iter().all(|part| part.damaged == 0 && part.runs.is_empty()), "{found:?}");
     for mode in [Mode::Install, Mode::Repair] {
         let (outcome, _trial) = installed().await.in_mode(mode).run_and_keep().await;
@@ -90,6 +95,39 @@ async fn damaged_blocks_are_named_and_a_repair_writes_them_and_nothing_else() {
     assert_eq!(rest, [(tree, 4096), (root[0], 4096), (root[1], 4096)]);
     assert!(esp.iter().all(|(at, length)| at + *length as u64 <= uki || *at >= uki + 4 * 4096), "{esp:?}");
     assert!(look(&trial).await.whole);
+}
+
+#[tokio::test]
+async fn a_mirror_that_lies_to_who_looks_is_named() {
+    let published = good();
+    let tree = payload_path(&published.manifest.filesystems[0].hash_tree);
+    // Both install; then one of them sends another hash tree, and the other one none, once, so that the first is asked.
+    let [lies, fails] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let (path, now) = (tree.clone(), Arc::clone(&lies));
+    let liar = server(&published, move |asked, _, mut right| {
+        if asked == path && now.load(Ordering::Relaxed) {
+            right.bytes.iter_mut().rev().take(20).for_each(|byte| *byte ^= 0x10);
+        }
+        right
+    })
+    .await;
+    let (path, now) = (tree.clone(), Arc::clone(&fails));
+    let other = server(&published, move |asked, _, right| {
+        if asked == path && now.swap(false, Ordering::Relaxed) { reply("503 Service Unavailable", b"") } else { right }
+    })
+    .await;
+    let mut trial = Trial::at(&published, &liar);
+    trial.site["mirrors"] = serde_json::json!([format!("https://127.0.0.1:{}/os", other.port)]);
+    trial.site["ca"] = format!("{}{}", liar.ca, other.ca).into();
+    let (outcome, trial) = trial.run_and_keep().await;
+    outcome.installed();
+    damage(&trial, ESP + ESP_BYTES + 4096);
+    [lies, fails].iter().for_each(|now| now.store(true, Ordering::Relaxed));
+    let found = look(&trial).await;
+    assert_eq!((found.whole, found.parts[0].damaged), (false, 1));
+    let [dropped] = found.mirrors_dropped.as_slice() else { panic!("{:?}", found.mirrors_dropped) };
+    let start = format!("https://127.0.0.1:{}/os: {tree}", liar.port);
+    assert!(dropped.starts_with(&start) && dropped.contains(" is corrupt"), "{dropped}");
 }
 
 #[tokio::test]
@@ -139,13 +177,16 @@ async fn a_repair_remembers_no_intent() {
 }
 
 #[tokio::test]
-async fn the_exit_code_of_verify_says_whole_damaged_or_not_looked_at() {
+async fn the_exit_codes_of_verify_and_repair_say_what_is_on_the_disk() {
     let trial = installed().await;
-    assert_eq!(trial.verify_by_command(), Ok(0));
+    assert_eq!(trial.by_command("verify"), Ok(0));
     damage(&trial, ROOT + 5 * 4096);
-    assert_eq!(trial.verify_by_command(), Ok(3));
+    assert_eq!(trial.by_command("verify"), Ok(3));
     // Nothing is installed: it could not look.
-    assert_eq!(Trial::of(&good()).verify_by_command(), Ok(1));
+    assert_eq!(Trial::of(&good()).by_command("verify"), Ok(1));
+    assert_eq!(Trial::of(&good()).by_command("repair"), Ok(1));
+    assert_eq!(trial.by_command("repair"), Ok(0));
+    assert_eq!(trial.by_command("verify"), Ok(0));
     // And what clap says of wrong usage is none of these.
     assert_eq!(crate::cli::exit_code_of(&["metalstrap-installer", "verify", "--wrong"]), Err(2));
     // The versions may not take the place of the intents, which are beside them.
@@ -184,7 +225,7 @@ async fn an_esp_that_is_none_is_damaged_for_who_looks_and_the_slot_is_looked_at(
     let runs: Vec<_> = found.parts.iter().map(|part| (part.name.as_str(), part.runs.clone())).collect();
     assert_eq!(runs[..2], [("hash-tree", vec![]), ("root", std::iter::once(5..6).collect())]);
     assert!(found.parts.len() == 5 && found.parts[2..].iter().all(|file| file.damaged == file.blocks), "{found:?}");
-    assert_eq!(trial.verify_by_command(), Ok(3));
+    assert_eq!(trial.by_command("verify"), Ok(3));
     // What is on it may be somebody's: a repair does not make it anew.
     let (outcome, _trial) = trial.in_mode(Mode::Repair).run_and_keep().await;
     assert_eq!((outcome.failure().code, written(&outcome)), (Code::Esp, vec![]));

@@ -211,14 +211,14 @@ impl Trial {
         verify(&self.ordinary(Mode::Repair), &Reporter::new("run".to_owned(), Box::new(Told::default()), None)).await
     }
 
-    /// The exit code of `verify` as a command.
-    pub fn verify_by_command(&self) -> Result<u8, i32> {
+    /// The exit code of `verify` or `repair` as a command.
+    pub fn by_command(&self, verb: &str) -> Result<u8, i32> {
         let Place::Ordinary { site, disk, directory, remembered, .. } = self.ordinary(Mode::Repair) else {
             panic!("a trial is an ordinary command");
         };
         let paths = [site, disk, directory.unwrap(), remembered.unwrap()].map(|path| path.to_str().unwrap().to_owned());
         let [site, disk, repository, remembered] = &paths;
-        let mut words = vec!["metalstrap-installer", "verify", "--host", "default", "--site", site, "--disk", disk];
+        let mut words = vec!["metalstrap-installer", verb, "--host", "default", "--site", site, "--disk", disk];
         words.extend(["--repository", repository, "--remembered", remembered]);
         // A command has a runtime of its own.
         std::thread::scope(|scope| scope.spawn(|| cli::exit_code_of(&words)).join().unwrap())

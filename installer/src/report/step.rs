@@ -85,6 +85,8 @@ struct Ticker {
     id: &'static str,
     text: String,
     rate: Rate,
+    /// What `rate` is the rate of.
+    phase: Phase,
     /// Of the look with this number.
     look_rate: (u64, Rate),
     last_event: Instant,
@@ -92,14 +94,21 @@ struct Ticker {
 
 impl Ticker {
     fn new(tell: Reporter, id: &'static str, text: String) -> Self {
-        Self { tell, id, text, rate: Rate::default(), look_rate: (0, Rate::default()), last_event: Instant::now() }
+        let (rate, phase, look_rate) = (Rate::default(), Phase::default(), (0, Rate::default()));
+        Self { tell, id, text, rate, phase, look_rate, last_event: Instant::now() }
     }
 
     fn tick(&mut self, progress: &Progress) {
-        let now = Instant::now();
+        self.tick_at(progress, Instant::now());
+    }
+
+    fn tick_at(&mut self, progress: &Progress, now: Instant) {
         let (done, total, fetched) = progress.snapshot();
         let wait = self.tell.waits().at(now);
         self.tell.stir_supervisor(progress.stirred(), wait.is_some());
+        if self.phase.turns(progress) {
+            self.rate = Rate::default();
+        }
         self.rate.observe(done, now);
         let look = progress.look();
         if let Some(look) = look {
@@ -122,7 +131,7 @@ impl Ticker {
         let more = wait.filter(|_| self.rate.per_second() == 0).or_else(|| progress.parts_text());
         let more = more.map(|more| format!("; {more}")).unwrap_or_default();
         self.tell.0.screen.progress(&format!("{text}: {rate}{more}"));
-        if self.last_event.elapsed() >= PROGRESS_EVENT {
+        if now.saturating_duration_since(self.last_event) >= PROGRESS_EVENT {
             self.last_event = now;
             let mut details = fields([("done", done.into()), ("total", total.into()), ("fetched", fetched.into())]);
             insert_parts(&mut details, progress);
@@ -147,6 +156,32 @@ impl Ticker {
     }
 }
 
+/// What moves the bytes that are done. Each phase has a rate of its own: a look keeps in seconds what would take minutes to
+/// fetch.
+#[derive(Debug, Default)]
+struct Phase {
+    /// Looks that began and ended before it, in sum.
+    looks: u64,
+    /// Bytes of content that were fetched by then.
+    brought: u64,
+    /// Whether more have come since.
+    fetches: bool,
+}
+
+impl Phase {
+    /// Whether another one has begun: a look began or ended, or the first content after that has come.
+    fn turns(&mut self, progress: &Progress) -> bool {
+        let (looks, [.., brought]) = (progress.turns(), progress.parts());
+        if looks != self.looks {
+            *self = Self { looks, brought, fetches: false };
+            return true;
+        }
+        let begins = !self.fetches && brought > self.brought;
+        self.fetches |= begins;
+        begins
+    }
+}
+
 /// How the bytes came to their place, where they did.
 fn insert_parts(details: &mut Map<String, Value>, progress: &Progress) {
     let [kept, zero, copied, brought] = progress.parts();
@@ -163,113 +198,4 @@ fn lower_first(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use super::super::Screen;
-    use super::*;
-    use crate::ending::EndingPipe;
-    use crate::progress::LooksAt;
-
-    #[derive(Debug, Clone, Default)]
-    struct Shown {
-        progress: Arc<Mutex<String>>,
-        event: Arc<Mutex<Value>>,
-    }
-
-    impl Screen for Shown {
-        fn line(&self, _: &str) {}
-        fn progress(&self, text: &str) {
-            *self.progress.lock().unwrap() = text.to_owned();
-        }
-        fn event(&self, json: &str) {
-            *self.event.lock().unwrap() = serde_json::from_str(json).unwrap();
-        }
-    }
-
-    /// A running step, what is shown of it, and what its supervisor hears.
-    fn running() -> (Ticker, Shown, EndingPipe) {
-        let (pipe, shown) = (EndingPipe::nowhere(), Shown::default());
-        let tell = Reporter::new("r".into(), Box::new(shown.clone()), Some(pipe.clone()));
-        (Ticker::new(tell, "root", "Writing the root file system".into()), shown, pipe)
-    }
-
-    #[test]
-    fn looking_is_life_and_has_a_rate_and_an_end_of_its_own() {
-        let (mut ticker, shown, pipe) = running();
-        let progress = Progress::default();
-        progress.expect(4 << 20);
-        progress.looks_at(LooksAt::Seeds, 8 << 20);
-        let tick = |ticker: &mut Ticker| {
-            ticker.tick(&progress);
-            shown.progress.lock().unwrap().clone()
-        };
-        assert_eq!(tick(&mut ticker), "Looking at other slots: 0 B of 8.0 MiB (0%)");
-        let before = pipe.stirred();
-        tick(&mut ticker);
-        assert_eq!(pipe.stirred(), before);
-        progress.looked(2 << 20);
-        ticker.last_event = Instant::now().checked_sub(PROGRESS_EVENT).unwrap();
-        let line = tick(&mut ticker);
-        assert!(line.starts_with("Looking at other slots: 2.0 MiB of 8.0 MiB (25%), "), "{line}");
-        assert!(line.ends_with(" s left"), "{line}");
-        assert_ne!(pipe.stirred(), before);
-        let event = shown.event.lock().unwrap().clone();
-        let look = &event["fields"]["look"];
-        assert!(look["at"] == "seeds" && look["done"] == 2 << 20 && look["total"] == 8 << 20, "{event}");
-        assert!(look["bytes_per_second"].as_u64() > Some(0) && look["seconds_left"].is_u64(), "{event}");
-        progress.looks_at(LooksAt::InPlace, 100);
-        assert_eq!(tick(&mut ticker), "Looking at what is there: 0 B of 100 B (0%)");
-        progress.has_looked();
-        let line = tick(&mut ticker);
-        assert!(line.starts_with("Writing the root file system: 0 B of 4.0 MiB (0%)"), "{line}");
-    }
-
-    #[test]
-    fn a_wait_is_life_until_its_end_and_no_longer() {
-        let (mut ticker, _, pipe) = running();
-        let progress = Progress::default();
-        let waits = ticker.tell.waits();
-        let mut alive = || {
-            let before = pipe.stirred();
-            ticker.tick(&progress);
-            pipe.stirred() != before
-        };
-        let end = Instant::now() + Duration::from_millis(500);
-        waits.until(end, "https://repo.test is left alone");
-        assert!(alive());
-        std::thread::sleep(end.saturating_duration_since(Instant::now()));
-        assert!(!alive());
-        waits.until(Instant::now() + Duration::from_secs(600), "https://repo.test is left alone");
-        assert!(alive());
-        waits.over();
-        assert!(!alive());
-    }
-
-    #[test]
-    fn a_wait_with_a_known_end_is_life() {
-        let (mut ticker, shown, pipe) = running();
-        let alive = |ticker: &mut Ticker, progress: &Progress| {
-            let before = pipe.stirred();
-            ticker.tick(progress);
-            pipe.stirred() != before
-        };
-        let progress = Progress::default();
-        assert!(!alive(&mut ticker, &progress));
-        // As a reactor that stopped leaves it: what is waited for is said once, and then no more.
-        progress.waits_for("eth0: no carrier yet");
-        assert!(alive(&mut ticker, &progress) && !alive(&mut ticker, &progress));
-        let progress = Progress::default();
-        let end = Instant::now() + Duration::from_secs(600);
-        ticker.tell.waits().until(end, "https://repo.test is left alone");
-        assert!(alive(&mut ticker, &progress) && alive(&mut ticker, &progress));
-        let text = "Writing the root file system: https://repo.test is left alone, for ";
-        let line = shown.progress.lock().unwrap().clone();
-        assert!(line.starts_with(text), "{line}");
-        // Where there is something to be done it stands behind how far that is.
-        progress.expect(100);
-        assert!(alive(&mut ticker, &progress));
-        let line = shown.progress.lock().unwrap().clone();
-        assert!(line.contains("stalled; https://repo.test is left alone, for "), "{line}");
-    }
-}
+mod tests;

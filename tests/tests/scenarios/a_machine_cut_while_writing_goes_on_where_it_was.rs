@@ -2,6 +2,7 @@
 //! what is on its disk, fetches the rest and no more, and the OS starts.
 
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
@@ -58,8 +59,9 @@ fn a_machine_cut_while_writing_goes_on_where_it_was() {
     let wiped = |event: &serde_json::Value| event["step"] == "hash-tree" && event["state"] == "started";
     machine.serial().wait_for_event("the hash tree", LONG, wiped).unwrap();
     let before = written(&disk).unwrap();
-    // Any moment of the writing is as good as another: a random one each time.
-    let moment = (1 << 20) + u64::from(std::process::id()) * 7919 % (6 << 20);
+    // Any moment of the writing is as good as another: a random one each time, from the keys the standard library draws for
+    // each hash table.
+    let moment = (1 << 20) + RandomState::new().hash_one(()) % (6 << 20);
     println!("cut when {moment} bytes of it were written");
     metalstrap_qemu::until("the writing of the root file system", LONG, || {
         Ok((written(&disk)? >= before + moment).then_some(()))

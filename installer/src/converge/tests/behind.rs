@@ -115,10 +115,9 @@ fn what_the_drive_lost_is_found_behind_the_writing() {
     let error = bench.read_back(&output).unwrap_err();
     let (name, byte) = (bench.path.display(), START + 270 * 4096);
     assert_eq!(code_of(&error), Code::DiskIo);
-    assert!(
-        format!("{error:#}")
-            .starts_with(&format!("{name} did not keep what was written to it at byte {byte}: block 270 has digest "))
-    );
+    assert!(format!("{error:#}").starts_with(&format!(
+        "{name} did not keep the 4096 bytes that were written to it at byte {byte}: block 270 has digest "
+    )));
 }
 
 #[test]

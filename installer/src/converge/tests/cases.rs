@@ -234,7 +234,7 @@ impl Published {
             let fine = self.fine.as_ref().map(|payload| Frames::new(payload, mirrors));
             let proven = Arc::new(BlockSet::new(goal.blocks.clone()));
             let tally = fill(&goal, fine.as_ref(), &self.seeds, &proven).await?;
-            read_back(region, &self.tree, &proven, &progress).await.map(|()| tally)
+            read_back(region, &self.tree, region, &proven, &progress).await.map(|()| tally)
         })
     }
 }

@@ -12,7 +12,8 @@ use super::super::trouble::{Patience, code_of_fetch, fetching, sleep_until};
 use super::super::{Again, NoRanges, Trouble, Unranged};
 use super::standing::Ready;
 use super::{Mirror, MirrorId, Piece};
-use crate::failure::{Code, coded};
+use crate::failure::{Code, WithCode as _, coded};
+use crate::http::TooSlow;
 use crate::waits::Waits;
 
 /// Pieces between a source and those who count or gather them. Both are one task: there is nothing to smooth.
@@ -168,6 +169,9 @@ impl<'a> Course<'a> {
         over.sort_by(|(one, _), (other, _)| one.cmp(other));
         let texts: Vec<String> = over.iter().map(|(mirror, error)| format!("{mirror}: {error:#}")).collect();
         let text = if texts.is_empty() { "there is no mirror".to_owned() } else { texts.join("; ") };
+        if over.iter().any(|(_, error)| error.is::<TooSlow>()) {
+            return Err(TooSlow(text)).code(code.unwrap_or(Code::Repository), || format!("fetching {path}"));
+        }
         Err(coded(code.unwrap_or(Code::Repository), format!("fetching {path}: {text}")))
     }
 }
