@@ -12,10 +12,8 @@ CARGO := cargo
 MACHINES := --features metalstrap-tests/machines
 # What `make images` builds of the commands beside the installer.
 SCOPE := -p metalstrap -p metalstrap-tiny
-# The same with the scenarios that `make test` has no time for.
-MEASURED := --features metalstrap-tests/measured
-# The scenarios of `make measured`.
-SHOWN := what_was_measured keys_are_enrolled a_kexec_that_hangs a_healthy_system a_hung_installer settings_and_secrets
+# The scenarios that `make measured` is about.
+SHOWN := a_boot_opens_a_volume keys_are_enrolled a_kexec_that_hangs a_hung_installer settings_and_secrets the_watchdog_of_a_healthy
 BUILT := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu
 
 # Installs what the project needs on a Debian 12 or 13 machine, and builds the static TPM library.
@@ -28,7 +26,7 @@ deps:
 check: deps kernels
 	scripts/build-token
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked $(MEASURED) --features metalstrap-token/program -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --locked $(MACHINES) --features metalstrap-token/program -- -D warnings
 	scripts/fuzz --briefly
 	scripts/attacks $(CARGO) test --workspace --locked
 
@@ -58,18 +56,20 @@ images: kernels target installer
 demo: images
 	$(CARGO) run --locked -p metalstrap-tests --bin demo
 
-# All that CI runs: check, then the scenarios in virtual machines. Fetching, mkosi and the installer's link-time optimization leave a
-# processor idle, so they go beside check. All of it asks cargo for the whole workspace: for a part of it dependencies have other
-# features, and are built again.
+# All that CI runs: check, then the scenarios in virtual machines, and what they have shown. Fetching, mkosi and the installer's
+# link-time optimization leave a processor idle, so they go beside check. All of it asks cargo for the whole workspace: for a part of it
+# dependencies have other features, and are built again.
 test: deps
 	$(MAKE) --jobs=3 SCOPE="--workspace --all-targets" check workbench images
-	$(CARGO) test --locked --workspace $(MACHINES) --test scenarios -- --test-threads=2
+	rm -f out/measured/result.json
+	$(CARGO) test --locked --workspace $(MACHINES) --test scenarios -- --test-threads=3
+	$(BUILT)/debug/measured
 
-# The scenarios that show what is measured, attested and handed over, and what they have shown: out/measured/result.json, which must
-# be whole and right (docs/testing.md). `make test` has two of them; the others take half an hour that it has not.
+# The part of it that shows what is measured, attested and handed over: out/measured/result.json, which must be whole and right
+# (docs/testing.md).
 measured: images
 	rm -f out/measured/result.json
-	$(CARGO) test --locked --workspace $(MEASURED) --test scenarios -- --test-threads=3 $(SHOWN)
+	$(CARGO) test --locked --workspace $(MACHINES) --test scenarios -- --test-threads=3 $(SHOWN)
 	$(BUILT)/debug/measured
 
 # Power cuts at thousands of points of whole installations, judged in process, with a second run wherever nothing starts, and some

@@ -66,10 +66,10 @@ impl Machine<'_> {
     /// set. Where it cannot be, or the OS would not get the units, `host` may say that there is no kexec.
     #[must_use]
     pub fn to_hand_over(&mut self, credentials: Vec<Sealed>, manifest: &Manifest, host: Host) -> (Vec<Sealed>, Host) {
-        self.hand_over(Path::new("/sys"), credentials, manifest, host)
+        self.hand_over_seeing(Path::new("/sys"), credentials, manifest, host)
     }
 
-    fn hand_over(
+    fn hand_over_seeing(
         &mut self,
         sys: &Path,
         mut credentials: Vec<Sealed>,

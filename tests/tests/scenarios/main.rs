@@ -5,6 +5,8 @@
 //! other, 3 for an OS that updates itself, 1 for what holds a disk, 1 for erasing, 3 for buses, 2 for settings and secrets, 1 for a
 //! stick, 6 for Secure Boot, 2 for a kexec that hangs, 1 for an installer that does, 1 for a watchdog that is taken over, 4 for what
 //! is measured: 49. They need what `make images` and `scripts/fetch-workbench` build.
+//!
+//! They start in the order of their names, so that the longest has the first, and one whose end is alone, to be timed, one of the last.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,12 +15,10 @@
     reason = "clippy's allow-in-tests leaves out helpers of tests"
 )]
 
+mod a_boot_opens_a_volume_by_what_was_measured;
 mod a_disk_that_is_too_small_is_refused;
 mod a_drive_is_erased_by_its_own_command;
 mod a_flipped_bit_in_a_data_frame_is_refused;
-#[cfg(feature = "measured")]
-mod a_healthy_system_keeps_its_watchdog;
-#[cfg(feature = "measured")]
 mod a_hung_installer_is_rebooted;
 mod a_kexec_that_hangs_becomes_a_boot_from_the_disk;
 mod a_killed_installer_is_reported;
@@ -37,8 +37,6 @@ mod expired_metadata_is_refused;
 mod half_a_gibibyte_is_enough;
 mod keys_are_enrolled_and_what_they_signed_is_installed;
 mod metadata_signed_by_an_unknown_key_is_refused;
-#[cfg(feature = "measured")]
 mod settings_and_secrets_reach_every_boot_of_the_os;
+mod the_watchdog_of_a_healthy_system_goes_on;
 mod what_holds_a_disk_is_taken_down_before_it_is_wiped;
-#[cfg(feature = "measured")]
-mod what_was_measured_opens_a_volume_in_every_boot;

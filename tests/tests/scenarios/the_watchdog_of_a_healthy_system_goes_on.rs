@@ -17,7 +17,7 @@ const WATCHDOG: u64 = 150;
 const TPM: f64 = 3.0;
 
 #[test]
-fn a_healthy_system_keeps_its_watchdog() {
+fn the_watchdog_of_a_healthy_system_goes_on() {
     let watchdog = WATCHDOG.to_string();
     let more = ["--watchdog", watchdog.as_str(), "--level", "1"];
     let mut scene = Scene::publishing("healthy", Target::Debian, &more).unwrap();

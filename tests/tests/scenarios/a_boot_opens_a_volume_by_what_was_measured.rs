@@ -29,7 +29,7 @@ const VERIFIER: u16 = 8444;
 const MAX_SECTION: u64 = 512 << 20;
 
 #[test]
-fn what_was_measured_opens_a_volume_in_every_boot() {
+fn a_boot_opens_a_volume_by_what_was_measured() {
     let scene = Scene::new("measured", Target::Debian).unwrap();
     let dir = scene.run.path().to_owned();
     let tpm = Swtpm::manufacture(&dir.join("tpm"), true).unwrap();
