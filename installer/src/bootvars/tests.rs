@@ -5,6 +5,7 @@ mod order;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 
 use metalstrap_release::digest::{from_hex, to_hex};
 use proptest::prelude::*;
@@ -50,7 +51,13 @@ impl Firmware {
         Efivarfs::at(self.place.path())
     }
 
+    fn file(&self, name: &str) -> PathBuf {
+        self.place.path().join(format!("{name}-{GLOBAL}"))
+    }
+
+    /// Whole, as a write to efivarfs is: an ordinary file keeps what is behind it.
     fn set(&self, name: &str, data: &[u8]) {
+        drop(fs::remove_file(self.file(name)));
         self.efivarfs().write(name, data).unwrap();
     }
 
@@ -78,11 +85,13 @@ impl Variables for Firmware {
     fn write(&self, name: &str, data: &[u8]) -> Result<()> {
         self.writes.set(self.writes.get() + 1);
         if let Some((_, text)) = self.refuses.filter(|(prefix, _)| name.starts_with(*prefix)) {
-            let file = self.place.path().join(format!("{name}-{GLOBAL}"));
-            fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
+            fs::OpenOptions::new().append(true).create(true).open(self.file(name)).unwrap();
             bail!("writing the EFI variable {name}: {text}");
         }
-        if self.lying { Ok(()) } else { self.efivarfs().write(name, data) }
+        if !self.lying {
+            self.set(name, data);
+        }
+        Ok(())
     }
 
     fn remove(&self, name: &str) -> Result<()> {

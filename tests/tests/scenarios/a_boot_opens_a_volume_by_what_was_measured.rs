@@ -67,7 +67,7 @@ fn a_boot_opens_a_volume_by_what_was_measured() {
     assert_eq!(confirmed(&scene), 1);
     let mut unaccounted = accounted(&first);
     drop(verifier);
-    check_report(&scene, [&netboot, &manifest]);
+    check_report(&scene, &manifest);
 
     // From its disk, with the quote for tpm2_checkquote.
     let kept = Kept::read(&dir.join("kept")).unwrap();
@@ -233,19 +233,20 @@ fn verifier(scene: &Scene, tpm: &Swtpm, [netboot, manifest]: [&Path; 2]) -> Veri
 
 /// `metalstrap attest report` accepts the final event as the server has it: both logs account for all that the installer's TPM has
 /// quoted there, and the key is that of the exchange.
-fn check_report(scene: &Scene, [netboot, manifest]: [&Path; 2]) {
+fn check_report(scene: &Scene, manifest: &Path) {
     let dir = scene.run.path();
     let lines: String = scene.lab.reports().unwrap().iter().map(|event| format!("{event}\n")).collect();
     fs::write(dir.join("events.ndjson"), lines).unwrap();
     let mut kept = fs::read_dir(dir.join("kept")).unwrap().map(|entry| entry.unwrap().path());
     let introduction = kept.find(|path| path.to_string_lossy().ends_with(".introduction.json")).unwrap();
     let (events, roots) = (dir.join("events.ndjson"), dir.join("ek-roots.pem"));
+    let host_config = scene.published.host_config();
     let mut words: Vec<&OsStr> = ["attest", "report", "--format", "json"].map(OsStr::new).to_vec();
     words.push(events.as_os_str());
     for (option, path) in [
         ("--ek-roots", roots.as_path()),
         ("--introduction", introduction.as_path()),
-        ("--netboot", netboot),
+        ("--host-config", host_config.as_path()),
         ("--release", manifest),
     ] {
         words.extend([OsStr::new(option), path.as_os_str()]);
