@@ -43,9 +43,12 @@ impl Accelerator {
     pub(crate) fn arguments(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            // A small cache of translated code: of code that is long gone none is thrown away before the cache is full (1 GiB), and each
+            // page that is read from a disk into memory where such code was is then looked through. Debian's start took half as
+            // long again by that, most of it right behind the initrd, and a second start in the same QEMU much longer.
             // Without cx16: QEMU before 8.0 spoils the flags in cmpxchg16b (its helper reads a stale cc_op), and an
             // interrupt right behind it then ends in a double fault. Linux's allocator does without the instruction.
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,cx16=off"],
+            Self::Tcg => ["-accel", "tcg,thread=multi,tb-size=64", "-cpu", "max,cx16=off"],
         }
     }
 }
