@@ -194,16 +194,25 @@ pub fn report(tpm: &mut Direct, key: &Key, introduction: &Introduction, run: &st
     serde_json::to_value(Attestation { introduction, quote }).context("writing the report of the TPM")
 }
 
-/// What the final report has of the firmware's log where it is posted: the log, or why it is left out.
+/// What the final report has of the firmware's log where it is posted: the log, or why it is left out. And what it has instead where
+/// no server takes that.
 #[must_use]
-pub fn posted(log: Option<Vec<u8>>) -> Map<String, Value> {
-    match log {
-        None => Map::new(),
-        Some(log) if log.len() > MOST_POSTED_LOG => {
-            let why = format!("it has {} bytes, more than {MOST_POSTED_LOG}", log.len());
-            fields([("firmware_log_left_out", why.into())])
+pub fn posted(log: Result<Option<Vec<u8>>>) -> [Map<String, Value>; 2] {
+    let left_out = |why: String| fields([("firmware_log_left_out", why.into())]);
+    let log = match log {
+        Ok(None) => return [Map::new(), Map::new()],
+        Ok(Some(log)) if log.len() > MOST_POSTED_LOG => {
+            Err(format!("it has {} bytes, more than {MOST_POSTED_LOG}", log.len()))
         }
-        Some(log) => fields([("firmware_log", serde_json::to_value(Base64(log)).unwrap_or_default())]),
+        Ok(Some(log)) => Ok(log),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    match log {
+        Ok(log) => {
+            let log = serde_json::to_value(Base64(log)).unwrap_or_default();
+            [fields([("firmware_log", log)]), left_out("no server took it".to_owned())]
+        }
+        Err(why) => [left_out(why.clone()), left_out(why)],
     }
 }
 
@@ -222,13 +231,13 @@ pub fn beside(host: &Host, given: &Secrets) -> Result<(), String> {
     all.check(&host.credentials)
 }
 
-/// The firmware's log; `None` where it cannot be had: what a verifier makes of that is its business.
-#[must_use]
-pub fn firmware_log() -> Option<Vec<u8>> {
-    firmware::read(Path::new(firmware::LOG), MOST_FIRMWARE_LOG).unwrap_or_else(|error| {
-        log::warn!("the firmware's event log is not in the evidence: {error:#}");
-        None
-    })
+/// The firmware's log; `None` where the machine has none.
+///
+/// # Errors
+/// It cannot be read, or is too long.
+pub fn firmware_log() -> Result<Option<Vec<u8>>> {
+    let log = firmware::read(Path::new(firmware::LOG), MOST_FIRMWARE_LOG)?;
+    Ok(log.filter(|log| !log.is_empty()))
 }
 
 /// The same in the installed OS whose root is `root`: where the kernel has lost it or a part of it, what was handed over.

@@ -65,6 +65,7 @@ pub fn supervise() -> ! {
                 let reboot_after = if death.is_hang() { policy().or(Some(REBOOT_WITHOUT_POLICY)) } else { policy() };
                 // The page itself waits for the report: this says at once what is going on.
                 init.consoles.line(&format!("Reporting a failure: {}", failure.happened));
+                init.take_back();
                 init.report(&failure);
                 init.hold(&failure, reboot_after)
             }
@@ -151,12 +152,16 @@ impl Init {
         supervisor::run(command, input, limits, guard)
     }
 
+    /// Whoever holds the machine may take its power, and another run would take the mark of this one for a kexec that failed.
+    fn take_back(&self) {
+        leave::take_back(&self.consoles, &marker::variables(), self.run_id.as_deref());
+    }
+
     /// `None`: try again.
     fn hold(&mut self, failure: &Failure, reboot_after: Option<u32>) -> Option<Way> {
         // Consoles whose drivers came later, as on USB, have turned up by now.
         self.consoles = self.consoles.reopened();
-        // Whoever holds the machine may take its power, and another run would take the mark of this one for a kexec that failed.
-        leave::take_back(&self.consoles, &marker::variables(), self.run_id.as_deref());
+        self.take_back();
         let (signals, watchdog) = (self.signals.as_ref(), &mut self.watchdog);
         let choice = hold::hold(&self.consoles, failure, reboot_after, || {
             watchdog.feed();

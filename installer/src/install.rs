@@ -160,7 +160,7 @@ async fn converge(
     if place.reads_back() {
         tell.wait("read-back", "Reading the root file system back", async |p| written.read_back(&p).await).await
     } else {
-        tell.warn("read-back", "what was written is not read back: the drive is believed");
+        tell.warn("read-back", "the root file system is not read back: the drive is believed");
         tell.wait("flush", "Flushing the disk", async |_| written.flush_only().await).await
     }
 }

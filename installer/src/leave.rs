@@ -64,8 +64,8 @@ pub fn leave(way: Way, consoles: &Consoles, watchdog: &mut Watchdog, run: Option
 }
 
 /// Does with the watchdog what is right for the way. A kernel that would be reset though it is well is not started: the
-/// firmware knows how to stop the timer. On every way but kexec the mark of the run is taken back: it may have been set right
-/// before its process was ended. `own` are the firmware's variables that are ours.
+/// firmware knows how to stop the timer. On every way but kexec the mark of the run is taken back, unless PID 1 itself has panicked,
+/// which does not know it: it may have been set right before its process was ended. `own` are the firmware's variables that are ours.
 fn disarm(way: Way, consoles: &Consoles, watchdog: &mut Watchdog, own: &dyn Variables, run: Option<&str>) -> Way {
     let way = match way {
         Way::Kexec if !watchdog.jump() => {

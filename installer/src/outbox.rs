@@ -16,6 +16,8 @@ const CAPACITY: usize = 4096;
 const BATCH: (usize, usize) = (64, 128 << 10);
 /// Time for one POST.
 const POST_TIMEOUT: Duration = Duration::from_secs(15);
+/// So often an event is tried as it is, where there is a shorter one.
+const PATIENCE: u32 = 2;
 /// First and longest pause after a POST that failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
@@ -31,9 +33,19 @@ struct Shared {
     served: AtomicBool,
 }
 
+/// An event, one line of JSON.
+#[derive(Debug)]
+struct Waiting {
+    line: String,
+    /// What goes in its place when no server takes it.
+    shorter: Option<String>,
+    /// How often none did.
+    failures: u32,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
-    lines: VecDeque<String>,
+    lines: VecDeque<Waiting>,
     /// Events dropped for want of room.
     dropped: u64,
     last_error: Option<String>,
@@ -46,12 +58,17 @@ impl Outbox {
 
     /// Takes an event, one line of JSON.
     pub fn push(&self, line: String) {
+        self.push_or(line, None);
+    }
+
+    /// The same of one that may be longer than a server takes, or a slow link brings in time: then a `shorter` one goes in its place.
+    pub fn push_or(&self, line: String, shorter: Option<String>) {
         let mut queue = self.queue();
         if queue.lines.len() == CAPACITY {
             queue.lines.pop_front();
             queue.dropped += 1;
         }
-        queue.lines.push_back(line);
+        queue.lines.push_back(Waiting { line, shorter, failures: 0 });
         drop(queue);
         self.0.pushed.notify_one();
     }
@@ -88,7 +105,7 @@ impl Outbox {
                     pause = PAUSE.0;
                 }
                 Err(error) => {
-                    self.queue().last_error = Some(format!("{error:#}"));
+                    self.failed(batch.len(), &error);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE.1);
                 }
@@ -106,13 +123,28 @@ impl Outbox {
             bytes += line.len() + 1;
             first || bytes <= BATCH.1
         };
-        (queue.lines.iter().take(BATCH.0).take_while(fits).cloned().collect(), queue.dropped)
+        let lines = queue.lines.iter().map(|waiting| &waiting.line);
+        (lines.take(BATCH.0).take_while(fits).cloned().collect(), queue.dropped)
     }
 
     /// How many events were dropped for want of room.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.queue().dropped
+    }
+
+    /// The first so many events were not taken.
+    fn failed(&self, count: usize, error: &anyhow::Error) {
+        let mut queue = self.queue();
+        queue.last_error = Some(format!("{error:#}"));
+        for waiting in queue.lines.iter_mut().take(count) {
+            waiting.failures += 1;
+            if waiting.failures >= PATIENCE
+                && let Some(shorter) = waiting.shorter.take()
+            {
+                waiting.line = shorter;
+            }
+        }
     }
 
     /// Removes the posted events, except those that were already dropped while the POST ran.
@@ -182,6 +214,21 @@ mod tests {
         outbox.acknowledge(1, 0);
         assert_eq!(outbox.batch().0.len(), BATCH.0);
         assert_eq!(outbox.dropped(), 0);
+    }
+
+    #[test]
+    fn an_event_that_no_server_takes_becomes_a_shorter_one() {
+        let outbox = Outbox::default();
+        outbox.push("first".into());
+        outbox.push_or("long".into(), Some("short".into()));
+        let lines = || outbox.batch().0;
+        outbox.failed(2, &anyhow::anyhow!("413"));
+        // Only what was sent counts.
+        outbox.failed(1, &anyhow::anyhow!("503"));
+        assert_eq!(lines(), ["first", "long"]);
+        outbox.failed(2, &anyhow::anyhow!("413"));
+        assert_eq!(lines(), ["first", "short"]);
+        assert_eq!(outbox.queue().last_error.as_deref(), Some("413"));
     }
 
     #[test]

@@ -200,11 +200,18 @@ impl Reporter {
 
     /// An event outside of a step's start and end: `fields` are its details.
     pub fn tell(&self, step: &str, state: &str, fields: Map<String, Value>) {
-        self.tell_and_post(step, state, fields, Map::new());
+        self.tell_and_post(step, state, fields, [Map::new(), Map::new()]);
     }
 
-    /// The same with fields that are `posted` and shown nowhere: they are long, and serial lines are slow.
-    pub fn tell_and_post(&self, step: &str, state: &str, fields: Map<String, Value>, posted: Map<String, Value>) {
+    /// The same with fields that are `posted` and shown nowhere: they are long, and serial lines are slow. Where no server takes them
+    /// there are others `instead`.
+    pub fn tell_and_post(
+        &self,
+        step: &str,
+        state: &str,
+        fields: Map<String, Value>,
+        [posted, instead]: [Map<String, Value>; 2],
+    ) {
         let mut sequence = self.0.sequence.lock().unwrap_or_else(PoisonError::into_inner);
         let mut event = Event {
             metalstrap: EVENT_FORMAT,
@@ -219,11 +226,16 @@ impl Reporter {
         *sequence += 1;
         log::info!("{line}");
         self.0.screen.event(&line);
+        let mut shorter = None;
         if !posted.is_empty() {
+            let shown = event.fields.clone();
             event.fields.extend(posted);
             line = event.line().unwrap_or(line);
+            event.fields = shown;
+            event.fields.extend(instead);
+            shorter = event.line();
         }
-        self.0.outbox.push(line);
+        self.0.outbox.push_or(line, shorter);
     }
 
     /// The line with which the installed OS confirms that a kexec led to it: an event of this run, whose number and time nobody

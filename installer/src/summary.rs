@@ -72,7 +72,7 @@ impl Summary {
         if let Some(entry) = &self.boot_entry {
             details.insert("boot_entry".into(), serde_json::to_value(entry).unwrap_or_default());
         }
-        let mut posted = Map::new();
+        let mut posted = [Map::new(), Map::new()];
         if let Some(attestation) = self.attestation {
             details.insert("attestation".into(), attestation);
             posted = attestation::posted(attestation::firmware_log());

@@ -42,7 +42,7 @@ pub struct ExpectArgs {
     #[arg(long, value_name = "FILE")]
     host_config: Option<PathBuf>,
     /// A program that the firmware may have started: the netboot UKI, and what was started before it. Several times for several;
-    /// no other may have been. Not proved of a machine that has left the installer by kexec
+    /// no other may have been. Not proved of a machine that leaves the installer by kexec, or has
     #[arg(long, value_name = "FILE")]
     netboot: Vec<PathBuf>,
     /// Whether Secure Boot was to be on

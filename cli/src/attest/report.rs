@@ -19,7 +19,7 @@ use super::verdict::{self, Format};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   metalstrap attest report events.ndjson --ek-roots tpm-roots --release manifest.json --host-config host.json
-  metalstrap attest report events.ndjson --run 5b9c2f7e-8a41-4f0e-9d3c-1f2a3b4c5d6e --netboot netboot.efi --format json
+  metalstrap attest report events.ndjson --run 5b9c2f7e-8a41-4f0e-9d3c-1f2a3b4c5d6e --secure-boot on --format json
 Exit code: 0 the machine is accepted, 1 it is not.")]
 pub struct Args {
     /// Events as they were posted to `report_url`, or the one event `run` `finished`

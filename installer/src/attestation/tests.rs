@@ -306,12 +306,17 @@ fn the_report_has_a_quote_whose_nonce_is_of_the_run() {
 
 #[test]
 fn the_firmwares_log_is_posted_unless_it_is_too_long() {
-    assert_eq!(Value::from(posted(None)), json!({}));
-    assert_eq!(Value::from(posted(Some(vec![0; 3]))), json!({"firmware_log": "AAAA"}));
-    let longest = posted(Some(vec![0; 512 << 10]));
+    let posted = |log| super::posted(log).map(Value::from);
+    assert_eq!(posted(Ok(None)), [json!({}), json!({})]);
+    let not_taken = json!({"firmware_log_left_out": "no server took it"});
+    assert_eq!(posted(Ok(Some(vec![0; 3]))), [json!({"firmware_log": "AAAA"}), not_taken]);
+    let [longest, _] = posted(Ok(Some(vec![0; 512 << 10])));
     assert_eq!(longest["firmware_log"].as_str().map(str::len), Some(699_052));
     let too_long = json!({"firmware_log_left_out": "it has 524289 bytes, more than 524288"});
-    assert_eq!(Value::from(posted(Some(vec![0; (512 << 10) + 1]))), too_long);
+    assert_eq!(posted(Ok(Some(vec![0; (512 << 10) + 1]))), [too_long.clone(), too_long]);
+    let not_read = json!({"firmware_log_left_out": "reading log: I/O error"});
+    let error = anyhow::anyhow!("I/O error").context("reading log");
+    assert_eq!(posted(Err(error)), [not_read.clone(), not_read]);
 }
 
 #[test]

@@ -29,8 +29,8 @@ pub enum ReadBack {
 /// Bytes read at once.
 const PIECE: u64 = 1 << 20;
 
-/// Reads `tree`, which lies at the start of `tree_at`, and the blocks of `region` that are not in `proven`, from the drive, not from the kernel's cache, and checks
-/// each. What is checked is on stable storage: the disk is flushed first.
+/// Reads `tree`, which lies at the start of `tree_at`, and the blocks of `region` that are not in `proven`, from the drive, not from
+/// the kernel's cache, and checks each. What is checked is on stable storage: the disk is flushed first.
 ///
 /// # Errors
 /// [`Code::DiskIo`] with the block when the drive returns something else, or fails.

@@ -172,7 +172,8 @@ impl Round {
         self.queue().given_up
     }
 
-    /// Whether one connection is left, of more that there were when `given_up` had given up.
+    /// Whether one connection is left, of more that there were when `given_up` had given up. All of them are one task, so that what
+    /// this says holds until the next await.
     pub fn is_left_alone(&self, given_up: u64) -> bool {
         let queue = self.queue();
         queue.serving == 1 && queue.given_up > given_up

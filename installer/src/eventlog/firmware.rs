@@ -29,7 +29,7 @@ pub fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     read
 }
 
-/// The longest of those at `paths` that can be had, or the first of them; `None` also where all are empty.
+/// The longest of those at `paths` that can be had, of equally long ones the first; `None` also where all are empty.
 #[must_use]
 pub fn longest(paths: &[PathBuf], most: u64) -> Option<Vec<u8>> {
     let read_or_warn = |path: &PathBuf| {

@@ -72,7 +72,12 @@ impl Machine<'_> {
     /// the machine is refused.
     async fn exchange(&mut self, host: &Host, esp: &Region) -> Result<()> {
         self.introduce()?;
-        let logs = Logs { firmware: attestation::firmware_log(), userspace: self.event_log().to_owned() };
+        // What a verifier makes of it where it cannot be had is its business.
+        let firmware = attestation::firmware_log().unwrap_or_else(|error| {
+            log::warn!("the firmware's event log is not in the evidence: {error:#}");
+            None
+        });
+        let logs = Logs { firmware, userspace: self.event_log().to_owned() };
         let verifier = self.attester.verifier.clone().context("nobody knows the verifier")?;
         let (tpm, key, introduction) = self.attester.key.as_mut().context("there is no attestation key")?;
         attestation::add_chain(tpm, introduction);

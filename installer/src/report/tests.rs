@@ -68,7 +68,7 @@ async fn what_is_only_posted_is_shown_nowhere() {
     let lines = Lines::default();
     let tell = Reporter::new("r".into(), Box::new(lines.clone()), None);
     let posted = fields([("firmware_log", "AAAA".into())]);
-    tell.tell_and_post("run", "finished", fields([("release", "tiny_1".into())]), posted);
+    tell.tell_and_post("run", "finished", fields([("release", "tiny_1".into())]), [posted, Map::new()]);
     tell.tell("run", "info", Map::new());
     let url = format!("https://127.0.0.1:{}/report", server.port);
     let poster = Poster::new(&url, Access::of_ca(&server.ca).unwrap(), Resolver::learnt(Servers::default())).unwrap();
@@ -83,6 +83,24 @@ async fn what_is_only_posted_is_shown_nowhere() {
     let numbers = |events: &[Value]| events.iter().map(|event| event["sequence"].clone()).collect::<Vec<_>>();
     assert_eq!((numbers(&shown), numbers(&sent)), (vec![json!(0), json!(1)], vec![json!(0), json!(1)]));
     assert_eq!(shown[1], sent[1]);
+}
+
+#[tokio::test]
+async fn what_no_server_takes_is_left_out() {
+    let answer = |_, request: &str| reply(if request.len() > 4096 { "413 Payload Too Large" } else { "200 OK" }, b"");
+    let server = serve(|_| {}, answer).await;
+    let tell = Reporter::new("r".into(), Box::new(Lines::default()), None);
+    let posted = fields([("firmware_log", "A".repeat(8192).into())]);
+    let instead = fields([("firmware_log_left_out", "no server took it".into())]);
+    tell.tell_and_post("run", "finished", fields([("release", "tiny_1".into())]), [posted, instead]);
+    let url = format!("https://127.0.0.1:{}/report", server.port);
+    let poster = Poster::new(&url, Access::of_ca(&server.ca).unwrap(), Resolver::learnt(Servers::default())).unwrap();
+    tell.outbox().start(poster);
+    tell.outbox().settle(Duration::from_secs(30)).await.unwrap();
+    let requests = server.requests();
+    let sent: Value = serde_json::from_str(requests.last().unwrap().split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(requests.len(), 3);
+    assert_eq!(sent["fields"], json!({"release": "tiny_1", "firmware_log_left_out": "no server took it"}));
 }
 
 #[test]

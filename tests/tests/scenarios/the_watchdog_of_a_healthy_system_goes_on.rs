@@ -11,8 +11,8 @@ use metalstrap_tests::uptime::{self, CONFIRMED, KERNEL, LIVED, Lived, UP, last_l
 use serde_json::{Value, json};
 
 /// Seconds of the watchdog. From the jump to the driver in the OS's initrd, and later from the root file system's PID 1 to its first
-/// round, nobody feeds it: some 20 s each on a quiet host without KVM.
-const WATCHDOG: u64 = 150;
+/// round, nobody feeds it: some 20 s each on a quiet host without KVM, several times that on a busy one.
+const WATCHDOG: u64 = 200;
 /// What the TPM may take of an installation, in seconds.
 const TPM: f64 = 3.0;
 

@@ -104,20 +104,19 @@ fn a_wait_is_life_until_its_end_and_no_longer() {
     let (mut ticker, _, pipe) = running();
     let progress = Progress::default();
     let waits = ticker.tell.waits();
-    let mut alive = || {
+    let mut alive_at = |now| {
         let before = pipe.stirred();
-        ticker.tick(&progress);
+        ticker.tick_at(&progress, now);
         pipe.stirred() != before
     };
-    let end = Instant::now() + Duration::from_millis(500);
+    let end = Instant::now() + Duration::from_secs(600);
     waits.until(end, "https://repo.test is left alone");
-    assert!(alive());
-    std::thread::sleep(end.saturating_duration_since(Instant::now()));
-    assert!(!alive());
-    waits.until(Instant::now() + Duration::from_secs(600), "https://repo.test is left alone");
-    assert!(alive());
+    assert!(alive_at(end - Duration::from_millis(1)));
+    assert!(!alive_at(end));
+    waits.until(end + Duration::from_secs(600), "https://repo.test is left alone");
+    assert!(alive_at(end));
     waits.over();
-    assert!(!alive());
+    assert!(!alive_at(end));
 }
 
 #[test]
