@@ -56,9 +56,9 @@ images: kernels target installer
 demo: images
 	$(CARGO) run --locked -p metalstrap-tests --bin demo
 
-# All that CI runs: check, then the scenarios in virtual machines, but for one that takes a quarter of an hour, half of it alone. Fetching, mkosi and the installer's
-# link-time optimization leave a processor idle, so they go beside check. All of it asks cargo for the whole workspace: for a part of it
-# dependencies have other features, and are built again.
+# All that CI runs: check, then the scenarios in virtual machines, but for one that takes a quarter of an hour, half of it alone.
+# Fetching, mkosi and the installer's link-time optimization leave a processor idle, so they go beside check. All of it asks cargo for
+# the whole workspace: for a part of it dependencies have other features, and are built again.
 test: deps
 	$(MAKE) --jobs=3 SCOPE="--workspace --all-targets" check workbench images
 	rm -f out/measured/result.json
