@@ -236,8 +236,7 @@ pub fn beside(host: &Host, given: &Secrets) -> Result<(), String> {
 /// # Errors
 /// It cannot be read, or is too long.
 pub fn firmware_log() -> Result<Option<Vec<u8>>> {
-    let log = firmware::read(Path::new(firmware::LOG), MOST_FIRMWARE_LOG)?;
-    Ok(log.filter(|log| !log.is_empty()))
+    firmware::read(Path::new(firmware::LOG), MOST_FIRMWARE_LOG)
 }
 
 /// The same in the installed OS whose root is `root`: where the kernel has lost it or a part of it, what was handed over.

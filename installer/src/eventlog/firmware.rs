@@ -14,7 +14,7 @@ pub const LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// Where the installed OS has what the installer had of it: after a kexec the kernel's is not always whole.
 pub const HANDED_OVER: &str = "/run/metalstrap/binary_bios_measurements";
 
-/// The whole of it, at `path`; `None` where the kernel has none. Nothing relies on that it is there.
+/// The whole of it, at `path`; `None` where the kernel has none, or an empty one. Nothing relies on that it is there.
 ///
 /// # Errors
 /// It cannot be read, or has more than `most` bytes: how many, the text says.
@@ -26,10 +26,10 @@ pub fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
         let length = length.with_context(|| format!("reading {}", path.display()))?;
         ensure!(length <= most, "{} has {length} bytes, more than {most}", path.display());
     }
-    read
+    Ok(read?.filter(|log| !log.is_empty()))
 }
 
-/// The longest of those at `paths` that can be had, of equally long ones the first; `None` also where all are empty.
+/// The longest of those at `paths` that can be had, of equally long ones the first.
 #[must_use]
 pub fn longest(paths: &[PathBuf], most: u64) -> Option<Vec<u8>> {
     let read_or_warn = |path: &PathBuf| {
@@ -39,7 +39,7 @@ pub fn longest(paths: &[PathBuf], most: u64) -> Option<Vec<u8>> {
         })
     };
     let logs = paths.iter().filter_map(read_or_warn);
-    logs.reduce(|longest, log| if log.len() > longest.len() { log } else { longest }).filter(|log| !log.is_empty())
+    logs.reduce(|longest, log| if log.len() > longest.len() { log } else { longest })
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ pub fn importer() -> Vec<u8> {
 #[must_use]
 pub fn logs(own: &str, incomplete: bool, firmware: &Path) -> (Vec<u8>, Option<anyhow::Error>) {
     let (firmware, left_out) = match eventlog::firmware::read(firmware, MOST_LOG) {
-        Ok(log) => (log.filter(|log| !log.is_empty()), None),
+        Ok(log) => (log, None),
         Err(error) => (None, Some(error)),
     };
     let mode = if incomplete { OWN_LOG | STICKY } else { OWN_LOG };

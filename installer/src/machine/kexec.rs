@@ -69,11 +69,7 @@ impl Machine<'_> {
         if !host.cmdline_extra.is_empty() {
             line.check_fits(boot.cmdline_limit)?;
         }
-        let decision = Decision::new(HandoffMode::Kexec, [Some(text)]);
-        if let Some(text) = decision.complaint() {
-            self.tell.warn("plan", &text);
-        }
-        Ok((Host { handoff: decision.ending, ..host }, Plan { handoff: Some(decision), ..plan }))
+        Ok(self.decided(Decision::new(HandoffMode::Kexec, [Some(text)]), host, plan))
     }
 
     /// Measures the installed UKI and what is added to it, and loads its kernel. The last thing that measures: the log that it

@@ -55,7 +55,11 @@ impl Machine<'_> {
             secure_boot::obstacle(boot),
             watchdog::obstacle(boot),
         ];
-        let decision = Decision::new(host.handoff, reasons);
+        self.decided(Decision::new(host.handoff, reasons), host, plan)
+    }
+
+    /// Tells what speaks against kexec; `host` and `plan` then say what was decided.
+    pub(super) fn decided(&self, decision: Decision, host: Host, plan: Plan) -> (Host, Plan) {
         if let Some(text) = decision.complaint() {
             self.tell.warn("plan", &text);
         }
