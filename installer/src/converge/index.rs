@@ -13,6 +13,10 @@ use super::blocks::BlockSet;
 use super::expected::Judge;
 use super::repeats::Repeats;
 
+/// Blocks whose whole digests are looked up at once, in the order of the content: in the order of digests nearly each of them would
+/// read and hash another block of the tree. They take some 10 MB, twice that at worst.
+const AT_ONCE: usize = 1 << 17;
+
 /// Missing blocks by digest.
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -46,14 +50,55 @@ impl Index {
     /// # Errors
     /// The tree that says what blocks must be cannot be read.
     pub fn into_repeats(self, have: &BlockSet, judge: &mut dyn Judge) -> Result<Repeats, TreeError> {
+        self.repeats(have, judge, AT_ONCE)
+    }
+
+    fn repeats(&self, have: &BlockSet, judge: &mut dyn Judge, at_once: usize) -> Result<Repeats, TreeError> {
         let mut repeats = Repeats::new(self.first);
-        let alike = self.entries.chunk_by(|a, b| a & !self.numbers == b & !self.numbers);
-        for entries in alike.filter(|entries| entries.len() > 1) {
-            let blocks = entries.iter().map(|entry| self.block(*entry));
-            repeats.add(blocks.filter(|block| !have.contains(*block)), judge)?;
+        let (mut batch, mut blocks) = (Vec::new(), Vec::new());
+        for entries in self.entries.chunk_by(|a, b| a & !self.numbers == b & !self.numbers) {
+            if self.missing(entries, have).nth(1).is_none() {
+                continue;
+            }
+            // Many that are equal are in order already.
+            if entries.len() >= at_once {
+                repeats.add(self.missing(entries, have), &mut |block| judge.digest(block))?;
+                continue;
+            }
+            batch.push(entries);
+            blocks.extend(self.missing(entries, have));
+            if blocks.len() >= at_once {
+                self.look_up(&mut batch, &mut blocks, have, judge, &mut repeats)?;
+            }
         }
+        self.look_up(&mut batch, &mut blocks, have, judge, &mut repeats)?;
         repeats.shrink();
         Ok(repeats)
+    }
+
+    /// Adds a batch of groups, which have these blocks, and empties both.
+    fn look_up(
+        &self,
+        batch: &mut Vec<&[u64]>,
+        blocks: &mut Vec<u64>,
+        have: &BlockSet,
+        judge: &mut dyn Judge,
+        repeats: &mut Repeats,
+    ) -> Result<(), TreeError> {
+        blocks.sort_unstable();
+        let digests = blocks.iter().map(|block| judge.digest(*block)).collect::<Result<Vec<_>, _>>()?;
+        let known =
+            |block: u64| blocks.binary_search(&block).ok().and_then(|place| digests.get(place).copied().flatten());
+        for entries in batch.drain(..) {
+            repeats.add(self.missing(entries, have), &mut |block| Ok(known(block)))?;
+        }
+        blocks.clear();
+        Ok(())
+    }
+
+    /// The blocks of entries that `have` lacks, in order where the entries begin alike.
+    fn missing(&self, entries: &[u64], have: &BlockSet) -> impl Iterator<Item = u64> {
+        entries.iter().map(|entry| self.block(*entry)).filter(|block| !have.contains(*block))
     }
 
     fn key(&self, digest: &Digest) -> u64 {
@@ -103,7 +148,11 @@ mod tests {
     proptest! {
         /// It finds what a plain map finds, also where digests begin alike.
         #[test]
-        fn digests_are_found(first in any::<u32>(), kinds in proptest::collection::vec(0..40_u8, 1..200)) {
+        fn digests_are_found(
+            first in any::<u32>(),
+            kinds in proptest::collection::vec(0..40_u8, 1..200),
+            at_once in 1..60_usize,
+        ) {
             let first = u64::from(first);
             let range = first..first + kinds.len() as u64;
             let digest = |kind: u8| {
@@ -131,7 +180,7 @@ mod tests {
                 equal.entry(*kind).or_default().push(block);
             }
             let digests = kinds.iter().map(|kind| digest(*kind)).collect();
-            let repeats = index.into_repeats(&have, &mut Says { first, digests }).unwrap();
+            let repeats = index.repeats(&have, &mut Says { first, digests }, at_once).unwrap();
             let groups = |have: &BlockSet| -> Vec<Vec<u64>> {
                 let members = |place| repeats.members(place).map(|number| repeats.block(number)).collect::<Vec<u64>>();
                 repeats.missing(have).into_iter().map(members).collect()

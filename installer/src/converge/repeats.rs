@@ -1,10 +1,10 @@
 //! Missing blocks that others of them must be equal to. Half of an image may be blocks that its other half has too, so that is
 //! flat: 4 bytes for each.
 
+use metalstrap_release::digest::Digest;
 use metalstrap_release::verity::TreeError;
 
 use super::blocks::BlockSet;
-use super::expected::Judge;
 
 /// Of the last block of a group.
 const LAST: u32 = 1 << 31;
@@ -23,18 +23,22 @@ impl Repeats {
         Self { first, members: Vec::new() }
     }
 
-    /// Adds those of `blocks`, whose digests begin alike, that have the same one as another.
+    /// Adds those of `blocks`, whose digests begin alike, that have the same `digest_of` as another.
     ///
     /// # Errors
-    /// The tree that says what blocks must be cannot be read.
-    pub fn add(&mut self, mut blocks: impl Iterator<Item = u64>, judge: &mut dyn Judge) -> Result<(), TreeError> {
+    /// The digest's.
+    pub fn add(
+        &mut self,
+        mut blocks: impl Iterator<Item = u64>,
+        digest_of: &mut dyn FnMut(u64) -> Result<Option<Digest>, TreeError>,
+    ) -> Result<(), TreeError> {
         let (Some(first), Some(second)) = (blocks.next(), blocks.next()) else { return Ok(()) };
         // Nearly always all of them have.
         let mut groups: Vec<(Option<[u8; 32]>, Vec<u32>)> = Vec::new();
         for block in [first, second].into_iter().chain(blocks) {
             // One that is too far off for a number is fetched by itself.
             let Some(number) = self.number(block) else { continue };
-            let digest = judge.digest(block)?.map(|digest| digest.0);
+            let digest = digest_of(block)?.map(|digest| digest.0);
             match groups.iter_mut().find(|(known, _)| *known == digest) {
                 Some((_, members)) => members.push(number),
                 None => groups.push((digest, vec![number])),
