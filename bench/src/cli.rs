@@ -17,7 +17,7 @@ use crate::{docs, inside, run};
     name = "bench",
     args_conflicts_with_subcommands = true,
     after_help = "Examples:
-  bench                                                                    # all of it: two and a half hours, as root
+  bench                                                                    # all of it: two to three hours, as root
   bench --cases fresh --tools metalstrap,curl-zstd-dd --runs 1 --size 256M
   bench --docs                                                             # docs/performance.md from result.json"
 )]

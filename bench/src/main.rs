@@ -22,6 +22,7 @@ mod programs;
 mod relay;
 mod release;
 mod result;
+mod room;
 mod run;
 mod server;
 mod stop;

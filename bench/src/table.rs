@@ -20,7 +20,7 @@ pub fn title(case: &str) -> String {
         ("repair", "1") => "Repair of 1 damaged block".to_owned(),
         ("repair", count) => format!("Repair of {count} damaged blocks"),
         ("resume", percent) => format!("Second run after a kill at {percent}% of the bytes"),
-        ("size", "4-repeated") => "Generated image of 4 GiB whose second half is the first once more".to_owned(),
+        ("size", "4-twice") => "Generated image of 4 GiB whose second half is the first once more".to_owned(),
         ("size", size) => format!("Generated image of {size} GiB, blank disk"),
         ("link", "50ms-1pct-small") => "The same with an image of 25 MB".to_owned(),
         ("link", "50ms-1pct") => "50 ms round trip, 1% of the packets lost".to_owned(),
@@ -63,8 +63,10 @@ pub const LEVELS: &str = "level-";
 /// One table of all cases that differ in zstd's level.
 pub fn of_levels(records: &[Record]) -> String {
     let heads = ["level", "`publish`", "payload", "loopback", "CPU", "link of 100 Mbit/s"];
-    let title = "Which level of zstd (`level-N`, 274 MB, without read-back)";
-    of_numbers(records, LEVELS, "-link", title, &heads, |record, over_link| {
+    let size = records.iter().find(|record| record.case.starts_with(LEVELS));
+    let size = size.map_or_else(String::new, |of| format!(" {:.0} MB,", of.image_bytes as f64 / 1e6));
+    let title = format!("Which level of zstd (`level-N`,{size} without read-back)");
+    of_numbers(records, LEVELS, "-link", &title, &heads, |record, over_link| {
         let more = |name: &str| record.more.get(name).copied().unwrap_or_default();
         let publish = format!("{:.1} s", more("publish_seconds"));
         vec![publish, megabytes(more("payload_bytes")), spread(record), cpu(record), over_link]
@@ -200,6 +202,21 @@ mod tests {
             | --: | --: | --: | --: | --: |\n\
             | 4 | 3.00 s (2.00 to 4.00) | 0.50 s | 20.0 MB | 7.00 s (7.00 to 7.00) |\n";
         assert_eq!(of_connections(&records), expected);
+    }
+
+    #[test]
+    fn levels_have_one_table() {
+        let more = vec![("publish_seconds", 3.4), ("payload_bytes", 86_600_000.0)];
+        let sample = Sample { seconds: 0.5, cpu_seconds: 1.0, more, ..Sample::default() };
+        let records = [
+            Record::new("level-3", "metalstrap", 248_000_000, std::slice::from_ref(&sample)),
+            Record::new("level-3-link", "metalstrap", 248_000_000, &[Sample { seconds: 7.0, ..sample }]),
+        ];
+        let expected = "### Which level of zstd (`level-N`, 248 MB, without read-back)\n\n\
+            | level | `publish` | payload | loopback | CPU | link of 100 Mbit/s |\n\
+            | --: | --: | --: | --: | --: | --: |\n\
+            | 3 | 3.4 s | 86.6 MB | 0.50 s (0.50 to 0.50) | 1.00 s | 7.00 s (7.00 to 7.00) |\n";
+        assert_eq!(of_levels(&records), expected);
     }
 
     #[test]

@@ -16,7 +16,7 @@ const SIZES: [(&str, u64, u64); 5] = [
     ("1", 1 << 30, 1 << 30),
     ("4", 1 << 32, 1 << 32),
     ("16", 1 << 34, 1 << 34),
-    ("4-repeated", 1 << 32, 1 << 31),
+    ("4-twice", 1 << 32, 1 << 31),
 ];
 /// Bytes of the largest that peers get too: a payload of 16 GiB would be another 6 GB on the disk, and tell nothing new.
 const FOR_PEERS: u64 = 1 << 32;
@@ -32,7 +32,7 @@ pub fn all(lab: &Lab) -> Result<()> {
     // Quick runs with a smaller --size leave the large ones out.
     for (name, size, unique) in SIZES.into_iter().filter(|(_, size, _)| *size <= limit) {
         let layout = Layout { slots: 1, root: size };
-        let image = lab.image(&format!("mix-{name}"), &Recipe::Mix { size, unique }, |_| layout)?;
+        let image = lab.image(&image_name(name), &Recipe::Mix { size, unique }, |_| layout)?;
         // Where memory has no room for the largest, it goes to the real disk.
         let fits = layout.disk_size().saturating_add(BESIDE) <= available()?;
         let medium = if fits { Medium::Ram } else { Medium::Real };
@@ -51,10 +51,28 @@ pub fn all(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Its release has this as its version.
+fn image_name(name: &str) -> String {
+    format!("mix-{name}")
+}
+
 /// Bytes of memory that may be had.
 fn available() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
     let kib =
         text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok());
     kib.and_then(|kib: u64| kib.checked_mul(1024)).context("finding MemAvailable in /proc/meminfo")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_each_image_is_a_version() {
+        for (name, ..) in SIZES {
+            let version = image_name(name);
+            assert!(version.len() <= 12, "{version} is no version of a manifest");
+        }
+    }
 }
