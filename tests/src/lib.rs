@@ -1,8 +1,7 @@
 //! End-to-end scenarios and the demo: what they share.
 //!
 //! [`artifacts`] names what `make images` has built, [`release`] publishes it, [`reissue`] makes another version of it, [`observe`] lets the installed OS speak
-//! for itself, [`replay`] recomputes the TPM's register without the installer's code, [`measured`] keeps what was shown,
-//! [`turn`] lets one of them be alone.
+//! for itself, [`replay`] recomputes the TPM's register without the installer's code, [`measured`] keeps what was shown.
 
 pub mod artifacts;
 pub mod demo;
@@ -17,6 +16,5 @@ pub mod reissue;
 pub mod release;
 pub mod replay;
 pub mod scene;
-pub mod turn;
 pub mod uptime;
 pub mod workbench;

@@ -13,7 +13,6 @@ use serde_json::Value;
 
 use crate::artifacts::{self, Flavour};
 use crate::release::{self, Published, Target};
-use crate::turn::Turn;
 
 /// Serial number of the machine's disk.
 pub const SERIAL: &str = "SCENE-1";
@@ -39,8 +38,6 @@ pub struct Scene {
     pub cmdline_extra: String,
     /// Whose kernel it has; the one for virtual machines unless a scenario says otherwise.
     pub flavour: Flavour,
-    /// With whom it runs.
-    pub turn: Turn,
 }
 
 impl Scene {
@@ -57,7 +54,6 @@ impl Scene {
     /// # Errors
     /// As [`Self::new`].
     pub fn publishing(name: &str, target: Target, more: &[&str]) -> Result<Self> {
-        let turn = Turn::together();
         let run = RunDir::new(name)?;
         let published = release::publish_with(target, run.path(), more)?;
         let lab = Lab::new(&run.path().join("lab"))?;
@@ -66,7 +62,7 @@ impl Scene {
         let mut host = release::host(target);
         host.disk.serial = Some(SERIAL.to_owned());
         let (extra_files, cmdline_extra, flavour) = (Vec::new(), String::new(), Flavour::Cloud);
-        Ok(Self { run, lab, published, site, host, extra_files, cmdline_extra, flavour, turn })
+        Ok(Self { run, lab, published, site, host, extra_files, cmdline_extra, flavour })
     }
 
     /// Lets the saboteur start as the kernel's init, leave a process behind that lies in wait until the step `after` has started, and

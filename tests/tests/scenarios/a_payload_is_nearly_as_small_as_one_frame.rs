@@ -5,11 +5,9 @@ use std::io;
 
 use metalstrap_release::payload::{CompressOptions, compress};
 use metalstrap_tests::artifacts::built;
-use metalstrap_tests::turn::Turn;
 
 #[test]
 fn a_payload_is_nearly_as_small_as_one_frame() {
-    let _turn = Turn::together();
     let image = fs::read(built("target/root.raw").unwrap()).unwrap();
     let options = CompressOptions::default();
     let payload = compress(&mut image.as_slice(), &mut io::sink(), &options, &mut |_| {}).unwrap();

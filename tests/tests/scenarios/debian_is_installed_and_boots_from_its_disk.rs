@@ -2,14 +2,12 @@
 
 use metalstrap_qemu::RunDir;
 use metalstrap_tests::demo;
-use metalstrap_tests::turn::Turn;
 
 /// What design §9 and the issue bound.
 const MIB: u64 = 1 << 20;
 
 #[test]
 fn debian_is_installed_and_boots_from_its_disk() {
-    let _turn = Turn::together();
     let run = RunDir::new("debian").unwrap();
     // It fails by itself if a boot did not reach multi-user, the root is not verity, or PCR 13 is not what its log says.
     let outcome = demo::run(run.path(), false).unwrap();

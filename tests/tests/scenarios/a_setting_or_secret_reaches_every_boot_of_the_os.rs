@@ -21,7 +21,7 @@ const FORMS: [&str; 2] = ["aHVzaC1odXNoLTdiMWU5NGQyLWMwYThm", "687573682d6875736
 const MACHINE_ID: &str = "6d6574616c7374726170000000000042";
 
 #[test]
-fn settings_and_secrets_reach_every_boot_of_the_os() {
+fn a_setting_or_secret_reaches_every_boot_of_the_os() {
     let mut scene = Scene::new("secrets", Target::Debian).unwrap();
     let tpm = Swtpm::manufacture(&scene.run.path().join("tpm"), true).unwrap();
     let credentials = json!({
