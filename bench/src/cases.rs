@@ -54,7 +54,7 @@ pub enum Case {
 pub fn run(options: Options) -> Result<()> {
     stop::watch()?;
     // With smaller images, or without some cases or tools, much less will do.
-    if options.cases.is_empty() && options.tools.is_empty() && options.size >= 1 << 31 {
+    if options.is_all() && options.size >= 1 << 31 {
         room::check(&options.out)?;
     }
     let cases = if options.cases.is_empty() { Case::value_variants().to_vec() } else { options.cases.clone() };

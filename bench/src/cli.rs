@@ -57,6 +57,13 @@ pub struct Options {
     pub docs: bool,
 }
 
+impl Options {
+    /// Whether it is all cases, with all tools.
+    pub fn is_all(&self) -> bool {
+        self.cases.is_empty() && self.tools.is_empty()
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Runs a command and writes what it used to a file.

@@ -58,9 +58,8 @@ impl Lab {
         let repository = Repository::open(&served, &keys, &options.built)?;
         let installer = options.installer.clone().map_or_else(|| ours("metalstrap-installer"), Ok)?;
         // A full run starts from nothing, so that all figures are of one run.
-        let full = options.cases.is_empty() && options.tools.is_empty();
         let (records, absent) =
-            if full { (Vec::new(), Vec::new()) } else { (result::read(&out)?, absent::read(&out)?) };
+            if options.is_all() { (Vec::new(), Vec::new()) } else { (result::read(&out)?, absent::read(&out)?) };
         let ca = out.join("ca.pem");
         let lab = Self {
             server: RefCell::new(server),

@@ -48,7 +48,7 @@ pub fn of_connections(records: &[Record]) -> String {
     const LOSSY: &str = "-50ms-1pct";
     // It is another image than over the loopback.
     let lossy = records.iter().find(|record| record.case.starts_with(CONNECTIONS) && record.case.ends_with(LOSSY));
-    let size = lossy.map_or_else(String::new, |lossy| format!(" ({:.0} MB)", lossy.image_bytes as f64 / 1e6));
+    let size = lossy.map_or_else(String::new, |lossy| format!(" ({})", image_size(lossy)));
     let over_link = format!("50 ms, 1% lost{size}");
     let heads = ["connections", "loopback", "CPU", "peak RSS", &over_link];
     let title = "How many connections (`connections-N`, without read-back)";
@@ -64,7 +64,7 @@ pub const LEVELS: &str = "level-";
 pub fn of_levels(records: &[Record]) -> String {
     let heads = ["level", "`publish`", "payload", "loopback", "CPU", "link of 100 Mbit/s"];
     let size = records.iter().find(|record| record.case.starts_with(LEVELS));
-    let size = size.map_or_else(String::new, |of| format!(" {:.0} MB,", of.image_bytes as f64 / 1e6));
+    let size = size.map_or_else(String::new, |of| format!(" {},", image_size(of)));
     let title = format!("Which level of zstd (`level-N`,{size} without read-back)");
     of_numbers(records, LEVELS, "-link", &title, &heads, |record, over_link| {
         let more = |name: &str| record.more.get(name).copied().unwrap_or_default();
@@ -97,6 +97,10 @@ fn of_numbers(
         row(&mut text, &std::iter::once(number.to_owned()).chain(cells).collect::<Vec<_>>());
     }
     text
+}
+
+fn image_size(record: &Record) -> String {
+    format!("{:.0} MB", record.image_bytes as f64 / 1e6)
 }
 
 fn spread(record: &Record) -> String {
