@@ -55,9 +55,10 @@ impl Index {
 
     fn repeats(&self, have: &BlockSet, judge: &mut dyn Judge, at_once: usize) -> Result<Repeats, TreeError> {
         let mut repeats = Repeats::new(self.first);
-        let (mut batch, mut blocks) = (Vec::new(), Vec::new());
+        let (mut batch, mut waiting) = (Vec::new(), 0_usize);
         for entries in self.entries.chunk_by(|a, b| a & !self.numbers == b & !self.numbers) {
-            if self.missing(entries, have).nth(1).is_none() {
+            let missing = self.missing(entries, have).count();
+            if missing < 2 {
                 continue;
             }
             // Many that are equal are in order already.
@@ -66,33 +67,34 @@ impl Index {
                 continue;
             }
             batch.push(entries);
-            blocks.extend(self.missing(entries, have));
-            if blocks.len() >= at_once {
-                self.look_up(&mut batch, &mut blocks, have, judge, &mut repeats)?;
+            waiting = waiting.saturating_add(missing);
+            if waiting >= at_once {
+                self.look_up(&batch, have, judge, &mut repeats)?;
+                batch.clear();
+                waiting = 0;
             }
         }
-        self.look_up(&mut batch, &mut blocks, have, judge, &mut repeats)?;
+        self.look_up(&batch, have, judge, &mut repeats)?;
         repeats.shrink();
         Ok(repeats)
     }
 
-    /// Adds a batch of groups, which have these blocks, and empties both.
+    /// Adds groups whose digests are looked up at once.
     fn look_up(
         &self,
-        batch: &mut Vec<&[u64]>,
-        blocks: &mut Vec<u64>,
+        batch: &[&[u64]],
         have: &BlockSet,
         judge: &mut dyn Judge,
         repeats: &mut Repeats,
     ) -> Result<(), TreeError> {
+        let mut blocks: Vec<u64> = batch.iter().flat_map(|entries| self.missing(entries, have)).collect();
         blocks.sort_unstable();
         let digests = blocks.iter().map(|block| judge.digest(*block)).collect::<Result<Vec<_>, _>>()?;
         let known =
             |block: u64| blocks.binary_search(&block).ok().and_then(|place| digests.get(place).copied().flatten());
-        for entries in batch.drain(..) {
+        for entries in batch {
             repeats.add(self.missing(entries, have), &mut |block| Ok(known(block)))?;
         }
-        blocks.clear();
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! The end of `make measured`: says whether out/measured/result.json is whole and right, and prints it. With `--busy`
-//! other scenarios ran while boots were timed.
+//! The end of `make measured` and of `make test`: says whether out/measured/result.json is whole and right, and prints it. With
+//! `--busy`, as the latter, other scenarios ran while boots were timed.
 
 use anyhow::{Result, bail, ensure};
 use metalstrap_tests::measured::{self, Host};
