@@ -5,7 +5,7 @@ use std::fmt;
 use nix::sys::signal::Signal;
 
 use crate::escapes;
-use crate::failure::{Code, Failure};
+use crate::failure::{Code, Failure, Touched};
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub enum Cause {
 pub struct Death {
     /// How it ended.
     pub cause: Cause,
-    /// The step it was in and whether the disk may have been written to, if it told.
-    pub step: Option<(String, bool)>,
+    /// The step it was in and how far it got with the disk, if it told.
+    pub step: Option<(String, Touched)>,
     /// What it wrote last to its standard error.
     pub last_words: Option<String>,
 }
@@ -52,9 +52,6 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Steps (`docs/events.md`) that come after the UKI has its name on the disk.
-const AFTER_THE_RELEASE_IS_COMPLETE: [&str; 3] = ["boot-entry", "secure-boot", "kernel"];
-
 impl Death {
     /// Whether it was ended because it got no further.
     #[must_use]
@@ -70,14 +67,8 @@ impl Death {
             happened += &format!("; it last wrote: {words}");
         }
         let untouched = match &self.step {
-            None => "Whether the disk was written to is not known; no other disk was.",
-            Some((_, false)) => "No disk was written to.",
-            Some((step, true)) if AFTER_THE_RELEASE_IS_COMPLETE.contains(&step.as_str()) => {
-                "No disk but the one being installed to was written to. The release on it is complete and boots."
-            }
-            Some((_, true)) => {
-                "No disk but the one being installed to was written to. What is on it is not complete and may not boot."
-            }
+            None => "Whether the disk was written to is not known; no other disk was.".to_owned(),
+            Some((_, touched)) => untouched(touched),
         };
         let advice = match self.cause {
             Cause::OutOfMemory => "Give the machine more memory, then retry.",
@@ -91,10 +82,22 @@ impl Death {
             code: Code::InstallerDied,
             step: self.step.as_ref().map_or("installer", |(step, _)| step).to_owned(),
             happened,
-            untouched: untouched.to_owned(),
+            untouched,
             advice: advice.to_owned(),
         }
     }
+}
+
+/// What was not touched. It may have got further than it told: what it had begun may be complete.
+fn untouched(touched: &Touched) -> String {
+    let there = match touched {
+        Touched::Nothing => return "No disk was written to.".to_owned(),
+        Touched::Begun(_) => "What is on it is not complete and may not boot.".to_owned(),
+        Touched::Again(_) => "It holds this release from an earlier run, which may not boot.".to_owned(),
+        Touched::Beside(_, other) => format!("{} on it was not touched and boots.", escapes::line(other)),
+        Touched::Complete(_) => "The release on it is complete and boots.".to_owned(),
+    };
+    format!("No disk but the one being installed to was written to. {there}")
 }
 
 /// The last lines a process wrote: what a panic says, else its last line.
@@ -172,15 +175,31 @@ mod tests {
     fn the_failure_says_what_was_not_touched() {
         let death =
             |step| Death { cause: Cause::Killed(Signal::SIGABRT), step, last_words: Some("oh".into()) }.failure();
-        let early = death(Some(("network".to_owned(), false)));
+        let early = death(Some(("network".to_owned(), Touched::Nothing)));
         assert_eq!((early.step.as_str(), early.untouched.as_str()), ("network", "No disk was written to."));
         assert_eq!(early.happened, "the installer process was killed by signal 6 (SIGABRT); it last wrote: oh");
+        let untouched = |step: &str, touched| death(Some((step.to_owned(), touched))).untouched;
         assert_eq!(
-            death(Some(("root".into(), true))).untouched,
+            untouched("root", Touched::Begun("vda".into())),
             "No disk but the one being installed to was written to. What is on it is not complete and may not boot."
         );
-        let late = "No disk but the one being installed to was written to. The release on it is complete and boots.";
-        assert_eq!(death(Some(("kernel".into(), true))).untouched, late);
+        assert_eq!(
+            untouched("root", Touched::Again("vda".into())),
+            "No disk but the one being installed to was written to. It holds this release from an earlier run, which \
+             may not boot."
+        );
+        assert_eq!(
+            untouched("esp", Touched::Beside("vda".into(), "debian_13.1\r".into())),
+            "No disk but the one being installed to was written to. debian_13.1\\r on it was not touched and boots."
+        );
+        // No step takes that away.
+        for step in ["esp", "attestation", "boot-entry", "secure-boot", "kernel", "run"] {
+            assert_eq!(
+                untouched(step, Touched::Complete("vda".into())),
+                "No disk but the one being installed to was written to. The release on it is complete and boots.",
+                "{step}"
+            );
+        }
         assert_eq!(death(None).untouched, "Whether the disk was written to is not known; no other disk was.");
         assert_eq!(early.code, Code::InstallerDied);
     }

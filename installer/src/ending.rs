@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Touched};
 
 /// The last message of the installer process to the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +63,8 @@ pub enum Message {
     Step {
         /// The step's id.
         step: String,
-        /// Whether a write to the disk may have happened.
-        disk_touched: bool,
+        /// How far the run got with the disk.
+        touched: Touched,
     },
     /// The installed OS takes over a watchdog that it gets with so many seconds.
     Watchdog {
@@ -171,6 +171,16 @@ impl EndingPipe {
         self.0.stirrings.now()
     }
 
+    /// What was told through one that leads nowhere.
+    #[cfg(test)]
+    pub(crate) fn told(&self) -> Vec<Message> {
+        use std::io::{Read as _, Seek as _};
+        let (mut file, mut bytes) = (self.0.file.lock().unwrap(), Vec::new());
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        Messages::default().push(&bytes)
+    }
+
     /// Tells the id of the run.
     pub fn run(&self, id: &str) {
         self.tell(&Message::Run { id: id.to_owned() });
@@ -191,10 +201,10 @@ impl EndingPipe {
         self.tell(&Message::Watchdog { seconds });
     }
 
-    /// Tells what is done now, and whether a write to the disk may already have happened.
-    pub fn step(&self, step: &str, disk_touched: bool) {
+    /// Tells what is done now, and how far the run got with the disk.
+    pub fn step(&self, step: &str, touched: &Touched) {
         self.0.stirrings.events.fetch_add(1, Ordering::Relaxed);
-        self.tell(&Message::Step { step: step.to_owned(), disk_touched });
+        self.tell(&Message::Step { step: step.to_owned(), touched: touched.clone() });
     }
 
     /// Tells, again and again, how many `bytes` the step looked at, fetched or got done, or that it `waits` for something

@@ -33,7 +33,8 @@ impl Failure {
 }
 
 /// How far the run got with the disk.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Touched {
     /// Nothing was written.
     #[default]

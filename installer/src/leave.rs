@@ -43,24 +43,38 @@ pub fn leave(way: Way, consoles: &Consoles, watchdog: &mut Watchdog, run: Option
     watchdog.leave_armed();
     end_processes();
     flush(consoles);
-    let own = marker::variables();
-    let way = disarm(way, consoles, watchdog, &own, run);
-    let mode = match way {
-        Way::Kexec => RebootMode::RB_KEXEC,
-        Way::Reboot => RebootMode::RB_AUTOBOOT,
-        Way::Poweroff => RebootMode::RB_POWER_OFF,
-    };
-    refused(consoles, way, reboot(mode));
-    if way == Way::Kexec {
-        consoles.line("Rebooting instead: the installed system starts from its disk.");
-        take_back(consoles, &own, run);
-    }
-    refused(consoles, Way::Reboot, reboot(RebootMode::RB_AUTOBOOT));
+    go(way, consoles, watchdog, &marker::variables(), run, &reboot);
     // Linux Documentation/admin-guide/sysrq.rst: reboot at once. Then the watchdog is what is left.
     let _ = std::fs::write("/proc/sysrq-trigger", "b");
     loop {
         std::thread::park();
     }
+}
+
+/// Goes this way, else through the firmware; returns if `kernel`, which is reboot(2), refuses both. What the first way did to the
+/// watchdog is undone before the second: a driver may hang while a reboot stops it. `own` are the firmware's variables that are ours.
+fn go(
+    way: Way,
+    consoles: &Consoles,
+    watchdog: &mut Watchdog,
+    own: &dyn Variables,
+    run: Option<&str>,
+    kernel: &dyn Fn(RebootMode) -> nix::Result<Infallible>,
+) {
+    let way = disarm(way, consoles, watchdog, own, run);
+    let mode = match way {
+        Way::Kexec => RebootMode::RB_KEXEC,
+        Way::Reboot => RebootMode::RB_AUTOBOOT,
+        Way::Poweroff => RebootMode::RB_POWER_OFF,
+    };
+    let result = kernel(mode);
+    watchdog.arm_again();
+    refused(consoles, way, result);
+    if way == Way::Kexec {
+        consoles.line("Rebooting instead: the installed system starts from its disk.");
+        take_back(consoles, own, run);
+    }
+    refused(consoles, Way::Reboot, kernel(RebootMode::RB_AUTOBOOT));
 }
 
 /// Does with the watchdog what is right for the way. A kernel that would be reset though it is well is not started: the
@@ -132,6 +146,7 @@ fn flush(consoles: &Consoles) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::fs;
 
     use super::*;
@@ -164,6 +179,37 @@ mod tests {
         let kexec = |state| disarmed(Way::Kexec, state, Some("5b9c"));
         assert_eq!(kexec("active\n"), (Way::Reboot, b"\0V".to_vec(), false, why.to_owned()));
         assert_eq!(kexec("inactive\n"), (Way::Kexec, b"\0V".to_vec(), true, silent));
+    }
+
+    /// What it says to the kernel, which refuses all, each time with what the watchdog got by then.
+    fn went(way: Way, taken_over: Option<u32>) -> Vec<(RebootMode, String)> {
+        let (fake, place) = (Fake::new(), tempfile::tempdir().unwrap());
+        let own = Efivarfs::at(place.path()).of_vendor(VENDOR);
+        Marker::prepare(&own, "debian_13.1", "5b9c").unwrap().jump(&own).unwrap();
+        let mut watchdog = fake.granting();
+        watchdog.feed();
+        watchdog.is_taken_over(taken_over);
+        let ((consoles, _person), asked) = (serial(), RefCell::new(Vec::new()));
+        let kernel = |mode: RebootMode| -> nix::Result<Infallible> {
+            asked.borrow_mut().push((mode, fake.written().escape_ascii().to_string()));
+            Err(Errno::EINVAL)
+        };
+        go(way, &consoles, &mut watchdog, &own, Some("5b9c"), &kernel);
+        assert_eq!(marker::failed_before(&own), None);
+        asked.into_inner()
+    }
+
+    /// A driver that hangs in the reboot would else strand a machine whose kexec was refused.
+    #[test]
+    fn a_way_that_was_refused_leaves_the_watchdog_armed_for_the_reboot() {
+        let then = |mode, first: &str, second: &str| {
+            vec![(mode, first.to_owned()), (RebootMode::RB_AUTOBOOT, second.to_owned())]
+        };
+        let (kexec, poweroff) = (RebootMode::RB_KEXEC, RebootMode::RB_POWER_OFF);
+        assert_eq!(went(Way::Kexec, None), then(kexec, r"[60]\x00V", r"[60]\x00[300]\x00"));
+        let taken_over = then(kexec, r"[60]\x00[90]\x00", r"[60]\x00[90]\x00[300]\x00");
+        assert_eq!(went(Way::Kexec, Some(90)), taken_over);
+        assert_eq!(went(Way::Poweroff, None), then(poweroff, r"[60]\x00V", r"[60]\x00[300]\x00"));
     }
 
     /// As by Ctrl-Alt-Del right before the jump, or where the installer dies there.

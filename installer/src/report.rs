@@ -131,7 +131,7 @@ impl Reporter {
     fn tell_supervisor(&self) {
         if let Some(supervisor) = &self.0.supervisor {
             let now = self.now();
-            supervisor.step(&now.step, now.touched != Touched::Nothing);
+            supervisor.step(&now.step, &now.touched);
         }
     }
 

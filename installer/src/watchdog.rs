@@ -37,6 +37,8 @@ pub struct Watchdog {
     last: Option<Instant>,
     /// Seconds that the next OS declares to be enough for it to feed the timer; `None`: it does not.
     taken_over: Option<u32>,
+    /// [`set_timeout`], but in tests.
+    set_timeout: fn(&File, u32) -> Option<u32>,
 }
 
 impl Default for Watchdog {
@@ -49,7 +51,8 @@ impl Watchdog {
     /// The one of this device, of which the kernel tells in `sysfs`.
     #[must_use]
     pub fn at(path: &Path, sysfs: &Path) -> Self {
-        Self { path: path.to_owned(), sysfs: sysfs.to_owned(), device: None, last: None, taken_over: None }
+        let (path, sysfs) = (path.to_owned(), sysfs.to_owned());
+        Self { path, sysfs, device: None, last: None, taken_over: None, set_timeout }
     }
 
     /// Feeds it when it is time to; call this at least every few seconds while all is well.
@@ -75,7 +78,7 @@ impl Watchdog {
     fn open(&mut self) {
         if let Ok(device) = OpenOptions::new().write(true).open(&self.path) {
             log::info!("watchdog {} started", self.path.display());
-            set_timeout(&device, WORKING);
+            (self.set_timeout)(&device, WORKING);
             self.device = Some(device);
         }
     }
@@ -88,9 +91,16 @@ impl Watchdog {
     /// Gives what comes before the end its time; the timer runs on.
     pub fn leave_armed(&mut self) {
         if let Some(device) = &mut self.device {
-            set_timeout(device, LEAVING);
+            (self.set_timeout)(device, LEAVING);
             let _ = device.write_all(b"\0");
         }
+    }
+
+    /// The same after a way out that the kernel refused: the timer, stopped for it or given the next OS's time, is what resets a
+    /// machine that hangs in the next way out.
+    pub fn arm_again(&mut self) {
+        self.feed();
+        self.leave_armed();
     }
 
     /// Right before a kexec: the timer goes along with a kernel whose OS takes it over; for any other it is stopped, since it
@@ -99,7 +109,7 @@ impl Watchdog {
     pub fn jump(&mut self) -> bool {
         let Some(device) = &mut self.device else { return true };
         if let Some(seconds) = self.taken_over {
-            if set_timeout(device, seconds).is_some_and(|set| set >= seconds) {
+            if (self.set_timeout)(device, seconds).is_some_and(|set| set >= seconds) {
                 let _ = device.write_all(b"\0");
                 return true;
             }
@@ -164,7 +174,16 @@ pub(crate) mod tests {
             Watchdog::at(&self.0.path().join("device"), self.0.path())
         }
 
-        /// All that was written to it.
+        /// The same for a driver that takes every timeout; that is written to the device, as `[60]`.
+        pub(crate) fn granting(&self) -> Watchdog {
+            let set_timeout = |mut device: &File, seconds: u32| {
+                write!(device, "[{seconds}]").unwrap();
+                Some(seconds)
+            };
+            Watchdog { set_timeout, ..self.watchdog() }
+        }
+
+        /// All that was written to it; one that is opened again is written to from its start.
         pub(crate) fn written(&self) -> Vec<u8> {
             fs::read(self.0.path().join("device")).unwrap()
         }
@@ -214,6 +233,32 @@ pub(crate) mod tests {
         watchdog.is_taken_over(Some(60));
         assert!(watchdog.jump());
         assert_eq!(fake.written(), b"\0V");
+    }
+
+    #[test]
+    fn whoever_leaves_has_five_minutes() {
+        let fake = Fake::new();
+        let mut watchdog = fake.granting();
+        watchdog.feed();
+        watchdog.leave_armed();
+        assert_eq!(fake.written(), b"[60]\0[300]\0");
+        assert!(watchdog.device.is_some());
+        // Nothing is armed that was not there before.
+        let mut none = fake.granting();
+        none.leave_armed();
+        assert!(none.device.is_none());
+    }
+
+    #[test]
+    fn one_that_was_stopped_is_armed_again() {
+        let fake = Fake::new();
+        let mut watchdog = fake.granting();
+        watchdog.feed();
+        assert!(watchdog.jump());
+        assert_eq!(fake.written(), b"[60]\0V");
+        watchdog.arm_again();
+        assert_eq!(fake.written(), b"[60]\0[300]\0");
+        assert!(watchdog.device.is_some());
     }
 
     #[test]

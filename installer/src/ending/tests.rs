@@ -12,9 +12,12 @@ fn messages_are_one_json_line_each() {
     assert_eq!(text(&Message::Run { id: "5b9c".into() }), r#"{"run":{"id":"5b9c"}}"#);
     assert_eq!(text(&Message::Watchdog { seconds: 60 }), r#"{"watchdog":{"seconds":60}}"#);
     assert_eq!(text(&Message::Ending(Ending::Kexec)), r#"{"ending":"kexec"}"#);
+    let step = |touched| text(&Message::Step { step: "root".into(), touched });
+    assert_eq!(step(Touched::Nothing), r#"{"step":{"step":"root","touched":"nothing"}}"#);
+    assert_eq!(step(Touched::Begun("vda".into())), r#"{"step":{"step":"root","touched":{"begun":"vda"}}}"#);
     assert_eq!(
-        text(&Message::Step { step: "root".into(), disk_touched: true }),
-        r#"{"step":{"step":"root","disk_touched":true}}"#
+        step(Touched::Beside("vda".into(), "debian_13.1".into())),
+        r#"{"step":{"step":"root","touched":{"beside":["vda","debian_13.1"]}}}"#
     );
 }
 
@@ -37,7 +40,7 @@ fn an_installer_in_which_nothing_stirs_has_no_pulse() {
     let mut alive = |seconds| pulse.alive(pipe.0.stirrings.now(), start + Duration::from_secs(seconds));
     assert!(alive(599));
     assert!(!alive(600));
-    pipe.step("root", true);
+    pipe.step("root", &Touched::Nothing);
     assert!(alive(610));
     pipe.stir(0, false);
     assert!(!alive(1210));

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::access::Access;
 use crate::console::Consoles;
+use crate::ending::Message;
 use crate::post::Poster;
 use crate::resolve::{Resolver, Servers};
 use crate::screen::{ConsoleScreen, Events};
@@ -52,6 +53,29 @@ fn a_console_that_is_not_there_is_told_where_people_look() {
     BufReader::new(person).read_line(&mut line).unwrap();
     assert_eq!(line, "warning: the site config's console nosuch7 is no terminal of this machine\r\n");
     assert_eq!(tell.outbox().waiting(), 1);
+}
+
+/// It is what the supervisor has to go by when the installer dies.
+#[test]
+fn the_supervisor_hears_with_each_step_how_far_the_run_got_with_the_disk() {
+    let pipe = EndingPipe::nowhere();
+    let tell = Reporter::new("r".into(), Box::new(Lines::default()), Some(pipe.clone()));
+    let beside = Touched::Beside("vda".into(), "debian_13.1".into());
+    let complete = Touched::Complete("vda".into());
+    tell.step("lock", "Locking the disk", |_| Ok(())).unwrap();
+    tell.touches(beside.clone());
+    tell.step("esp", "Writing boot loader and UKI", |_| Ok(())).unwrap();
+    tell.touches(complete.clone());
+    tell.step("attestation", "Attesting the machine", |_| Ok(())).unwrap();
+    let step = |step: &str, touched: &Touched| Message::Step { step: step.to_owned(), touched: touched.clone() };
+    let expected = [
+        step("lock", &Touched::Nothing),
+        step("lock", &beside),
+        step("esp", &beside),
+        step("esp", &complete),
+        step("attestation", &complete),
+    ];
+    assert_eq!(pipe.told(), expected);
 }
 
 #[test]

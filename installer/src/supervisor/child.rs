@@ -17,6 +17,7 @@ use super::{Limits, Outcome, Run};
 use crate::console::Consoles;
 use crate::death::{Cause, Death, LastWords};
 use crate::ending::{Ending, FD_VARIABLE, Message, Messages};
+use crate::failure::Touched;
 use crate::kmsg::KernelMessages;
 
 /// The longest sleep, and the pause while a child that closed its pipes is about to be reaped.
@@ -38,7 +39,7 @@ pub(super) struct Child {
     pub(super) id: Option<String>,
     pub(super) policy: Option<Option<u32>>,
     watchdog: Option<u32>,
-    step: Option<(String, bool)>,
+    step: Option<(String, Touched)>,
     /// When and why it was killed by us.
     killed: Option<(Instant, Cause)>,
     pub(super) status: Option<WaitStatus>,
@@ -116,7 +117,7 @@ impl Child {
                 Message::Policy { reboot_on_failure_after } => self.policy = Some(reboot_on_failure_after),
                 // Who told it has warned of those that are not there.
                 Message::Consoles { names } => drop(consoles.add(&names)),
-                Message::Step { step, disk_touched } => self.step = Some((step, disk_touched)),
+                Message::Step { step, touched } => self.step = Some((step, touched)),
                 Message::Watchdog { seconds } => self.watchdog = Some(seconds),
                 Message::Ending(ending) => self.ending = Some((Instant::now(), ending)),
             }

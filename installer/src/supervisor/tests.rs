@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::time::Instant;
 
 use super::*;
+use crate::failure::Touched;
 use crate::watchdog::tests::Fake;
 
 const LIMITS: Limits = Limits {
@@ -21,7 +22,7 @@ fn script(text: &str, limits: Limits) -> Run {
     run(command, b"", limits, Guard { consoles: &consoles, signals: None, reap_all: false, duties: &mut || () })
 }
 
-fn died(cause: Cause, step: Option<(&str, bool)>, words: Option<&str>) -> Outcome {
+fn died(cause: Cause, step: Option<(&str, Touched)>, words: Option<&str>) -> Outcome {
     let step = step.map(|(step, touched)| (step.to_owned(), touched));
     Outcome::Died(Death { cause, step, last_words: words.map(str::to_owned) })
 }
@@ -49,8 +50,9 @@ fn a_dead_child_is_known_by_its_run() {
 
 #[test]
 fn a_killed_child_is_told_with_its_step() {
-    let run = script(r#"say '{"step":{"step":"root","disk_touched":true}}'; kill -KILL $$"#, LIMITS);
-    assert_eq!(run.outcome, died(Cause::Killed(Signal::SIGKILL), Some(("root", true)), None));
+    let told = r#"say '{"step":{"step":"attestation","touched":{"complete":"vda"}}}'; kill -KILL $$"#;
+    let step = ("attestation", Touched::Complete("vda".into()));
+    assert_eq!(script(told, LIMITS).outcome, died(Cause::Killed(Signal::SIGKILL), Some(step), None));
     let run = script("echo 'malloc(): broken' >&2; kill -SEGV $$", LIMITS);
     assert_eq!(
         run,
@@ -117,12 +119,12 @@ fn a_child_that_lingers_after_its_ending_is_ended() {
 #[test]
 fn a_child_that_outlives_its_kill_is_left_behind() {
     let limits = Limits { silence: Some(Duration::from_secs(1)), death: Duration::ZERO, ..LIMITS };
-    let run = script(r#"say '{"step":{"step":"root","disk_touched":true}}'; exec sleep 60"#, limits);
+    let run = script(r#"say '{"step":{"step":"root","touched":{"begun":"vda"}}}'; exec sleep 60"#, limits);
     assert_eq!(
         run,
         Run {
             id: None,
-            outcome: died(Cause::Unkillable(1), Some(("root", true)), None),
+            outcome: died(Cause::Unkillable(1), Some(("root", Touched::Begun("vda".into()))), None),
             policy: None,
             watchdog: None,
             left_behind: true

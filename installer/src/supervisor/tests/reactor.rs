@@ -81,7 +81,7 @@ fn supervised(stops: bool) -> (Run, usize, Duration) {
 fn a_reactor_that_stops_beside_living_threads_is_a_hang() {
     let (run, ticks, took) = supervised(true);
     let Outcome::Died(death) = &run.outcome else { panic!("{run:?}") };
-    assert_eq!((&death.cause, &death.step), (&Cause::Hung(3), &Some(("root".to_owned(), false))));
+    assert_eq!((&death.cause, &death.step), (&Cause::Hung(3), &Some(("root".to_owned(), Touched::Nothing))));
     assert!(death.is_hang() && !run.left_behind);
     let failure = death.failure();
     assert!(
