@@ -149,14 +149,31 @@ pub fn in_form(sealed: Vec<u8>, is_binary: bool) -> Vec<u8> {
     if is_binary { sealed } else { format!("{}\n", STANDARD.encode(sealed)).into_bytes() }
 }
 
+/// The Secure Boot that credentials meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecureBoot {
+    /// That which the firmware has now, and which a kexec leaves as it is.
+    Now,
+    /// That of the firmware's next start, once it has been given keys: until then EDK2's variable `SecureBoot` says that it is off.
+    Enrolled,
+}
+
 /// Why systemd of the installed OS would refuse credentials with the null key on the machine whose sysfs is at `sys`, if it
 /// would (`decrypt_credential_and_warn` in its src/shared/creds-util.c).
 #[must_use]
-pub fn refusal(sys: &Path) -> Option<&'static str> {
+pub fn refusal(sys: &Path, which: SecureBoot) -> Option<String> {
     let major = fs::read_to_string(sys.join("class/tpm/tpm0/tpm_version_major"));
     let tpm = sys.join("firmware/acpi/tables/TPM2").exists() || major.is_ok_and(|major| major.trim() == "2");
-    (secure_boot::is_on(sys) && tpm).then_some(
-        "this machine has Secure Boot on and a TPM 2.0: there systemd takes no credentials that are not sealed to the TPM, as \
-         only `secrets` are",
-    )
+    let has = match which {
+        SecureBoot::Now if !secure_boot::is_on(sys) => return None,
+        SecureBoot::Now => "this machine has Secure Boot on and",
+        SecureBoot::Enrolled => {
+            "this machine will have Secure Boot on once the host config's keys are enrolled, and it has"
+        }
+    };
+    tpm.then(|| {
+        format!(
+            "{has} a TPM 2.0: there systemd takes no credentials that are not sealed to the TPM, as only `secrets` are"
+        )
+    })
 }

@@ -142,8 +142,8 @@ impl Code {
                 "Name another release in the host config, or have it allowed by whoever releases (`metalstrap host allow`)."
             }
             Self::Credentials => {
-                "Change `credentials` in the host config; for one that the OS would refuse, switch Secure Boot off, make it one of \
-                 `secrets` or leave it out."
+                "Change `credentials` in the host config; for one that the OS would refuse, make it one of `secrets`, leave it out, or \
+                 do without Secure Boot and `secure_boot_keys`."
             }
             Self::Secrets => {
                 "Encrypt the secrets to this machine's endorsement key (`metalstrap host add --secret … --ek …`); switch its TPM on."

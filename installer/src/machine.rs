@@ -11,7 +11,7 @@ mod secure_boot;
 mod settings;
 mod time;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,8 +63,8 @@ pub type Opener = Box<dyn Fn(&DiskFacts) -> Result<Arc<dyn Disk>> + Send + Sync>
 pub type TpmOpener = Box<dyn Fn() -> Result<Option<Direct>> + Send + Sync>;
 
 /// What of the machine may be another thing in a test: how its disk is freed, opened and locked, the drive behind it, its
-/// firmware, its TPM, for measuring and for secrets, its clock, where its settings come from, and how long servers are waited
-/// for.
+/// firmware, its TPM, for measuring and for secrets, what says whether credentials are refused, its clock, where its settings come
+/// from, and how long servers are waited for.
 pub struct Seams {
     /// Opens and locks the disk that was chosen.
     pub open: Opener,
@@ -86,6 +86,8 @@ pub struct Seams {
     pub sources: Option<Sources>,
     /// Finds the TPM that opens secrets and attests the machine.
     pub tpm: TpmOpener,
+    /// Its sysfs, for what makes systemd refuse credentials: Secure Boot and a TPM.
+    pub sys: PathBuf,
     /// For the repository's server.
     pub limits: Limits,
 }
@@ -103,6 +105,7 @@ impl Default for Seams {
             clock: None,
             sources: None,
             tpm: Box::new(direct::open),
+            sys: "/sys".into(),
             limits: Limits::default(),
         }
     }

@@ -8,7 +8,7 @@ use metalstrap_release::host::{Host, Identity};
 
 use super::Machine;
 use crate::config::Place;
-use crate::credentials::{self, Sealed};
+use crate::credentials::{self, Sealed, SecureBoot};
 use crate::esp;
 use crate::failure::{Code, WithCode as _, coded};
 use crate::inventory::DiskFacts;
@@ -31,13 +31,22 @@ impl Machine<'_> {
     /// # Errors
     /// [`Code::Credentials`] in the netboot image. An ordinary command does not know which machine the disk is for, and warns.
     pub fn check_credentials(&self, host: &Host) -> Result<()> {
-        match credentials::refusal(Path::new("/sys")).filter(|_| !host.credentials.is_empty()) {
+        match self.refusal(host, SecureBoot::Now) {
             Some(text) if self.is_netboot() => return Err(coded(Code::Credentials, text)),
-            Some(text) => self.tell.warn("host-config", text),
+            Some(text) => self.tell.warn("host-config", &text),
             None => {}
         }
         Ok(())
     }
+
+    /// Why the installed OS would refuse the credentials of the host config on this machine, if it has some and would.
+    pub(super) fn refusal(&self, host: &Host, which: SecureBoot) -> Option<String> {
+        if host.credentials.is_empty() {
+            return None;
+        }
+        credentials::refusal(&self.seams.sys, which)
+    }
+
     /// Opens the secrets of the host config, where it has some.
     ///
     /// # Errors

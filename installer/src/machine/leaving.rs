@@ -9,7 +9,7 @@ use metalstrap_release::pcr::Signatures;
 use metalstrap_release::site::{KexecDeny, Site};
 
 use super::Machine;
-use crate::credentials::{self, Sealed};
+use crate::credentials::{self, Sealed, SecureBoot};
 use crate::drivers;
 use crate::ending::Ending;
 use crate::handoff::confirm::{self, ReportTo};
@@ -69,13 +69,8 @@ impl Machine<'_> {
     /// What the OS gets with a kexec: the `credentials`, and the units by which it confirms it. The mark that they remove is
     /// set. Where it cannot be, or the OS would not get the units, `host` may say that there is no kexec.
     #[must_use]
-    pub fn to_hand_over(&mut self, credentials: Vec<Sealed>, manifest: &Manifest, host: Host) -> (Vec<Sealed>, Host) {
-        self.hand_over_seeing(Path::new("/sys"), credentials, manifest, host)
-    }
-
-    fn hand_over_seeing(
+    pub fn to_hand_over(
         &mut self,
-        sys: &Path,
         mut credentials: Vec<Sealed>,
         manifest: &Manifest,
         mut host: Host,
@@ -84,7 +79,7 @@ impl Machine<'_> {
             return (credentials, host);
         }
         let release = manifest.root_label();
-        let jumps = match self.confirmation(sys, &credentials, &release) {
+        let jumps = match self.confirmation(&credentials, &release) {
             Ok(units) => {
                 credentials.extend(units);
                 credentials.sort_by_key(Sealed::file);
@@ -99,11 +94,12 @@ impl Machine<'_> {
         (credentials, host)
     }
 
-    /// The units as credentials. With Secure Boot and a TPM systemd takes only what is sealed to that.
-    fn confirmation(&self, sys: &Path, taken: &[Sealed], release: &str) -> Result<Vec<Sealed>> {
+    /// The units as credentials. With Secure Boot and a TPM systemd takes only what is sealed to that. They are for the kexec alone,
+    /// and meet the Secure Boot of now, also where the firmware was just given keys.
+    fn confirmation(&self, taken: &[Sealed], release: &str) -> Result<Vec<Sealed>> {
         let units = confirm::units(taken, self.leaving.report_to.as_ref(), &self.tell.confirmation(release));
         ensure!(!units.is_empty(), "the host config's credentials have taken the names for that");
-        let mut tpm = match credentials::refusal(sys) {
+        let mut tpm = match credentials::refusal(&self.seams.sys, SecureBoot::Now) {
             Some(_) => Some((self.seams.tpm)()?.context("the kernel has no device for the TPM")?),
             None => None,
         };

@@ -5,6 +5,8 @@ use metalstrap_release::host::Host;
 use metalstrap_release::manifest::Manifest;
 
 use super::{Firmware, Machine};
+use crate::credentials::SecureBoot;
+use crate::failure::{Code, coded};
 use crate::report::fields;
 use crate::secure_boot::{self, Asked, Keys};
 
@@ -13,7 +15,8 @@ impl Machine<'_> {
     /// firmware will start the release is told.
     ///
     /// # Errors
-    /// [`Code::SecureBoot`](crate::failure::Code::SecureBoot): it would not take them, or not start the release with them.
+    /// [`Code::SecureBoot`]: it would not take them, or not start the release with them. [`Code::Credentials`]: with them the OS
+    /// would refuse the host config's credentials.
     pub fn missing_keys(&self, host: &Host, manifest: &Manifest) -> Result<Vec<Asked>> {
         if !self.sets_boot_entry() {
             return Ok(Vec::new());
@@ -25,14 +28,20 @@ impl Machine<'_> {
             return Ok(Vec::new());
         };
         self.tell.step("secure-boot", "Checking the firmware's keys", |_| {
-            self.with_keys(|firmware| secure_boot::missing(firmware, keys, &manifest.boot))
+            let missing = self.with_keys(|firmware| secure_boot::missing(firmware, keys, &manifest.boot))?;
+            if !missing.is_empty()
+                && let Some(text) = self.refusal(host, SecureBoot::Enrolled)
+            {
+                return Err(coded(Code::Credentials, text));
+            }
+            Ok(missing)
         })
     }
 
     /// Gives the firmware these keys, when the disk is complete.
     ///
     /// # Errors
-    /// [`Code::SecureBoot`](crate::failure::Code::SecureBoot): it did not take one.
+    /// [`Code::SecureBoot`]: it did not take one.
     pub fn enroll(&self, missing: &[Asked]) -> Result<()> {
         if missing.is_empty() {
             return Ok(());

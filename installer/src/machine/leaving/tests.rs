@@ -173,9 +173,9 @@ fn a_kexec_that_the_os_could_not_confirm_is_a_reboot_where_that_starts_the_disk(
             let (lines, tell) = telling();
             let mut machine = machine(&tell, Seams { own: Box::new(own(&place)), ..Seams::default() });
             machine.seams.tpm = Box::new(tpm);
+            machine.seams.sys = sys.path().to_owned();
             machine.leaving.disk_is_next = disk_is_next;
-            let (handed, host) =
-                machine.hand_over_seeing(sys.path(), credentials.clone(), &manifest(), host(Existing::Keep));
+            let (handed, host) = machine.to_hand_over(credentials.clone(), &manifest(), host(Existing::Keep));
             assert_eq!((host.handoff, &handed), (left, &credentials), "{why}");
             assert_eq!(warnings(&lines), [not_remembered(&format!("the OS cannot confirm it: {why}"), disk_is_next)]);
             assert_eq!(own(&place).read(marker::NAME).unwrap(), None);
