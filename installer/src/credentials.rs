@@ -114,16 +114,16 @@ pub fn seal_all(host: &Host) -> Result<Vec<Sealed>> {
     Ok(all)
 }
 
-/// A credential that is none of the host config's: with the null key, or sealed to the TPM that there is.
+/// A credential that is none of the host config's, in a file of this form: with the null key, or sealed to the TPM that there is.
 ///
 /// # Errors
 /// The TPM's.
-pub fn seal_one(name: &str, content: &str, tpm: Option<&mut Direct>) -> Result<Sealed> {
+pub fn seal_one(name: &str, content: &str, form: FileForm, tpm: Option<&mut Direct>) -> Result<Sealed> {
     let sealed = match tpm {
         Some(tpm) => seal_to_tpm(tpm, name, &Plaintext::new(content.as_bytes().to_vec()))?,
         None => seal(name, content.as_bytes())?,
     };
-    let bytes = in_form(sealed, FileForm::ByName.is_binary(name));
+    let bytes = in_form(sealed, form.is_binary(name));
     Ok(Sealed { name: name.to_owned(), size: Some(u64::try_from(content.len())?), bytes })
 }
 

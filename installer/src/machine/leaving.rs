@@ -103,7 +103,8 @@ impl Machine<'_> {
             Some(_) => Some((self.seams.tpm)()?.context("the kernel has no device for the TPM")?),
             None => None,
         };
-        units.iter().map(|(name, content)| credentials::seal_one(name, content, tpm.as_mut())).collect()
+        let seal = |unit: &confirm::Unit| credentials::seal_one(&unit.name, &unit.content, unit.form, tpm.as_mut());
+        units.iter().map(seal).collect()
     }
 
     /// Sets the mark; whether there is a kexec then.

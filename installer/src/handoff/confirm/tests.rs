@@ -13,21 +13,50 @@ fn taken(name: &str) -> Sealed {
 
 #[test]
 fn the_units_are_no_others_of_the_os() {
-    let names = |taken: &[Sealed]| units(taken, None, "{}\n").into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let names = |taken: &[Sealed]| units(taken, None, "{}\n").into_iter().map(|unit| unit.name).collect::<Vec<_>>();
     let unit = "systemd.extra-unit.metalstrap-confirm.service";
     let drop_in = "systemd.unit-dropin.multi-user.target~metalstrap-confirm";
-    assert_eq!(names(&[taken("systemd.unit-dropin.multi-user.target")]), [unit, drop_in]);
-    assert_eq!(names(&[taken(unit)]), [""; 0]);
-    assert_eq!(names(&[taken(drop_in)]), [""; 0]);
+    let encoded = [
+        "systemd.extra-unit.metalstrap-confirm-encoded.service",
+        "systemd.unit-dropin.multi-user.target~metalstrap-confirm-encoded",
+    ];
+    let all = [unit, drop_in, encoded[0], encoded[1]];
+    assert_eq!(names(&[taken("systemd.unit-dropin.multi-user.target")]), all);
+    for one in all {
+        assert_eq!(names(&[taken(one)]), [""; 0]);
+    }
+}
+
+/// systemd before and after the correction of issue 43621 reads one of both each; of one that reads both, one runs.
+#[test]
+fn the_units_come_in_the_two_forms_of_which_an_os_reads_one() {
+    let all = units(&[], None, "{}\n");
+    let forms: Vec<_> = all.iter().map(|unit| unit.form).collect();
+    assert_eq!(forms, [FileForm::Binary, FileForm::Binary, FileForm::Base64, FileForm::Base64]);
+    let line = |unit: &Unit, start: &str| -> Vec<String> {
+        unit.content.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
+    };
+    let [binary, wants_binary, encoded, wants_encoded] = <[Unit; 4]>::try_from(all).unwrap();
+    assert_eq!(wants_binary.content, "[Unit]\nWants=metalstrap-confirm.service\n");
+    assert_eq!(wants_encoded.content, "[Unit]\nWants=metalstrap-confirm-encoded.service\n");
+    assert_eq!(line(&binary, "After="), ["After=multi-user.target"]);
+    assert_eq!(line(&encoded, "After="), ["After=multi-user.target metalstrap-confirm.service"]);
+    for unit in [&binary, &encoded] {
+        assert_eq!(
+            line(unit, "RuntimeDirectory"),
+            ["RuntimeDirectory=metalstrap-confirm", "RuntimeDirectoryPreserve=yes"]
+        );
+        let conditions = ["ConditionPathExists=!/etc/initrd-release", "ConditionPathExists=!/run/metalstrap-confirm"];
+        assert_eq!(line(unit, "Condition"), conditions);
+    }
+    assert_eq!(line(&binary, "Exec"), line(&encoded, "Exec"));
 }
 
 #[test]
 fn nothing_from_outside_stands_in_the_unit() {
     let hostile = "https://report.test/'$(reboot)`id`%n\"";
     let to = ReportTo { url: hostile.to_owned(), ca: "'\n%H$HOME".to_owned(), pins: vec!["sha256//AA+/=".to_owned()] };
-    let [(_, unit), (_, drop_in)]: [(String, String); 2] =
-        units(&[], Some(&to), "{\"a\":\"'$(id)\"}\n").try_into().unwrap();
-    assert_eq!(drop_in, "[Unit]\nWants=metalstrap-confirm.service\n");
+    let [Unit { content: unit, .. }, ..]: [Unit; 4] = units(&[], Some(&to), "{\"a\":\"'$(id)\"}\n").try_into().unwrap();
     for foreign in ["reboot", "report.test", "HOME", "$(id)"] {
         assert!(!unit.contains(foreign), "{unit}");
     }

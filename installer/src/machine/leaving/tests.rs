@@ -96,7 +96,7 @@ fn a_kexec_that_cannot_be_marked_is_a_reboot_where_that_starts_the_disk() {
             let mut machine = machine(&tell, seams());
             machine.leaving.disk_is_next = disk_is_next;
             let (handed, host) = machine.to_hand_over(Vec::new(), &manifest(), host(Existing::Keep));
-            assert_eq!((host.handoff, handed.len()), (left, 2), "{why}");
+            assert_eq!((host.handoff, handed.len()), (left, 4), "{why}");
             assert_eq!(warnings(&lines), [unmarked(why, disk_is_next)]);
             // Nothing is written where the ending is another one, or the OS cannot confirm.
             lines.0.lock().unwrap().clear();
@@ -197,7 +197,7 @@ fn the_mark_comes_when_the_links_are_down() {
     let mut machine = machine(&tell, seams);
     let manifest = manifest();
     let (handed, host) = machine.to_hand_over(Vec::new(), &manifest, host(Existing::Keep));
-    assert_eq!((host.handoff, handed.len(), warnings(&lines)), (HandoffMode::Kexec, 2, vec![]));
+    assert_eq!((host.handoff, handed.len(), warnings(&lines)), (HandoffMode::Kexec, 4, vec![]));
     assert_eq!(marker::failed_before(&own(&place)), None);
 
     assert_eq!(machine.quiesce(&manifest), Ending::Kexec);
