@@ -10,7 +10,7 @@ use metalstrap_release::manifest::MAX_BOOT_BYTES;
 use metalstrap_release::os_release::OsRelease;
 use metalstrap_release::pcr::{self, Bank, Extension, Pcr, Prediction};
 use metalstrap_release::uki::{
-    HEAD_BYTES, MAX_CMDLINE, Section, Sections, cmdline_limit, read_section, root_hash, trim_cmdline,
+    HEAD_BYTES, MAX_CMDLINE, MAX_HANDED, Section, Sections, cmdline_limit, read_section, root_hash, trim_cmdline,
 };
 
 /// The most bytes of an os-release file that are looked at.
@@ -130,11 +130,24 @@ pub fn predictions(start: &[Pcr], measured: &[Extension]) -> Result<Vec<Predicti
 /// # Errors
 /// It is no UKI.
 pub fn pcr_public_key(path: &Path) -> Result<Option<Vec<u8>>> {
+    if_there(path, ".pcrpkey", MAX_KEY)
+}
+
+/// The signed policies in the UKI's `.pcrsig`, if it has one.
+///
+/// # Errors
+/// It is no UKI.
+pub fn pcr_signatures(path: &Path) -> Result<Option<Vec<u8>>> {
+    if_there(path, ".pcrsig", MAX_HANDED)
+}
+
+/// The content of the UKI's section of this name, unless there is none or it is empty.
+fn if_there(path: &Path, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
     let read = || -> Result<_> {
         let (mut file, head) = open(path)?;
         let sections = Sections::parse(&head)?;
-        let key = sections.get(".pcrpkey").filter(|section| section.virtual_size > 0);
-        Ok(key.map(|section| read_section(&mut file, section, MAX_KEY)).transpose()?)
+        let section = sections.get(name).filter(|section| section.virtual_size > 0);
+        Ok(section.map(|section| read_section(&mut file, section, limit)).transpose()?)
     };
     read().with_context(|| format!("reading the UKI {}", path.display()))
 }

@@ -21,6 +21,8 @@ use serde_json::{Value, json};
 
 #[path = "support/operator.rs"]
 mod command;
+#[path = "predict/pcrsig.rs"]
+mod pcrsig;
 mod support;
 
 use command::{ON, Operator, PUBLISH};
@@ -203,8 +205,13 @@ fn systemd_measure(operator: &Operator, verb: &str, more: &[String]) -> String {
 
 /// The signatures that systemd-measure makes of the UKI.
 fn systemd_signatures(operator: &Operator) -> String {
+    signatures_by(operator, ["pcr.pem", "public.pem"])
+}
+
+/// The same by the key whose halves are in these files.
+fn signatures_by(operator: &Operator, [private, public]: [&str; 2]) -> String {
     let file = |option: &str, name: &str| format!("--{option}={}", operator.0.path(name).display());
-    let mut options = vec![file("private-key", "pcr.pem"), file("public-key", "public.pem")];
+    let mut options = vec![file("private-key", private), file("public-key", public)];
     options.extend(["sha256", "sha384", "sha512"].map(|bank| format!("--bank={bank}")));
     systemd_measure(operator, "sign", &options)
 }

@@ -10,7 +10,7 @@ use crate::manifest::MAX_BOOT_BYTES;
 mod places;
 mod split;
 
-pub use split::{HANDED, trim_cmdline};
+pub use split::{HANDED, MAX_HANDED, trim_cmdline};
 
 /// The most bytes of a UKI that [`Sections::parse`] looks at; the headers lie well below.
 pub const HEAD_BYTES: usize = 64 << 10;

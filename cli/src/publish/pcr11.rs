@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use metalstrap_release::digest::Digest;
 use metalstrap_release::manifest::{MAX_SIGNATURES_BYTES, Pcr11, Predictions, SectionDigest};
-use metalstrap_release::pcr::{Extension, Pcr, PolicyKey, Prediction};
+use metalstrap_release::pcr::{Bank, Extension, Pcr, Phase, PolicyKey, Prediction, Signatures, policy};
 use metalstrap_release::uki::UkiError;
 
 use crate::repository::Repository;
-use crate::uki::{extensions, pcr_public_key, pcrs_after, predictions};
+use crate::uki::{extensions, pcr_public_key, pcr_signatures, pcrs_after, predictions};
 
 /// Who signs what PCR 11 will hold.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "PCR 11")]
 pub struct Pcr11Args {
     /// Private key (PEM, RSA) that signs TPM policies for what PCR 11 will hold: what the OS seals by its public half
-    /// (systemd-cryptenroll --tpm2-public-key=) opens when this UKI is started, and no other
+    /// (systemd-cryptenroll --tpm2-public-key=) opens when this UKI is started, and no other. That is for kexec; at a boot
+    /// from the disk the UKI's own .pcrsig counts, so give the key to ukify too
     #[arg(long, value_name = "FILE")]
     pcr_key: Option<PathBuf>,
     /// Netboot UKI from which the installer may start this UKI by kexec: signs for that too. Several times for several
@@ -74,6 +75,7 @@ impl Pcr11Args {
         }
         let signing = || format!("signing with the PCR key {}", path.display());
         let mut signatures = key.sign(alone).with_context(signing)?;
+        check_own(uki, alone, &signatures)?;
         for netboot in &self.netboot {
             let behind = predictions(&pcrs_after(netboot)?, measured)?;
             signatures.add(key.sign(&behind).with_context(signing)?);
@@ -106,6 +108,25 @@ impl Predicted {
             _ => Ok(()),
         }
     }
+}
+
+/// Warns where the UKI itself has not what was signed for its initrd: a boot from the disk gets no other signatures. A
+/// site that starts it by kexec alone needs none.
+fn check_own(uki: &Path, alone: &[Prediction], signed: &Signatures) -> Result<()> {
+    let initrd = alone.iter().find(|prediction| prediction.phase == Phase::EnterInitrd);
+    let pol = initrd.map(|prediction| policy(&prediction.pcr(Bank::Sha256)));
+    let needed = signed.sha256.iter().find(|signature| Some(signature.pol) == pol);
+    let problem = match pcr_signatures(uki)?.as_deref().map(Signatures::from_section) {
+        Some(Ok(own)) if needed.is_some_and(|needed| own.sha256.contains(needed)) => return Ok(()),
+        Some(Ok(_)) => "the UKI's .pcrsig has no signature by the PCR key for its initrd (enter-initrd, SHA-256)",
+        Some(Err(_)) => "the UKI's .pcrsig is not in the form of systemd-measure",
+        None => "the UKI has no .pcrsig",
+    };
+    eprintln!(
+        "warning: {problem}: what the OS seals by the PCR key would not open at a boot from the disk, only after a \
+         kexec; give the key to ukify too"
+    );
+    Ok(())
 }
 
 fn is_by_hardware(error: &anyhow::Error) -> bool {

@@ -1,6 +1,7 @@
 //! With a software TPM: what the log says is what the PCR holds.
 
 mod failing;
+mod locked;
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};

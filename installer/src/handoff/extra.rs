@@ -91,9 +91,7 @@ fn merged(own: Option<&[u8]>, published: &Signatures) -> (Option<Vec<u8>>, Optio
     if *published == Signatures::default() {
         return (Some(own.to_vec()), None);
     }
-    // Zeroes may follow, as in any section.
-    let text = own.split(|byte| *byte == 0).next().unwrap_or_default();
-    match serde_json::from_slice::<Signatures>(text) {
+    match Signatures::from_section(own) {
         Ok(mut all) => {
             all.add(published.clone());
             (encoded(&all), None)

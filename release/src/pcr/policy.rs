@@ -72,6 +72,14 @@ pub struct Signatures {
 }
 
 impl Signatures {
+    /// Those that a UKI has in this `.pcrsig`. Zeroes may follow them, as in any section.
+    ///
+    /// # Errors
+    /// It is not in the form of systemd-measure.
+    pub fn from_section(content: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(content.split(|byte| *byte == 0).next().unwrap_or_default())
+    }
+
     /// Those over values in this bank.
     #[must_use]
     pub fn of(&self, bank: Bank) -> &[Signature] {

@@ -220,6 +220,8 @@ fn signatures_of_others_read_back_as_they_were() {
     let text = format!(r#"{{"sha1":[{sha1}],"sha256":[{}]}}"#, entry(&"5a".repeat(32)));
     let mut found: Signatures = serde_json::from_str(&text).unwrap();
     assert_eq!(serde_json::to_string(&found).unwrap(), text);
+    assert_eq!(Signatures::from_section(format!("{text}\n\0\0").as_bytes()).unwrap(), found);
+    assert!(Signatures::from_section(b"\0").is_err());
     let value = from_hex("98dbdc8323ef6e31948ca26045f2eb0efbc91ccd").unwrap();
     assert!(found.cover(&Pcr::with_value(Bank::Sha1, &value).unwrap()));
     assert!(!found.cover(&Pcr::zero(Bank::Sha256)));

@@ -10,7 +10,7 @@ pub const HANDED: [(&str, &str); 4] = [
     (".profile", "profile"),
 ];
 /// None of these is larger: keys, signatures and what a text file says.
-const MAX_HANDED: u64 = 1 << 20;
+pub const MAX_HANDED: u64 = 1 << 20;
 
 impl Sections {
     /// Whether a file of `size` bytes with these sections can be split into what kexec starts. An initrd need not be there, as
