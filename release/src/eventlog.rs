@@ -14,6 +14,9 @@ pub mod userspace;
 pub const MAX_BYTES: usize = 4 << 20;
 /// No log that is read has more events.
 pub const MAX_EVENTS: usize = 1 << 14;
+/// No event that is read has more digests, and no log has more algorithms: each digest is looked for among those. tpm2-tss has no
+/// room for more banks (TPM2_NUM_PCR_BANKS).
+pub const MAX_DIGESTS: usize = 16;
 
 /// PCRs of a TPM (TCG PC Client Platform TPM Profile).
 pub const PCRS: u32 = 24;

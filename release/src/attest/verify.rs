@@ -10,13 +10,13 @@ mod tests;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
-use super::{Evidence, Finding, Outcome, Pending, Verdict};
+use super::{Base64, Evidence, Finding, Outcome, Pending, Verdict};
 use crate::document::FORMAT;
 use crate::host::Secrets;
 use crate::pcr::BankDigest;
 pub use inputs::Release;
 use logs::Logs;
-use quotes::Asked;
+use quotes::{Asked, Values};
 pub use report::verify_report;
 
 /// What the finding about the endorsement key is called: who looks at certificates makes it.
@@ -68,8 +68,18 @@ pub fn verify(pending: &Pending, evidence: &Evidence, expected: &Expected) -> Ve
         beside: "",
     };
     let (quote, values) = quotes::check(&pending.introduction, &asked, &evidence.quotes);
-    let logs = Logs::read(evidence.firmware_log.as_ref(), &evidence.userspace_log, values);
+    let logs = read(evidence.firmware_log.as_ref(), &evidence.userspace_log, values);
     judge(&evidence.id, [ak(pending, evidence), quote], logs, expected)
+}
+
+/// Both logs. Where the quote proves no value nothing can follow from them, so that they are as good as empty: whoever sends them
+/// has shown nothing yet.
+fn read(firmware_log: Option<&Base64>, userspace_log: &str, values: Values) -> Logs {
+    let empty = Base64::default();
+    if values.is_empty() {
+        return Logs::read(firmware_log.map(|_| &empty), "", values);
+    }
+    Logs::read(firmware_log, userspace_log, values)
 }
 
 /// What follows from the findings about attestation key and quote, and from the logs.

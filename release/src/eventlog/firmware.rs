@@ -8,7 +8,7 @@ mod event;
 mod fields;
 mod kind;
 
-use super::{Log, LogError, MAX_BYTES, MAX_EVENTS};
+use super::{Log, LogError, MAX_BYTES, MAX_DIGESTS, MAX_EVENTS};
 use crate::pcr::{Bank, BankDigest};
 pub(crate) use event::GLOBAL;
 pub use event::{Event, OtherDigest, Tagged, Variable};
@@ -19,6 +19,8 @@ pub use kind::Kind;
 const SPEC_ID: &[u8; 16] = b"Spec ID Event03\0";
 /// How the data of the event begins that says from which locality the TPM was started; the locality follows.
 const STARTUP_LOCALITY: &[u8; 16] = b"StartupLocality\0";
+/// Bytes of the longest digests that a TPM makes.
+const MAX_DIGEST: usize = 64;
 /// What PCR 0 begins with behind an H-CRTM (TPM 2.0 Library, Part 1, "H-CRTM before TPM2_Startup() ...").
 const HCRTM: u8 = 4;
 
@@ -96,7 +98,11 @@ fn old_event(fields: &mut Fields<'_>) -> Result<Event, String> {
 fn agile_event(fields: &mut Fields<'_>, algorithms: &[Algorithm]) -> Result<Event, String> {
     let (pcr, kind) = (fields.u32("PCR")?, Kind(fields.u32("type")?));
     let (mut digests, mut others): (Vec<BankDigest>, Vec<OtherDigest>) = (Vec::new(), Vec::new());
-    for _ in 0..fields.u32("number of digests")? {
+    let count = fields.u32("number of digests")?;
+    if usize::try_from(count).unwrap_or(usize::MAX) > algorithms.len() {
+        return Err(format!("has {count} digests, but the log names {} algorithms", algorithms.len()));
+    }
+    for _ in 0..count {
         let id = fields.u16("digest's algorithm")?;
         let Some(algorithm) = algorithms.iter().find(|algorithm| algorithm.id == id) else {
             return Err(format!("has a digest of algorithm {id:#06x}, which the log does not name"));
@@ -126,13 +132,21 @@ fn algorithms(data: &[u8]) -> Result<Vec<Algorithm>, String> {
     // Signature, platform class, two numbers of a version, errata, and the size of a UINTN.
     fields.bytes(SPEC_ID.len() + 8, "Spec ID header")?;
     let mut found: Vec<Algorithm> = Vec::new();
-    for _ in 0..fields.u32("number of algorithms")? {
+    let count = fields.u32("number of algorithms")?;
+    if usize::try_from(count).unwrap_or(usize::MAX) > MAX_DIGESTS {
+        return Err(format!("names {count} algorithms, more than the {MAX_DIGESTS} allowed"));
+    }
+    for _ in 0..count {
         let algorithm = Algorithm { id: fields.u16("algorithm")?, size: fields.u16("size of digests")?.into() };
         if found.iter().any(|other| other.id == algorithm.id) {
             return Err(format!("names algorithm {:#06x} twice", algorithm.id));
         }
         if let Some(bank) = algorithm.bank().filter(|bank| bank.size() != algorithm.size) {
             return Err(format!("says that a digest of {bank} has {} bytes", algorithm.size));
+        }
+        if !(1..=MAX_DIGEST).contains(&algorithm.size) {
+            let Algorithm { id, size } = algorithm;
+            return Err(format!("says that a digest of algorithm {id:#06x} has {size} bytes, not 1 to {MAX_DIGEST}"));
         }
         found.push(algorithm);
     }

@@ -74,11 +74,14 @@ impl Accepted {
         &self.eks
     }
 
-    /// Adds one, on the disk first.
+    /// Adds one, on the disk first; one that is there already, from another exchange of its machine, is not added again.
     ///
     /// # Errors
     /// The file cannot be written; the key is not accepted then.
     pub fn add(&mut self, ek: &Ek, claims: &BTreeMap<String, String>) -> Result<()> {
+        if self.eks.contains(ek) {
+            return Ok(());
+        }
         let mut list = self.list.clone();
         list.accepted.push(Entry {
             name: ek.id(),
@@ -112,6 +115,7 @@ mod tests {
         let claims = BTreeMap::from([("serial".to_owned(), "7XK2J13".to_owned())]);
         accepted.add(&ek(1), &claims).unwrap();
         accepted.add(&ek(2), &BTreeMap::new()).unwrap();
+        accepted.add(&ek(1), &BTreeMap::new()).unwrap();
         let again = Accepted::open(path.clone()).unwrap();
         assert_eq!(again.eks(), [ek(1), ek(2)]);
         assert_eq!((again.list.accepted[0].name.clone(), again.list.accepted[0].claims.clone()), (ek(1).id(), claims));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error, Result};
@@ -48,15 +48,20 @@ pub struct Endpoint {
     first_use: FirstUse,
     secrets: Option<PathBuf>,
     keep: Option<PathBuf>,
-    exchanges: Mutex<HashMap<String, (Instant, Exchange)>>,
+    exchanges: Mutex<HashMap<String, (Instant, Shared)>>,
     accepted: Mutex<Accepted>,
 }
+
+/// An exchange, locked while it is judged.
+type Shared = Arc<Mutex<Exchange>>;
 
 /// How far an exchange has come.
 #[derive(Debug)]
 enum Exchange {
     /// The challenge is open.
     Asked(Box<Pending>),
+    /// It is used up: its answer is being judged, or that has failed.
+    Used,
     /// It was answered by evidence with this digest: a machine whose connection broke says the same again.
     Answered(Digest, Box<Verdict>),
 }
@@ -88,41 +93,51 @@ impl Endpoint {
         if exchanges.len() >= MOST {
             return Err(Refusal::Busy);
         }
-        exchanges.insert(challenge.id.clone(), (now, Exchange::Asked(Box::new(pending))));
+        let exchange = Arc::new(Mutex::new(Exchange::Asked(Box::new(pending))));
+        exchanges.insert(challenge.id.clone(), (now, exchange));
         Ok(challenge)
     }
 
     /// The verdict on a machine's answer. Its challenge is used up, whatever the verdict is; only the very same answer gets the
-    /// verdict again.
+    /// verdict again. It takes as long as logs and certificates do: nothing for a thread that serves connections.
     ///
     /// # Errors
     /// [`Refusal::Bad`], [`Refusal::Gone`], [`Refusal::Failed`].
     pub fn judge(&self, bytes: &[u8], now: Instant) -> Result<Verdict, Refusal> {
         let evidence = Evidence::parse(bytes).map_err(bad)?;
         let digest = Digest::of(bytes);
-        // Held until the verdict is there: who says the same again waits for it.
-        let mut exchanges = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, exchange) = exchanges.remove(&evidence.id).ok_or(Refusal::Gone)?;
-        if now.saturating_duration_since(since) >= LIFETIME {
-            return Err(Refusal::Gone);
-        }
-        let verdict = match exchange {
+        let exchange = self.exchange(&evidence.id, now).ok_or(Refusal::Gone)?;
+        // Held until the verdict is there: who says the same again waits for it, and nobody else does.
+        let mut exchange = exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        let verdict = match std::mem::replace(&mut *exchange, Exchange::Used) {
             Exchange::Asked(pending) => Box::new(self.verdict(&pending, &evidence).map_err(Refusal::Failed)?),
             Exchange::Answered(other, verdict) if other == digest => verdict,
-            answered @ Exchange::Answered(..) => {
-                exchanges.insert(evidence.id, (since, answered));
+            used => {
+                *exchange = used;
                 return Err(Refusal::Gone);
             }
         };
-        exchanges.insert(evidence.id, (since, Exchange::Answered(digest, verdict.clone())));
+        *exchange = Exchange::Answered(digest, verdict.clone());
         Ok(*verdict)
+    }
+
+    /// The exchange with this id, if there is still time to answer.
+    fn exchange(&self, id: &str, now: Instant) -> Option<Shared> {
+        let exchanges = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, exchange) = exchanges.get(id)?;
+        (now.saturating_duration_since(*since) < LIFETIME).then(|| Arc::clone(exchange))
+    }
+
+    fn accepted(&self) -> MutexGuard<'_, Accepted> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn verdict(&self, pending: &Pending, evidence: &Evidence) -> Result<Verdict> {
         let ek = pending.introduction.ek()?;
-        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.expectations.knows(&ek) || accepted.eks().contains(&ek);
-        let mut expected = self.expectations.of(&pending.introduction, accepted.eks())?;
+        // Not locked while it is judged.
+        let eks = self.accepted().eks().to_vec();
+        let known = self.expectations.knows(&ek) || eks.contains(&ek);
+        let mut expected = self.expectations.of(&pending.introduction, &eks)?;
         if !known {
             self.at_first_use(&mut expected, &ek);
         }
@@ -130,7 +145,7 @@ impl Endpoint {
         self.keep(pending, evidence, &verdict)?;
         if verdict.accepted {
             if !known {
-                accepted.add(&ek, &pending.introduction.claims)?;
+                self.accepted().add(&ek, &pending.introduction.claims)?;
             }
             verdict.secrets = self.secrets(&ek)?;
         }

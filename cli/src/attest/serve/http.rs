@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -58,14 +59,14 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, endpoint: Arc<Endp
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let service = service_fn(move |request| {
         let endpoint = endpoint.clone();
-        async move { Ok::<_, Infallible>(answer(&endpoint, request).await) }
+        async move { Ok::<_, Infallible>(answer(endpoint, request).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
     drop(builder.serve_connection(TokioIo::new(stream), service).await);
 }
 
-async fn answer(endpoint: &Endpoint, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(endpoint: Arc<Endpoint>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (path, is_post) = (request.uri().path().to_owned(), request.method() == Method::POST);
     let limit = match path.as_str() {
         "/introduction" => INTRODUCTION.max_bytes,
@@ -79,12 +80,16 @@ async fn answer(endpoint: &Endpoint, request: Request<Incoming>) -> Response<Ful
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the document is too long, or was broken off");
     };
     let (bytes, now) = (body.to_bytes(), Instant::now());
-    let answer = if path == "/introduction" {
-        endpoint.introduce(&bytes, now).and_then(|challenge| json(&challenge))
-    } else {
-        endpoint.judge(&bytes, now).and_then(|verdict| json(&verdict))
+    let answer = move || {
+        if path == "/introduction" {
+            endpoint.introduce(&bytes, now).and_then(|challenge| json(&challenge))
+        } else {
+            endpoint.judge(&bytes, now).and_then(|verdict| json(&verdict))
+        }
     };
-    match answer {
+    // Threads that serve connections are few, and an answer takes its time: whoever asks must not keep the others waiting.
+    let answer = tokio::task::spawn_blocking(answer).await.context("a thread that answers ended without a result");
+    match answer.unwrap_or_else(|error| Err(Refusal::Failed(error))) {
         Ok(bytes) => {
             let mut response = Response::new(Full::new(bytes));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

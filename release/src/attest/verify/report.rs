@@ -1,9 +1,8 @@
 //! What a report proves. It has no answer to a challenge: somebody else must have shown whose its attestation key is.
 
 use super::super::{Attestation, Finding, Introduction, Outcome, REPORTED, Report, Verdict};
-use super::logs::Logs;
 use super::quotes::{self, Asked};
-use super::{Expected, judge};
+use super::{Expected, judge, read};
 
 /// Judges the report of a run. `proved` is an introduction whose attestation key is known, by an exchange, to be of the TPM with
 /// its endorsement key; without one the machine is never accepted.
@@ -19,7 +18,7 @@ pub fn verify_report(report: &Report, proved: Option<&Introduction>, expected: &
         beside: "; it is of this run, whose id the machine has chosen",
     };
     let (quote, values) = quotes::check(introduction, &asked, std::slice::from_ref(quote));
-    let logs = Logs::read(report.firmware_log.as_ref(), &report.userspace_log, values);
+    let logs = read(report.firmware_log.as_ref(), &report.userspace_log, values);
     judge(&report.run, [ak(introduction, proved), quote], logs, expected)
 }
 

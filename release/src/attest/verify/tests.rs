@@ -396,6 +396,22 @@ fn a_log_that_is_none_is_refuted() {
     assert!(doubts[0].2.starts_with("the firmware event log's event 0, at byte 0, "), "{doubts:?}");
 }
 
+/// Nor are they refuted then: whoever sends them has shown nothing, and gets no work done for it.
+#[test]
+fn logs_are_not_read_where_the_quote_proves_no_value() {
+    let verdict = judged(&Machine::new(), |evidence| {
+        evidence.quotes.clear();
+        evidence.firmware_log = Some(Base64(vec![0; 3]));
+        evidence.userspace_log = "no log".to_owned();
+    });
+    assert_eq!(quote_refused(&verdict), "there is none");
+    let expected = [
+        ("firmware-log", Outcome::Unknown, "no quote vouches for PCRs 0 to 7"),
+        ("userspace-log", Outcome::Unknown, "no quote vouches for PCR 13"),
+    ];
+    assert_eq!(doubts(&verdict).1[1..3], expected);
+}
+
 #[test]
 fn a_quote_of_sha1_alone_proves_nothing() {
     let machine = Machine::new();

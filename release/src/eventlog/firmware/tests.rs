@@ -168,14 +168,18 @@ fn what_is_cut_off_is_refused() {
 #[test]
 fn numbers_that_lie_are_refused() {
     let log = agile(&SHA1_SHA256, &[Made::of(7, Kind::SEPARATOR, &[0; 4], &[0; 4])]);
-    let lies: [(usize, &[u8], &str, &str); 10] = [
+    let lies: [(usize, &[u8], &str, &str); 14] = [
         (28, &[0xff; 4], "0, at byte 0,", "has only 113 of the 4294967295 bytes of its data"),
         (28, &[20, 0], "0, at byte 0,", "has only 20 of the 24 bytes of its Spec ID header"),
         (56, &[0], "0, at byte 0,", "names no algorithm"),
-        (56, &[0xff; 4], "0, at byte 0,", "has only 1 of the 2 bytes of its algorithm"),
+        (56, &[3], "0, at byte 0,", "has only 1 of the 2 bytes of its algorithm"),
+        (56, &[0xff; 4], "0, at byte 0,", "names 4294967295 algorithms, more than the 16 allowed"),
         (64, &[4], "0, at byte 0,", "names algorithm 0x0004 twice"),
         (66, &[20], "0, at byte 0,", "says that a digest of sha256 has 20 bytes"),
-        (77, &[0xff; 4], "1, at byte 69,", "has only 6 of the 20 bytes of its digest"),
+        (64, &[0x99, 0, 0], "0, at byte 0,", "says that a digest of algorithm 0x0099 has 0 bytes, not 1 to 64"),
+        (64, &[0x99, 0, 65], "0, at byte 0,", "says that a digest of algorithm 0x0099 has 65 bytes, not 1 to 64"),
+        (77, &[3], "1, at byte 69,", "has 3 digests, but the log names 2 algorithms"),
+        (77, &[0xff; 4], "1, at byte 69,", "has 4294967295 digests, but the log names 2 algorithms"),
         (81, &[0x99], "1, at byte 69,", "has a digest of algorithm 0x0099, which the log does not name"),
         (103, &[4], "1, at byte 69,", "has two digests of algorithm 0x0004"),
         (137, &[0xff; 4], "1, at byte 69,", "has only 4 of the 4294967295 bytes of its data"),
@@ -194,6 +198,30 @@ fn a_log_without_end_is_refused() {
     assert_eq!(refusal(&event.repeat(many + 1)), "the firmware event log has more than 16384 events");
     let long = vec![0; MAX_BYTES + 1];
     assert_eq!(refusal(&long), "the firmware event log has 4194305 bytes, more than the 4194304 allowed");
+}
+
+/// Each digest is looked for among the algorithms, and among those before it: ever so many would keep the reader for minutes.
+#[test]
+fn algorithms_and_digests_without_end_are_refused_before_one_is_read() {
+    let named = |count: u16| (0x100..0x100 + count).map(|id| (id, 64)).collect::<Vec<(u16, u16)>>();
+    let event = |count| {
+        let digests = named(count).into_iter().map(|(id, size)| (id, vec![7; size.into()])).collect();
+        Made { digests, ..Made::of(7, Kind::SEPARATOR, b"", b"") }
+    };
+    let most = parse(&agile(&named(16), &[event(16)])).unwrap();
+    assert_eq!((most.algorithms.len(), most.events[1].others.len()), (16, 16));
+    for count in [17, 0xfe00] {
+        let mut log = agile(&named(count), &[]);
+        log.resize(MAX_BYTES, 0);
+        let problem = format!("names {count} algorithms, more than the 16 allowed");
+        assert_eq!(refusal(&log), format!("the firmware event log's event 0, at byte 0, {problem}"));
+    }
+    let mut log = agile(&named(16), &[]);
+    let before = log.len();
+    log.extend([7, Kind::SEPARATOR.0, 1 << 20].map(u32::to_le_bytes).concat());
+    log.resize(MAX_BYTES, 0);
+    let problem = "has 1048576 digests, but the log names 16 algorithms";
+    assert_eq!(refusal(&log), format!("the firmware event log's event 1, at byte {before}, {problem}"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::digest::from_hex;
-use crate::eventlog::PCRS;
+use crate::eventlog::{MAX_DIGESTS, PCRS};
 use crate::pcr::{Bank, BankDigest};
 
 /// `content_type` of what systemd and the installer write.
@@ -55,6 +55,9 @@ impl Record {
         let Some(Value::Array(list)) = fields.get("digests") else {
             return Err("has no list of digests".to_owned());
         };
+        if list.len() > MAX_DIGESTS {
+            return Err(format!("has {} digests, more than the {MAX_DIGESTS} allowed", list.len()));
+        }
         for item in list {
             let (algorithm, digest) = named(item)?;
             let bank = Bank::of_name(algorithm);

@@ -182,6 +182,22 @@ fn a_log_without_end_is_refused() {
     );
 }
 
+/// Each digest is looked for among those before it.
+#[test]
+fn digests_without_end_are_refused() {
+    let with = |count: u32| {
+        let digest = |number: u32| json!({"hashAlg": number.to_string(), "digest": "00"});
+        json!({"pcr": 1, "digests": (0..count).map(digest).collect::<Vec<_>>()})
+    };
+    assert_eq!(one(&with(16)).others.len(), 16);
+    // The latter makes a log of almost 4 MiB.
+    for count in [17, 120_000] {
+        let problem = format!("has {count} digests, more than the 16 allowed");
+        let refusal = refusal(&sequence(&with(count)));
+        assert_eq!(refusal, format!("the userspace event log's event 0, at byte 0, {problem}"));
+    }
+}
+
 proptest! {
     #[test]
     fn any_text_never_panics(text in "\\PC{0,40}", damage in prop::collection::vec((0_usize..266, any::<char>()), 0..4)) {

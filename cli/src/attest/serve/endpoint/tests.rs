@@ -1,3 +1,5 @@
+use std::thread;
+
 use super::super::super::expect::ExpectArgs;
 use super::super::super::testing::{answer, introduction};
 use super::*;
@@ -36,6 +38,43 @@ fn a_challenge_is_answered_once_and_in_time() {
     assert!(matches!(judge(&endpoint, &challenge, now + LIFETIME), Err(Refusal::Gone)));
     let Err(Refusal::Bad(text)) = endpoint.judge(b"{", now) else { panic!("it is no evidence") };
     assert!(text.starts_with("the evidence is not valid: "), "{text}");
+}
+
+/// Held accepted keys stand for judging that takes its time.
+#[test]
+fn who_is_judged_keeps_no_other_waiting_and_is_judged_once() {
+    let (endpoint, _at) = endpoint();
+    let now = Instant::now();
+    let challenge = introduce(&endpoint, now).unwrap();
+    let exchange = endpoint.exchange(&challenge.id, now).unwrap();
+    thread::scope(|scope| {
+        let held = endpoint.accepted();
+        let first = scope.spawn(|| judge(&endpoint, &challenge, now));
+        while !first.is_finished() && exchange.try_lock().is_ok() {
+            thread::yield_now();
+        }
+        assert!(endpoint.exchanges.try_lock().is_ok(), "others can be introduced");
+        let again = scope.spawn(|| judge(&endpoint, &challenge, now));
+        drop(held);
+        let verdicts = [first, again].map(|judged| judged.join().unwrap().unwrap());
+        assert_eq!(verdicts[0], verdicts[1]);
+    });
+    let exchange = exchange.lock().unwrap();
+    assert!(matches!(*exchange, Exchange::Answered(..)), "{exchange:?}");
+}
+
+#[test]
+fn a_challenge_is_used_up_where_the_endpoint_fails() {
+    let (mut endpoint, at) = endpoint();
+    let file = at.path().join("file");
+    fs::write(&file, "").unwrap();
+    endpoint.keep = Some(file.join("kept"));
+    let now = Instant::now();
+    let challenge = introduce(&endpoint, now).unwrap();
+    let Err(Refusal::Failed(error)) = judge(&endpoint, &challenge, now) else { panic!("it keeps nothing") };
+    assert_eq!(error.to_string(), format!("making {}", file.join("kept").display()));
+    endpoint.keep = None;
+    assert!(matches!(judge(&endpoint, &challenge, now), Err(Refusal::Gone)));
 }
 
 #[test]
