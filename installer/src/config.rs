@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use metalstrap_release::host::{DiskSelector, HandoffMode, Host, HostKey, Mode, TpmPolicy};
+use metalstrap_release::host::{DiskSelector, HandoffMode, Host, HostKey, Mode};
 use metalstrap_release::site::{self, Site};
 
 use crate::converge::ReadBack;
@@ -108,7 +108,7 @@ impl Place {
     }
 
     /// The host config as it holds in this place: a person who names the disk overrides the selector, and a command
-    /// on a running system hands nothing off, measures nothing into that system's TPM and attests nothing.
+    /// on a running system hands nothing off and attests nothing.
     #[must_use]
     pub fn adapt(&self, host: Host) -> Host {
         match self {
@@ -117,7 +117,6 @@ impl Place {
                 mode: *mode,
                 disk: DiskSelector::default(),
                 handoff: HandoffMode::Poweroff,
-                tpm: TpmPolicy::IfPresent,
                 attestation: None,
                 ..host
             },
@@ -140,9 +139,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ordinary_command_leaves_tpm_and_power_alone_and_takes_the_disk_that_it_is_told() {
+    fn an_ordinary_command_leaves_power_alone_and_takes_the_disk_that_it_is_told() {
         let text = r#"{"format": 1, "release": {"name": "debian", "version": "1"},
-            "disk": {"serial": "X"}, "tpm": "required", "handoff": "kexec"}"#;
+            "disk": {"serial": "X"}, "handoff": "kexec"}"#;
         let host = Host::parse(text.as_bytes()).unwrap();
         assert_eq!(Place::Netboot.adapt(host.clone()), host);
         let place = Place::Ordinary {
@@ -156,7 +155,6 @@ mod tests {
             mode: Mode::Install,
         };
         let adapted = place.adapt(host);
-        assert_eq!(adapted.tpm, TpmPolicy::IfPresent);
         assert_eq!(adapted.handoff, HandoffMode::Poweroff);
         assert_eq!(adapted.disk, DiskSelector::default());
     }

@@ -126,6 +126,12 @@ impl Measurer {
         }
     }
 
+    /// Whether it leaves the TPM alone.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        matches!(self.state, State::Off)
+    }
+
     /// Measures `bytes`, which are called `what` in the log.
     ///
     /// # Errors

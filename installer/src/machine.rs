@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use metalstrap_release::discovery::{Discovery, repository};
-use metalstrap_release::host::{HandoffMode, Host, HostKey};
+use metalstrap_release::host::{HandoffMode, Host, HostKey, TpmPolicy};
 use metalstrap_release::manifest::Boot;
 use metalstrap_release::pcr::Signatures;
 use metalstrap_release::site::Site;
@@ -197,12 +197,14 @@ impl<'a> Machine<'a> {
         !self.measurer.banks().is_empty()
     }
 
-    /// Applies the host config's rule for the TPM.
+    /// Applies the host config's rule for the TPM. It is not about the TPM of a running system, which an ordinary command leaves
+    /// alone.
     ///
     /// # Errors
     /// A TPM is required, and there is none or it failed.
     pub fn decide_measuring(&mut self, host: &Host) -> Result<()> {
-        let decision = self.measurer.decide(host.tpm)?;
+        let left_alone = !self.is_netboot() && self.measurer.is_off();
+        let decision = self.measurer.decide(if left_alone { TpmPolicy::IfPresent } else { host.tpm })?;
         match self.measurer.complaint() {
             Some(text) => self.tell.warn("tpm", &text),
             None => self.tell.say(&format!("TPM: {}", decision.text)),

@@ -29,6 +29,7 @@ mod signing;
 mod sources;
 mod times;
 mod tls;
+mod tpms;
 mod transfers;
 pub(crate) mod trial;
 mod written;

@@ -24,15 +24,15 @@ pub fn is_on(sys: &Path) -> bool {
     fs::read(sys.join(SECURE_BOOT)).is_ok_and(|bytes| bytes.get(4) == Some(&1))
 }
 
-/// Why this machine's kernel would not take the installed one by kexec, if that is known before; where it cannot be known whether
-/// it would, that is a reason too.
+/// Why the kernel of the machine whose sysfs is at `sys` would not take the installed one by kexec, if that is known before;
+/// where it cannot be known whether it would, that is a reason too.
 ///
 /// Locked down, it takes a kernel only with a signature by a key that it trusts (Linux `kernel/kexec_file.c`,
 /// kimage_validate_signature; `arch/x86/kernel/kexec-bzimage64.c`): one that it was built with, or one of the firmware's or the
 /// owner's. The release says which keys have signed, `/proc/keys` which the kernel has.
 #[must_use]
-pub fn obstacle(boot: &Boot) -> Option<String> {
-    obstacle_of(boot, Path::new("/sys"), Path::new("/proc/keys"))
+pub fn obstacle(boot: &Boot, sys: &Path) -> Option<String> {
+    obstacle_of(boot, sys, Path::new("/proc/keys"))
 }
 
 /// The same for the machine whose sysfs is at `sys`, and whose kernel lists its keys in the file `keys`.

@@ -12,8 +12,8 @@ use crate::sys;
 
 const PATH: &str = "/dev/watchdog0";
 
-/// What the kernel says of it (Linux `Documentation/ABI/testing/sysfs-class-watchdog`).
-const SYSFS: &str = "/sys/class/watchdog/watchdog0";
+/// Where below sysfs the kernel tells of it (Linux `Documentation/ABI/testing/sysfs-class-watchdog`).
+const SYSFS: &str = "class/watchdog/watchdog0";
 
 /// Seconds without food after which the machine is reset while the installer works.
 const WORKING: u32 = 60;
@@ -43,7 +43,7 @@ pub struct Watchdog {
 
 impl Default for Watchdog {
     fn default() -> Self {
-        Self::at(Path::new(PATH), Path::new(SYSFS))
+        Self::at(Path::new(PATH), &Path::new("/sys").join(SYSFS))
     }
 }
 
@@ -130,11 +130,12 @@ impl Watchdog {
     }
 }
 
-/// Why this machine is not left by kexec into what `boot` starts, as far as its watchdog goes: it cannot be stopped, and would
-/// reset an OS that is well. What turns up later, as a driver that does not give the OS its time, is [`Watchdog::jump`]'s.
+/// Why the machine whose sysfs is at `sys` is not left by kexec into what `boot` starts, as far as its watchdog goes: it cannot be
+/// stopped, and would reset an OS that is well. What turns up later, as a driver that does not give the OS its time, is
+/// [`Watchdog::jump`]'s.
 #[must_use]
-pub fn obstacle(boot: &Boot) -> Option<String> {
-    obstacle_of(boot, Path::new(SYSFS))
+pub fn obstacle(boot: &Boot, sys: &Path) -> Option<String> {
+    obstacle_of(boot, &sys.join(SYSFS))
 }
 
 /// The same for the watchdog of which the kernel tells in `sysfs`.

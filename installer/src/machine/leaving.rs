@@ -42,18 +42,28 @@ impl Machine<'_> {
     /// it: `host` and `plan` then say what will be done. An ordinary command hands nothing off.
     #[must_use]
     pub fn decide_handoff(&mut self, host: Host, plan: Plan, boot: &Boot, signatures: &Signatures) -> (Host, Plan) {
+        self.decide_handoff_seeing(Path::new("/sys"), host, plan, boot, signatures)
+    }
+
+    fn decide_handoff_seeing(
+        &mut self,
+        sys: &Path,
+        host: Host,
+        plan: Plan,
+        boot: &Boot,
+        signatures: &Signatures,
+    ) -> (Host, Plan) {
         if !self.is_netboot() {
             return (host, plan);
         }
-        let sys = Path::new("/sys");
         let pci = drivers::pci_ids(&sys.join("bus/pci/devices"));
         // A reason for each thing that may speak against it.
         let reasons = [
             handoff::denied(&self.leaving.deny, &smbios::identity(sys), &pci),
             marker::failed_before(self.seams.own.as_ref()),
             self.unsigned(&host, boot, signatures),
-            secure_boot::obstacle(boot),
-            watchdog::obstacle(boot),
+            secure_boot::obstacle(boot, sys),
+            watchdog::obstacle(boot, sys),
         ];
         self.decided(Decision::new(host.handoff, reasons), host, plan)
     }

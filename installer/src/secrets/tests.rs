@@ -1,7 +1,5 @@
 //! swtpm is the judge of what is sealed; systemd-creds of what the OS gets.
 
-use std::process::{Command, Stdio};
-
 use metalstrap_release::host::Host;
 use metalstrap_release::tpm2::Ek;
 use serde_json::{Value, json};
@@ -123,17 +121,9 @@ fn systemd_decrypts_what_is_sealed_to_the_tpm() {
     for (one, content) in sealed(&secrets, &swtpm, &BTreeMap::new()).iter().zip([&b""[..], b"hush\n"]) {
         let file = at.path().join(one.file());
         std::fs::write(&file, &one.bytes).unwrap();
-        let decrypt = |name: &str| {
-            let mut command = Command::new("systemd-creds");
-            let device = format!("--tpm2-device=swtpm:{}", swtpm.address());
-            command.args([device.as_str(), &format!("--name={name}"), "decrypt"]).arg(&file).arg("-");
-            let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output().unwrap();
-            swtpm.forget_sessions();
-            output
-        };
-        let output = decrypt(&one.name);
+        let output = swtpm.decrypt(&one.name, &file);
         assert!(output.status.success(), "{}: {output:?}", one.name);
         assert_eq!(output.stdout, content, "{}", one.name);
-        assert!(!decrypt("other").status.success());
+        assert!(!swtpm.decrypt("other", &file).status.success());
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Cursor, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::str::FromStr as _;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -122,6 +122,16 @@ impl Swtpm {
             let flush = Sent { what: "TPM2_FlushContext", code: 0x165, handles: &[], by: &[], parameters: &parameters };
             drop(tpm.run(&flush));
         }
+    }
+
+    /// What systemd-creds with this TPM makes of the credential `name` in `file`, which must be base64.
+    pub(crate) fn decrypt(&self, name: &str, file: &Path) -> Output {
+        let mut command = Command::new("systemd-creds");
+        command.args([format!("--tpm2-device=swtpm:{}", self.address()), format!("--name={name}")]);
+        command.arg("decrypt").arg(file).arg("-");
+        let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output().unwrap();
+        self.forget_sessions();
+        output
     }
 
     /// Somebody has taken ownership: the owner's authorisation is not empty any more.

@@ -1,10 +1,15 @@
 //! A kexec and its mark, with firmware that takes variables and with such that does not; and what comes right before the jump.
 
+mod deciding;
+
 use std::fs;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use metalstrap_release::host::{BootOrder, Existing};
 use nix::errno::Errno;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -16,11 +21,13 @@ use crate::eventlog::Measurer;
 use crate::inventory::Contents;
 use crate::machine::{Firmware, Seams};
 use crate::plan::tests::{GIB, host, manifest, plan};
+use crate::refusals::published::good;
 use crate::remembered::VENDOR;
 use crate::report::Reporter;
 use crate::report::tests::Lines;
 use crate::secure_boot::SECURE_BOOT;
 use crate::tpm::direct::Direct;
+use crate::tpm::swtpm::Swtpm;
 
 /// Makes the seams of a machine.
 type Making = Box<dyn Fn() -> Seams>;
@@ -45,6 +52,35 @@ fn telling() -> (Lines, Reporter) {
 fn warnings(lines: &Lines) -> Vec<String> {
     let lines = lines.0.lock().unwrap();
     lines.iter().filter_map(|line| Some(line.strip_prefix("warning: ")?.to_owned())).collect()
+}
+
+/// A sysfs with these files.
+fn sysfs(files: &[(&str, &str)]) -> TempDir {
+    let sys = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = sys.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    sys
+}
+
+/// The sysfs of a machine with Secure Boot on and a TPM.
+fn with_secure_boot() -> TempDir {
+    sysfs(&[(SECURE_BOOT, "\x06\0\0\0\x01"), ("class/tpm/tpm0/tpm_version_major", "2\n")])
+}
+
+/// A site config that denies these machines a kexec.
+fn site(kexec_deny: &Value) -> Site {
+    let site = json!({
+        "format": 1,
+        "repository": "https://mirror.example/os",
+        "root": good().trusted_root(),
+        "ca": "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+        "report_url": "https://report.example/events",
+        "kexec_deny": kexec_deny,
+    });
+    Site::parse(site.to_string().as_bytes()).unwrap()
 }
 
 /// The ways that firmware has to take no variable, and what is said of each.
@@ -151,13 +187,7 @@ fn a_full_store_of_a_machine_that_starts_its_disk_makes_a_reboot_of_kexec() {
 
 #[test]
 fn a_kexec_that_the_os_could_not_confirm_is_a_reboot_where_that_starts_the_disk() {
-    let (place, plain, secure) =
-        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    for (path, bytes) in [(SECURE_BOOT, &[6, 0, 0, 0, 1][..]), ("class/tpm/tpm0/tpm_version_major", &b"2\n"[..])] {
-        let path = secure.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
-    }
+    let (place, plain, secure) = (tempfile::tempdir().unwrap(), sysfs(&[]), with_secure_boot());
     let failing: fn() -> Result<Option<Direct>> =
         || anyhow::bail!("opening /dev/tpmrm0: Input/output error (os error 5)");
     let unit = "systemd.extra-unit.metalstrap-confirm.service".to_owned();
@@ -180,6 +210,35 @@ fn a_kexec_that_the_os_could_not_confirm_is_a_reboot_where_that_starts_the_disk(
             assert_eq!(warnings(&lines), [not_remembered(&format!("the OS cannot confirm it: {why}"), disk_is_next)]);
             assert_eq!(own(&place).read(marker::NAME).unwrap(), None);
         }
+    }
+}
+
+#[test]
+fn what_confirms_a_kexec_under_secure_boot_is_sealed_to_the_machines_tpm() {
+    let (place, secure) = (tempfile::tempdir().unwrap(), with_secure_boot());
+    let (ours, other) = (Arc::new(Swtpm::start()), Swtpm::start());
+    let (lines, tell) = telling();
+    let mut machine = machine(&tell, Seams { own: Box::new(own(&place)), ..Seams::default() });
+    let asked = Arc::clone(&ours);
+    machine.seams.tpm = Box::new(move || Ok(Some(asked.direct())));
+    let (site, manifest) = (site(&json!([])), manifest());
+    machine.leaving.heed(&site);
+    let (handed, host) = machine.hand_over_seeing(secure.path(), Vec::new(), &manifest, host(Existing::Keep));
+    assert_eq!((host.handoff, warnings(&lines)), (HandoffMode::Kexec, vec![]));
+
+    let units = confirm::units(&[], ReportTo::of(&site).as_ref(), &tell.confirmation(&manifest.root_label()));
+    assert_eq!((units.len(), handed.len()), (2, 2));
+    assert!(units[0].1.contains(&STANDARD.encode("https://report.example/events")), "{}", units[0].1);
+    for (one, (name, unit)) in handed.iter().zip(&units) {
+        assert_eq!((&one.name, one.size), (name, Some(unit.len() as u64)));
+        // The id of a key that is sealed to a TPM; systemd takes one that everybody has here too.
+        assert!(one.bytes.starts_with(&[0x0c, 0x7c, 0xc0, 0x7b]), "{name}");
+        let file = place.path().join(one.file());
+        fs::write(&file, STANDARD.encode(&one.bytes)).unwrap();
+        let output = ours.decrypt(name, &file);
+        assert!(output.status.success(), "{name}: {output:?}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), *unit, "{name}");
+        assert!(!other.decrypt(name, &file).status.success(), "{name}");
     }
 }
 
