@@ -1,7 +1,5 @@
 //! How this machine is left: what speaks against kexec, what the OS gets with one, and the last things before the jump.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Error, Result, ensure};
 use metalstrap_release::host::{HandoffMode, Host};
 use metalstrap_release::manifest::{Boot, Manifest};
@@ -42,28 +40,18 @@ impl Machine<'_> {
     /// it: `host` and `plan` then say what will be done. An ordinary command hands nothing off.
     #[must_use]
     pub fn decide_handoff(&mut self, host: Host, plan: Plan, boot: &Boot, signatures: &Signatures) -> (Host, Plan) {
-        self.decide_handoff_seeing(Path::new("/sys"), host, plan, boot, signatures)
-    }
-
-    fn decide_handoff_seeing(
-        &mut self,
-        sys: &Path,
-        host: Host,
-        plan: Plan,
-        boot: &Boot,
-        signatures: &Signatures,
-    ) -> (Host, Plan) {
         if !self.is_netboot() {
             return (host, plan);
         }
+        let sys = self.seams.sys.clone();
         let pci = drivers::pci_ids(&sys.join("bus/pci/devices"));
         // A reason for each thing that may speak against it.
         let reasons = [
-            handoff::denied(&self.leaving.deny, &smbios::identity(sys), &pci),
+            handoff::denied(&self.leaving.deny, &smbios::identity(&sys), &pci),
             marker::failed_before(self.seams.own.as_ref()),
             self.unsigned(&host, boot, signatures),
-            secure_boot::obstacle(boot, sys),
-            watchdog::obstacle(boot, sys),
+            secure_boot::obstacle(boot, &sys),
+            watchdog::obstacle(boot, &sys),
         ];
         self.decided(Decision::new(host.handoff, reasons), host, plan)
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use metalstrap_release::host::{BootOrder, Existing};
+use metalstrap_release::host::{BootOrder, Existing, FileForm};
 use nix::errno::Errno;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -218,26 +218,38 @@ fn what_confirms_a_kexec_under_secure_boot_is_sealed_to_the_machines_tpm() {
     let (place, secure) = (tempfile::tempdir().unwrap(), with_secure_boot());
     let (ours, other) = (Arc::new(Swtpm::start()), Swtpm::start());
     let (lines, tell) = telling();
-    let mut machine = machine(&tell, Seams { own: Box::new(own(&place)), ..Seams::default() });
     let asked = Arc::clone(&ours);
-    machine.seams.tpm = Box::new(move || Ok(Some(asked.direct())));
+    let seams = Seams {
+        own: Box::new(own(&place)),
+        tpm: Box::new(move || Ok(Some(asked.direct()))),
+        sys: secure.path().to_owned(),
+        ..Seams::default()
+    };
+    let mut machine = machine(&tell, seams);
     let (site, manifest) = (site(&json!([])), manifest());
     machine.leaving.heed(&site);
-    let (handed, host) = machine.hand_over_seeing(secure.path(), Vec::new(), &manifest, host(Existing::Keep));
+    let (handed, host) = machine.to_hand_over(Vec::new(), &manifest, host(Existing::Keep));
     assert_eq!((host.handoff, warnings(&lines)), (HandoffMode::Kexec, vec![]));
 
-    let units = confirm::units(&[], ReportTo::of(&site).as_ref(), &tell.confirmation(&manifest.root_label()));
-    assert_eq!((units.len(), handed.len()), (2, 2));
-    assert!(units[0].1.contains(&STANDARD.encode("https://report.example/events")), "{}", units[0].1);
-    for (one, (name, unit)) in handed.iter().zip(&units) {
-        assert_eq!((&one.name, one.size), (name, Some(unit.len() as u64)));
+    let mut units = confirm::units(&[], ReportTo::of(&site).as_ref(), &tell.confirmation(&manifest.root_label()));
+    units.sort_by_key(|unit| Sealed::file_of(&unit.name));
+    assert_eq!((units.len(), handed.len()), (4, 4));
+    let url = STANDARD.encode("https://report.example/events");
+    assert_eq!(units.iter().filter(|unit| unit.content.contains(&url)).count(), 2);
+    for (one, unit) in handed.iter().zip(&units) {
+        let name = &unit.name;
+        assert_eq!((&one.name, one.size), (name, Some(unit.content.len() as u64)));
+        let sealed = match unit.form {
+            FileForm::Binary => one.bytes.clone(),
+            _ => STANDARD.decode(one.bytes.trim_ascii_end()).unwrap(),
+        };
         // The id of a key that is sealed to a TPM; systemd takes one that everybody has here too.
-        assert!(one.bytes.starts_with(&[0x0c, 0x7c, 0xc0, 0x7b]), "{name}");
+        assert!(sealed.starts_with(&[0x0c, 0x7c, 0xc0, 0x7b]), "{name}");
         let file = place.path().join(one.file());
-        fs::write(&file, STANDARD.encode(&one.bytes)).unwrap();
+        fs::write(&file, STANDARD.encode(&sealed)).unwrap();
         let output = ours.decrypt(name, &file);
         assert!(output.status.success(), "{name}: {output:?}");
-        assert_eq!(String::from_utf8(output.stdout).unwrap(), *unit, "{name}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), unit.content, "{name}");
         assert!(!other.decrypt(name, &file).status.success(), "{name}");
     }
 }

@@ -29,11 +29,12 @@ fn server(nowayout: &str) -> TempDir {
 fn decided(nowayout: &str, feeds: Option<u32>, learn: impl FnOnce(&mut Machine<'_>)) -> (HandoffMode, Vec<String>) {
     let (place, server) = (tempfile::tempdir().unwrap(), server(nowayout));
     let (lines, tell) = telling();
-    let mut machine = machine(&tell, Seams { own: Box::new(own(&place)), ..Seams::default() });
+    let seams = Seams { own: Box::new(own(&place)), sys: server.path().to_owned(), ..Seams::default() };
+    let mut machine = machine(&tell, seams);
     learn(&mut machine);
     let boot = Boot { watchdog: feeds, ..manifest().boot };
     let (host, plan) = (host(Existing::Keep), plan(GIB, 512, Contents::Blank));
-    let (host, plan) = machine.decide_handoff_seeing(server.path(), host, plan, &boot, &Signatures::default());
+    let (host, plan) = machine.decide_handoff(host, plan, &boot, &Signatures::default());
     let Decision { ending, reasons } = plan.handoff.unwrap();
     assert_eq!(host.handoff, ending);
     let complaint = (!reasons.is_empty()).then(|| format!("reboot instead of kexec: {}", reasons.join("; ")));
