@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 
 #[path = "attest/report.rs"]
 mod report;
+#[path = "attest/start.rs"]
+mod start;
+mod support;
 #[path = "support/tpm.rs"]
 mod tpm;
 

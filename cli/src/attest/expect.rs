@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use metalstrap_initrd::authenticode;
 use metalstrap_release::attest::{Expected, Introduction, Program, Release};
 use metalstrap_release::host::Host;
-use metalstrap_release::pcr::Bank;
+use metalstrap_release::pcr::{Bank, BankDigest};
 use metalstrap_release::tpm2::Ek;
 use metalstrap_release::uki::{HEAD_BYTES, Sections, read_section};
 
@@ -42,7 +42,7 @@ pub struct ExpectArgs {
     #[arg(long, value_name = "FILE")]
     host_config: Option<PathBuf>,
     /// A program that the firmware may have started: the netboot UKI, and what was started before it. Several times for several;
-    /// no other may have been. Not proved of a machine that leaves the installer by kexec, or has
+    /// no other may have been, and a UKI must be the last. Not proved of a machine that leaves the installer by kexec, or has
     #[arg(long, value_name = "FILE")]
     netboot: Vec<PathBuf>,
     /// Whether Secure Boot was to be on
@@ -76,13 +76,12 @@ impl ExpectArgs {
             Host::parse(&bytes).with_context(|| format!("checking the host config {}", path.display()))?;
             Ok::<_, anyhow::Error>(bytes)
         };
-        let programs = self.netboot.iter().map(|path| programs(path)).collect::<Result<Vec<_>>>()?;
         Ok(Expectations {
             roots: Roots::read(&self.ek_roots)?,
             known: self.ek.iter().map(|path| ek::read(path)).collect::<Result<_>>()?,
             release: self.release.as_ref().map(release).transpose()?,
             host_config: self.host_config.as_ref().map(host_config).transpose()?,
-            programs: programs.concat(),
+            programs: self.netboot.iter().map(|path| program(path)).collect::<Result<_>>()?,
             secure_boot: self.secure_boot.map(|state| state == SecureBoot::On),
         })
     }
@@ -116,18 +115,20 @@ impl Expectations {
     }
 }
 
-/// A program, and the kernel in it if it is a UKI: systemd-stub has the firmware start that, too.
-fn programs(path: &Path) -> Result<Vec<Program>> {
+/// A program, with the kernel in it if it is a UKI.
+fn program(path: &Path) -> Result<Program> {
     let bytes = read(path, "program")?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let head = bytes.get(..HEAD_BYTES).unwrap_or(&bytes);
-    let kernel = Sections::parse(head).ok().and_then(|sections| {
-        let kernel = sections.get(".linux")?;
-        let content = read_section(&mut std::io::Cursor::new(&bytes), kernel, MAX_KERNEL).ok()?;
-        // What is no program cannot have been started as one.
-        let digests = authenticode(content, &Bank::ALL).ok()?;
-        Some(Program { name: format!("the kernel in {name}"), digests })
-    });
+    let kernel = kernel(&bytes);
     let digests = authenticode(bytes, &Bank::ALL).with_context(|| format!("hashing the program {}", path.display()))?;
-    Ok([Program { name, digests }].into_iter().chain(kernel).collect())
+    Ok(Program { name, digests, kernel })
+}
+
+/// The digests of the kernel in a UKI; `None` if it is no UKI.
+fn kernel(program: &[u8]) -> Option<Vec<BankDigest>> {
+    let sections = Sections::parse(program.get(..HEAD_BYTES).unwrap_or(program)).ok()?;
+    let kernel = sections.get(".linux")?;
+    let content = read_section(&mut std::io::Cursor::new(program), kernel, MAX_KERNEL).ok();
+    // What is no program cannot have been started as one.
+    Some(content.and_then(|content| authenticode(content, &Bank::ALL).ok()).unwrap_or_default())
 }

@@ -34,7 +34,7 @@ pub struct Expected {
     /// The host config's bytes.
     pub host_config: Option<Vec<u8>>,
     /// The programs that the firmware may have started, which are the netboot image and what comes before it; empty if nothing is
-    /// expected.
+    /// expected. Where there are UKIs among them, one must be what was started last.
     pub programs: Vec<Program>,
     /// Whether Secure Boot was on.
     pub secure_boot: Option<bool>,
@@ -47,6 +47,9 @@ pub struct Program {
     pub name: String,
     /// Its Authenticode digests.
     pub digests: Vec<BankDigest>,
+    /// If it is a UKI, those of the kernel in it, which systemd-stub may have the firmware start; empty if that is no program. The
+    /// kernel is no program of its own here: who starts it without the UKI chooses its initrd.
+    pub kernel: Option<Vec<BankDigest>>,
 }
 
 impl Finding {

@@ -1,5 +1,7 @@
 //! Whether the logs account for the values that the TPM vouches for.
 
+use std::ops::RangeInclusive;
+
 use super::super::{Base64, Finding, Outcome};
 use super::quotes::Values;
 use crate::eventlog::firmware::{self, FirmwareLog};
@@ -13,6 +15,8 @@ const INSTALLER: u32 = 13;
 const IMA: u32 = 10;
 /// Up to here the firmware measures, and nothing behind it.
 const LAST_OF_FIRMWARE: u32 = 7;
+/// What systemd measures there behind the firmware's part, which hides nothing (systemd 261, systemd-pcrosseparator.service).
+const OS_SEPARATOR: &[u8] = b"os-separator";
 
 /// Both logs, and what is proved of them.
 #[derive(Debug)]
@@ -40,7 +44,7 @@ impl Logs {
         let firmware_log = match &firmware {
             Err(error) => Finding::new("firmware-log", Outcome::Refuted, error.to_string()),
             Ok(None) => Finding::new("firmware-log", Outcome::Unknown, "there is none"),
-            Ok(Some(_)) => of_firmware(&replay, &values),
+            Ok(Some(_)) => of_firmware(&replay, &values, records.as_deref().unwrap_or_default()),
         };
         let userspace_log = match &records {
             Err(error) => Finding::new("userspace-log", Outcome::Refuted, error.to_string()),
@@ -55,11 +59,13 @@ impl Logs {
         (self.userspace_log.outcome == Outcome::Proved).then(|| of_installer(&self.records).collect())
     }
 
-    /// The firmware's log, if it is proved for one of its PCRs.
-    pub(super) fn of_pcr(&self, pcr: u32) -> Option<&FirmwareLog> {
+    /// The firmware's log, if it is proved for one of its PCRs; or why it is not.
+    pub(super) fn of_pcr(&self, pcr: u32) -> Result<&FirmwareLog, String> {
         let values = self.values(pcr);
         let proved = |(bank, value): &(Bank, &[u8])| self.replay.check(pcr, *bank, value).is_ok();
-        self.firmware.as_ref().filter(|_| !values.is_empty() && values.iter().all(proved))
+        let log = self.firmware.as_ref().filter(|_| !values.is_empty() && values.iter().all(proved));
+        let log = log.ok_or_else(|| format!("no firmware log accounts for PCR {pcr}"))?;
+        in_both(&self.records, pcr..=pcr).map_or(Ok(log), Err)
     }
 
     /// The values of a PCR that the TPM vouches for.
@@ -86,15 +92,29 @@ fn values_of(values: &Values, pcr: u32) -> Vec<(Bank, &[u8])> {
     values.iter().filter(|((other, _), _)| *other == pcr).map(|((_, bank), value)| (*bank, value.as_slice())).collect()
 }
 
-fn of_firmware(replay: &Replay, values: &Values) -> Finding {
+/// Why the firmware's log may lack events of these PCRs of its own: the other log has some, and both are replayed together.
+fn in_both(records: &[Record], pcrs: RangeInclusive<u32>) -> Option<String> {
+    let others = records.iter().enumerate().filter(|(_, record)| !record.is_of(OS_SEPARATOR));
+    let mut others = others.filter_map(|(number, record)| Some((number, record.pcr()?)));
+    let (number, pcr) = others.find(|(_, pcr)| pcrs.contains(pcr))?;
+    Some(format!(
+        "the userspace event log's event {number} is of PCR {pcr}, which is the firmware's, and nothing tells which of \
+         the logs an event is of"
+    ))
+}
+
+fn of_firmware(replay: &Replay, values: &Values, records: &[Record]) -> Finding {
     let finding = |outcome, text: String| Finding::new("firmware-log", outcome, text);
     let mut of_firmware = values.iter().filter(|((pcr, _), _)| *pcr <= LAST_OF_FIRMWARE).peekable();
     if of_firmware.peek().is_none() {
         return finding(Outcome::Unknown, "no quote vouches for PCRs 0 to 7".to_owned());
     }
-    match of_firmware.try_for_each(|((pcr, bank), value)| replay.check(*pcr, *bank, value)) {
-        Ok(()) => finding(Outcome::Proved, "it accounts for the PCRs up to 7 that the TPM vouches for".to_owned()),
-        Err(error) => finding(Outcome::Refuted, error.to_string()),
+    if let Err(error) = of_firmware.try_for_each(|((pcr, bank), value)| replay.check(*pcr, *bank, value)) {
+        return finding(Outcome::Refuted, error.to_string());
+    }
+    match in_both(records, 0..=LAST_OF_FIRMWARE) {
+        None => finding(Outcome::Proved, "it accounts for the PCRs up to 7 that the TPM vouches for".to_owned()),
+        Some(problem) => finding(Outcome::Unknown, problem),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::tpm2::testing::{Signer, ek};
 
 mod forged;
 mod reported;
+mod started;
 
 /// What is said of an expected release and host config that were measured.
 const RELEASE_MEASURED: &str = "manifest, root hash and UKI of debian 13.2 were measured; that nothing else was in its place is only \
@@ -71,10 +72,10 @@ impl Machine {
     fn new() -> Self {
         let firmware = vec![
             secure_boot(true),
-            (4, APPLICATION, sha256(b"netboot"), vec![0; 32]),
             text(4, ACTION, b"Calling EFI Application from Boot Option"),
             text(4, SEPARATOR, &[0; 4]),
             text(7, SEPARATOR, &[0; 4]),
+            (4, APPLICATION, sha256(b"netboot"), vec![0; 32]),
         ];
         let results = [("root-hash", "11".repeat(32).into_bytes()), ("uki", "22".repeat(32).into_bytes())];
         let inputs =
@@ -147,7 +148,11 @@ fn expected() -> Expected {
         root_hash: Digest([0x11; 32]),
         uki: Digest([0x22; 32]),
     };
-    let netboot = Program { name: "netboot.efi".to_owned(), digests: vec![Bank::Sha256.digest(b"netboot")] };
+    let netboot = Program {
+        name: "netboot.efi".to_owned(),
+        digests: vec![Bank::Sha256.digest(b"netboot")],
+        kernel: Some(vec![Bank::Sha256.digest(b"kernel")]),
+    };
     Expected {
         ek: Finding::new(EK_CERTIFICATE, Outcome::Proved, "it is known"),
         release: Some(release),
@@ -337,7 +342,7 @@ fn what_is_not_as_expected_is_refuted_by_name() {
         )
     );
     assert_eq!(
-        one(|machine| drop(machine.firmware.remove(1))),
+        one(|machine| drop(machine.firmware.pop())),
         "netboot-image Refuted: the firmware's log has no program that it has started"
     );
 }
@@ -358,7 +363,7 @@ fn what_the_log_only_says_is_not_believed() {
         one(|machine| {
             machine.firmware[0] = secure_boot(false);
             machine.firmware[0].1 = ACTION;
-            machine.firmware[4].1 = ACTION;
+            machine.firmware[3].1 = ACTION;
             machine.firmware.push(secure_boot(true));
             machine.firmware.push(text(7, SEPARATOR, &[0; 4]));
         }),

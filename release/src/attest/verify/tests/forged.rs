@@ -58,9 +58,9 @@ fn a_record_too_many_too_few_or_in_another_place_is_found() {
 fn an_event_of_the_firmware_too_many_too_few_or_in_another_place_is_found() {
     let cases: [(Change, usize); 4] = [
         (|machine| machine.firmware.push((4, APPLICATION, sha256(b"netboot"), vec![0; 32])), 4),
-        (|machine| drop(machine.firmware.remove(1)), 2),
-        (|machine| machine.firmware.swap(1, 2), 3),
-        (|machine| machine.firmware[1].2 = sha256(b"another"), 3),
+        (|machine| drop(machine.firmware.pop()), 2),
+        (|machine| machine.firmware.swap(2, 4), 3),
+        (|machine| machine.firmware[4].2 = sha256(b"another"), 3),
     ];
     for (changed, events) in cases {
         let verdict = with_log_of(changed);
@@ -72,7 +72,7 @@ fn an_event_of_the_firmware_too_many_too_few_or_in_another_place_is_found() {
         assert_eq!(doubts(&verdict), (false, expected));
     }
     // No PCR tells in which order two others were extended.
-    assert_eq!(doubts(&with_log_of(|machine| machine.firmware.swap(3, 4))), (true, vec![]));
+    assert_eq!(doubts(&with_log_of(|machine| machine.firmware.swap(2, 3))), (true, vec![]));
 }
 
 /// A name is no part of what is measured: that the expected one was measured is all that is said to be proved.
@@ -133,4 +133,76 @@ fn a_command_line_of_the_netboot_image_is_not_taken_for_that_of_the_kexec() {
     // By these logs it is the installer that has measured it. They lead to the same PCRs.
     let moved = record("pcr", 12, "load-options", &line);
     assert_eq!(with_log(Machine::new().firmware_log(), &moved), unknown);
+}
+
+/// What is said where the userspace log has an event of a PCR of the firmware's.
+fn in_both(number: usize, pcr: u32) -> String {
+    format!(
+        "the userspace event log's event {number} is of PCR {pcr}, which is the firmware's, and nothing tells which of \
+         the logs an event is of"
+    )
+}
+
+/// The doubts about `machine` where its firmware's log is that of a machine as it should be, and the userspace log has this behind
+/// its own.
+fn moved(machine: &Machine, records: &str) -> (bool, Vec<String>) {
+    let verdict = judged(machine, |evidence| {
+        evidence.firmware_log = Some(Base64(Machine::new().firmware_log()));
+        evidence.userspace_log.push_str(records);
+    });
+    let (accepted, doubts) = doubts(&verdict);
+    let told = |(what, outcome, text): (&str, Outcome, &str)| format!("{what} {outcome:?}: {text}");
+    (accepted, doubts.into_iter().map(told).collect())
+}
+
+/// Both logs lead to the same PCRs then.
+#[test]
+fn what_was_started_last_is_not_hidden_in_the_other_log() {
+    let mut machine = Machine::new();
+    machine.firmware.push((4, APPLICATION, sha256(b"another"), vec![0; 32]));
+    let text = in_both(5, 4);
+    let expected = ["firmware-log", "netboot-image"].map(|what| format!("{what} Unknown: {text}")).to_vec();
+    assert_eq!(moved(&machine, &record("pcr", 4, "boot-url", b"another")), (false, expected));
+
+    let mut machine = Machine::new();
+    machine.firmware.push(secure_boot(false));
+    let text = in_both(6, 7);
+    let expected = ["firmware-log", "secure-boot"].map(|what| format!("{what} Unknown: {text}")).to_vec();
+    machine.records.push(("dhcp", b"option".to_vec()));
+    let variable = variable(GLOBAL, "SecureBoot", &[0]);
+    assert_eq!(moved(&machine, &record("pcr", 7, "smbios", &variable)), (false, expected));
+}
+
+/// Nobody has asked for these here, so that nothing but the log is in doubt.
+#[test]
+fn the_firmware_alone_measures_into_its_pcrs() {
+    let machine = Machine::new();
+    for pcr in [0, 1, 2, 3, 5, 6] {
+        let expected = vec![format!("firmware-log Unknown: {}", in_both(5, pcr))];
+        assert_eq!(moved(&machine, &record("pcr", pcr, "plan", b"plan")), (true, expected));
+    }
+    assert_eq!(moved(&machine, &record("pcr", 8, "plan", b"plan")), (true, vec![]));
+    assert_eq!(moved(&machine, &record("nv_index", 4, "plan", b"plan")), (true, vec![]));
+}
+
+/// What the logs do not account for is refuted, whatever else they have.
+#[test]
+fn an_event_that_was_never_measured_is_no_doubt_but_refutes() {
+    let (accepted, told) = moved(&Machine::new(), &record("pcr", 4, "plan", b"plan"));
+    let differs = told[0].starts_with("firmware-log Refuted: PCR 4 of bank sha256 is ");
+    assert!(!accepted && differs, "{told:?}");
+    assert_eq!(told[1..], ["netboot-image Unknown: no firmware log accounts for PCR 4"]);
+}
+
+/// systemd 261 measures it into all of the firmware's PCRs.
+#[test]
+fn the_separator_of_the_os_hides_nothing() {
+    let mut machine = Machine::new();
+    let separator = b"os-separator";
+    machine.firmware.extend([4, 7].map(|pcr| text(pcr, ACTION, separator)));
+    let records = [0, 4, 7].map(|pcr| record("pcr", pcr, "separator", separator)).concat();
+    assert_eq!(moved(&machine, &records), (true, vec![]));
+    let another = record("pcr", 0, "separator", b"os-separator\0");
+    let expected = vec![format!("firmware-log Unknown: {}", in_both(8, 0))];
+    assert_eq!(moved(&machine, &(records + &another)), (true, expected));
 }
