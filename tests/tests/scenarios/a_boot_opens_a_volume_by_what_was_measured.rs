@@ -15,7 +15,7 @@ use metalstrap_qemu::{Disk, GATEWAY, Machine, NAME, Swtpm};
 use metalstrap_release::host::{Attestation, AttestationPolicy, BootOrder, Host, Pcr11Need, TpmPolicy};
 use metalstrap_release::uki::{HEAD_BYTES, Sections, read_section};
 use metalstrap_tests::artifacts::{self, built, program};
-use metalstrap_tests::measured::note;
+use metalstrap_tests::measured::{TPM_WORK, note};
 use metalstrap_tests::operator::metalstrap_json;
 use metalstrap_tests::proof::{Findings, PHASES, Proof};
 use metalstrap_tests::quote::Kept;
@@ -61,7 +61,9 @@ fn a_boot_opens_a_volume_by_what_was_measured() {
     proof.prepare(true, &[]).unwrap();
     let machine = Machine::builder("machine").memory(1024).tpm(&tpm).disk(Disk::nvme(DISK).serial(SERIAL));
     let mut machine = proof.equip(machine).firmware_http_boot().start(&scene.lab).unwrap();
-    installed(&machine);
+    let tpm_seconds = installed(&machine);
+    note(&json!({"seconds": {"tpm_work_attested": tpm_seconds}})).unwrap();
+    assert!((0.001..=TPM_WORK).contains(&tpm_seconds), "{tpm_seconds}");
     let first = proof.findings(&machine, "netboot-kexec").unwrap();
     note_boot("netboot_uki", "kexec", &first, "pcr11_predicted", &behind);
     assert_eq!(confirmed(&scene), 1);
@@ -163,11 +165,13 @@ fn confirmed(scene: &Scene) -> usize {
     reports.iter().filter(|event| event["step"] == "run" && event["state"] == "confirmed").count()
 }
 
-/// The plan says kexec although the host config wants a signed policy that fits, and so it comes.
-fn installed(machine: &Machine<'_>) {
+/// The plan says kexec although the host config wants a signed policy that fits, and so it comes. For how many seconds the
+/// TPM was waited for.
+fn installed(machine: &Machine<'_>) -> f64 {
     let is_end = |event: &Value| event["step"] == "run" && event["state"] == "finished";
-    machine.serial().wait_for_event("the end of the run", LONG, is_end).unwrap();
+    let end = machine.serial().wait_for_event("the end of the run", LONG, is_end).unwrap();
     assert_eq!(plan(machine).unwrap()["handoff"], json!({"ending": "kexec", "reasons": []}));
+    end.value["fields"]["tpm_seconds"].as_f64().unwrap()
 }
 
 /// Notes what a boot has shown, PCR 11 when all is up; in each phase it must be what it should be.

@@ -6,7 +6,7 @@ use std::fs::File;
 
 use metalstrap_qemu::{Disk, Event, Line, Machine, Swtpm, minutes};
 use metalstrap_release::host::{HandoffMode, TpmPolicy};
-use metalstrap_tests::measured::note;
+use metalstrap_tests::measured::{TPM_WORK, note};
 use metalstrap_tests::release::Target;
 use metalstrap_tests::scene::{DISK, SERIAL, Scene};
 use metalstrap_tests::uptime::{self, CONFIRMED, KERNEL, LIVED, Lived, UP, last_line, seconds};
@@ -15,8 +15,6 @@ use serde_json::{Value, json};
 /// Seconds of the watchdog. From the jump to the driver in the OS's initrd, and later from the root file system's PID 1 to its first
 /// round, nobody feeds it: some 20 s each on a quiet host without KVM, several times that on a busy one.
 const WATCHDOG: u64 = 200;
-/// What the TPM may take of an installation, in seconds.
-const TPM: f64 = 3.0;
 
 #[test]
 fn a_healthy_system_takes_over_the_watchdog() {
@@ -67,7 +65,7 @@ fn a_healthy_system_takes_over_the_watchdog() {
         "to the kernel kexec took {kexec_to_kernel} s, a reboot {reboot_to_kernel} s, of which firmware and boot loader {firmware} s"
     );
     let tpm_work = [&kexec, &reboot].map(|boot| boot.fields["tpm_seconds"].as_f64().unwrap());
-    assert!(tpm_work.iter().all(|seconds| (0.001..=TPM).contains(seconds)), "{tpm_work:?}");
+    assert!(tpm_work.iter().all(|seconds| (0.001..=TPM_WORK).contains(seconds)), "{tpm_work:?}");
     drop(machine);
     let rounded = |seconds: f64| (seconds * 1000.0).round() / 1000.0;
     note(&json!({
