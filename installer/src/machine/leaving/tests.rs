@@ -219,13 +219,9 @@ fn what_confirms_a_kexec_under_secure_boot_is_sealed_to_the_machines_tpm() {
     let (ours, other) = (Arc::new(Swtpm::start()), Swtpm::start());
     let (lines, tell) = telling();
     let asked = Arc::clone(&ours);
-    let seams = Seams {
-        own: Box::new(own(&place)),
-        tpm: Box::new(move || Ok(Some(asked.direct()))),
-        sys: secure.path().to_owned(),
-        ..Seams::default()
-    };
+    let seams = Seams { own: Box::new(own(&place)), sys: secure.path().to_owned(), ..Seams::default() };
     let mut machine = machine(&tell, seams);
+    machine.seams.tpm = Box::new(move || Ok(Some(asked.direct())));
     let (site, manifest) = (site(&json!([])), manifest());
     machine.leaving.heed(&site);
     let (handed, host) = machine.to_hand_over(Vec::new(), &manifest, host(Existing::Keep));
