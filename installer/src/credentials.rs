@@ -23,10 +23,9 @@ use serde::Serialize;
 
 use crate::failure::{Code, coded};
 use crate::secure_boot;
-use crate::tpm::direct::Direct;
 pub use archive::{archive, pack};
 use seal::seal;
-pub use tpm_sealed::{open as open_from_tpm, seal as seal_to_tpm};
+pub use tpm_sealed::{SealedKey, open as open_from_tpm, seal as seal_to_tpm};
 
 /// Where systemd-stub looks for what all UKIs of the ESP are given.
 pub const DIRECTORY: &str = "loader/credentials";
@@ -114,13 +113,13 @@ pub fn seal_all(host: &Host) -> Result<Vec<Sealed>> {
     Ok(all)
 }
 
-/// A credential that is none of the host config's, in a file of this form: with the null key, or sealed to the TPM that there is.
+/// A credential that is none of the host config's, in a file of this form: with the null key, or a key that is sealed to the TPM.
 ///
 /// # Errors
-/// The TPM's.
-pub fn seal_one(name: &str, content: &str, form: FileForm, tpm: Option<&mut Direct>) -> Result<Sealed> {
-    let sealed = match tpm {
-        Some(tpm) => seal_to_tpm(tpm, name, &Plaintext::new(content.as_bytes().to_vec()))?,
+/// The system gives no random bytes.
+pub fn seal_one(name: &str, content: &str, form: FileForm, key: Option<&SealedKey>) -> Result<Sealed> {
+    let sealed = match key {
+        Some(key) => key.encrypt(name, &Plaintext::new(content.as_bytes().to_vec()))?,
         None => seal(name, content.as_bytes())?,
     };
     let bytes = in_form(sealed, form.is_binary(name));

@@ -6,6 +6,8 @@
 //! policy hash; zeroes up to a multiple of 8. The blob is the sealed object as the TPM writes it, private part and public part
 //! (`tpm2_marshal_blob` in its src/shared/tpm2-util.c).
 
+use std::fmt;
+
 use anyhow::{Result, anyhow};
 use aws_lc_rs::rand::fill;
 use metalstrap_release::host::Plaintext;
@@ -25,19 +27,55 @@ const ALGORITHM: usize = 58;
 const BLOB_SIZE: usize = 60;
 const BLOB: usize = 68;
 
+/// A key that is sealed to a TPM, for several credentials: to seal one takes a TPM up to a second.
+pub struct SealedKey {
+    key: Zeroizing<[u8; 32]>,
+    kind: KeyKind,
+    object: Object,
+}
+
+/// The key is a secret.
+impl fmt::Debug for SealedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedKey").finish_non_exhaustive()
+    }
+}
+
+impl SealedKey {
+    /// A new one, sealed to `tpm`.
+    ///
+    /// # Errors
+    /// The TPM's; the system gives no random bytes.
+    pub fn new(tpm: &mut Direct) -> Result<Self> {
+        let mut key = Zeroizing::new([0; 32]);
+        random(key.as_mut_slice())?;
+        let mut seal = |kind| tpm.with_systemd_key(kind, |tpm, parent| Ok((kind, tpm.seal(parent, &key)?)));
+        // As systemd chooses: RSA where the TPM knows no ECC.
+        let (kind, object) = seal(KeyKind::EccP256).or_else(|_| seal(KeyKind::Rsa2048))?;
+        Ok(Self { key, kind, object })
+    }
+
+    /// The file of the credential `name`. The same gives other bytes each time.
+    ///
+    /// # Errors
+    /// The system gives no random bytes.
+    pub fn encrypt(&self, name: &str, content: &Plaintext) -> Result<Vec<u8>> {
+        let mut iv = Iv::default();
+        random(&mut iv)?;
+        encrypt(with_tpm(&iv, self.kind, &self.object)?, iv, self.key.as_slice(), name, content.bytes())
+    }
+}
+
+fn random(bytes: &mut [u8]) -> Result<()> {
+    fill(bytes).map_err(|_| anyhow!("the system gave no random bytes"))
+}
+
 /// Seals the credential `name` to `tpm`. The same gives other bytes each time.
 ///
 /// # Errors
-/// The TPM's; the system gives no random bytes.
+/// As [`SealedKey::new`].
 pub fn seal(tpm: &mut Direct, name: &str, content: &Plaintext) -> Result<Vec<u8>> {
-    let (mut key, mut iv) = (Zeroizing::new([0; 32]), Iv::default());
-    for bytes in [key.as_mut_slice(), &mut iv] {
-        fill(bytes).map_err(|_| anyhow!("the system gave no random bytes"))?;
-    }
-    let mut seal = |kind| tpm.with_systemd_key(kind, |tpm, parent| Ok((kind, tpm.seal(parent, &key)?)));
-    // As systemd chooses: RSA where the TPM knows no ECC.
-    let (kind, object) = seal(KeyKind::EccP256).or_else(|_| seal(KeyKind::Rsa2048))?;
-    encrypt(with_tpm(&iv, kind, &object)?, iv, key.as_slice(), name, content.bytes())
+    SealedKey::new(tpm)?.encrypt(name, content)
 }
 
 /// What is in a file that [`seal`] has made; `None` if this TPM does not open it, it is of another name, or no such file.

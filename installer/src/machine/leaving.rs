@@ -7,7 +7,7 @@ use metalstrap_release::pcr::Signatures;
 use metalstrap_release::site::{KexecDeny, Site};
 
 use super::Machine;
-use crate::credentials::{self, Sealed, SecureBoot};
+use crate::credentials::{self, Sealed, SealedKey, SecureBoot};
 use crate::drivers;
 use crate::ending::Ending;
 use crate::handoff::confirm::{self, ReportTo};
@@ -97,11 +97,14 @@ impl Machine<'_> {
     fn confirmation(&self, taken: &[Sealed], release: &str) -> Result<Vec<Sealed>> {
         let units = confirm::units(taken, self.leaving.report_to.as_ref(), &self.tell.confirmation(release));
         ensure!(!units.is_empty(), "the host config's credentials have taken the names for that");
-        let mut tpm = match credentials::refusal(&self.seams.sys, SecureBoot::Now) {
-            Some(_) => Some((self.seams.tpm)()?.context("the kernel has no device for the TPM")?),
+        let key = match credentials::refusal(&self.seams.sys, SecureBoot::Now) {
+            Some(_) => {
+                let mut tpm = (self.seams.tpm)()?.context("the kernel has no device for the TPM")?;
+                Some(SealedKey::new(&mut tpm)?)
+            }
             None => None,
         };
-        let seal = |unit: &confirm::Unit| credentials::seal_one(&unit.name, &unit.content, unit.form, tpm.as_mut());
+        let seal = |unit: &confirm::Unit| credentials::seal_one(&unit.name, &unit.content, unit.form, key.as_ref());
         units.iter().map(seal).collect()
     }
 
