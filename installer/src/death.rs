@@ -92,7 +92,7 @@ impl Death {
 fn untouched(touched: &Touched) -> String {
     let there = match touched {
         Touched::Nothing => return "No disk was written to.".to_owned(),
-        Touched::Begun(_) => "What is on it is not complete and may not boot.".to_owned(),
+        Touched::Begun(_) => "What is on it may not be complete and may not boot.".to_owned(),
         Touched::Again(_) => "It holds this release from an earlier run, which may not boot.".to_owned(),
         Touched::Beside(_, other) => format!("{} on it was not touched and boots.", escapes::line(other)),
         Touched::Complete(_) => "The release on it is complete and boots.".to_owned(),
@@ -181,7 +181,7 @@ mod tests {
         let untouched = |step: &str, touched| death(Some((step.to_owned(), touched))).untouched;
         assert_eq!(
             untouched("root", Touched::Begun("vda".into())),
-            "No disk but the one being installed to was written to. What is on it is not complete and may not boot."
+            "No disk but the one being installed to was written to. What is on it may not be complete and may not boot."
         );
         assert_eq!(
             untouched("root", Touched::Again("vda".into())),

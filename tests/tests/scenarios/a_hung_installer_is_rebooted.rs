@@ -44,7 +44,7 @@ fn a_hung_installer_is_rebooted() {
     assert_eq!(reported["step"], STEP);
     assert_eq!(
         reported["untouched"],
-        "No disk but the one being installed to was written to. What is on it is not complete and may not boot."
+        "No disk but the one being installed to was written to. What is on it may not be complete and may not boot."
     );
     assert_eq!(
         reported["advice"],

@@ -46,7 +46,7 @@ fn dies(deed: &str, happened: &str) {
     assert!(reported_step > 0 && (told == reported_step || told + 1 == reported_step), "{reported:?}, told {told}");
     assert_eq!(
         reported["untouched"],
-        "No disk but the one being installed to was written to. What is on it is not complete and may not boot."
+        "No disk but the one being installed to was written to. What is on it may not be complete and may not boot."
     );
     assert!(machine.serial().text().contains(&format!("What happened: {happened}")));
     drop(machine);

@@ -38,6 +38,12 @@ pub(super) fn check(introduction: &Introduction, asked: &Asked<'_>, quotes: &[Qu
             Outcome::Unknown,
             "it is of the bank of SHA-1 alone, for which other events with the same digests can be made".to_owned(),
         ),
+        // The machine chooses the banks, and whoever has it can fill one that the firmware leaves alone. The installer measures
+        // nothing where this one is not active.
+        Ok(values) if !values.keys().any(|(_, bank)| *bank == Bank::Sha256) => none(
+            Outcome::Unknown,
+            "it is not of the bank of SHA-256, and another may be active that the firmware does not extend".to_owned(),
+        ),
         Ok(values) => {
             let banks: Vec<_> = quotes.iter().map(|quote| quote.bank.as_str()).collect();
             let pcrs: Vec<_> = asked.pcrs.iter().map(ToString::to_string).collect();

@@ -27,6 +27,8 @@ struct Started<'a> {
     is_kernel: bool,
     /// Whether the firmware was at its boot options by then, or still at what comes before them.
     behind_separator: bool,
+    /// Whether the firmware has measured a text since.
+    came_back: bool,
 }
 
 impl Started<'_> {
@@ -81,12 +83,19 @@ fn programs<'a>(logs: &Logs, log: &FirmwareLog, expected: &'a [Program]) -> Resu
         let uki = before.take().filter(|uki| has_kernel(logs, event, uki));
         let program = expected.iter().find(|program| is(logs, event, &program.digests));
         match (uki, program) {
-            (Some(program), _) => started.push(Started { program, is_kernel: true, behind_separator }),
+            (Some(program), _) => {
+                started.push(Started { program, is_kernel: true, behind_separator, came_back: false });
+            }
             (None, Some(program)) => {
-                started.push(Started { program, is_kernel: false, behind_separator });
+                started.push(Started { program, is_kernel: false, behind_separator, came_back: false });
                 before = Some(program);
             }
-            (None, None) if is_no_program(event) => behind_separator |= is_separator(logs, event),
+            (None, None) if is_no_program(event) => {
+                behind_separator |= is_separator(logs, event);
+                if let Some(last) = started.last_mut() {
+                    last.came_back = true;
+                }
+            }
             (None, None) => return Err(unexpected(logs, event, expected)),
         }
     }
@@ -105,10 +114,18 @@ fn against(last: &Started<'_>, expected: &[Program]) -> Option<(Outcome, String)
         return Some((Outcome::Refuted, text));
     }
     // Of programs that are no boot options (`SysPrep####`) the firmware measures no text when they come back.
-    (!last.behind_separator).then(|| {
+    if !last.behind_separator {
         let text = format!(
             "the firmware has started {name} before its separator in PCR {PROGRAMS}, so not as a boot option: whether \
              that has come back is not known"
+        );
+        return Some((Outcome::Unknown, text));
+    }
+    // A shell in the firmware itself is no program that it measures here.
+    last.came_back.then(|| {
+        let text = format!(
+            "the firmware has gone on behind {name}, so that has come back: what of the firmware's own runs since is \
+             not known"
         );
         (Outcome::Unknown, text)
     })

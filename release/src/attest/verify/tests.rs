@@ -418,20 +418,23 @@ fn logs_are_not_read_where_the_quote_proves_no_value() {
 }
 
 #[test]
-fn a_quote_of_sha1_alone_proves_nothing() {
-    let machine = Machine::new();
-    let pending = machine.pending();
-    let mut evidence = machine.evidence(&pending);
-    let values: BTreeMap<u32, Vec<u8>> = [4, 7, 12, 13].map(|pcr| (pcr, vec![0; 20])).into();
-    let quoted = quoted(0x04, &pending.challenge.nonce.0, &values);
-    evidence.quotes[0] = Quote {
-        bank: "sha1".to_owned(),
-        signature: Base64(machine.signer.sign(&quoted)),
-        quoted: Base64(quoted),
-        pcrs: values.iter().map(|(pcr, value)| (*pcr, to_hex(value))).collect(),
-    };
-    let verdict = verify(&pending, &evidence, &expected());
-    let text = "it is of the bank of SHA-1 alone, for which other events with the same digests can be made";
-    assert_eq!(doubts(&verdict).1[0], ("quote", Outcome::Unknown, text));
-    assert!(!verdict.accepted);
+fn a_quote_that_is_not_of_sha256_proves_nothing() {
+    let sha1 = "it is of the bank of SHA-1 alone, for which other events with the same digests can be made";
+    let other = "it is not of the bank of SHA-256, and another may be active that the firmware does not extend";
+    for (bank, id, size, text) in [("sha1", 0x04, 20, sha1), ("sha384", 0x0c, 48, other), ("sha512", 0x0d, 64, other)] {
+        let machine = Machine::new();
+        let pending = machine.pending();
+        let mut evidence = machine.evidence(&pending);
+        let values: BTreeMap<u32, Vec<u8>> = [4, 7, 12, 13].map(|pcr| (pcr, vec![0; size])).into();
+        let quoted = quoted(id, &pending.challenge.nonce.0, &values);
+        evidence.quotes[0] = Quote {
+            bank: bank.to_owned(),
+            signature: Base64(machine.signer.sign(&quoted)),
+            quoted: Base64(quoted),
+            pcrs: values.iter().map(|(pcr, value)| (*pcr, to_hex(value))).collect(),
+        };
+        let verdict = verify(&pending, &evidence, &expected());
+        assert_eq!(doubts(&verdict).1[0], ("quote", Outcome::Unknown, text));
+        assert!(!verdict.accepted);
+    }
 }
