@@ -51,13 +51,12 @@ impl State {
         self.failed.as_ref().map_or(Ok(()), |error| Err(io::Error::new(error.kind(), Kept(Arc::clone(error)))))
     }
 
-    /// Takes back what waits; its buffers are for dropping outside of the lock.
-    fn give_up(&mut self) -> VecDeque<Waiting> {
-        let waiting = std::mem::take(&mut self.waiting);
-        for (write, _) in &waiting {
+    /// Drops what waits, under the lock: whoever sees that a ticket is back may count on the buffer being back too.
+    fn give_up(&mut self) {
+        for (write, file) in self.waiting.drain(..) {
+            drop((write.buffer, file));
             self.tickets.remove(&write.ticket);
         }
-        waiting
     }
 }
 
@@ -93,6 +92,7 @@ impl Queue {
         let mut state = self.lock();
         if state.failed.is_some() {
             drop(state);
+            drop(write.buffer);
             return self.finish(write.ticket, Ok(0));
         }
         state.waiting.push_back((write, file));
@@ -112,20 +112,18 @@ impl Queue {
     pub(super) fn finish(&self, ticket: u64, result: io::Result<u64>) -> io::Result<()> {
         let mut state = self.lock();
         state.tickets.remove(&ticket);
-        let dropped = match result {
+        match result {
             Ok(bytes) => {
                 self.completed.fetch_add(bytes, Ordering::Relaxed);
-                VecDeque::new()
             }
             Err(error) => {
                 state.failed.get_or_insert_with(|| Arc::new(error));
-                state.give_up()
+                state.give_up();
             }
-        };
+        }
         let result = state.result();
         drop(state);
         self.room.notify_all();
-        drop(dropped);
         result
     }
 
@@ -144,21 +142,19 @@ impl Queue {
     pub(super) fn break_down(&self, error: io::Error) {
         let mut state = self.lock();
         state.failed.get_or_insert_with(|| Arc::new(error));
-        let dropped = state.give_up();
+        state.give_up();
         state.tickets.clear();
         drop(state);
         self.room.notify_all();
-        drop(dropped);
     }
 
     /// Has the engine end when what is under way is done.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        let dropped = state.give_up();
+        state.give_up();
         drop(state);
         self.work.notify_all();
-        drop(dropped);
     }
 }
 
