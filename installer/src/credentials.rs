@@ -25,7 +25,7 @@ use crate::failure::{Code, coded};
 use crate::secure_boot;
 pub use archive::{archive, pack};
 use seal::seal;
-pub use tpm_sealed::{SealedKey, open as open_from_tpm, seal as seal_to_tpm};
+pub use tpm_sealed::{SealedKey, open as open_from_tpm};
 
 /// Where systemd-stub looks for what all UKIs of the ESP are given.
 pub const DIRECTORY: &str = "loader/credentials";

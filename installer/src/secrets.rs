@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use metalstrap_release::host::{FileForm, Plaintext, Secret, Secrets};
 use metalstrap_release::tpm2::KeyKind;
 
-use crate::credentials::{Sealed, in_form, open_from_tpm, seal_to_tpm};
+use crate::credentials::{Sealed, SealedKey, in_form, open_from_tpm};
 use crate::failure::{Code, WithCode as _, coded};
 use crate::tpm::direct::Direct;
 use crate::tpm::sealing::Loaded;
@@ -87,6 +87,8 @@ impl Opened {
     pub fn seal(self, there: &BTreeMap<String, Vec<u8>>) -> Result<Vec<Sealed>> {
         let Some(mut tpm) = self.tpm else { return Ok(Vec::new()) };
         let mut all = Vec::new();
+        // One for all that are sealed anew, made when the first of them is.
+        let mut key = None;
         for (name, form, content) in self.contents {
             let is_binary = form.is_binary(&name);
             let holds = |file: &&Vec<u8>, tpm: &mut Direct| {
@@ -96,8 +98,9 @@ impl Opened {
             let bytes = match there.get(&Sealed::file_of(&name)).filter(|file| holds(file, &mut tpm)) {
                 Some(file) => file.clone(),
                 None => {
-                    let sealed = seal_to_tpm(&mut tpm, &name, &content);
-                    in_form(sealed.code(Code::Secrets, || format!("sealing the secret {name:?}"))?, is_binary)
+                    let sealing = || format!("sealing the secret {name:?}");
+                    let ready = key.take().map_or_else(|| SealedKey::new(&mut tpm), Ok).code(Code::Secrets, sealing)?;
+                    in_form(key.insert(ready).encrypt(&name, &content).code(Code::Secrets, sealing)?, is_binary)
                 }
             };
             all.push(Sealed { name, size: None, bytes });

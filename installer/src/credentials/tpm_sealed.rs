@@ -70,15 +70,8 @@ fn random(bytes: &mut [u8]) -> Result<()> {
     fill(bytes).map_err(|_| anyhow!("the system gave no random bytes"))
 }
 
-/// Seals the credential `name` to `tpm`. The same gives other bytes each time.
-///
-/// # Errors
-/// As [`SealedKey::new`].
-pub fn seal(tpm: &mut Direct, name: &str, content: &Plaintext) -> Result<Vec<u8>> {
-    SealedKey::new(tpm)?.encrypt(name, content)
-}
-
-/// What is in a file that [`seal`] has made; `None` if this TPM does not open it, it is of another name, or no such file.
+/// What is in a file that [`SealedKey::encrypt`] has made; `None` if this TPM does not open it, it is of another name, or no such
+/// file.
 #[must_use]
 pub fn open(tpm: &mut Direct, name: &str, file: &[u8]) -> Option<Plaintext> {
     let number = |at: usize| file.get(at..)?.first_chunk::<2>().copied().map(u16::from_le_bytes);

@@ -49,6 +49,7 @@ fn what_is_encrypted_to_a_tpm_it_seals_for_its_os_and_what_is_there_already_stay
     assert!(first[0].bytes.starts_with(&[0x0c, 0x7c, 0xc0, 0x7b]), "PID 1 reads it not encoded");
     assert!(!first[0].bytes.windows(4).any(|part| part == b"hush"));
     let mut raw = [first[0].bytes.clone(), STANDARD.decode(first[1].bytes.trim_ascii_end()).unwrap()];
+    assert_eq!(raw[0][58..150], raw[1][58..150], "the same sealed key");
     let mut tpm = swtpm.direct();
     let mut opened = |name: &str, raw: &[u8]| open_from_tpm(&mut tpm, name, raw).map(|plain| plain.bytes().to_vec());
     assert_eq!(opened("fstab.extra", &raw[0]), Some(b"hush".to_vec()));
