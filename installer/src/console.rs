@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{self, ControlFlags, InputFlags, LocalFlags, SetArg, SpecialCharacterIndices};
 
 use crate::escapes;
-use patience::{PATIENCE, write_within};
+use patience::{IMPATIENCE, PATIENCE, write_within};
 
 /// Consoles the kernel writes to, one name a word (Linux `Documentation/ABI/testing/sysfs-tty`).
 const ACTIVE: &str = "/sys/class/tty/console/active";
@@ -253,7 +253,7 @@ impl Console {
     fn write(&mut self, text: &str) {
         match &self.output {
             Output::Tty(file) => {
-                let patience = if self.stuck { Duration::ZERO } else { PATIENCE };
+                let patience = if self.stuck { IMPATIENCE } else { PATIENCE };
                 self.stuck = !write_within(file, text.as_bytes(), patience);
             }
             // Nothing is left to complain to when standard error is closed.
