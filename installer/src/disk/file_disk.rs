@@ -46,6 +46,14 @@ impl FileDisk {
     }
 }
 
+impl Drop for FileDisk {
+    /// Not left to the last close: a child that is between fork and exec has a copy of the descriptor, and the lock with it.
+    fn drop(&mut self) {
+        // If it fails, the close remains.
+        let _ = self.files.file().unlock();
+    }
+}
+
 impl Disk for FileDisk {
     fn size(&self) -> u64 {
         self.size

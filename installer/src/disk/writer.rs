@@ -76,11 +76,15 @@ impl Writer {
         let length = as_u64(buffer.len());
         let ticket = self.queue.enter()?;
         if length == 0 {
+            drop(buffer);
             return self.queue.finish(ticket, Ok(0));
         }
         let position = match self.queue.region.position(WRITING, offset, length) {
             Ok(position) => position,
-            Err(error) => return self.queue.finish(ticket, Err(error)),
+            Err(error) => {
+                drop(buffer);
+                return self.queue.finish(ticket, Err(error));
+            }
         };
         let write = Write { ticket, position, buffer };
         match &self.engine {
