@@ -16,7 +16,7 @@ use crate::resolve::{Resolver, Servers};
 use crate::test_server::{Reply, TestServer, Then, partial, reply, serve};
 
 fn limits() -> Limits {
-    let short = Duration::from_millis(500);
+    let short = Duration::from_secs(2);
     let pause = Duration::from_millis(2);
     Limits {
         connect: Duration::from_secs(5),
@@ -193,7 +193,7 @@ async fn lasting_errors_are_asked_once_and_passing_ones_again() {
         format!("{fetching}giving up after 4 attempts: asking 127.0.0.1:PORT: the connection was closed too early");
     assert_eq!(refused(closing).await, (text, 4, Code::Repository));
     let silent = |_: usize, _: &str| Reply { bytes: Vec::new(), then: Then::Stall };
-    let text = format!("{fetching}giving up after 4 attempts: asking 127.0.0.1:PORT: no answer in 0.5 s");
+    let text = format!("{fetching}giving up after 4 attempts: asking 127.0.0.1:PORT: no answer in 2 s");
     assert_eq!(refused(silent).await, (text, 4, Code::Repository));
 }
 
@@ -320,13 +320,13 @@ async fn a_report_that_nobody_takes_ends_in_time() {
         },
     )
     .await;
-    let post = async |path: &str| {
+    let post = async |path: &str, timeout: u64| {
         let url = format!("https://127.0.0.1:{}/{path}", server.port);
         let poster =
             Poster::with_limits(&url, access(&server), Resolver::learnt(Servers::default()), limits()).unwrap();
-        let error = poster.post(b"{}\n".to_vec(), Duration::from_millis(500)).await.unwrap_err();
+        let error = poster.post(b"{}\n".to_vec(), Duration::from_secs(timeout)).await.unwrap_err();
         format!("{error:#}").replace(&format!("reporting to {url}: "), "")
     };
-    assert_eq!(post("no").await, "the server answered 401 Unauthorized");
-    assert_eq!(post("busy").await, "no acknowledgement in 0.5 s: the server answered 503 Service Unavailable");
+    assert_eq!(post("no", 20).await, "the server answered 401 Unauthorized");
+    assert_eq!(post("busy", 3).await, "no acknowledgement in 3 s: the server answered 503 Service Unavailable");
 }

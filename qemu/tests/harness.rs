@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use metalstrap_qemu::{Disk, Exit, Lab, Machine, Network, RunDir, Swtpm, Validity, find_tool, minutes, seconds, until};
 
-/// Ends in a reset two seconds or so after the kernel's start: there is no init.
-const PANIC: &str = "console=ttyS0 panic=-1";
+/// Ends in a reset two seconds or so after the kernel's start: there is no init. Its timer is not to be taken for broken on a busy
+/// host, which would be another panic.
+const PANIC: &str = "console=ttyS0 no_timer_check panic=-1";
 /// Stays where it is after the panic.
-const HANG: &str = "console=ttyS0 panic=0";
+const HANG: &str = "console=ttyS0 no_timer_check panic=0";
 const PANICKED: &str = "Kernel panic - not syncing: VFS: Unable to mount root fs";
 
 #[test]
@@ -23,7 +24,7 @@ fn a_guest_that_resets_is_seen_to_the_end() {
     let lab = Lab::new(run.path()).unwrap();
     let mut vm = Machine::builder("m").memory(512).direct_boot(&support::kernel(), None, PANIC).start(&lab).unwrap();
     let before = vm.serial().wait_for(PANICKED, minutes(2)).unwrap();
-    assert!(before.contains("Command line: console=ttyS0 panic=-1\n"), "{before}");
+    assert!(before.contains("Command line: console=ttyS0 no_timer_check panic=-1\n"), "{before}");
     assert_eq!(vm.wait_exit(minutes(1)).unwrap(), Exit::Reset);
     let error = vm.serial().wait_for("login:", minutes(5)).unwrap_err().to_string();
     assert!(error.starts_with("the machine m ended before it said \"login:\"; its last lines:\n"), "{error}");
@@ -47,8 +48,8 @@ fn a_guest_that_is_killed_is_noticed_at_once() {
     let (result, noticed) = waiter.join().unwrap();
     let error = result.unwrap_err().to_string();
     assert_eq!(error, "the machine mute ended before it said \"login:\"; it said nothing");
-    assert!(noticed - killed < seconds(5), "{:?}", noticed - killed);
-    assert_eq!(vm.wait_exit(seconds(5)).unwrap(), Exit::Died("signal: 9 (SIGKILL): ".to_owned()));
+    assert!(noticed - killed < seconds(30), "{:?}", noticed - killed);
+    assert_eq!(vm.wait_exit(seconds(30)).unwrap(), Exit::Died("signal: 9 (SIGKILL): ".to_owned()));
     drop(vm);
     drop(lab);
     run.passed().unwrap();
@@ -78,6 +79,7 @@ fn two_machines_at_once_do_not_mix_and_time_out_alone() {
     assert_ne!(machines[0].mac(0), machines[1].mac(0));
     for machine in &machines {
         machine.serial().wait_for(PANICKED, minutes(3)).unwrap();
+        machine.serial().wait_for("end Kernel panic - not syncing", minutes(1)).unwrap();
     }
     assert!(machines[0].serial().text().contains("whoami=one"));
     assert!(!machines[0].serial().text().contains("whoami=two"));

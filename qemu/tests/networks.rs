@@ -7,7 +7,9 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use metalstrap_qemu::{Authority, Disk, Endpoint, Exit, Lab, Machine, Network, RunDir, Validity, find_tool, minutes};
+use metalstrap_qemu::{
+    Authority, Disk, Endpoint, Exit, Lab, Machine, Network, RunDir, Validity, find_tool, minutes, seconds, until,
+};
 
 /// What curl, inside the lab, gets from `url` with `authority` trusted, where the host's name has the address `address`.
 fn fetch(lab: &Lab, authority: &Path, resolve: &str, url: &str) -> String {
@@ -37,7 +39,9 @@ fn a_repository_is_served_at_any_address_with_a_given_certificate() {
         lab.serve_repository(&repository).unwrap();
         let resolve = format!("images.example.com:{port}:10.77.0.1");
         assert_eq!(fetch(&lab, &authority.certificate(), &resolve, url), "0123456789");
-        let requests = lab.requests().unwrap();
+        // nginx writes its log when the answer is on its way.
+        let logged = || Ok(Some(lab.requests()?).filter(|requests| !requests.is_empty()));
+        let requests = until("the request in the log", seconds(10), logged).unwrap();
         assert_eq!((requests[0].path.as_str(), requests[0].bytes), (format!("{path}/payloads/one").as_str(), 10));
         assert_eq!(
             lab.authority().unwrap_err().to_string(),
@@ -53,13 +57,13 @@ fn a_uki_starts_from_a_usb_stick_in_the_user_mode_network() {
     let lab = Lab::with_network(run.path(), Network::User).unwrap();
     let refusal = lab.serve_repository(run.path()).unwrap_err().to_string();
     assert_eq!(refusal, "nothing is served in QEMU's user-mode network");
-    let uki = support::uki(run.path(), "console=ttyS0 panic=-1 from=stick");
+    let uki = support::uki(run.path(), "console=ttyS0 no_timer_check panic=-1 from=stick");
     let disks = [Disk::nvme(1 << 30), Disk::virtio(1 << 30), Disk::scsi(1 << 30), Disk::sata(1 << 30)];
     let machine = Machine::builder("m").memory(512).identity(Some("11111111-2222-3333-4444-555555555555"), Some("a,b"));
     let machine = disks.into_iter().fold(machine, metalstrap_qemu::Builder::disk);
     let mut vm = machine.usb_stick(&uki).start(&lab).unwrap();
     let early = vm.serial().wait_for("Kernel panic - not syncing: VFS: Unable to mount root fs", minutes(3)).unwrap();
-    assert!(early.contains("Command line: console=ttyS0 panic=-1 from=stick"), "{early}");
+    assert!(early.contains("Command line: console=ttyS0 no_timer_check panic=-1 from=stick"), "{early}");
     assert_eq!(vm.wait_exit(minutes(1)).unwrap(), Exit::Reset);
     assert_eq!(vm.ended().unwrap(), Some(Exit::Reset));
     drop(vm);

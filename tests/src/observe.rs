@@ -143,14 +143,16 @@ pub fn credentials() -> Vec<(String, Vec<u8>)> {
     ]
 }
 
-/// A unit that runs `script` in a shell when multi-user has been reached; `more` are further lines of its service.
+/// A unit that runs `script` in a shell when multi-user has been reached; `more` are further lines of its service. From then on the
+/// kernel says nothing on the console but its last words: a message of its own would tear a line of the script's.
 pub(crate) fn unit(description: &str, more: &str, script: &str) -> String {
     let script: String = script.replace('\\', "\\\\").replace('$', "$$").replace('%', "%%").replace('"', "\\\"");
     let script = script.trim().replace('\n', "\\n");
     format!(
         "[Unit]\nDescription={description}\nAfter=multi-user.target\n\
          [Service]\nType=oneshot\nStandardOutput=file:/dev/ttyS0\nStandardError=file:/dev/ttyS0\n\
-         {more}ExecStart=/bin/sh -c \"{script}\"\n"
+         {more}ExecStartPre=-/bin/sh -c \"echo 1 >/proc/sys/kernel/printk\"\n\
+         ExecStart=/bin/sh -c \"{script}\"\n"
     )
 }
 

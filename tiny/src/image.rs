@@ -68,7 +68,8 @@ pub fn tiny(options: &TinyOptions) -> Result<Tiny> {
     let initrd = out("tiny.initrd");
     std::fs::write(&initrd, compress(&initrd_archive(options)?.to_bytes())?)
         .with_context(|| format!("writing {}", initrd.display()))?;
-    let cmdline = format!("roothash={root_hash} gpt console=ttyS0 panic=30 {}", options.cmdline_extra);
+    // no_timer_check: without KVM on a busy host Linux now and then takes its timer for broken, and panics.
+    let cmdline = format!("roothash={root_hash} gpt console=ttyS0 panic=30 no_timer_check {}", options.cmdline_extra);
     let uki = Uki {
         linux: &options.kernel.vmlinuz,
         initrd: &initrd,

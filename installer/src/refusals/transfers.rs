@@ -67,7 +67,7 @@ async fn a_server_that_stops_for_good_is_asked_again_and_then_given_up() {
     let published = good();
     let root = payload_path(&published.manifest.filesystems[0].data);
     for (then, said) in
-        [(Then::Close, "the connection was closed too early"), (Then::Stall, "nothing more came for 0.5 s")]
+        [(Then::Close, "the connection was closed too early"), (Then::Stall, "nothing more came for 2 s")]
     {
         let path = root.clone();
         // The seek table comes whole, then a part of the frames, and then nothing any more.

@@ -84,7 +84,7 @@ impl Screen for Told {
 pub fn short() -> Limits {
     Limits {
         connect: Duration::from_secs(20),
-        stall: Duration::from_millis(500),
+        stall: Duration::from_secs(2),
         attempt_bytes: 4096,
         attempts: 3,
         backoff: Duration::from_millis(2),

@@ -74,11 +74,11 @@ fn an_exit_without_ending_is_a_death() {
 
 #[test]
 fn silence_is_bounded_and_beats_count() {
-    let limits = Limits { silence: Some(Duration::from_secs(2)), ..LIMITS };
+    let limits = Limits { silence: Some(Duration::from_secs(5)), ..LIMITS };
     let start = Instant::now();
-    assert_eq!(script("exec sleep 60", limits).outcome, died(Cause::Hung(2), None, None));
-    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
-    let beating = r#"for i in 1 2 3 4 5 6 7; do say '"beat"'; sleep 0.5; done; say '{"ending":"reboot"}'"#;
+    assert_eq!(script("exec sleep 60", limits).outcome, died(Cause::Hung(5), None, None));
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    let beating = r#"for i in 1 2 3 4 5 6 7; do say '"beat"'; sleep 1; done; say '{"ending":"reboot"}'"#;
     assert_eq!(script(beating, limits).outcome, Outcome::Ended(Ending::Reboot));
 }
 
@@ -88,7 +88,7 @@ fn silence_is_bounded_and_beats_count() {
 fn who_says_nothing_is_not_fed_for() {
     let fake = Fake::new();
     let (mut watchdog, mut last, start) = (fake.watchdog(), Instant::now(), Instant::now());
-    let limits = Limits { silence: Some(Duration::from_secs(2)), ..LIMITS };
+    let limits = Limits { silence: Some(Duration::from_secs(5)), ..LIMITS };
     let mut command = Command::new("sh");
     let beating =
         r#"for i in 1 2 3; do echo '"beat"' >/proc/$$/fd/$METALSTRAP_ENDING_FD; sleep 1; done; exec sleep 60"#;
@@ -100,11 +100,11 @@ fn who_says_nothing_is_not_fed_for() {
     };
     let guard = Guard { consoles: &consoles, signals: None, reap_all: false, duties: &mut duties };
     let run = run(command, b"", limits, guard);
-    assert_eq!(run.outcome, died(Cause::Hung(2), None, None));
+    assert_eq!(run.outcome, died(Cause::Hung(5), None, None));
     assert_eq!(fake.written(), b"\0");
     // The last beat comes after two seconds.
     let fed_for = last.duration_since(start);
-    assert!(fed_for > Duration::from_secs(2) && fed_for < Duration::from_secs(8), "{fed_for:?}");
+    assert!(fed_for > Duration::from_secs(2) && fed_for < Duration::from_secs(30), "{fed_for:?}");
 }
 
 #[test]
@@ -112,19 +112,19 @@ fn a_child_that_lingers_after_its_ending_is_ended() {
     let start = Instant::now();
     let run = script(r#"say '{"ending":"poweroff"}'; exec sleep 60"#, LIMITS);
     assert_eq!(run.outcome, Outcome::Ended(Ending::Poweroff));
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }
 
 /// Without any patience after SIGKILL, every child is one that outlives it.
 #[test]
 fn a_child_that_outlives_its_kill_is_left_behind() {
-    let limits = Limits { silence: Some(Duration::from_secs(1)), death: Duration::ZERO, ..LIMITS };
+    let limits = Limits { silence: Some(Duration::from_secs(5)), death: Duration::ZERO, ..LIMITS };
     let run = script(r#"say '{"step":{"step":"root","touched":{"begun":"vda"}}}'; exec sleep 60"#, limits);
     assert_eq!(
         run,
         Run {
             id: None,
-            outcome: died(Cause::Unkillable(1), Some(("root", Touched::Begun("vda".into()))), None),
+            outcome: died(Cause::Unkillable(5), Some(("root", Touched::Begun("vda".into()))), None),
             policy: None,
             watchdog: None,
             left_behind: true
@@ -145,8 +145,8 @@ fn the_total_time_is_bounded() {
 #[test]
 fn a_grandchild_that_holds_the_pipes_does_not_delay_the_verdict() {
     let start = Instant::now();
-    assert_eq!(script("sleep 8 & exit 4", LIMITS).outcome, died(Cause::Exited(4), None, None));
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(script("sleep 60 & exit 4", LIMITS).outcome, died(Cause::Exited(4), None, None));
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }
 
 #[test]

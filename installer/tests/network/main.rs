@@ -347,11 +347,11 @@ fn a_network_without_a_word_of_the_repository_is_said_to_be_that() -> Result<()>
         near: || {
             machine_asking(
                 |_| Ok(None),
-                8,
+                20,
                 async |network| {
                     let error = network.err().context("a network, out of nothing")?;
                     let text = "nothing names the repository: not the site config, the kernel command line, the SMBIOS table, \
-                            the boot URL, a DHCP server or a labelled medium (waited 8 s)";
+                            the boot URL, a DHCP server or a labelled medium (waited 20 s)";
                     assert_eq!(error.to_string(), text);
                     assert_eq!(code_of(&error), Code::Discovery);
                     Ok(())

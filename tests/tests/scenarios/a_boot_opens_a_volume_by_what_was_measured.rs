@@ -11,7 +11,7 @@ use std::io::{BufRead as _, BufReader, Cursor};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use metalstrap_qemu::{Disk, GATEWAY, Machine, NAME, Swtpm};
+use metalstrap_qemu::{Disk, GATEWAY, Machine, NAME, Swtpm, minutes};
 use metalstrap_release::host::{Attestation, AttestationPolicy, BootOrder, Host, Pcr11Need, TpmPolicy};
 use metalstrap_release::uki::{HEAD_BYTES, Sections, read_section};
 use metalstrap_tests::artifacts::{self, built, program};
@@ -20,7 +20,7 @@ use metalstrap_tests::operator::metalstrap_json;
 use metalstrap_tests::proof::{Findings, PHASES, Proof};
 use metalstrap_tests::quote::Kept;
 use metalstrap_tests::release::Target;
-use metalstrap_tests::scene::{DISK, LONG, SERIAL, Scene, plan};
+use metalstrap_tests::scene::{DISK, SERIAL, Scene, plan};
 use serde_json::{Value, json};
 
 /// Where the verifier listens, beside the repository.
@@ -169,7 +169,7 @@ fn confirmed(scene: &Scene) -> usize {
 /// TPM was waited for.
 fn installed(machine: &Machine<'_>) -> f64 {
     let is_end = |event: &Value| event["step"] == "run" && event["state"] == "finished";
-    let end = machine.serial().wait_for_event("the end of the run", LONG, is_end).unwrap();
+    let end = machine.serial().wait_for_event("the end of the run", minutes(15), is_end).unwrap();
     assert_eq!(plan(machine).unwrap()["handoff"], json!({"ending": "kexec", "reasons": []}));
     end.value["fields"]["tpm_seconds"].as_f64().unwrap()
 }

@@ -58,7 +58,11 @@ async fn where_one_mirror_breaks_off_the_next_goes_on_at_the_next_byte() {
         let bytes = content();
         let a = server(move |_, request| cut(partial(&bytes, request), 70_000, then)).await;
         let b = right().await;
-        let mirrors = mirrors([&a, &b]);
+        // It rests for longer than the other one is looked for.
+        let rest = std::time::Duration::from_secs(20);
+        let limits = Limits { backoff: rest, backoff_most: rest, ..super::testing::limits() };
+        let source = |server: &TestServer| super::testing::source_within(server.port, &server.ca, limits);
+        let mirrors = Mirrors::new(vec![Arc::new(source(&a)), Arc::new(source(&b))]);
         let got = collect(&mirrors, 10..300_000).await;
         whole(&got, 10, 300_000);
         assert_eq!(got.from, ids(&mirrors, &[&a, &b]));
@@ -271,7 +275,7 @@ async fn a_mirror_that_failed_rests_for_all_fetches() {
         assert_eq!(collect(&mirrors, 5..70).await.from, [ids[1]]);
     }
     assert_eq!(a.requests().len(), 1);
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     let froms = [collect(&mirrors, 5..70).await.from, collect(&mirrors, 5..70).await.from];
     assert!(froms.contains(&vec![ids[0]]), "{froms:?}");
 }

@@ -66,7 +66,7 @@ async fn a_handshake_that_is_not_answered() {
 
 #[tokio::test]
 async fn a_head_that_does_not_end() {
-    let text = "asking 127.0.0.1:PORT: no answer in 0.5 s".to_owned();
+    let text = "asking 127.0.0.1:PORT: no answer in 2 s".to_owned();
     let none = server(|_, _| Reply { bytes: Vec::new(), then: Then::Stall }).await;
     assert_eq!(silent_server(&none).await, (text.clone(), 0));
     let bytes = b"HTTP/1.1 206 Partial Content\r\nX: ";
@@ -83,7 +83,7 @@ async fn a_body_that_stops() {
     })
     .await;
     let error = silent_server(&server).await;
-    assert_eq!(error, ("nothing more came for 0.5 s".to_owned(), 70_000));
+    assert_eq!(error, ("nothing more came for 2 s".to_owned(), 70_000));
     assert_eq!(server.requests().len(), 2);
 }
 

@@ -16,7 +16,7 @@ pub const PATH: &str = "payloads/a.zst";
 pub fn limits() -> Limits {
     Limits {
         connect: Duration::from_secs(20),
-        stall: Duration::from_millis(500),
+        stall: Duration::from_secs(2),
         attempt_bytes: 65_536,
         attempts: 3,
         backoff: Duration::from_millis(2),

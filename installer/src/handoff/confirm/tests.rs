@@ -1,7 +1,6 @@
 //! The shell's words are run by a shell, with a curl that says how it was called.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -75,8 +74,11 @@ fn nothing_from_outside_stands_in_the_unit() {
 fn told(to: &ReportTo, event: &str) -> (Vec<String>, String) {
     let place = tempfile::tempdir().unwrap();
     let curl = place.path().join("curl");
-    fs::write(&curl, "#!/bin/sh\nprintf '%s\\n' \"$@\" >args\n").unwrap();
-    fs::set_permissions(&curl, fs::Permissions::from_mode(0o755)).unwrap();
+    // Not written by this process: a child of another test that is between fork and exec would have a copy of the descriptor, and
+    // what is open for writing is not executed.
+    let script = "#!/bin/sh\nprintf '%s\\n' \"$@\" >args\n";
+    let write = "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\"";
+    assert!(Command::new("/bin/sh").args(["-c", write]).arg(&curl).arg(script).status().unwrap().success());
     let path = format!("{}:{}", place.path().display(), std::env::var("PATH").unwrap());
     let environment = [("EVENT", event), ("URL", to.url.as_str()), ("CA", to.ca.as_str())];
     let status = Command::new("/bin/sh")

@@ -10,9 +10,9 @@ use crate::report::{Reporter, Screen};
 
 /// Short ones: how often it beats, how long nothing may stir, how long it may say nothing, and what is longer than the last two.
 const BEAT_EVERY: Duration = Duration::from_millis(100);
-const STILL: Duration = Duration::from_secs(2);
-const SILENCE: Duration = Duration::from_secs(3);
-const WORK: Duration = Duration::from_secs(6);
+const STILL: Duration = Duration::from_secs(4);
+const SILENCE: Duration = Duration::from_secs(8);
+const WORK: Duration = Duration::from_secs(14);
 /// How often the ticker looks.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -81,11 +81,11 @@ fn supervised(stops: bool) -> (Run, usize, Duration) {
 fn a_reactor_that_stops_beside_living_threads_is_a_hang() {
     let (run, ticks, took) = supervised(true);
     let Outcome::Died(death) = &run.outcome else { panic!("{run:?}") };
-    assert_eq!((&death.cause, &death.step), (&Cause::Hung(3), &Some(("root".to_owned(), Touched::Nothing))));
+    assert_eq!((&death.cause, &death.step), (&Cause::Hung(8), &Some(("root".to_owned(), Touched::Nothing))));
     assert!(death.is_hang() && !run.left_behind);
     let failure = death.failure();
     assert!(
-        failure.happened.starts_with("the installer process did not respond for 3 s and was killed"),
+        failure.happened.starts_with("the installer process did not respond for 8 s and was killed"),
         "{failure:?}"
     );
     // It went on beating as long as it may be still, and ticking beyond that.
